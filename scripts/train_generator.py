@@ -1,0 +1,11 @@
+"""Train a latent diffusion model in a latent cache, on any number of processes.
+
+accelerate launch scripts/train_generator.py text-diffusion --latents runs/latents
+"""
+
+import sys
+
+from calotype.cli import main
+
+if __name__ == "__main__":
+    main(["train-generator", *sys.argv[1:]])

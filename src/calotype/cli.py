@@ -1,0 +1,157 @@
+"""The `calotype` command: parse, call, print.
+
+Mistakes are answered with one line and exit code 2 before any work; set CALOTYPE_TRACEBACK to see
+where such a line came from.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+from rich.console import Console
+
+Arguments = Sequence[str]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb of the command line."""
+
+    run: Callable[[Arguments], None]
+    help: str
+
+
+def main(argv: Arguments | None = None) -> None:
+    """Run one command; exits with 0, with 2 for a mistake, with 128 + signal when stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        _fail(f"no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        command.run(arguments[1:])
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("CALOTYPE_TRACEBACK"):
+            raise
+        _fail(str(error))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: calotype COMMAND ...", "", *lines, "",
+                      "calotype COMMAND --help says more."])  # fmt: skip
+
+
+def _fail(message: str) -> NoReturn:
+    print("calotype: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _recipe(command: str, recipes: dict[str, Callable[[], R]], arguments: Arguments) -> R:
+    """A named recipe with overridden fields."""
+    name, *rest = arguments or ("--help",)
+    if name in ("-h", "--help"):
+        width = max(map(len, recipes))
+        for each, build in recipes.items():
+            print(f"  {each:{width}}  {_first_line(build)}")
+        print(f"\ncalotype {command} RECIPE --help lists the recipe's fields.")
+        raise SystemExit(0)
+    if name not in recipes:
+        _fail(f"no recipe {name!r}: choose from {', '.join(recipes)}")
+    build = recipes[name]
+    default = build()
+    return _parse(type(default), f"calotype {command} {name}", rest, default, build.__doc__)
+
+
+def _parse(
+    kind: type[R], program: str, arguments: Arguments, default: R | None = None,
+    description: str | None = None,
+) -> R:  # fmt: skip
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind, prog=program, args=list(arguments), description=description,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+                **options,
+            )  # fmt: skip
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        _fail(_one_line(said.getvalue()))
+
+
+def _one_line(box: str) -> str:
+    """Tyro draws its mistakes in a box; say what is in it."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[─-╿]", " ", box)
+    return re.sub(r"\s+", " ", text.replace("Parsing error", "")).strip()
+
+
+def _first_line(build: Callable[..., Any]) -> str:
+    return " ".join((build.__doc__ or "").split("\n\n")[0].split())
+
+
+def _train_tokenizer(arguments: Arguments) -> None:
+    from calotype.recipes.tokenizer import train_tokenizer
+    from calotype.recipes.tokenizers import TOKENIZERS
+
+    _say("tokenizer", train_tokenizer(_recipe("train-tokenizer", TOKENIZERS, arguments)))
+
+
+def _cache_latents(arguments: Arguments) -> None:
+    from calotype.recipes.generator import cache
+    from calotype.recipes.generators import CACHES
+
+    _say("latents", cache(_recipe("cache-latents", CACHES, arguments)))
+
+
+def _train_generator(arguments: Arguments) -> None:
+    from calotype.recipes.generator import train_generator
+    from calotype.recipes.generators import GENERATORS
+
+    _say("pipeline", train_generator(_recipe("train-generator", GENERATORS, arguments)))
+
+
+def _generate(arguments: Arguments) -> None:
+    from calotype.recipes.use import Generate, generate
+
+    _say("images", generate(_parse(Generate, "calotype generate", arguments)))
+
+
+def _reconstruct(arguments: Arguments) -> None:
+    from calotype.recipes.use import Reconstruct, reconstruct
+
+    _say("reconstructions", reconstruct(_parse(Reconstruct, "calotype reconstruct", arguments)))
+
+
+def _demo(arguments: Arguments) -> None:
+    from calotype.recipes.demo import Demo, demo
+
+    _say("gallery", demo(_parse(Demo, "calotype demo", arguments)))
+
+
+def _say(what: str, where: object) -> None:
+    Console().print(f"{what}: {where}", highlight=False, soft_wrap=True)
+
+
+COMMANDS = {
+    "train-tokenizer": Command(_train_tokenizer, "train an image tokenizer from a named recipe"),
+    "cache-latents": Command(_cache_latents, "encode images and captions once, for a generator"),
+    "train-generator": Command(_train_generator, "train a latent diffusion model in that cache"),
+    "generate": Command(_generate, "images from prompts"),
+    "reconstruct": Command(_reconstruct, "images beside what a tokenizer makes of them"),
+    "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
+}

@@ -1,0 +1,51 @@
+"""Samples into batches, and the key of each sample."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Any]
+"""Tensors with the samples along the first axis, lists of anything else, and `"key"`: one integer
+per sample, for seeding all that is random about it."""
+
+
+def draw_keys(seed: int, start: int, count: int) -> list[int]:
+    """Keys of the ordinals [start, start + count) of a run: 63-bit hashes of (seed, ordinal).
+
+    The key of ordinal j is output j of a counter-based generator (Salmon et al. 2011), so that
+    any is had without those before it.
+    """
+    philox = np.random.Philox(np.random.SeedSequence(seed))
+    philox.advance(start // 4)  # a step of the counter makes four outputs
+    outputs = philox.random_raw(start % 4 + count)[start % 4 :]
+    return (outputs >> np.uint64(1)).tolist()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of an epoch's order, apart from those of the keys and of all other epochs."""
+    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1, np.uint64)[0])
+
+
+def collate(samples: Sequence[dict[str, Any]], keys: list[int]) -> Batch:
+    """Stack tensors, list all else, and add the keys.
+
+    Raises:
+        ValueError: tensors of different shapes.
+    """
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    return {**{name: _stack(name, values) for name, values in columns.items()}, "key": keys}
+
+
+def _stack(name: str, values: list[Any]) -> Tensor | list[Any]:
+    if not isinstance(values[0], Tensor):
+        return values
+    if len(shapes := {tuple(value.shape) for value in values}) > 1:
+        different = ", ".join(map(str, sorted(shapes)[:3]))
+        raise ValueError(
+            f"{name}: different shapes in one batch ({different}); give the Loader a transform "
+            "that crops to one size, as Transform(CenterCrop(256))"
+        )
+    return torch.stack(values)

@@ -1,0 +1,10 @@
+"""What counts as a caption."""
+
+from typing import Any
+
+
+def caption_of(value: Any) -> str:
+    """Make a caption of a column's value: of a list its first entry, of nothing the empty one."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return "" if value is None else str(value)

@@ -1,0 +1,87 @@
+"""Decoding pictures of every odd kind to one kind: RGB, 8 bits, upright."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Image.init()
+
+FORMATS = tuple(
+    name
+    for name in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+    if name in Image.OPEN  # AVIF and WEBP depend on how Pillow was built
+)
+"""What is opened. Pillow would run Ghostscript on an EPS file, which no stranger's may ask for."""
+
+SUFFIXES = frozenset(s for s, name in Image.registered_extensions().items() if name in FORMATS)
+"""File endings of these formats, in lower case, with the dot."""
+
+MAX_PIXELS = 178_956_970
+"""Pillow's own limit, beyond which it too takes a picture for a decompression bomb."""
+
+WHITES = {"I": (2**16 - 1, 2**31 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
+"""What white may be in a mode that does not tell: the least of these that no pixel exceeds."""
+
+
+class BrokenImage(ValueError):  # noqa: N818 (it names what is wrong, as a reader says it)
+    """A picture that cannot be decoded; the message names the file and the reason."""
+
+
+def read_image(
+    file: bytes | Path | Image.Image, name: str, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode a picture to 8-bit RGB.
+
+    The EXIF orientation is applied, transparency is composited on white, the first frame of an
+    animation is taken, and 16-bit, 32-bit and floating-point greys are scaled from their whole
+    range, not clipped.
+
+    Args:
+        file: An encoded picture, its path, or a picture that is decoded already.
+        name: What errors call it.
+        max_pixels: Largest width * height that is decoded; Pillow's own limit holds beside it.
+
+    Raises:
+        BrokenImage: it is no picture, is truncated, or has more than `max_pixels` pixels.
+    """
+    try:
+        image = _open(file)
+        if not 0 < image.width * image.height <= max_pixels:
+            raise ValueError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
+        return _to_rgb(ImageOps.exif_transpose(image))
+    # Fed with broken bytes, Pillow's decoders raise nearly every exception there is.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BrokenImage(f"cannot read picture {name}: {reason}") from error
+
+
+def _open(file: bytes | Path | Image.Image) -> Image.Image:
+    if isinstance(file, Image.Image):
+        return file
+    data = file.read_bytes() if isinstance(file, Path) else file
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        what = "no bytes" if not data else f"none of the formats {', '.join(FORMATS)}"
+        raise ValueError(what) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a grey picture's whole range to 0..255."""
+    values = np.asarray(image, dtype=np.float64)
+    whites = WHITES.get(image.mode, (2**16 - 1,))
+    white = next((white for white in whites if values.max() <= white), None)
+    if white is None:
+        raise ValueError(f"mode {image.mode} with values up to {values.max():g}")
+    return Image.fromarray(np.rint(values.clip(0) * (255 / white)).astype(np.uint8))

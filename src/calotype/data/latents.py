@@ -1,0 +1,139 @@
+"""A latent cache on disk: what a tokenizer packs, encoded once, read for days.
+
+`latents.json` says what it holds and which tokenizer made it; each shard is one safetensors file
+of rows (`packed`, and `packed_flipped` if flips were asked for) with a `.captions.json` beside it;
+`tokens.safetensors` holds the prompts' tokens of all rows and `text_tokenizer/` what made them.
+All are memory-mapped; a row costs one read.
+"""
+
+import json
+from bisect import bisect_right
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int32
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from calotype.training.checkpoint import write_text
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a cache is."""
+
+    tokenizer: str
+    """Fingerprint of the tokenizer that encoded it."""
+    size: int
+    """Pixels a side of the images that were encoded."""
+    rows: tuple[int, ...]
+    """Samples in each shard."""
+    flipped: bool
+    """Whether each sample's mirror image is stored too."""
+    tokens: int | None
+    """Length of the prompts' tokens; None: no captions."""
+
+    @classmethod
+    def read(cls, root: Path) -> "Index":
+        """Read a cache's index.
+
+        Raises:
+            FileNotFoundError: there is no finished cache under `root`.
+        """
+        file = root / "latents.json"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"no finished latent cache in {root}: run `calotype cache-latents` to make it"
+            )
+        values = json.loads(file.read_text())
+        return cls(**{**values, "rows": tuple(values["rows"])})
+
+    def write(self, root: Path) -> None:
+        """Finish a cache."""
+        write_text(root / "latents.json", json.dumps(asdict(self), indent=1) + "\n")
+
+
+def shard(root: Path, number: int) -> Path:
+    """File of a shard."""
+    return root / f"{number:05d}.safetensors"
+
+
+TOKENS, TEXT_TOKENIZER = "tokens.safetensors", "text_tokenizer"
+
+
+def write_tokens(root: Path, tokens: Int32[Tensor, "rows length"]) -> int:
+    """Write the prompts' tokens; returns their length."""
+    save_file({"tokens": tokens}, root / TOKENS)
+    return tokens.shape[1]
+
+
+def write_shard(file: Path, tensors: dict[str, Tensor], captions: list[str]) -> None:
+    """Write a shard; its safetensors file appears last and whole."""
+    write_text(file.with_suffix(".captions.json"), json.dumps(captions))
+    beside = file.with_name(f".{file.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+    beside.rename(file)
+
+
+class LatentCache(Dataset[dict[str, Any]]):
+    """A finished cache: row i is {"packed": float [...], "tokens": int64 [L], "caption": str}.
+
+    Raises:
+        FileNotFoundError: there is no finished cache under `root`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.index = root, Index.read(root)
+        self.ends = list(accumulate(self.index.rows))
+        self._open: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = self.batch([i], [0])
+        return {name: values[0] for name, values in row.items()}
+
+    def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
+        """Rows at `indices`, stacked; where flips are stored, a bit of the key chooses one."""
+        places = [self._place(i) for i in indices]
+        names = [self._packed(key) for key in keys]
+        packed = [self._row(n, name, j) for (n, j), name in zip(places, names, strict=True)]
+        batch: dict[str, Any] = {"packed": torch.stack(packed).float()}
+        if self.index.tokens:
+            batch["tokens"] = self.tokens[indices].long()
+        return {**batch, "caption": [self.captions[i] for i in indices]}
+
+    @cached_property
+    def tokens(self) -> Int32[Tensor, "rows length"]:
+        """The prompts' tokens."""
+        return load_file(self.root / TOKENS)["tokens"]
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """All captions, in order."""
+        files = [shard(self.root, n).with_suffix(".captions.json") for n in range(len(self.ends))]
+        return [caption for file in files for caption in json.loads(file.read_text())]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("tokens", "captions")}
+        return {**state, "_open": {}}  # a memory map does not travel to a worker
+
+    def _packed(self, key: int) -> str:
+        # Bit 40: the low bits choose nothing else, but noise is seeded by the whole key.
+        return "packed_flipped" if self.index.flipped and key >> 40 & 1 else "packed"
+
+    def _place(self, i: int) -> tuple[int, int]:
+        number = bisect_right(self.ends, i)
+        return number, i - (self.ends[number - 1] if number else 0)
+
+    def _row(self, number: int, name: str, row: int) -> Tensor:
+        if number not in self._open:
+            self._open[number] = safe_open(shard(self.root, number), "pt")
+        return self._open[number].get_slice(name)[row : row + 1][0]

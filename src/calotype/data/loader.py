@@ -1,0 +1,201 @@
+"""The one loader: endless, seeded, resumable batches."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.pictures import Stream
+from calotype.data.streaming import Epochs, StreamBatches
+from calotype.data.transforms import as_is
+
+Transformation = Callable[..., dict[str, Any]]
+"""Makes a sample of (example, numpy generator); see `Transform`."""
+
+Draws = list[tuple[int, int]]
+"""(index, key) of each sample of a batch."""
+
+
+class Loader:
+    """Endless, seeded, resumable batches.
+
+    Sample j of a run, counted over all ranks from its start, is the same whatever the workers,
+    ranks, batch size or restarts: the same example with the same key, which seeds its transform
+    and may seed all else that is random about it.
+
+    A map-style dataset is drawn in a new order each epoch, each of its examples once; batches run
+    across the ends of epochs. It starts anywhere at once. If it has a method
+    `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that.
+
+    A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank of
+    many, costs reading, but not decoding, all that lies before and between.
+
+    Args:
+        dataset: Map-style, or a `Stream`.
+        batch_size: Samples in a batch of one rank.
+        seed: Of the order and the keys; 0 or more.
+        transform: Makes a sample of an example, with the generator of its key; None: pictures
+            become tensors in [-1, 1] as they are.
+        workers: Processes that read ahead, 0: none; of a stream, threads of one such process.
+        shuffle: Draw in a random order, else in the dataset's.
+
+    Raises:
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        *,
+        seed: int,
+        transform: Transformation | None = None,
+        workers: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        _check(dataset, batch_size)
+        if seed < 0:
+            raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.transform, self.workers, self.shuffle = transform, workers, shuffle
+
+    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Give one rank's batches, without end.
+
+        Batch k of rank r has the samples from `position + (k * world + r) * batch_size` on.
+
+        Args:
+            position: Samples that all ranks together have had.
+            rank: Of this process.
+            world: Number of ranks.
+        """
+        size = self.batch_size
+        starts = range(position + rank * size, sys.maxsize, world * size)
+        if isinstance(self.dataset, Stream):
+            order = Epochs(self.dataset, self.seed if self.shuffle else None)
+            transform, threads = self.transform or as_is, max(self.workers, 1)
+            return _streamed(
+                StreamBatches(self.dataset, order, size, starts, self.seed, transform, threads),
+                self.workers,
+            )
+        return _mapped(MapBatches(self.dataset, self.transform), self._draws(starts), self.workers)
+
+    def _draws(self, starts: range) -> Iterator[Draws]:
+        n = _length(self.dataset)
+
+        @lru_cache(maxsize=2)
+        def order(epoch: int) -> Int64[np.ndarray, " n"]:
+            return _shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
+
+        for start in starts:
+            keys = draw_keys(self.seed, start, self.batch_size)
+            yield list(zip(_cut(order, n, start, self.batch_size), keys, strict=True))
+
+
+def once(
+    dataset: Dataset[Any],
+    batch_size: int,
+    transform: Transformation | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
+
+    Args:
+        dataset: Map-style, or a `Stream`.
+        batch_size: Samples in a batch.
+        transform: As of `Loader`.
+        workers: As of `Loader`.
+
+    Raises:
+        ValueError: the dataset is empty or of another kind, or `batch_size` < 1.
+    """
+    _check(dataset, batch_size)
+    if isinstance(dataset, Stream):
+        starts, threads = range(0, sys.maxsize, batch_size), max(workers, 1)
+        return _streamed(
+            StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, threads),
+            workers,
+        )
+    n = _length(dataset)
+    spans = (range(n)[start : start + batch_size] for start in range(0, n, batch_size))
+    draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
+    return _mapped(MapBatches(dataset, transform), draws, workers)
+
+
+@dataclass
+class MapBatches(Dataset[Batch]):
+    """A map-style dataset that is read by batches of draws."""
+
+    dataset: Dataset[Any]
+    transform: Transformation | None
+
+    def __getitems__(self, draws: Draws) -> Batch:
+        """Read a batch; DataLoader's fetcher looks for this name."""
+        indices, keys = [index for index, _ in draws], [key for _, key in draws]
+        batch = getattr(self.dataset, "batch", None)
+        if batch is not None and self.transform is None:
+            return {**batch(indices, keys), "key": keys}
+        return collate([self[draw] for draw in draws], keys)
+
+    def __getitem__(self, draw: tuple[int, int]) -> dict[str, Any]:
+        index, key = draw
+        transform = self.transform or as_is
+        return transform(self.dataset[index], np.random.default_rng(key))
+
+
+def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
+    return iter(DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options()))
+
+
+def _streamed(batches: StreamBatches, workers: int) -> Iterator[Batch]:
+    # One process: several would each read the whole stream, or parts in an order of their own.
+    return iter(DataLoader(batches, batch_size=None, num_workers=min(workers, 1), **_options()))
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "collate_fn": _as_it_is,
+        "pin_memory": torch.cuda.is_available(),
+        # DataLoader draws a seed for its workers; from here it does not move the run's generator.
+        "generator": torch.Generator(),
+    }
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _check(dataset: Dataset[Any], batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size: {batch_size} is not possible; choose 1 or more")
+    if isinstance(dataset, Stream):
+        return
+    if isinstance(dataset, IterableDataset):
+        kind = type(dataset).__name__
+        raise ValueError(f"{kind}: only a Stream can be resumed; give its passes to one")
+    if not _length(dataset):
+        raise ValueError(f"{type(dataset).__name__}: no examples in it")
+
+
+def _length(dataset: Dataset[Any]) -> int:
+    return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
+
+
+def _shuffled(n: int, seed: int) -> Int64[np.ndarray, " n"]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def _cut(
+    order: Callable[[int], Int64[np.ndarray, " n"]], n: int, start: int, count: int
+) -> list[int]:
+    """Take the ordinals [start, start + count) of epochs of n, whose orders are given."""
+    epochs = range(start // n, (start + count - 1) // n + 1)
+    parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]
+    return np.concatenate(parts).tolist()

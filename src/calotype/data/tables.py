@@ -1,0 +1,235 @@
+"""Pictures in tables: parquet, the Hub and webdataset, read by Hugging Face's `datasets`.
+
+Pictures leave `datasets` undecoded, so that broken ones meet the same policy everywhere. Without
+streaming, tables are memory-mapped from the cache of `datasets`, which holds a copy of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import ClassLabel, Image, Value, load_dataset
+
+from calotype.data.captions import caption_of
+from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
+
+Table = datasets.Dataset | datasets.IterableDataset
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Pictures and captions in parquet files."""
+
+    path: str | Path
+    """A parquet file, a pattern of files, or a folder of them."""
+    image_column: str = "image"
+    """Encoded pictures."""
+    caption_column: str | None = "caption"
+    """Captions, of lists the first entry, of class labels the name; None: there are none."""
+    streaming: bool = False
+    """Read from the start each epoch, with flat memory and no copy, instead of at random."""
+    shuffle_buffer: int = 1000
+    """Undecoded pictures held in memory to shuffle a stream."""
+    on_error: OnError = "skip"
+    """What becomes of a broken picture: the next good one takes its place, or reading stops."""
+
+    def build(self) -> Pictures | Stream:
+        """Open the files.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a column is missing or holds no pictures.
+        """
+        files = _files(self.path, ".parquet")
+        table = load_dataset("parquet", data_files=files, split="train", streaming=self.streaming)
+        columns = Columns((self.image_column,), self.caption_column)
+        return _pictures(table, columns, self, f"parquet {self.path}")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Pictures and captions in a dataset on the Hugging Face Hub."""
+
+    name: str
+    """Name on the Hub, or a local folder that `datasets` reads."""
+    split: str = "train"
+    config: str | None = None
+    """Configuration of the dataset; None: its default."""
+    image_column: str = "image"
+    """Encoded pictures."""
+    caption_column: str | None = "caption"
+    """Captions, of lists the first entry, of class labels the name; None: there are none."""
+    streaming: bool = False
+    """Read from the start each epoch, with flat memory and no copy, instead of at random."""
+    shuffle_buffer: int = 1000
+    """Undecoded pictures held in memory to shuffle a stream."""
+    on_error: OnError = "skip"
+    """What becomes of a broken picture: the next good one takes its place, or reading stops."""
+
+    def build(self) -> Pictures | Stream:
+        """Open the dataset; without streaming, it is downloaded.
+
+        Raises:
+            ValueError: a column is missing or holds no pictures.
+        """
+        table = load_dataset(self.name, self.config, split=self.split, streaming=self.streaming)
+        columns = Columns((self.image_column,), self.caption_column)
+        return _pictures(table, columns, self, f"dataset {self.name}")
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    """Pictures and captions in tar files of `<key>.jpg`, `<key>.txt`."""
+
+    path: str | Path
+    """A tar file, a pattern of files, a folder of them, or a URL."""
+    image_keys: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
+    """Endings of pictures; of several with one key, the first is taken."""
+    caption_key: str | None = "txt"
+    """Ending of captions: "txt", or "json" with `json_field`; None: there are none."""
+    json_field: str = "caption"
+    """Field of the caption where captions are in JSON."""
+    streaming: bool = True
+    """Read from the start each epoch, with flat memory and no copy, instead of at random."""
+    shuffle_buffer: int = 1000
+    """Undecoded pictures held in memory to shuffle a stream."""
+    on_error: OnError = "skip"
+    """What becomes of a broken picture: the next good one takes its place, or reading stops."""
+
+    def build(self) -> Pictures | Stream:
+        """Open the files.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no file in them has one of the keys.
+        """
+        files = _files(self.path, ".tar")
+        table = load_dataset(
+            "webdataset", data_files=files, split="train", streaming=self.streaming
+        )
+        there = tuple(key for key in self.image_keys if key in _names(table)) or self.image_keys
+        columns = Columns(there, self.caption_key, json_field=self.json_field)
+        return _pictures(table, columns, self, f"webdataset {self.path}")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table become a record."""
+
+    images: tuple[str, ...]
+    """Of several, the first with a value is taken."""
+    caption: str | None
+    labels: ClassLabel | None = None
+    """Names of the caption column's values, if they are class labels."""
+    json_field: str | None = None
+    """Field of the caption column's values, if they are JSON objects."""
+
+    def names(self) -> list[str]:
+        """List the columns."""
+        return [*self.images, *([self.caption] if self.caption else [])]
+
+    def record(self, row: dict[str, Any], name: str) -> Record:
+        """Make a record of a row."""
+        values = (row[column] for column in self.images)
+        image = next((v for v in values if v is not None), {"bytes": b"", "path": None})
+        file = image["bytes"] if image["bytes"] is not None else _place(image["path"])
+        named = f"{name} ({image['path']})" if image["path"] else name
+        return Record(file, named, self._caption(row[self.caption]) if self.caption else "")
+
+    def _caption(self, value: Any) -> str:
+        if self.labels is not None and value is not None:
+            value = self.labels.int2str(value)
+        if isinstance(value, dict):
+            value = value.get(self.json_field)
+        return caption_of(value)
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Record]):
+    """A table's records, by their number."""
+
+    table: datasets.Dataset
+    columns: Columns
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.columns.record(self.table[index], f"{self.source} row {index}")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A streamed table's passes; see `Stream`."""
+
+    table: datasets.IterableDataset
+    columns: Columns
+    source: str
+    buffer: int
+
+    def __call__(self, seed: int | None) -> Iterator[Record]:
+        """Read one pass, in order or shuffled."""
+        table = self.table
+        if seed is not None:
+            table = table.shuffle(seed=seed, buffer_size=self.buffer)
+        for index, row in enumerate(table):
+            yield self.columns.record(row, f"{self.source} sample {index}")
+
+
+def _pictures(
+    table: Any, columns: Columns, spec: Parquet | Hub | WebDataset, source: str
+) -> Pictures | Stream:
+    columns = _checked(table, columns, source)
+    for column in columns.images:
+        table = table.cast_column(column, Image(decode=False))
+    table, reader = table.select_columns(columns.names()), Reader(spec.on_error, source)
+    if isinstance(table, datasets.IterableDataset):
+        return Stream(Passes(table, columns, source, spec.shuffle_buffer), reader)
+    return Pictures(Rows(table, columns, source), reader)
+
+
+def _checked(table: Table, columns: Columns, source: str) -> Columns:
+    """Check that the columns are there and hold pictures; add the names of class labels."""
+    there = _names(table)
+    if missing := [name for name in columns.names() if name not in there]:
+        raise ValueError(f"{source}: no column {', '.join(missing)}; it has {', '.join(there)}")
+    features = table.features or {}
+    for column in columns.images:
+        feature = features.get(column, Image())
+        if not _holds_pictures(feature):
+            raise ValueError(f"{source}: column {column} holds {feature}, not encoded pictures")
+    labels = features.get(columns.caption or "")
+    labels = labels if isinstance(labels, ClassLabel) else None
+    return Columns(columns.images, columns.caption, labels, columns.json_field)
+
+
+def _holds_pictures(feature: Any) -> bool:
+    if isinstance(feature, Value):
+        return feature.dtype in ("binary", "large_binary", "string", "large_string")
+    return isinstance(feature, Image) or (isinstance(feature, dict) and "bytes" in feature)
+
+
+def _names(table: Table) -> list[str]:
+    # A stream of JSON lines, say, tells its columns only by its rows.
+    return table.column_names or list(next(iter(table), {}))
+
+
+def _place(path: str | None) -> Path | str | bytes:
+    """Tell a local path from a URL; a row without a picture has neither and reads as no bytes."""
+    if path is None:
+        return b""
+    return path if "://" in path else Path(path)
+
+
+def _files(path: str | Path, suffix: str) -> list[str]:
+    if "://" in str(path):
+        return [str(path)]
+    pattern = Path(path) / f"**/*{suffix}" if Path(path).is_dir() else path
+    files = sorted(glob(str(pattern), recursive=True))
+    if not files:
+        raise FileNotFoundError(f"no files {pattern}: expected a {suffix} file, pattern or folder")
+    return files

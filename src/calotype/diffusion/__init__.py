@@ -1,0 +1,24 @@
+"""Denoisers in latent space: what they are asked, what they are made of."""
+
+from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
+from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
+from calotype.diffusion.schedules import LogitNormal, Uniform
+from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
+from calotype.diffusion.unet import UNet
+
+__all__ = [
+    "Denoising",
+    "Epsilon",
+    "Flow",
+    "LatentSource",
+    "LearntText",
+    "LogitNormal",
+    "PretrainedText",
+    "ProcessSpec",
+    "TextDenoising",
+    "TextSpec",
+    "UNet",
+    "Uniform",
+    "Velocity",
+    "tokenize",
+]

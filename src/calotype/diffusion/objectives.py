@@ -1,0 +1,88 @@
+"""What latent diffusion minimises."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from calotype.diffusion.processes import Process
+from calotype.tokenizers.bottlenecks import Bottleneck
+from calotype.training import AdamW, Batch, Losses, Objective
+from calotype.training.noise import Generators, generators, uniform
+
+Denoiser = UNet2DModel | UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """How cached rows become the latents that a pipeline denoises."""
+
+    bottleneck: Bottleneck
+    scaling_factor: float
+    """Of the tokenizer's configuration: stock pipelines decode z / scaling_factor."""
+
+    def draw(self, packed: Tensor, generator: Generators) -> Float[Tensor, "b c h w"]:
+        """Draw latents from stored moments."""
+        return self.scaling_factor * self.bottleneck.unpack(packed, generator)
+
+
+class Denoising(Objective):
+    """Answer what a process asks: the error is a mean over latent elements, weighted by sample."""
+
+    def __init__(
+        self, unet: Denoiser, source: LatentSource, process: Process, optimizer: AdamW
+    ) -> None:
+        super().__init__(optimizer)
+        self.unet, self.source, self.process = unet, source, process
+        self.picture: Callable[[], Tensor] | None = None
+
+    def forward(self, batch: Batch, step: int) -> Losses:
+        """Score latents: `batch["packed"]` is what the tokenizer's bottleneck packs."""
+        generator = generators(batch["key"])
+        x0 = self.source.draw(batch["packed"], generator)
+        noise = randn_tensor(x0.shape, generator, x0.device)
+        example = self.process.example(x0, noise, self.process.times.draw(generator).to(x0))
+        answer = self.answer(example.noisy, example.timestep, batch, generator)
+        with torch.autocast(x0.device.type, enabled=False):
+            error = (answer.float() - example.target).square().mean((1, 2, 3))
+            return {"denoising": (example.weight * error).mean()}
+
+    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+        """What `picture` draws: a pipeline around the network, which this module knows not."""
+        return self.picture() if self.picture else None
+
+    def answer(
+        self, noisy: Tensor, timestep: Tensor, batch: Batch, generator: Generators
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer."""
+        return self.unet(noisy, timestep).sample
+
+
+class TextDenoising(Denoising):
+    """Denoising under a prompt, which some samples lose whole, so that guidance can be used
+    (Ho & Salimans 2022, algorithm 1).
+    """
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel,
+        null: Int[Tensor, " length"], source: LatentSource, process: Process,
+        optimizer: AdamW, drop: float = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__(unet, source, process, optimizer)
+        self.text_encoder, self.drop = text_encoder, drop
+        self.register_buffer("null", null, persistent=False)
+        self.null: Tensor
+
+    def answer(
+        self, noisy: Tensor, timestep: Tensor, batch: Batch, generator: Generators
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer, told each sample's prompt or the empty one."""
+        dropped = (uniform(generator) < self.drop).to(noisy.device)
+        tokens = torch.where(dropped[:, None], self.null, batch["tokens"])
+        hidden = self.text_encoder(tokens).last_hidden_state
+        return self.unet(noisy, timestep, hidden).sample

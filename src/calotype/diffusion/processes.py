@@ -1,0 +1,142 @@
+"""From data to noise and what is learnt of the way back; each names its stock scheduler.
+
+A process maps clean latents x0, noise and times s in [0, 1) to what the network sees, the
+timestep it is told, what it should answer, and the weight of each sample's error.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.training_utils import compute_snr
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.diffusion.schedules import LogitNormal, Uniform
+
+TIMESTEPS = 1000
+"""Timesteps that stock schedulers and networks count."""
+
+Latents = Float[Tensor, "b c h w"]
+Times = Float[Tensor, " b"]
+
+
+class Example(NamedTuple):
+    """One batch of the regression that a process asks of its network."""
+
+    noisy: Latents
+    timestep: Tensor
+    """[B], in [0, 1000)."""
+    target: Latents
+    weight: Float[Tensor, " b"]
+
+
+@runtime_checkable
+class Process(Protocol):
+    """What `Denoising` needs of a process."""
+
+    @property
+    def times(self) -> LogitNormal | Uniform:
+        """How times are drawn."""
+        ...
+
+    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+        """Noise a batch."""
+        ...
+
+    def scheduler(self) -> DPMSolverMultistepScheduler:
+        """The stock scheduler that samples what was trained."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Straight paths x_s = (1 - s) x0 + s eps with velocity eps - x0 (Lipman et al. 2023; Liu et
+    al. 2023); the network is told t = 1000 s.
+    """
+
+    times: LogitNormal | Uniform = field(default_factory=LogitNormal)
+    shift: float = 1.0
+    """Moves training and sampling towards noise, s' = shift s / (1 + (shift - 1) s): more than 1
+    for large latents (Esser et al. 2024, eq. 23)."""
+
+    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+        """Noise a batch."""
+        times = self.shift * times / (1 + (self.shift - 1) * times)
+        s = times[:, None, None, None]
+        return Example((1 - s) * x0 + s * noise, TIMESTEPS * times, noise - x0,
+                       torch.ones_like(times))  # fmt: skip
+
+    def scheduler(self) -> DPMSolverMultistepScheduler:
+        """A second-order solver: with the network at hand the flow's Euler scheduler cannot be
+        called by StableDiffusionPipeline.
+        """
+        return DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.shift,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """Predict the noise (Ho et al. 2020, eq. 14), on Stable Diffusion's scaled-linear betas."""
+
+    times: LogitNormal | Uniform = field(default_factory=Uniform)
+    snr_gamma: float | None = None
+    """Errors weigh min(SNR, gamma) / SNR (Hang et al. 2023, eq. 7); None: all alike."""
+
+    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+        """Noise a batch."""
+        schedule, t = _discrete(times)
+        noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
+        return Example(noisy, t, noise, _min_snr(schedule, t, self.snr_gamma, 0.0))
+
+    def scheduler(self) -> DPMSolverMultistepScheduler:
+        """DPM-Solver++ over the same betas."""
+        return _solver("epsilon")
+
+
+@dataclass(frozen=True)
+class Velocity:
+    """Predict v = alpha eps - sigma x0 (Salimans & Ho 2022, section 4), on the same betas."""
+
+    times: LogitNormal | Uniform = field(default_factory=Uniform)
+    snr_gamma: float | None = None
+    """Errors weigh min(SNR, gamma) / (SNR + 1) (Hang et al. 2023); None: all alike."""
+
+    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+        """Noise a batch."""
+        schedule, t = _discrete(times)
+        noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
+        target = schedule.get_velocity(x0, noise, t)  # type: ignore[arg-type]
+        return Example(noisy, t, target, _min_snr(schedule, t, self.snr_gamma, 1.0))
+
+    def scheduler(self) -> DPMSolverMultistepScheduler:
+        """DPM-Solver++ over the same betas."""
+        return _solver("v_prediction")
+
+
+ProcessSpec = Flow | Epsilon | Velocity
+
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def _discrete(times: Times) -> tuple[DDPMScheduler, Tensor]:
+    timesteps = (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
+    return DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS), timesteps
+
+
+def _solver(prediction: Literal["epsilon", "v_prediction"]) -> DPMSolverMultistepScheduler:
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=TIMESTEPS, prediction_type=prediction, timestep_spacing="trailing",
+        **_BETAS,
+    )  # fmt: skip
+
+
+def _min_snr(
+    schedule: DDPMScheduler, timesteps: Tensor, gamma: float | None, offset: float
+) -> Float[Tensor, " b"]:
+    if gamma is None:
+        return torch.ones(timesteps.shape, device=timesteps.device)
+    snr = compute_snr(schedule, timesteps)
+    return snr.clamp(max=gamma) / (snr + offset)

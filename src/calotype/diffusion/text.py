@@ -1,0 +1,89 @@
+"""Text: a CLIPTextModel, learnt with the denoiser or taken as it is."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class LearntText:
+    """A small CLIPTextModel trained jointly, on a CLIPTokenizer learnt from the captions."""
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    length: int = 32
+    """Tokens of a prompt, begin and end included; longer ones are cut, shorter ones padded."""
+    vocabulary: int = 4096
+    """Largest number of tokens to learn."""
+
+    trained = True
+
+    def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
+        """Learn byte-pair encoding from the captions."""
+        new = CLIPTokenizer().train_new_from_iterator(captions, self.vocabulary)
+        new.model_max_length = self.length
+        return new
+
+    def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+        """A fresh text encoder for the tokenizer's vocabulary."""
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
+        return CLIPTextModel(CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=self.width, intermediate_size=4 * self.width,
+            num_hidden_layers=self.layers, num_attention_heads=self.heads,
+            max_position_embeddings=self.length, projection_dim=self.width, **ids,
+        ))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PretrainedText:
+    """A CLIP text encoder and its tokenizer as they stand, frozen."""
+
+    path: str = "openai/clip-vit-large-patch14"
+    """A folder or a name on the Hub; a pipeline's folder serves too."""
+
+    trained = False
+
+    def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
+        """The encoder's own; the captions are not looked at."""
+        inside = {"subfolder": "tokenizer"} if (Path(self.path) / "tokenizer").is_dir() else {}
+        return self._load(CLIPTokenizer, **inside)
+
+    def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+        """The frozen text encoder."""
+        inside = (Path(self.path) / "text_encoder").is_dir()
+        options = {"subfolder": "text_encoder"} if inside else {}
+        model = self._load(CLIPTextModel, use_safetensors=True, **options)
+        return model.requires_grad_(False).eval()
+
+    def _load(self, kind, **options):
+        try:
+            return kind.from_pretrained(self.path, **options)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"text.path: no CLIP text encoder with safetensors weights in {self.path}"
+            ) from error
+
+
+TextSpec = LearntText | PretrainedText
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int[Tensor, "b length"]:
+    """Token ids as StableDiffusionPipeline makes them: padded and cut to the model's length."""
+    return tokenizer(
+        list(prompts), padding="max_length", max_length=tokenizer.model_max_length,
+        truncation=True, return_tensors="pt",
+    ).input_ids  # fmt: skip
+
+
+def longest(tokenizer: CLIPTokenizer, prompts: Iterable[str]) -> int:
+    """Tokens of the longest prompt, begin and end included, before any is cut."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    return max((len(tokenizer(prompt).input_ids) for prompt in prompts), default=0)

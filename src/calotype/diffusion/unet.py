@@ -1,0 +1,73 @@
+"""The denoiser: diffusers' UNets, sized."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+
+@dataclass(frozen=True)
+class UNet:
+    """Width, depth and attention of the UNet (Rombach et al. 2022, section 3.3)."""
+
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Channels of each resolution; each after the first halves the latent's side."""
+    attention: tuple[bool, ...] = (True, True, True, False)
+    """Which resolutions have transformer blocks; the middle one has always."""
+    layers: int = 2
+    """Residual blocks per resolution."""
+    head_width: int = 40
+    """Channels of an attention head; must divide every width."""
+    groups: int = 32
+    """Groups of each GroupNorm; must divide every width."""
+
+    def __post_init__(self) -> None:
+        if len(self.attention) != len(self.widths):
+            raise ValueError(
+                f"unet.attention has {len(self.attention)} entries and unet.widths "
+                f"{len(self.widths)}: give one for each resolution"
+            )
+        for width in self.widths:
+            if width % self.groups or width % self.head_width:
+                raise ValueError(
+                    f"unet.widths: {width} must be a multiple of unet.groups {self.groups} and "
+                    f"of unet.head_width {self.head_width}"
+                )
+
+    def conditional(self, size: int, channels: int, text_width: int) -> UNet2DConditionModel:
+        """A UNet for latents [B, channels, size, size] that attends to text [B, L, text_width]."""
+        self._check(size)
+        down = ["CrossAttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
+        up = ["CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
+        # diffusers' `attention_head_dim` is, for this class, the number of heads.
+        heads: Any = tuple(width // self.head_width for width in self.widths)
+        return UNet2DConditionModel(
+            down_block_types=tuple(down), up_block_types=tuple(up),
+            attention_head_dim=heads, cross_attention_dim=text_width,
+            **self._common(size, channels),
+        )  # fmt: skip
+
+    def unconditional(self, size: int, channels: int) -> UNet2DModel:
+        """A UNet for latents [B, channels, size, size]."""
+        self._check(size)
+        down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
+        up = ["AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
+        return UNet2DModel(
+            down_block_types=tuple(down), up_block_types=tuple(up),
+            attention_head_dim=self.head_width, **self._common(size, channels),
+        )  # fmt: skip
+
+    def _common(self, size: int, channels: int) -> dict[str, Any]:
+        return {
+            "sample_size": size, "in_channels": channels, "out_channels": channels,
+            "block_out_channels": self.widths, "layers_per_block": self.layers,
+            "norm_num_groups": self.groups,
+        }  # fmt: skip
+
+    def _check(self, size: int) -> None:
+        halvings = 2 ** (len(self.widths) - 1)
+        if size % halvings:
+            raise ValueError(
+                f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
+                "use fewer unet.widths, or larger images"
+            )

@@ -1,0 +1,82 @@
+"""Stock pipelines from trained parts."""
+
+import json
+import shutil
+from pathlib import Path
+
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    LDMPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from calotype.tokenizers import fingerprint
+from calotype.training.checkpoint import publish
+
+Pipeline = StableDiffusionPipeline | LDMPipeline
+
+
+def text_to_image(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, scheduler: DPMSolverMultistepScheduler,
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
+) -> StableDiffusionPipeline:  # fmt: skip
+    """A StableDiffusionPipeline; `AutoPipeline` makes img2img and inpainting of it."""
+    return StableDiffusionPipeline(
+        vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, unet=unet.eval(),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def unconditional(
+    vae: AutoencoderKL, unet: UNet2DModel, scheduler: DPMSolverMultistepScheduler
+) -> LDMPipeline:
+    """An LDMPipeline: latents from noise, without a prompt."""
+    return LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
+
+
+def save(pipeline: Pipeline, folder: Path) -> None:
+    """Save a pipeline, whole or not at all, with the fingerprint of its tokenizer beside."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    pipeline.save_pretrained(beside, safe_serialization=True)
+    vae = beside / ("vae" if (beside / "vae").is_dir() else "vqvae")
+    (beside / "calotype.json").write_text(json.dumps({"tokenizer": fingerprint(vae)}) + "\n")
+    publish(beside, folder)
+
+
+def load(path: str | Path) -> Pipeline:
+    """A pipeline from its folder or the Hub; only safetensors are read.
+
+    Raises:
+        ValueError: there is none, or its tokenizer is not the one it was trained with.
+    """
+    try:
+        found = DiffusionPipeline.from_pretrained(path, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no pipeline in {path}: expected a folder with model_index.json, such as the "
+            "model/ of a train-generator run, or a name on the Hub"
+        ) from error
+    if not isinstance(found, Pipeline):
+        raise ValueError(f"{path} holds a {type(found).__name__}, which calotype cannot call")
+    _check(Path(path))
+    return found
+
+
+def _check(folder: Path) -> None:
+    mark = folder / "calotype.json"
+    if not mark.exists():
+        return
+    trained = json.loads(mark.read_text())["tokenizer"]
+    vae = folder / ("vae" if (folder / "vae").is_dir() else "vqvae")
+    if (found := fingerprint(vae)) != trained:
+        raise ValueError(
+            f"{vae} is tokenizer {found}, but the generator was trained in the latents of "
+            f"{trained}: put that tokenizer back"
+        )

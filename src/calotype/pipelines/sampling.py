@@ -1,0 +1,57 @@
+"""Images from a pipeline: many prompts, a seed for each image."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.pipelines.assemble import Pipeline
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a pipeline is called."""
+
+    steps: int = 25
+    """Steps of the solver."""
+    guidance: float = 4.0
+    """Classifier-free guidance scale; 1: none."""
+    batch_size: int = 32
+    """Images at a time."""
+
+
+def sample(
+    pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
+) -> Iterator[Float[Tensor, "b 3 H W"]]:
+    """Batches of images in [-1, 1] on the CPU, one for each prompt and its seed.
+
+    An image depends on its own prompt and seed alone, not on its batch's other ones (up to the
+    rounding of batched arithmetic). An unconditional pipeline only counts the prompts.
+    """
+    for first in range(0, len(prompts), sampling.batch_size):
+        chosen = slice(first, first + sampling.batch_size)
+        generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
+        yield _call(pipeline, list(prompts[chosen]), generator, sampling)
+
+
+@torch.no_grad()
+def _call(
+    pipeline: Pipeline, prompts: list[str], generator: list[torch.Generator], sampling: Sampling
+) -> Float[Tensor, "b 3 H W"]:
+    pipeline.set_progress_bar_config(disable=True)
+    if isinstance(pipeline, StableDiffusionPipeline):
+        images: Any = pipeline(
+            prompts, num_inference_steps=sampling.steps, guidance_scale=sampling.guidance,
+            generator=generator, output_type="pt",
+        ).images  # type: ignore[union-attr]  # fmt: skip
+    else:
+        images = pipeline(
+            len(prompts), generator=generator, num_inference_steps=sampling.steps, eta=0.0,
+            output_type="np",
+        ).images  # type: ignore[union-attr]  # fmt: skip
+        images = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return 2 * images.float().cpu() - 1

@@ -1,0 +1,195 @@
+"""Caching latents and training a generator in them: the recipes' fields and their runs."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import PartialState
+from rich.progress import Progress
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from calotype.data import LatentCache, Loader, Scenes, Source, Transform
+from calotype.data.latents import TEXT_TOKENIZER, write_tokens
+from calotype.diffusion import (
+    Denoising,
+    Flow,
+    LatentSource,
+    LearntText,
+    ProcessSpec,
+    TextDenoising,
+    TextSpec,
+    UNet,
+    tokenize,
+)
+from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, unconditional
+from calotype.recipes.tokenizer import image_size
+from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.caching import Encoder, Reading, cache_latents, finish
+from calotype.training import AdamW, Run, begin, fit
+
+
+@dataclass(frozen=True)
+class CacheRecipe:
+    """Encode images once, so that a generator can be trained on their latents."""
+
+    tokenizer: Path
+    """Folder of the tokenizer: the model/ of a train-tokenizer run, or any stock AutoencoderKL."""
+    out: Path
+    """Folder of the cache."""
+    data: Source = field(default_factory=Scenes)
+    transform: Transform | None = None
+    """How pictures become square images; None: they are already."""
+    text: TextSpec | None = field(default_factory=LearntText)
+    """Whose tokens the captions become; None: no captions."""
+    count: int | None = None
+    """Images to encode; None: all."""
+    flipped: bool = False
+    """Encode each image's mirror image too; wrong where captions say left and right."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the stored moments."""
+    batch_size: int = 64
+    workers: int = 0
+    shard_size: int = 8192
+    """Rows in a shard; a run that was stopped continues at the next one."""
+
+
+@dataclass(frozen=True)
+class GeneratorRecipe:
+    """Train a diffusion model in cached latents."""
+
+    tokenizer: Path
+    """Folder of the tokenizer that encoded them."""
+    latents: Path
+    """Folder of the latent cache."""
+    unet: UNet = field(default_factory=UNet)
+    process: ProcessSpec = field(default_factory=Flow)
+    text: TextSpec | None = field(default_factory=LearntText)
+    """The text encoder; None: unconditional."""
+    drop: float = 0.1
+    """Fraction of prompts that are replaced by the empty one, so that guidance can be used."""
+    optimizer: AdamW = field(default_factory=AdamW)
+    gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the pictures in samples/; none: the cache's first captions."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How those pictures are drawn."""
+    run: Run = field(default_factory=Run)
+
+
+def cache(recipe: CacheRecipe) -> Path:
+    """Fill a latent cache; returns its folder. Several processes share the work.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
+    """
+    size, dataset, state = (
+        image_size(recipe.data, recipe.transform),
+        recipe.data.build(),
+        PartialState(),
+    )
+    tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
+    encoder = Encoder(tokenizer, fingerprint(recipe.tokenizer), size, recipe.flipped,
+                      getattr(torch, recipe.dtype))  # fmt: skip
+    reading = Reading(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
+                      recipe.shard_size)  # fmt: skip
+    with Progress(disable=not state.is_main_process) as bar:
+        task = bar.add_task("encoding", total=recipe.count)
+        cache_latents(encoder, dataset, reading, recipe.out, state.process_index,
+                      state.num_processes, lambda rows: bar.advance(task, rows))  # fmt: skip
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(encoder, recipe.out, partial(_write_prompts, recipe.text) if recipe.text else None)
+    state.wait_for_everyone()
+    return recipe.out
+
+
+def _write_prompts(text: TextSpec, root: Path, captions: list[str]) -> int:
+    tokenizer = text.tokenizer(captions)
+    tokenizer.save_pretrained(root / TEXT_TOKENIZER)
+    return write_tokens(root, tokenize(tokenizer, captions).int())
+
+
+def train_generator(recipe: GeneratorRecipe) -> Path:
+    """Train and save a stock pipeline; returns its folder, `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    latents = LatentCache(recipe.latents)
+    _check_tokenizer(recipe, latents)
+    torch.manual_seed(recipe.run.seed)
+    tokenizer = ImageTokenizer.load(recipe.tokenizer)
+    build = _text_to_image if recipe.text else _unconditional
+    objective, pipeline = build(recipe, latents, tokenizer)
+    state = PartialState()
+    if state.is_main_process:
+        begin(recipe.run, recipe)
+    state.wait_for_everyone()
+    objective.picture = partial(_picture, recipe, latents, pipeline)
+    fit([objective], Loader(latents, recipe.run.batch_size, seed=recipe.run.seed,
+                            workers=recipe.run.workers), recipe.run)  # fmt: skip
+    if state.is_main_process:
+        save(pipeline, recipe.run.model)
+    state.wait_for_everyone()
+    return recipe.run.model
+
+
+def _check_tokenizer(recipe: GeneratorRecipe, latents: LatentCache) -> None:
+    if (found := fingerprint(recipe.tokenizer)) != latents.index.tokenizer:
+        raise ValueError(
+            f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
+        )
+
+
+def _source(tokenizer: ImageTokenizer) -> LatentSource:
+    return LatentSource(tokenizer.bottleneck, tokenizer.autoencoder.config["scaling_factor"])
+
+
+def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
+    """Sites a side and channels of a latent."""
+    packed = latents[0]["packed"]
+    return packed.shape[-1], tokenizer.bottleneck.z_channels
+
+
+def _text_to_image(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    assert recipe.text
+    if latents.index.tokens is None:
+        raise ValueError(
+            f"{recipe.latents} has no prompts: cache it again with a text, or train with text:none"
+        )
+    prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
+    encoder = recipe.text.encoder(prompts)
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    objective = TextDenoising(
+        unet, encoder, tokenize(prompts, [""])[0], _source(tokenizer), recipe.process,
+        recipe.optimizer, recipe.drop,
+    )  # fmt: skip
+    return objective, text_to_image(
+        tokenizer.autoencoder, unet, recipe.process.scheduler(), encoder, prompts
+    )
+
+
+def _unconditional(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    unet = recipe.unet.unconditional(*_shape(latents, tokenizer))
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    objective = Denoising(unet, _source(tokenizer), recipe.process, recipe.optimizer)
+    return objective, unconditional(tokenizer.autoencoder, unet, recipe.process.scheduler())
+
+
+def _picture(recipe: GeneratorRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
+    prompts = recipe.prompts or latents.captions[:16]
+    device = pipeline.unet.device
+    pipeline.to(device)
+    return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), recipe.sampling)))

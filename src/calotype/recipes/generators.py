@@ -1,0 +1,76 @@
+"""Named cache and generator recipes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from calotype.data import CenterCrop, Folder, Scenes, Transform
+from calotype.diffusion import Flow, LearntText, LogitNormal, PretrainedText, UNet
+from calotype.recipes.generator import CacheRecipe, GeneratorRecipe
+from calotype.training import AdamW, Run
+
+SCENES_TEXT = LearntText(width=128, layers=3, heads=4, length=24, vocabulary=1000)
+
+
+def scenes_cache() -> CacheRecipe:
+    """Latents of 32-pixel scenes and their captions, by the scenes-kl tokenizer."""
+    return CacheRecipe(
+        Path("runs/scenes-kl/model"), Path("runs/scenes-latents"), Scenes(size=32),
+        text=SCENES_TEXT, count=100_000,
+    )  # fmt: skip
+
+
+def folder_cache() -> CacheRecipe:
+    """Latents of your captioned images, 256 pixels a side, with their captions."""
+    return CacheRecipe(
+        Path("runs/ldm-kl-f8/model"), Path("runs/latents"), Folder(Path("images")),
+        Transform(CenterCrop(256)), workers=8,
+    )  # fmt: skip
+
+
+def scenes_diffusion() -> GeneratorRecipe:
+    """Text to 32-pixel scenes, text encoder and all from scratch."""
+    return GeneratorRecipe(
+        Path("runs/scenes-kl/model"), Path("runs/scenes-latents"),
+        UNet((128, 256), (True, True), layers=1, head_width=32),
+        text=SCENES_TEXT,
+        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
+        run=Run(Path("runs/scenes-diffusion"), steps=8_000, batch_size=128, ema=0.999,
+                precision="bf16"),
+    )  # fmt: skip
+
+
+def text_diffusion() -> GeneratorRecipe:
+    """Text to image in 32x32x4 latents of your captioned images, 320 to 1280 channels: the UNet of
+    LDM and Stable Diffusion (Rombach et al. 2022, appendix E.2), by flow matching.
+    """
+    return GeneratorRecipe(
+        Path("runs/ldm-kl-f8/model"), Path("runs/latents"), UNet(),
+        Flow(LogitNormal()), PretrainedText(),
+        optimizer=AdamW(lr=1e-4, warmup=10_000, weight_decay=0.01),
+        run=Run(Path("runs/text-diffusion"), steps=400_000, batch_size=64, accumulate=4,
+                ema=0.9999, precision="bf16", workers=8, save_every=5000),
+    )  # fmt: skip
+
+
+def unconditional_diffusion() -> GeneratorRecipe:
+    """Images like yours, without a prompt, in 32x32x4 latents; an LDMPipeline."""
+    return GeneratorRecipe(
+        Path("runs/ldm-kl-f8/model"), Path("runs/latents"),
+        UNet((224, 448, 672), (False, True, True), head_width=32),
+        text=None,
+        optimizer=AdamW(lr=1e-4, warmup=1000),
+        run=Run(Path("runs/unconditional-diffusion"), steps=400_000, batch_size=64, ema=0.9999,
+                precision="bf16", workers=8, save_every=5000),
+    )  # fmt: skip
+
+
+CACHES: dict[str, Callable[[], CacheRecipe]] = {
+    "scenes": scenes_cache,
+    "folder": folder_cache,
+}
+
+GENERATORS: dict[str, Callable[[], GeneratorRecipe]] = {
+    "scenes-diffusion": scenes_diffusion,
+    "text-diffusion": text_diffusion,
+    "unconditional-diffusion": unconditional_diffusion,
+}

@@ -1,0 +1,165 @@
+"""Training a tokenizer: the recipe's fields and the run they make."""
+
+import json
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.utils.data import Dataset
+
+from calotype.data import Loader, Scenes, Source, Transform, once
+from calotype.tokenizers import (
+    Backbone,
+    Critic,
+    Gaussian,
+    ImageTokenizer,
+    Reconstruction,
+    fingerprint,
+    fold,
+    measure,
+)
+from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
+from calotype.training import AdamW, Batch, Objective, Run, begin, fit
+from calotype.training.checkpoint import publish
+
+
+@dataclass(frozen=True)
+class NewTokenizer:
+    """A tokenizer with fresh weights, whose latents are normalised when it is trained."""
+
+    backbone: Backbone = field(default_factory=Backbone)
+    bottleneck: Gaussian = field(default_factory=Gaussian)
+
+    latents_may_move = True
+
+    def build(self, size: int) -> ImageTokenizer:
+        """Make it, for images of `size` pixels a side."""
+        autoencoder = self.backbone.autoencoder(self.bottleneck, size)
+        return ImageTokenizer(autoencoder, self.bottleneck.build())
+
+
+@dataclass(frozen=True)
+class PretrainedDecoder:
+    """A stock AutoencoderKL of which only the decoder is trained: latents stay what they are,
+    and every generator that lives in them gets the better decoder.
+    """
+
+    path: str = "stabilityai/sd-vae-ft-mse"
+    """Folder of an AutoencoderKL or of a pipeline, or a name on the Hub."""
+
+    latents_may_move = False
+
+    def build(self, size: int) -> ImageTokenizer:
+        """Load it and freeze its encoder."""
+        tokenizer = ImageTokenizer.load(self.path)
+        tokenizer.autoencoder.encoder.requires_grad_(False)
+        if tokenizer.autoencoder.quant_conv is not None:
+            tokenizer.autoencoder.quant_conv.requires_grad_(False)
+        return tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """Train an image tokenizer."""
+
+    data: Source = field(default_factory=Scenes)
+    transform: Transform | None = None
+    """How pictures become square images; None: they are already."""
+    model: NewTokenizer | PretrainedDecoder = field(default_factory=NewTokenizer)
+    pixel: Pixel = field(default_factory=L1)
+    perceptual: LPIPS | None = field(default_factory=LPIPS)
+    adversary: Adversary | None = field(default_factory=Adversary)
+    optimizer: AdamW = field(default_factory=AdamW)
+    gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
+    measure: int = 10_000
+    """Training images on which the latents' mean and deviation are measured."""
+    examples: int = 8
+    """Pictures reconstructed in samples/: the first of the source."""
+    run: Run = field(default_factory=Run)
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the images."""
+        return image_size(self.data, self.transform)
+
+
+def image_size(data: Source, transform: Transform | None) -> int:
+    """Pixels a side of the images that a source and a transform make.
+
+    Raises:
+        ValueError: the source's pictures come in any size and nothing makes them equal.
+    """
+    if transform is not None:
+        return transform.crop.size
+    if isinstance(data, Scenes):
+        return data.size
+    raise ValueError(
+        f"{type(data).__name__} pictures come in any size: choose transform:transform and "
+        "--transform.crop.size PIXELS"
+    )
+
+
+def train_tokenizer(recipe: TokenizerRecipe) -> Path:
+    """Train, normalise and save a stock AutoencoderKL; returns its folder, `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    size = recipe.size
+    dataset = recipe.data.build()
+    torch.manual_seed(recipe.run.seed)
+    reconstruction = _reconstruction(recipe, size, dataset)
+    objectives: list[Objective] = [reconstruction]
+    if recipe.adversary:
+        settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
+        objectives.append(Critic(recipe.adversary, reconstruction, settings))
+    state = PartialState()
+    if state.is_main_process:
+        begin(recipe.run, recipe)
+    state.wait_for_everyone()
+    run = recipe.run
+    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
+                    workers=run.workers)  # fmt: skip
+    fit(objectives, loader, run)
+    if state.is_main_process:
+        _finish(recipe, reconstruction.tokenizer, loader)
+    state.wait_for_everyone()
+    return run.model
+
+
+def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Reconstruction:
+    terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
+    if recipe.perceptual:
+        terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
+    tokenizer = recipe.model.build(size)
+    if recipe.gradient_checkpointing:
+        tokenizer.autoencoder.enable_gradient_checkpointing()
+    examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
+    return Reconstruction(tokenizer, terms, recipe.optimizer, examples)
+
+
+def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) -> None:
+    """Normalise the latents if they may move, save, and measure what was saved on fresh draws."""
+    tokenizer = tokenizer.float()
+    batches = -(-recipe.measure // recipe.run.batch_size)
+    if recipe.model.latents_may_move:
+        fold(tokenizer.autoencoder, measure(tokenizer, islice(loader.batches(), batches)))
+    beside = recipe.run.model.with_name(".model.partial")
+    tokenizer.autoencoder.save_pretrained(beside, safe_serialization=True)
+    saved = ImageTokenizer.load(beside)
+    fresh = islice(loader.batches(position=batches * recipe.run.batch_size), batches)
+    _write_report(beside, saved, fresh)
+    publish(beside, recipe.run.model)
+
+
+def _write_report(folder: Path, tokenizer: ImageTokenizer, fresh: islice[Batch]) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    statistics = measure(tokenizer.to(device), fresh)
+    report = {
+        "tokenizer": fingerprint(folder), "images": statistics.images,
+        "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
+    }  # fmt: skip
+    (folder / "latents.json").write_text(json.dumps(report, indent=1) + "\n")

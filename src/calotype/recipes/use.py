@@ -1,0 +1,99 @@
+"""Using what was trained: images from prompts, reconstructions of pictures."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.pipelines import Sampling, load, sample
+from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.training.log import save_grid
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Draw images from prompts with a trained pipeline."""
+
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """What to draw; an unconditional pipeline draws one image for each word given."""
+    pipeline: str = "runs/demo/pipeline"
+    """Folder of a pipeline, or a name on the Hub."""
+    out: Path = Path("images")
+    """Folder of the PNG files, named by number, prompt and seed."""
+    images: int = 1
+    """Images of each prompt."""
+    seed: int = 0
+    """Of the first image of each prompt; the next ones count up."""
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("no prompts: say what to draw, in quotes")
+        if self.images < 1:
+            raise ValueError(f"--images is {self.images}: it must be at least 1")
+
+
+def generate(options: Generate) -> Path:
+    """Draw and save; returns the folder.
+
+    Raises:
+        ValueError: there is no such pipeline.
+    """
+    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
+    prompts = [prompt for prompt in options.prompts for _ in range(options.images)]
+    seeds = [options.seed + i for _ in options.prompts for i in range(options.images)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for images in sample(pipeline, prompts, seeds, options.sampling):
+        for image in images:
+            name = f"{number:03d}-{_slug(prompts[number])}-{seeds[number]}.png"
+            _picture(image).save(options.out / name)
+            number += 1
+    return options.out
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Pictures beside what a tokenizer makes of them, and their PSNR."""
+
+    tokenizer: tyro.conf.Positional[str]
+    """Folder of a stock AutoencoderKL, ours or another, or a name on the Hub."""
+    data: Source = field(default_factory=lambda: Folder(Path("images")))
+    size: int = 256
+    """Pixels a side; pictures are resized and centre-cropped to it."""
+    count: int = 16
+    """Pictures to reconstruct."""
+    out: Path = Path("reconstructions.png")
+    """The picture to write: pairs of original and reconstruction."""
+
+
+@torch.no_grad()
+def reconstruct(options: Reconstruct) -> Path:
+    """Reconstruct from the posteriors' means and save; returns the file.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
+    """
+    tokenizer = ImageTokenizer.load(options.tokenizer)
+    transform = Transform(CenterCrop(options.size), None)
+    batch = next(once(options.data.build(), options.count, transform))
+    real = batch["image"]
+    fake = tokenizer.decode(tokenizer.mean(real)).clamp(-1, 1)
+    values = psnr(fake, real)
+    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {options.size} pixels")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_grid(torch.stack([real, fake], 1).flatten(0, 1), options.out)
+    return options.out
+
+
+def _picture(image: torch.Tensor) -> Image.Image:
+    return to_pil_image((image.clamp(-1, 1) + 1) / 2)
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "empty"

@@ -1,0 +1,22 @@
+"""Image tokenizers: encoder, bottleneck, decoder, and the terms that make them good."""
+
+from calotype.tokenizers.backbone import Backbone
+from calotype.tokenizers.bottlenecks import Gaussian, Latent
+from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
+from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
+from calotype.tokenizers.tokenizer import ImageTokenizer, load_autoencoder
+
+__all__ = [
+    "Backbone",
+    "Critic",
+    "Gaussian",
+    "ImageTokenizer",
+    "Latent",
+    "LatentStatistics",
+    "Reconstruction",
+    "fingerprint",
+    "fold",
+    "load_autoencoder",
+    "measure",
+    "psnr",
+]

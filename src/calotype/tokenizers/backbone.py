@@ -1,0 +1,61 @@
+"""The convolutional encoder and decoder around a bottleneck: diffusers' own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+from calotype.tokenizers.bottlenecks import Gaussian
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Width and depth of encoder and decoder (Rombach et al. 2022, appendix E.1)."""
+
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    """Channels of each resolution; each after the first halves the image's side, so that the
+    factor is 2 ** (len(widths) - 1)."""
+    layers: int = 2
+    """Residual blocks per resolution; the decoder has one more."""
+    attention: bool = True
+    """Self-attention in the middle blocks, at the latent's resolution."""
+    last_attention: bool = False
+    """Self-attention in the blocks of the last resolution too (LDM's f16 and f32)."""
+    groups: int = 32
+    """Groups of each GroupNorm; must divide every width."""
+
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            if width % self.groups:
+                raise ValueError(
+                    f"backbone.groups is {self.groups} and does not divide the width {width}: "
+                    "choose groups that divide every one of backbone.widths"
+                )
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the image's side per latent site."""
+        return 2 ** (len(self.widths) - 1)
+
+    def autoencoder(self, bottleneck: Gaussian, size: int) -> AutoencoderKL:
+        """A stock AutoencoderKL with fresh weights for images of `size` pixels a side."""
+        if size % self.factor:
+            raise ValueError(
+                f"images of {size} pixels cannot be encoded by a factor of {self.factor}: "
+                f"choose a size that is a multiple of {self.factor}, or fewer backbone.widths"
+            )
+        return AutoencoderKL(
+            latent_channels=bottleneck.channels, sample_size=size, scaling_factor=1.0,
+            **self._blocks(),
+        )  # fmt: skip
+
+    def _blocks(self) -> dict[str, Any]:
+        down = ["DownEncoderBlock2D"] * len(self.widths)
+        up = ["UpDecoderBlock2D"] * len(self.widths)
+        if self.last_attention:
+            down[-1], up[0] = "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"
+        return {
+            "down_block_types": tuple(down), "up_block_types": tuple(up),
+            "block_out_channels": self.widths, "layers_per_block": self.layers,
+            "norm_num_groups": self.groups, "mid_block_add_attention": self.attention,
+        }  # fmt: skip

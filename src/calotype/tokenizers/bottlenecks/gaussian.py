@@ -1,0 +1,51 @@
+"""Diagonal-Gaussian bottleneck (Kingma & Welling 2014, section 3 and appendix B)."""
+
+from dataclasses import dataclass
+
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
+from calotype.training.noise import Generators
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A continuous latent space, kept near a unit Gaussian."""
+
+    channels: int = 4
+    """Channels of z."""
+    kl_weight: float = 1e-6
+    """Weight of the Kullback-Leibler divergence to N(0, 1), in nats per image, once the whole
+    loss is divided by the image's C*H*W: the convention of LDM's published 1e-6."""
+
+    def build(self) -> "GaussianBottleneck":
+        """Make the bottleneck."""
+        return GaussianBottleneck(self)
+
+
+class GaussianBottleneck(Bottleneck):
+    """Reads mean and log-variance off the channels and draws z; float32 throughout."""
+
+    def __init__(self, spec: Gaussian) -> None:
+        super().__init__()
+        self.spec = spec
+        self.in_channels, self.z_channels = 2 * spec.channels, spec.channels
+
+    def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
+        """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
+        posterior = DiagonalGaussianDistribution(h.float())
+        z = posterior.sample(generator)  # type: ignore[arg-type]  # randn_tensor takes a list
+        return Latent(z, None, {"kl": self.spec.kl_weight * posterior.kl()})
+
+    def pack(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b in h w"]:
+        """Keep the moments, so that every epoch can draw afresh."""
+        return h.float()
+
+    def unpack(
+        self, packed: Float[Tensor, "b in h w"], generator: Generators | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Draw z from stored moments."""
+        posterior = DiagonalGaussianDistribution(packed.float())
+        return posterior.sample(generator)  # type: ignore[arg-type]

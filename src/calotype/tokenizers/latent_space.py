@@ -1,0 +1,92 @@
+"""The latent contract: mean 0 and standard deviation 1 in every channel, by the weights alone.
+
+Stock pipelines read `scaling_factor` and nothing else, so measured statistics are folded into the
+1x1 convolutions around the bottleneck and `scaling_factor` becomes 1.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calotype.tokenizers.tokenizer import ImageTokenizer
+from calotype.training.noise import generators
+from calotype.training.objective import Batch
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Per-channel statistics of sampled latents, as pipelines see them: times scaling_factor."""
+
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    images: int
+    """How many images were measured."""
+
+    def worst(self) -> float:
+        """Largest departure of any channel from mean 0 or standard deviation 1."""
+        return max(self.mean.abs().max().item(), (self.std - 1).abs().max().item())
+
+
+@torch.no_grad()
+def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatistics:
+    """Encode images and measure their latents, in float64."""
+    device = tokenizer.last_layer.weight.device
+    count = images = 0
+    total = squares = torch.zeros((), dtype=torch.float64, device=device)
+    for batch in batches:
+        latent = tokenizer.encode(batch["image"].to(device), generators(batch["key"]))
+        z = latent.z.double() * tokenizer.autoencoder.config["scaling_factor"]
+        total = total + z.sum((0, 2, 3))
+        squares = squares + z.square().sum((0, 2, 3))
+        count, images = count + z[:, 0].numel(), images + len(z)
+    if not images:
+        raise ValueError("no images to measure latents on: the data source is empty")
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    return LatentStatistics(mean.float().cpu(), std.float().cpu(), images)
+
+
+@torch.no_grad()
+def fold(autoencoder: AutoencoderKL, statistics: LatentStatistics) -> None:
+    """Normalise an autoencoder's latents in its weights: z' = (z - mean) / std, undone by the
+    decoder's side. Decoded images do not change.
+
+    Raises:
+        ValueError: it has no 1x1 convolutions to fold into, or a channel is constant.
+    """
+    into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
+    if not isinstance(into, nn.Conv2d) or not isinstance(out, nn.Conv2d):
+        raise ValueError("latents cannot be folded: use_quant_conv or use_post_quant_conv is off")
+    if not (statistics.std > 1e-6).all():
+        channel = int(statistics.std.argmin())
+        raise ValueError(f"latent channel {channel} is constant: lower the KL weight, train longer")
+    assert into.bias is not None and out.bias is not None
+    scale = autoencoder.config["scaling_factor"]
+    mean, std = statistics.mean.to(into.weight) / scale, statistics.std.to(into.weight) / scale
+    c = len(std)
+    out.bias += out.weight.flatten(1) @ mean
+    out.weight *= std[:, None, None]
+    into.weight[:c] /= std[:, None, None, None]
+    into.bias[:c] = (into.bias[:c] - mean) / std
+    into.bias[c:] -= 2 * std.log()
+    autoencoder.register_to_config(scaling_factor=1.0)
+
+
+def fingerprint(folder: Path) -> str:
+    """What a cache, a generator and a pipeline name their tokenizer by: the SHA-256 of its
+    weights and of the configuration that gives them meaning, as 16 hexadecimal digits.
+    """
+    inside = folder / "vae" if (folder / "vae").is_dir() else folder
+    config = json.loads((inside / "config.json").read_text())
+    kept = {k: v for k, v in sorted(config.items()) if not k.startswith("_")}
+    digest = hashlib.sha256(json.dumps(kept).encode())
+    for file in sorted(inside.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

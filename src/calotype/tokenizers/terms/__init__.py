@@ -1,0 +1,35 @@
+"""The terms of a reconstruction's loss. To add one: write its file, name its spec in a union."""
+
+from calotype.tokenizers.terms.adversarial import (
+    R1,
+    Adaptive,
+    Adversary,
+    Fixed,
+    Hinge,
+    LeCAM,
+    NonSaturating,
+    PatchDiscriminator,
+)
+from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.perceptual import LPIPS, PerceptualTerm
+from calotype.tokenizers.terms.pixel import L1, L2, Huber
+
+Pixel = L1 | L2 | Huber
+
+__all__ = [
+    "L1",
+    "L2",
+    "LPIPS",
+    "R1",
+    "Adaptive",
+    "Adversary",
+    "Fixed",
+    "Hinge",
+    "Huber",
+    "LeCAM",
+    "NonSaturating",
+    "PatchDiscriminator",
+    "PerceptualTerm",
+    "Pixel",
+    "Term",
+]

@@ -1,0 +1,20 @@
+"""What makes a reconstruction good, one term at a time."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Term(nn.Module, ABC):
+    """Compares reconstructions with their images.
+
+    Values are per sample and never averaged over the batch, so that a batch repeated keeps its
+    value. The loop calls terms in float32, outside autocast.
+    """
+
+    @abstractmethod
+    def forward(
+        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+    ) -> Float[Tensor, " b"]:
+        """Score reconstructions in [-1, 1]; smaller is better."""

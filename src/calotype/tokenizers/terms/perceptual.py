@@ -1,0 +1,111 @@
+"""LPIPS (Zhang et al. 2018, eq. 1), by its authors' package."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+
+import lpips
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from calotype.tokenizers.terms.base import Term
+
+
+@dataclass(frozen=True)
+class LPIPS:
+    """Distance between the features of a frozen ImageNet classifier."""
+
+    weight: float = 1.0
+    net: Literal["vgg", "alex", "squeeze"] = "vgg"
+    backbone_weights: Path | None = None
+    """The classifier's weights as safetensors with torchvision's `features.*` names; None: let
+    torchvision fetch them."""
+
+    def build(self) -> "PerceptualTerm":
+        """Make the term.
+
+        Raises:
+            ValueError: the backbone's weights can be neither read nor fetched.
+        """
+        return PerceptualTerm(self._network())
+
+    def _network(self) -> lpips.LPIPS:
+        if self.backbone_weights is not None:
+            return with_backbone(self.net, _read(self.backbone_weights))
+        try:
+            return _network(self.net, pnet_rand=False)
+        except (URLError, OSError) as error:
+            raise ValueError(
+                f"the {self.net} backbone of LPIPS could not be fetched ({error}): give its "
+                "weights with --perceptual.backbone-weights FILE.safetensors, or leave the term "
+                "out with perceptual:none"
+            ) from error
+
+
+class PerceptualTerm(Term):
+    """Frozen, and always in evaluation mode: the dropout on its linear heads must never run."""
+
+    def __init__(self, network: lpips.LPIPS) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "PerceptualTerm":
+        """Stay in evaluation mode, whatever the module around it does."""
+        return super().train(False)
+
+    def forward(
+        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+    ) -> Float[Tensor, " b"]:
+        """LPIPS, without unit; the gradient reaches `fake` alone, and `real`'s features keep
+        no graph because nothing about them requires one.
+        """
+        return self.network(fake, real.detach()).flatten()
+
+
+def with_backbone(net: str, features: Mapping[str, Tensor]) -> lpips.LPIPS:
+    """An LPIPS network over given backbone weights, named `features.N...` as torchvision does.
+
+    Raises:
+        ValueError: a weight is missing or has another shape.
+    """
+    network = _network(net, pnet_rand=True)
+    own = network.net.state_dict()
+    # lpips cuts torchvision's `features` into slices and keeps the numbers: slice2.5.weight is
+    # features.5.weight.
+    names = {name: "features." + name.split(".", 1)[1] for name in own}
+    for name, source in names.items():
+        if source not in features or features[source].shape != own[name].shape:
+            raise ValueError(f"LPIPS's {net} backbone needs {source} of {tuple(own[name].shape)}")
+    network.net.load_state_dict({name: features[source] for name, source in names.items()})
+    return network
+
+
+def random_backbone(net: str, seed: int) -> lpips.LPIPS:
+    """LPIPS over a seeded random backbone: its gradients flow the right way, its values mean
+    nothing. For tests on machines without the weights; no recipe reaches it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _network(net, pnet_rand=True)
+
+
+def _network(net: str, pnet_rand: bool) -> lpips.LPIPS:
+    # The package calls torchvision by arguments that it has since renamed; it works, and warns.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", module="torchvision")
+        return lpips.LPIPS(net=net, pnet_rand=pnet_rand, verbose=False)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"perceptual.backbone_weights: {path} is no safetensors file") from error

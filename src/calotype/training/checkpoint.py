@@ -1,0 +1,95 @@
+"""Checkpoints: safetensors and JSON, complete or absent.
+
+A checkpoint is written beside its place, synced to disk and renamed, so that a run killed at any
+instant leaves only whole ones. `step-N/` holds one safetensors file per group of tensors and
+`state.json`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def write(folder: Path, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; `folder` appears only when every byte of it is on disk."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, tensors in groups.items():
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                  beside / f"{name}.safetensors")  # fmt: skip
+    (beside / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
+    publish(beside, folder)
+
+
+def publish(beside: Path, folder: Path) -> None:
+    """Sync a finished folder to disk and move it to its name, replacing what stood there."""
+    for path in [*beside.rglob("*"), beside]:
+        _sync(path)
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        beside.rename(folder)
+    _sync(folder.parent)
+
+
+def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Read what `write` wrote."""
+    groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    return groups, json.loads((folder / "state.json").read_text())
+
+
+def complete(checkpoints: Path) -> list[Path]:
+    """The complete checkpoints under a folder, oldest first."""
+    return sorted(checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for path in complete(checkpoints)[:-keep]:
+        shutil.rmtree(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text)
+    _sync(beside)
+    beside.rename(path)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """An optimiser's state as named tensors: `INDEX.NAME`, in the order of its parameters."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Put `optimizer_tensors` back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,45 @@
+"""The exponential moving average of what is trained."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from diffusers.training_utils import EMAModel
+from torch import nn
+
+from calotype.training.checkpoint import Tensors
+
+
+class Average:
+    """diffusers' `EMAModel` over a list of parameters, kept in float32."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+        self.parameters = list(parameters)
+        self.model = EMAModel(self.parameters, decay=decay, foreach=True)
+
+    def step(self) -> None:
+        """Follow the parameters by one optimiser step."""
+        self.model.step(self.parameters)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within this context the parameters are their average."""
+        self.model.store(self.parameters)
+        self.model.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.model.restore(self.parameters)
+
+    def apply(self) -> None:
+        """Turn the parameters into their average, for good."""
+        self.model.copy_to(self.parameters)
+
+    def tensors(self) -> Tensors:
+        """What a checkpoint keeps."""
+        return {str(i): tensor for i, tensor in enumerate(self.model.shadow_params)}
+
+    def load(self, tensors: Tensors, step: int) -> None:
+        """Put `tensors` back as they were after `step` updates."""
+        for i, tensor in enumerate(self.model.shadow_params):
+            tensor.copy_(tensors[str(i)])
+        self.model.optimization_step = step

@@ -1,0 +1,194 @@
+"""The one training loop. It knows nothing of images, latents or codes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from signal import SIGTERM
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from calotype.training import checkpoint
+from calotype.training.distributed import all_mean
+from calotype.training.ema import Average
+from calotype.training.interrupt import Interrupted, Interrupts
+from calotype.training.log import Log, Means
+from calotype.training.objective import Batch, Batches, Objective
+from calotype.training.player import Player
+from calotype.training.run import Run
+
+
+def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
+    """Minimise each objective, in turn on each micro-batch, and leave its trained weights in it.
+
+    Usually there is one; an adversary is a second, with its own optimiser. Afterwards the first
+    one's parameters are their moving average if the run keeps one. Counters count optimiser
+    steps. Precision, processes and accumulation are Accelerate's.
+
+    Raises:
+        Interrupted: on SIGTERM or Ctrl-C, after a checkpoint has been saved.
+        RuntimeError: a term was not finite for `run.patience` steps in a row.
+    """
+    trainer = _Trainer(objectives, run)
+    trainer.restore()
+    batches = loader.batches(
+        position=trainer.step * trainer.images, rank=trainer.accelerator.process_index,
+        world=trainer.accelerator.num_processes,
+    )  # fmt: skip
+    log = Log(run, trainer.accelerator, trainer.step, trainer.images)
+    with Interrupts() as interrupts, log:
+        while trainer.step < run.steps:
+            trainer.gradients(batches)
+            signal = trainer.update(log, interrupts.number)
+            log.advance(trainer.step)
+            if trainer.step % run.log_every == 0:
+                log.metrics(trainer.step, trainer.means.take())
+            if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
+                trainer.preview(log)
+            if trainer.step % run.save_every == 0 or trainer.step == run.steps or signal:
+                trainer.save()
+            if signal:
+                log.say(f"stopped at step {trainer.step}; --run.resume continues from there")
+                raise Interrupted(signal, trainer.step)
+    trainer.finish()
+
+
+class _Trainer:
+    """The state of a run between two steps."""
+
+    def __init__(self, objectives: Sequence[Objective], run: Run) -> None:
+        self.run = run
+        # One process may hold several runs, each with a precision of its own; processes and
+        # devices, which live in PartialState, stay.
+        AcceleratorState._reset_state()
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if run.precision == "bf16" else "no",
+            gradient_accumulation_steps=run.accumulate,
+            log_with=list(run.trackers) or None, project_dir=run.out,
+            # Buffers are equal on all ranks because whoever changes one reduces first.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )  # fmt: skip
+        self.players = [Player(objective, self.accelerator) for objective in objectives]
+        average = None if run.ema is None else Average(self.players[0].learnt, run.ema)
+        self.average, self.means = average, Means()
+        self.step = self.updates = self.skipped = self.skipped_in_a_row = 0
+        self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
+        self.values: dict[str, Tensor] = {}
+
+    def gradients(self, batches: Iterator[Batch]) -> None:
+        """Accumulate one optimiser step's gradients."""
+        # Whatever draws from the ambient generator repeats itself too when a run is resumed.
+        torch.manual_seed(self.run.seed + (self.step << 16) + self.accelerator.process_index)
+        within = Means()
+        for micro in range(self.run.accumulate):
+            batch = _to(next(batches), self.accelerator.device)
+            for player in self.players:
+                losses = player.backward(batch, self.step, micro == self.run.accumulate - 1)
+                within.add({**losses, **player.objective.metrics})
+        self.values = {n: within.sums[n] / within.counts[n] for n in within.sums}
+
+    def update(self, log: Log, signal: int) -> int:
+        """Move every player, or none if a term is not finite; return the signal of any rank."""
+        players = [player for player in self.players if player.played]
+        norms = [player.norm(self.run.clip) for player in players]
+        # One small exchange and one wait for the device per step, for both questions.
+        health = (
+            torch.stack([*self.values.values(), *norms])
+            .sum()
+            .nan_to_num(torch.inf, torch.inf, torch.inf)
+        )
+        asked = torch.tensor(float(signal), device=health.device)
+        total, signals = all_mean(torch.stack([health, asked])).tolist()
+        if total == float("inf"):
+            self._skip(log)
+        else:
+            self._move(players)
+        for player in self.players:
+            player.optimizer.zero_grad()
+        self.step += 1
+        return signal or (SIGTERM if signals else 0)
+
+    def _move(self, players: Sequence[Player]) -> None:
+        for player in players:
+            player.update(self.step, self.run.steps)
+        self.updates, self.skipped_in_a_row = self.updates + 1, 0
+        if self.average:
+            self.average.step()
+        self.means.add(self.values)
+
+    def _skip(self, log: Log) -> None:
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        for player in self.players:
+            player.objective.step_skipped()
+        names = sorted(self.values)
+        values = all_mean(torch.stack([self.values[n] for n in names]))
+        bad = [n for n, v in zip(names, values.tolist(), strict=True) if not abs(v) < torch.inf]
+        what = f"{', '.join(bad)} not finite" if bad else "a gradient is not finite"
+        log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far)")
+        if self.skipped_in_a_row >= self.run.patience:
+            raise RuntimeError(
+                f"{what} for {self.skipped_in_a_row} steps in a row: lower the learning rate, or "
+                "resume from an earlier checkpoint"
+            )
+
+    def preview(self, log: Log) -> None:
+        """Save the first objective's picture of itself, by its averaged weights."""
+        if not log.main:
+            return
+        objective = self.players[0].objective
+        objective.eval()
+        if self.average:
+            with self.average.applied():
+                images = objective.preview()
+        else:
+            images = objective.preview()
+        objective.train()
+        if images is not None:
+            log.picture(self.step, images)
+
+    def save(self) -> None:
+        """Write a checkpoint; ranks hold the same state, so the main one writes."""
+        for name in sorted(self.means.sums):
+            self.means.sums[name] = all_mean(self.means.sums[name])
+        if self.accelerator.is_main_process:
+            parts = [player.state() for player in self.players]
+            groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
+            groups["means"] = self.means.sums
+            if self.average:
+                groups["ema"] = self.average.tensors()
+            checkpoint.write(self.run.checkpoints / f"step-{self.step}", groups, self._counts())
+            checkpoint.prune(self.run.checkpoints, self.run.keep)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self) -> None:
+        """Take up the newest complete checkpoint, if the run resumes and there is one."""
+        if not self.run.resume or not (found := checkpoint.complete(self.run.checkpoints)):
+            return
+        groups, counts = checkpoint.read(found[-1])
+        for i, player in enumerate(self.players):
+            player.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
+        self.means.sums = {k: v.to(self.accelerator.device) for k, v in groups["means"].items()}
+        self.means.counts = counts.pop("means")
+        for name, value in counts.items():
+            setattr(self, name, value)
+        if self.average:
+            self.average.load(groups["ema"], self.updates)
+
+    def _counts(self) -> Mapping[str, Any]:
+        names = ("step", "updates", "skipped", "skipped_in_a_row")
+        return {**{name: getattr(self, name) for name in names}, "means": self.means.counts}
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the first objective, ready for export."""
+        if self.average:
+            self.average.apply()
+        for player in self.players:
+            player.objective.eval()
+        self.accelerator.wait_for_everyone()
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    move = {k: v.to(device, non_blocking=True) for k, v in batch.items() if isinstance(v, Tensor)}
+    return {**batch, **move}

@@ -1,0 +1,59 @@
+"""What a run minimises."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calotype.training.optimizer import AdamW
+
+Batch = dict[str, Any]
+"""Tensors with the samples along the first axis, lists of strings, and `"key"`: one integer per
+sample, from which all of its noise is drawn (see `calotype.training.noise`)."""
+
+Losses = dict[str, Float[Tensor, ""]]
+"""Weighted scalars by name, each a mean over the batch: their sum is minimised."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Where batches come from: `calotype.data.Loader`, or whatever keeps its promise."""
+
+    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Endless batches of one rank, from the sample at which all ranks together stand."""
+        ...
+
+
+class Objective(nn.Module, ABC):
+    """A module that turns a batch into named, weighted scalars.
+
+    The loop calls it through Accelerate's wrapper, never a method of its model, so that
+    DistributedDataParallel sees every forward pass and ranks stay equal. It owns what it trains:
+    its parameters that require a gradient. What it only consults (a frozen network, the other
+    player of a game) it holds in a tuple, which `parameters()` does not enter.
+    """
+
+    optimizer: AdamW
+    metrics: dict[str, Tensor]
+    """Detached scalars of the last forward pass that are worth logging and not minimised."""
+
+    def __init__(self, optimizer: AdamW) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.metrics = {}
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: int) -> Losses:
+        """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""
+
+    def step_end(self, step: int) -> None:
+        """Update statistics that are not parameters, once per optimiser step, on every rank."""
+
+    def step_skipped(self) -> None:
+        """Forget what this step has gathered: one of its terms was not finite."""
+
+    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+        """Images in [-1, 1] that show how far training is; None: nothing to show."""
+        return None

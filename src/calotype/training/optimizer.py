@@ -1,0 +1,41 @@
+"""How parameters move."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+
+    lr: float = 1e-4
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    warmup: int = 0
+    """Optimiser steps over which the rate rises linearly from 0."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: hold, or fall to 0 at the run's last step along half a cosine."""
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+        """Make the optimiser."""
+        return torch.optim.AdamW(
+            parameters, self.lr, self.betas, self.eps, self.weight_decay, fused=True
+        )
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of optimiser step `step` (from 0) of `steps`; a pure function, so that
+        there is no scheduler whose state a checkpoint could miss.
+        """
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        done = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

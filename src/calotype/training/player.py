@@ -1,0 +1,66 @@
+"""One objective, its optimiser, and the step they take together."""
+
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
+from calotype.training.objective import Batch, Losses, Objective
+
+
+class Player:
+    """Accumulates an objective's gradient over micro-batches, then moves its parameters."""
+
+    def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
+        self.objective, self.accelerator = objective, accelerator
+        # Before prepare: afterwards the same tensors are on the device.
+        self.learnt = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = objective.optimizer.build(self.learnt)
+        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.played = False
+
+    def backward(self, batch: Batch, step: int, last: bool) -> Losses:
+        """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
+        wait = nullcontext() if last else self.accelerator.no_sync(self.module)
+        with wait:
+            losses: Losses = self.module(batch, step)
+            self.played = bool(losses)
+            if losses:
+                self.accelerator.backward(torch.stack(list(losses.values())).sum())
+        return losses
+
+    def norm(self, clip: float | None) -> Float[Tensor, ""]:
+        """Clip the whole gradient; return its norm before, the same on every rank."""
+        limit = float("inf") if clip is None else clip
+        norm = self.accelerator.clip_grad_norm_(self.learnt, limit)
+        assert isinstance(norm, Tensor)
+        return norm
+
+    def update(self, step: int, steps: int) -> None:
+        """Move the parameters by the gradient at hand, and let statistics follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.objective.optimizer.rate(step, steps)
+        self.optimizer.step()
+        self.objective.step_end(step)
+
+    def state(self) -> dict[str, Tensors]:
+        """Learnt parameters and buffers, and the optimiser's state."""
+        return {"model": self._learnt_state(), "optimizer": optimizer_tensors(self.optimizer)}
+
+    def load(self, model: Tensors, optimizer: Tensors) -> None:
+        """Put `state` back."""
+        own = self._learnt_state()
+        if missing := own.keys() ^ model.keys():
+            raise ValueError(f"the checkpoint does not fit this recipe: {sorted(missing)[0]}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(model[name])
+        load_optimizer(self.optimizer, optimizer)
+
+    def _learnt_state(self) -> Tensors:
+        # Frozen networks come from where they came from; a checkpoint holds what training moves.
+        frozen = {n for n, p in self.objective.named_parameters() if not p.requires_grad}
+        return {n: t for n, t in self.objective.state_dict().items() if n not in frozen}

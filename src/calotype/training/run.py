@@ -1,0 +1,124 @@
+"""A run: how long, how fast, how often, and the folder it fills."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from calotype.training import checkpoint
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long, how fast, how often. Means the same for every objective.
+
+    The folder it fills: `recipe.json`, `metrics.jsonl`, `samples/`, `checkpoints/step-N/`, and,
+    when the recipe has ended, `model/`.
+    """
+
+    out: Path = Path("runs/default")
+    """Folder of the run."""
+    steps: int = 100_000
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Samples per process and micro-batch."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step."""
+    clip: float | None = 1.0
+    """Largest norm of an objective's whole gradient; None: only measured."""
+    ema: float | None = 0.999
+    """Decay of the exponential moving average that is exported, per optimiser step, after
+    diffusers' warm-up min(decay, (1 + s) / (10 + s)); None: export the weights as they are."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the computation. Weights, losses and averages are float32 in either."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that read and transform samples; 0: the training process does."""
+    log_every: int = 50
+    """Optimiser steps between lines of metrics.jsonl; each is the mean over its interval."""
+    save_every: int = 1000
+    """Optimiser steps between checkpoints."""
+    sample_every: int = 1000
+    """Optimiser steps between pictures in samples/."""
+    keep: int = 2
+    """Checkpoints to keep, newest first."""
+    patience: int = 50
+    """Steps in a row that may be skipped for a term that is not finite before the run stops."""
+    resume: bool = False
+    """Continue from the newest complete checkpoint in `out`, or begin if there is none."""
+    trackers: tuple[str, ...] = ()
+    """Accelerate's trackers by name: tensorboard, wandb, ..."""
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "accumulate", "log_every", "save_every",
+                    "sample_every", "keep", "patience")  # fmt: skip
+        for name in positive:
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"run.{name} is {value}: it must be at least 1")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"run.ema is {self.ema}: a decay lies in [0, 1), or None for no EMA")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"run.clip is {self.clip}: it must be positive, or None to not clip")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.out / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Where the recipe leaves what it trained."""
+        return self.out / "model"
+
+
+MAY_CHANGE = {"resume", "out", "workers", "trackers", "keep", "steps", "patience"}
+"""Fields of `Run` that may differ when a run is resumed."""
+
+
+def begin(run: Run, recipe: Any) -> None:
+    """Open the run's folder and record the recipe; refuse to mix two runs in one folder.
+
+    Raises:
+        ValueError: the folder holds a run already and `resume` is off, or the recipe to resume
+            differs from the one that began.
+    """
+    file = run.out / "recipe.json"
+    settings = describe(recipe)
+    if file.exists():
+        _compare(file, settings, run)
+    run.out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
+
+
+def describe(value: Any) -> Any:
+    """A recipe as JSON; each dataclass says its name under "type"."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _compare(file: Path, settings: Mapping[str, Any], run: Run) -> None:
+    if not run.resume:
+        raise ValueError(
+            f"{run.out} already holds a run: pass --run.resume to continue it, or another --run.out"
+        )
+    for name, was, now in _differences(json.loads(file.read_text()), settings):
+        if name.removeprefix("run.") not in MAY_CHANGE:
+            raise ValueError(
+                f"{name} was {was} when {run.out} began and is {now}: "
+                "set it back to resume, or choose another --run.out"
+            )
+
+
+def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            below = f"{name}.{key}" if name else key
+            yield from _differences(was.get(key), now.get(key), below)
+    elif was != now:
+        yield name, was, now

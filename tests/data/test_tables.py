@@ -1,0 +1,144 @@
+import json
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from calotype.data import BrokenImage, Hub, Parquet, WebDataset
+
+COLOURS = ["red", "lime", "blue", "white"]
+
+
+def png(colour: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (4, 4), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def quiet_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def write_parquet(file: Path, colours: list[str] = COLOURS, **columns: list) -> Path:
+    rows = {
+        "image": [{"bytes": png(c) if c else b"broken", "path": None} for c in colours],
+        **columns,
+    }
+    features = (
+        None
+        if columns.get("label") is None
+        else datasets.Features(
+            image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"])
+        )
+    )
+    table = datasets.Dataset.from_dict(rows, features)
+    (table if features else table.cast_column("image", datasets.Image())).to_parquet(file)
+    return file
+
+
+def seen(dataset) -> list[tuple]:
+    examples = (
+        list(dataset)
+        if isinstance(dataset, datasets.IterableDataset) or not hasattr(dataset, "__len__")
+        else [dataset[i] for i in range(len(dataset))]
+    )
+    return [(e["image"].mode, e["image"].getpixel((0, 0)), e["caption"]) for e in examples]
+
+
+WHAT = [
+    ("RGB", (255, 0, 0), "red"),
+    ("RGB", (0, 255, 0), "lime"),
+    ("RGB", (0, 0, 255), "blue"),
+    ("RGB", (255, 255, 255), "white"),
+]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parquet(tmp_path: Path, streaming: bool) -> None:
+    write_parquet(tmp_path / "0.parquet", COLOURS[:2], caption=COLOURS[:2])
+    write_parquet(tmp_path / "1.parquet", COLOURS[2:], caption=COLOURS[2:])
+    for path in (tmp_path, str(tmp_path / "*.parquet")):
+        assert seen(Parquet(path, streaming=streaming).build()) == WHAT
+    one = Parquet(tmp_path / "0.parquet", streaming=streaming, caption_column=None).build()
+    assert [caption for _, _, caption in seen(one)] == ["", ""]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_captions_of_lists_and_class_labels(tmp_path: Path, streaming: bool) -> None:
+    lists = write_parquet(tmp_path / "a.parquet", ["red"] * 3, text=[["one", "two"], [], None])
+    source = Parquet(lists, caption_column="text", streaming=streaming)
+    assert [caption for _, _, caption in seen(source.build())] == ["one", "", ""]
+    labels = write_parquet(tmp_path / "b.parquet", ["red"] * 2, label=[1, 0])
+    source = Parquet(labels, caption_column="label", streaming=streaming)
+    assert [caption for _, _, caption in seen(source.build())] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hub_reads_what_datasets_reads(tmp_path: Path, streaming: bool) -> None:
+    write_parquet(tmp_path / "train-0.parquet", caption=COLOURS)
+    assert seen(Hub(str(tmp_path), streaming=streaming).build()) == WHAT
+
+
+def write_tar(file: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(file, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, BytesIO(data))
+    return file
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_webdataset(tmp_path: Path, streaming: bool) -> None:
+    for shard in (0, 1):
+        members: dict[str, bytes] = {}
+        for i, colour in enumerate(COLOURS[2 * shard : 2 * shard + 2]):
+            described = json.dumps({"caption": f"a {colour}"}).encode()
+            members |= {
+                f"{i}.png": png(colour),
+                f"{i}.txt": colour.encode(),
+                f"{i}.json": described,
+            }
+        write_tar(tmp_path / f"{shard}.tar", members)
+    assert seen(WebDataset(tmp_path, streaming=streaming).build()) == WHAT
+    source = WebDataset(f"{tmp_path}/*.tar", caption_key="json", streaming=streaming)
+    assert [caption for _, _, caption in seen(source.build())] == [f"a {c}" for c in COLOURS]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_broken_pictures_meet_the_policy(tmp_path: Path, streaming: bool) -> None:
+    file = write_parquet(tmp_path / "x.parquet", ["", "red", "blue", ""], caption=list("abcd"))
+    with pytest.warns(UserWarning, match="cannot read picture parquet"):
+        captions = [caption for _, _, caption in seen(Parquet(file, streaming=streaming).build())]
+    assert captions == ["b", "b", "c", "b"]
+    with pytest.raises(BrokenImage, match=r"x\.parquet (row|sample) 0"):
+        seen(Parquet(file, streaming=streaming, on_error="stop").build())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_that_are_not_there(tmp_path: Path, streaming: bool) -> None:
+    file = write_parquet(tmp_path / "x.parquet", caption=COLOURS, number=[1, 2, 3, 4])
+    with pytest.raises(ValueError, match="no column jpg, text; it has image, caption, number"):
+        Parquet(file, "jpg", "text", streaming).build()
+    with pytest.raises(ValueError, match="column number holds .*not encoded pictures"):
+        Parquet(file, "number", streaming=streaming).build()
+    tar = write_tar(tmp_path / "x.tar", {"0.png": png("red"), "0.cls": b"1"})
+    with pytest.raises(ValueError, match="no column txt; it has png, cls"):
+        WebDataset(tar, streaming=streaming).build()
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected a \.parquet file"):
+        Parquet(tmp_path).build()
+    with pytest.raises(FileNotFoundError, match=r"gone\.tar: expected a \.tar file"):
+        WebDataset(tmp_path / "gone.tar").build()

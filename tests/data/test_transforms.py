@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from calotype.data import CenterCrop, Flip, RandomCrop, RandomResizedCrop, Transform
+from calotype.data.transforms import Crop
+
+GRADIENT = Image.fromarray(
+    np.stack(np.broadcast_arrays(np.arange(96)[None], np.arange(64)[:, None], 0), -1).astype(np.uint8)
+)  # fmt: skip
+"""96x64; red is x, green is y."""
+
+
+@pytest.mark.parametrize("crop", [RandomResizedCrop(16), RandomCrop(16, 24), CenterCrop(16)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (37, 16), (96, 64)])
+def test_any_size_becomes_a_tensor_of_one(crop: Crop, size: tuple[int, int]) -> None:
+    example = {"image": Image.new("RGB", size, "white"), "caption": "w"}
+    sample = Transform(crop, Flip())(example, np.random.default_rng(0))
+    assert sample["caption"] == "w"
+    torch.testing.assert_close(sample["image"], torch.ones(3, 16, 16), rtol=0, atol=0)
+
+
+def test_all_chance_is_the_generators() -> None:
+    transform, example = Transform(RandomResizedCrop(8), Flip()), {"image": GRADIENT, "caption": ""}
+    before = torch.get_rng_state(), np.random.get_state()[1]
+    first, again, other = (transform(example, np.random.default_rng(s))["image"] for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_random_crop_at_the_pictures_own_size_moves_no_value() -> None:
+    corners = set()
+    for seed in range(60):
+        crop = np.asarray(RandomCrop(32, 64)(GRADIENT, np.random.default_rng(seed))).astype(int)
+        x, y = crop[0, 0, :2]
+        corners.add((x, y))
+        assert np.array_equal(crop, np.asarray(GRADIENT)[y : y + 32, x : x + 32])
+    xs, ys = zip(*corners, strict=True)
+    assert min(xs) < 8 and max(xs) > 56 and max(xs) <= 64 and min(ys) < 4 and max(ys) > 28
+
+
+def test_resized_crop_keeps_within_its_areas_and_shapes() -> None:
+    for seed in range(50):
+        crop = RandomResizedCrop(64, scale=(0.25, 0.5))(GRADIENT, np.random.default_rng(seed))
+        low, high = np.asarray(crop)[2, 2].astype(int), np.asarray(crop)[-3, -3].astype(int)
+        width, height = ((high - low)[:2] + 1) * 64 / 60
+        assert 0.2 < width * height / (96 * 64) < 0.56
+        assert 0.65 < width / height < 1.5
+
+
+def test_center_crop_does_not_alias() -> None:
+    checks = Image.fromarray((np.indices((64, 96)).sum(0) % 2 * 255).astype(np.uint8)).convert(
+        "RGB"
+    )
+    values = np.asarray(CenterCrop(8)(checks, np.random.default_rng(0)))
+    assert abs(values.astype(float) - 127.5).max() < 8
+
+
+def test_flip_mirrors_as_often_as_told() -> None:
+    rng = np.random.default_rng(0)
+    flips = [np.asarray(Flip(0.25)(GRADIENT, rng))[0, 0, 0] == 95 for _ in range(1000)]
+    assert 0.2 < np.mean(flips) < 0.3
+
+
+def test_resize_below_the_crop_is_an_error() -> None:
+    with pytest.raises(ValueError, match="resize: 16 is less than size 32"):
+        RandomCrop(32, 16)

@@ -1,0 +1,115 @@
+"""Runs small enough for tests; also a program, for tests that kill it or run it in two processes.
+
+python tests/tiny.py tokenizer OUT '{"steps": 6}'
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from calotype.data.scenes import Scenes
+from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
+from calotype.diffusion.text import LearntText, tokenize
+from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
+from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
+from calotype.tokenizers.terms.perceptual import random_backbone
+from calotype.training import AdamW, Batch, Objective, Run, fit
+
+BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
+BACKBONE = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
+SIZE = 16
+FIXED = Fixed(0.2)
+CAPTIONS = ["a red circle", "a blue square", "a green cross", "a large pink ring"] * 4
+
+
+def tokenizer(seed: int = 0) -> ImageTokenizer:
+    torch.manual_seed(seed)
+    return ImageTokenizer(BACKBONE.autoencoder(BOTTLENECK, SIZE), BOTTLENECK.build())
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    data = Scenes(size=SIZE, seed=seed).build()
+    return data.batch(range(count))["image"]
+
+
+def batch(count: int, seed: int = 0) -> Batch:
+    return {"image": images(count, seed), "key": list(range(100, 100 + count))}
+
+
+def players(
+    lpips: bool = True, adversary: Adversary | None = None, lr: float = 1e-3
+) -> list[Objective]:
+    terms = {"pixel": (1.0, L1().build())}
+    if lpips:
+        terms["lpips"] = (1.0, PerceptualTerm(random_backbone("vgg", 0)))
+    first = Reconstruction(tokenizer(), terms, AdamW(lr), images(2))
+    if adversary is None:
+        return [first]
+    torch.manual_seed(1)
+    return [first, Critic(adversary, first, AdamW(adversary.lr))]
+
+
+def adversary(**changes) -> Adversary:
+    return replace(Adversary(width=8, layers=1, start=0, effect_start=0, lr=1e-3), **changes)
+
+
+def denoising(lr: float = 1e-3) -> TextDenoising:
+    torch.manual_seed(2)
+    text = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
+    prompts = text.tokenizer(CAPTIONS)
+    unet = UNet((8, 16), (True, True), layers=1, head_width=4, groups=4).conditional(4, 2, 16)
+    return TextDenoising(
+        unet, text.encoder(prompts), tokenize(prompts, [""])[0],
+        LatentSource(BOTTLENECK.build(), 1.0), Flow(), AdamW(lr),
+    )  # fmt: skip
+
+
+class Repeating:
+    """Batches of one small set; sample j is the same whatever the ranks and restarts."""
+
+    def __init__(self, rows: dict[str, torch.Tensor], batch_size: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
+        self.count = len(next(iter(rows.values())))
+
+    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        first = position + rank * self.batch_size
+        while True:
+            ordinals = range(first, first + self.batch_size)
+            rows = [j % self.count for j in ordinals]
+            yield {**{k: v[rows] for k, v in self.rows.items()}, "key": list(ordinals)}
+            first += world * self.batch_size
+
+
+def latents() -> dict[str, torch.Tensor]:
+    text = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
+    tokens = tokenize(text.tokenizer(CAPTIONS), CAPTIONS)
+    moments = torch.randn(16, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+    return {"packed": moments, "tokens": tokens}
+
+
+def run(out: Path, **changes) -> Run:
+    base = Run(out, steps=3, batch_size=4, ema=0.9, log_every=2, save_every=2, sample_every=1000)
+    return replace(base, **changes)
+
+
+def train(kind: str, settings: Run) -> list[Objective]:
+    """Train; `kind` is tokenizer, r1, lecam or generator."""
+    if kind == "generator":
+        objectives, rows = [denoising()], latents()
+    else:
+        regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
+        objectives = players(adversary=adversary(regulariser=regulariser))
+        rows = {"image": images(16)}
+    settings.out.mkdir(parents=True, exist_ok=True)
+    fit(objectives, Repeating(rows, settings.batch_size), settings)
+    return objectives
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    train(sys.argv[1], run(Path(sys.argv[2]), **json.loads(sys.argv[3])))

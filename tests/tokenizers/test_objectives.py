@@ -1,0 +1,169 @@
+"""Gradients flow where they must and nowhere else.
+
+Tests that name a bug show that calotype does not have it; the bugs were found in diffusers'
+train_autoencoderkl.py and train_vqgan.py, in LlamaGen and in taming-transformers.
+"""
+
+import pytest
+import torch
+
+import tiny
+from calotype.tokenizers import psnr
+from calotype.tokenizers.objectives import Critic, Reconstruction, squared_gradient
+from calotype.tokenizers.terms import R1, Fixed, Hinge, LeCAM, NonSaturating
+
+
+def gradients(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+def game(**changes) -> tuple[Reconstruction, Critic]:
+    reconstruction, critic = tiny.players(adversary=tiny.adversary(**changes))
+    assert isinstance(reconstruction, Reconstruction) and isinstance(critic, Critic)
+    return reconstruction, critic
+
+
+def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+def test_bug_lpips_without_gradient():
+    (with_lpips,), (without,) = tiny.players(lpips=True), tiny.players(lpips=False)
+    for objective in (with_lpips, without):
+        total(objective(tiny.batch(2), 0)).backward()
+    decoders = [o.tokenizer.autoencoder.decoder for o in (with_lpips, without)]
+    assert not torch.allclose(gradients(decoders[0]), gradients(decoders[1]))
+
+
+def test_bug_lpips_collects_gradients_of_its_own():
+    (objective,) = tiny.players()
+    total(objective(tiny.batch(2), 0)).backward()
+    assert all(
+        p.grad is None and not p.requires_grad for p in objective.terms["lpips"].parameters()
+    )
+
+
+def test_bug_lpips_dropout_runs_in_training():
+    (objective,) = tiny.players()
+    objective.train()
+    lpips = objective.terms["lpips"]
+    assert not any(module.training for module in lpips.modules())
+    a, b = tiny.images(2), tiny.images(2, seed=1)
+    assert torch.equal(lpips(a, b), lpips(a, b))
+
+
+def test_bug_discriminator_collects_the_generators_gradient():
+    reconstruction, critic = game()
+    losses = reconstruction(tiny.batch(4), 0)
+    assert losses["adversarial"].item() != 0
+    total(losses).backward()
+    assert all(p.grad is None for p in critic.parameters())
+
+
+def test_bug_tokenizer_collects_the_discriminators_gradient():
+    reconstruction, critic = game()
+    batch = tiny.batch(4)
+    total(reconstruction(batch, 0)).backward()
+    before = gradients(reconstruction.tokenizer)
+    total(critic(batch, 0)).backward()
+    assert torch.equal(before, gradients(reconstruction.tokenizer))
+    assert gradients(critic).abs().sum() > 0
+
+
+def test_adaptive_weight_is_the_reference_formula_with_one_backward():
+    reconstruction, critic = game()
+    batch = tiny.batch(4)
+    total(reconstruction(batch, 0)).backward()
+    mine, weight = gradients(reconstruction.tokenizer), reconstruction.metrics["adversarial_weight"]
+
+    # Esser et al. 2021, eq. 7, as it stands: two passes through the last layer by autograd.
+    reconstruction.zero_grad()
+    tokenizer, real = reconstruction.tokenizer, batch["image"]
+    latent = tokenizer.encode(real, [torch.Generator().manual_seed(k) for k in batch["key"]])
+    fake = tokenizer.decode(latent.z)
+    nll = torch.stack([term(fake, real).mean() for term in reconstruction.terms.values()]).sum()
+    adversarial = -critic.discriminator(fake).mean()
+    last = tokenizer.last_layer.weight
+    of_nll, of_adversarial = (
+        torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (nll, adversarial)
+    )
+    reference = 0.5 * (of_nll / (of_adversarial + 1e-4)).clamp(0, 1e4)
+    kl = latent.terms["kl"].mean() / real[0].numel()
+    (nll + kl + reference.detach() * adversarial).backward()
+
+    torch.testing.assert_close(weight, reference, rtol=1e-5, atol=0)
+    torch.testing.assert_close(mine, gradients(tokenizer), rtol=1e-4, atol=1e-7)
+
+
+def test_fixed_weight_is_fixed():
+    reconstruction, critic = game(balance=Fixed(0.3))
+    losses = reconstruction(tiny.batch(4), 0)
+    expected = -0.3 * critic.discriminator(reconstruction.fake).mean()
+    torch.testing.assert_close(losses["adversarial"], expected)
+
+
+def test_discriminator_and_its_effect_start_separately():
+    reconstruction, critic = game(start=2, effect_start=4)
+    batch = tiny.batch(2)
+    active = [("adversarial" in reconstruction(batch, s), bool(critic(batch, s))) for s in range(5)]
+    assert active == [(False, False)] * 2 + [(False, True)] * 2 + [(True, True)]
+
+
+def test_an_effect_before_its_cause_is_refused():
+    with pytest.raises(ValueError, match="effect_start"):
+        tiny.adversary(start=5, effect_start=4)
+
+
+@pytest.mark.parametrize("regulariser", [None, R1(1.0), LeCAM(1.0, 0.5)])
+@pytest.mark.parametrize("loss", [Hinge(), NonSaturating()])
+def test_every_term_is_batch_invariant(loss, regulariser):
+    one, twice = tiny.batch(2), {}
+    twice["image"], twice["key"] = one["image"].repeat(2, 1, 1, 1), one["key"] * 2
+    values = []
+    for batch in (one, twice):
+        reconstruction, critic = game(loss=loss, regulariser=regulariser)
+        critic.averages.fill_(0.1)
+        values.append({**reconstruction(batch, 0), **critic(batch, 0)})
+    assert values[0].keys() == values[1].keys() and len(values[0]) >= 5
+    for name in values[0]:
+        torch.testing.assert_close(values[0][name], values[1][name], msg=name)
+
+
+def test_bug_non_saturating_arguments_swapped():
+    """With labels and logits swapped the loss on fakes was a constant."""
+    fake = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    real = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    NonSaturating().discriminator(real, fake).sum().backward()
+    assert fake.grad.min() > 0 > real.grad.max()
+    torch.testing.assert_close(NonSaturating().generator(torch.full((1, 1, 1, 1), 50.0)),
+                               torch.zeros(1), atol=1e-6, rtol=0)  # fmt: skip
+
+
+def test_bug_hinge_margins_out_of_reach():
+    """A sigmoid before the hinge kept logits within (0, 1); ours reach beyond both margins."""
+    _, critic = game()
+    critic.discriminator[-1].bias.data.fill_(3.0)
+    assert critic.discriminator(tiny.images(2)).mean() > 1
+
+
+def test_r1_is_the_squared_gradient():
+    images = torch.randn(3, 3, 4, 4, requires_grad=True)
+    weight = torch.randn(1, 3, 4, 4)
+    logits = (images * weight).sum((1, 2, 3))[:, None, None, None]
+    expected = weight.square().sum().expand(3)
+    torch.testing.assert_close(squared_gradient(logits, images), expected)
+
+
+def test_lecam_averages_follow_the_logits_of_the_step():
+    reconstruction, critic = game(regulariser=LeCAM(1.0, decay=0.9))
+    batch = tiny.batch(4)
+    reconstruction(batch, 0), critic(batch, 0)
+    metrics = critic.metrics
+    critic.step_end(0)
+    expected = 0.1 * torch.stack([metrics["logits_real"], metrics["logits_fake"]])
+    torch.testing.assert_close(critic.averages, expected)
+
+
+def test_psnr_of_a_known_error():
+    real = torch.zeros(1, 3, 8, 8)
+    torch.testing.assert_close(psnr(real + 0.2, real), torch.tensor([20.0]))

@@ -1,0 +1,47 @@
+"""LPIPS gives its published value; broken backbones are refused before training."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from calotype.tokenizers.terms import L1, L2, LPIPS, Huber
+from calotype.tokenizers.terms.perceptual import random_backbone
+
+BACKBONES = Path(os.environ.get("CALOTYPE_BACKBONES", Path(__file__).parents[3] / "shared/weights"))
+
+
+@pytest.mark.skipif(not BACKBONES.is_dir(), reason="CALOTYPE_BACKBONES names no folder of weights")
+def test_lpips_has_its_published_value():
+    """0.3494 for VGG on the package's documented random pairs."""
+    term = LPIPS(backbone_weights=BACKBONES / "vgg16-features.safetensors").build()
+    np.random.seed(123)
+    a, b = (torch.from_numpy(np.random.rand(10, 3, 100, 100) * 2 - 1).float() for _ in range(2))
+    with torch.no_grad():
+        assert term(a, b).mean().item() == pytest.approx(0.3494, abs=1e-4)
+
+
+def test_backbone_weights_land_in_their_places(tmp_path):
+    source = random_backbone("alex", seed=5)
+    names = {n: "features." + n.split(".", 1)[1] for n in source.net.state_dict()}
+    save_file({names[n]: t for n, t in source.net.state_dict().items()}, tmp_path / "w.safetensors")
+    term = LPIPS(net="alex", backbone_weights=tmp_path / "w.safetensors").build()
+    a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(term(a, b), source(a, b).flatten())
+
+
+def test_a_backbone_that_does_not_fit_is_named(tmp_path):
+    save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"alex backbone needs features\.0\.weight"):
+        LPIPS(net="alex", backbone_weights=tmp_path / "w.safetensors").build()
+    with pytest.raises(ValueError, match=r"absent\.safetensors"):
+        LPIPS(backbone_weights=tmp_path / "absent.safetensors").build()
+
+
+@pytest.mark.parametrize(("spec", "value"), [(L1(), 0.3), (L2(), 0.09), (Huber(delta=0.1), 0.025)])
+def test_pixel_terms_are_means_over_the_image(spec, value):
+    real = torch.zeros(2, 3, 5, 7)
+    torch.testing.assert_close(spec.build()(real + 0.3, real), torch.full((2,), value))

@@ -14,6 +14,9 @@ import torch
 from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
+from calotype.pipelines import Sampling
+from calotype.recipes.generator import CacheRecipe, GeneratorRecipe
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
@@ -107,6 +110,33 @@ def train(kind: str, settings: Run) -> list[Objective]:
     settings.out.mkdir(parents=True, exist_ok=True)
     fit(objectives, Repeating(rows, settings.batch_size), settings)
     return objectives
+
+
+SCENES = Scenes(size=SIZE, count=32)
+TEXT = LearntText(width=16, layers=1, heads=2, length=24, vocabulary=300)
+
+
+def tokenizer_recipe(root: Path, **changes) -> TokenizerRecipe:
+    base = TokenizerRecipe(
+        SCENES, model=NewTokenizer(BACKBONE, BOTTLENECK), perceptual=None, adversary=None,
+        optimizer=AdamW(1e-3), measure=64, examples=2, run=run(root / "tokenizer"),
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def cache_recipe(root: Path, **changes) -> CacheRecipe:
+    base = CacheRecipe(root / "tokenizer/model", root / "latents", SCENES, text=TEXT,
+                       batch_size=8, shard_size=16)  # fmt: skip
+    return replace(base, **changes)
+
+
+def generator_recipe(root: Path, **changes) -> GeneratorRecipe:
+    base = GeneratorRecipe(
+        root / "tokenizer/model", root / "latents",
+        UNet((8, 16), (True, True), layers=1, head_width=4, groups=4),
+        text=TEXT, optimizer=AdamW(1e-3), sampling=Sampling(steps=2), run=run(root / "generator"),
+    )  # fmt: skip
+    return replace(base, **changes)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from calotype.data import BrokenImage, read_image
 GREY_16 = np.array([[0, 32896, 65535]], dtype=np.uint16)
 """Black, 128 of 255, white."""
 
+GREYS = [(0, 0, 0), (128, 128, 128), (255, 255, 255)]
+
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = BytesIO()
@@ -26,7 +28,7 @@ def palette(transparent: bool) -> bytes:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
-    return encoded(image, **({"transparency": 0} if transparent else {}))
+    return encoded(image, transparency=0) if transparent else encoded(image)
 
 
 @pytest.mark.parametrize(
@@ -41,10 +43,10 @@ def palette(transparent: bool) -> bytes:
         (encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 51))), [(204, 204, 204)]),
         (encoded(Image.new("RGB", (1, 1), (1, 2, 3)), transparency=(1, 2, 3)), [(255, 255, 255)]),
         (encoded(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "TIFF"), [(255, 0, 0)]),
-        (encoded(Image.fromarray(GREY_16)), [(0,) * 3, (128,) * 3, (255,) * 3]),
-        (encoded(Image.fromarray(GREY_16.astype(np.int32)), "TIFF"), [(0,) * 3, (128,) * 3, (255,) * 3]),
+        (encoded(Image.fromarray(GREY_16)), GREYS),
+        (encoded(Image.fromarray(GREY_16.astype(np.int32)), "TIFF"), GREYS),
         (Image.fromarray(np.array([[-5, 2**31 - 1]], np.int32)), [(0,) * 3, (255,) * 3]),
-        (encoded(Image.fromarray(np.array([[0, 0.2, 1]], np.float32)), "TIFF"), [(0,) * 3, (51,) * 3, (255,) * 3]),
+        (encoded(Image.fromarray(GREY_16.astype(np.float32) / 65535), "TIFF"), GREYS),
     ],
     ids="palette palette-transparent L LA 1 RGBA half-clear RGB-tRNS CMYK I;16 I I-32 F".split(),
 )  # fmt: skip

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import (
     CenterCrop,
+    Example,
     Flip,
     Loader,
+    OnError,
+    Parquet,
     RandomResizedCrop,
     Record,
     Stream,
@@ -40,14 +44,16 @@ class Mapped(Dataset[dict[str, Any]]):
         return {"image": picture(index), "caption": str(index)}
 
 
+def legacy_state() -> np.ndarray:
+    return np.random.get_state()[1]  # pyright: ignore[reportArgumentType]
+
+
 def rows() -> Iterator[dict[str, Any]]:
     for i in range(N):
         yield {"image": {"bytes": _png(picture(i)), "path": None}, "caption": str(i)}
 
 
 def _png(image: Image.Image) -> bytes:
-    from io import BytesIO
-
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -143,7 +149,7 @@ def test_keys_seed_the_transform_and_differ_for_each_draw(kind: str) -> None:
     samples = flat(loader(kind).batches(), 20)
     assert len({key for key, _, _ in samples}) == 60
     for key, caption, image in samples[:12]:
-        example = {"image": picture(int(caption)), "caption": caption}
+        example: Example = {"image": picture(int(caption)), "caption": caption}
         again = TRANSFORM(example, np.random.default_rng(key))["image"]
         assert again.numpy().tobytes() == image
 
@@ -159,10 +165,10 @@ def test_keys_are_a_function_of_seed_and_ordinal() -> None:
 
 @BOTH
 def test_the_runs_own_generators_are_left_alone(kind: str) -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1]
+    before = torch.get_rng_state(), legacy_state()
     flat(loader(kind, workers=1).batches(), 3)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], legacy_state())
 
 
 @BOTH
@@ -196,7 +202,7 @@ class Broken(Record):
         return super().decode()
 
 
-def broken_stream(good: str, on_error="skip") -> Stream:
+def broken_stream(good: str, on_error: OnError = "skip") -> Stream:
     def passes(seed: int | None) -> Iterator[Record]:
         for i in range(N):
             yield Broken(picture(i) if str(i) in good else b"", f"picture {i}", str(i))
@@ -273,7 +279,8 @@ class Empty(Mapped):
 
 
 class Iterable(IterableDataset):
-    pass
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
 
 
 @pytest.mark.parametrize(
@@ -291,8 +298,6 @@ def test_what_cannot_be_loaded(dataset: Dataset, batch_size: int, seed: int, mes
 
 
 def test_a_parquet_stream_resumes_in_a_worker(tmp_path: Path) -> None:
-    from calotype.data import Parquet
-
     for shard in range(3):
         table = datasets.Dataset.from_list(list(rows())[shard::3])
         table.to_parquet(tmp_path / f"{shard}.parquet")

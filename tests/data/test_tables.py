@@ -8,7 +8,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from calotype.data import BrokenImage, Hub, Parquet, WebDataset
+from calotype.data import BrokenImage, Hub, Parquet, Pictures, Stream, WebDataset
 
 COLOURS = ["red", "lime", "blue", "white"]
 
@@ -23,35 +23,25 @@ def png(colour: str) -> bytes:
 def quiet_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()
 
 
 def write_parquet(file: Path, colours: list[str] = COLOURS, **columns: list) -> Path:
-    rows = {
-        "image": [{"bytes": png(c) if c else b"broken", "path": None} for c in colours],
-        **columns,
-    }
-    features = (
-        None
-        if columns.get("label") is None
-        else datasets.Features(
-            image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"])
-        )
-    )
-    table = datasets.Dataset.from_dict(rows, features)
-    (table if features else table.cast_column("image", datasets.Image())).to_parquet(file)
+    images = [{"bytes": png(c) if c else b"broken", "path": None} for c in colours]
+    table = datasets.Dataset.from_dict({"image": images, **columns})
+    table = table.cast_column("image", datasets.Image())
+    if "label" in columns:
+        table = table.cast_column("label", datasets.ClassLabel(names=["cat", "dog"]))
+    table.to_parquet(file)
     return file
 
 
-def seen(dataset) -> list[tuple]:
-    examples = (
-        list(dataset)
-        if isinstance(dataset, datasets.IterableDataset) or not hasattr(dataset, "__len__")
-        else [dataset[i] for i in range(len(dataset))]
-    )
+def seen(dataset: Pictures | Stream) -> list[tuple]:
+    mapped = isinstance(dataset, Pictures)
+    examples = [dataset[i] for i in range(len(dataset))] if mapped else dataset
     return [(e["image"].mode, e["image"].getpixel((0, 0)), e["caption"]) for e in examples]
 
 
@@ -130,7 +120,7 @@ def test_columns_that_are_not_there(tmp_path: Path, streaming: bool) -> None:
     file = write_parquet(tmp_path / "x.parquet", caption=COLOURS, number=[1, 2, 3, 4])
     with pytest.raises(ValueError, match="no column jpg, text; it has image, caption, number"):
         Parquet(file, "jpg", "text", streaming).build()
-    with pytest.raises(ValueError, match="column number holds .*not encoded pictures"):
+    with pytest.raises(ValueError, match=r"column number holds .*not encoded pictures"):
         Parquet(file, "number", streaming=streaming).build()
     tar = write_tar(tmp_path / "x.tar", {"0.png": png("red"), "0.cls": b"1"})
     with pytest.raises(ValueError, match="no column txt; it has png, cls"):

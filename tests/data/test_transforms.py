@@ -3,31 +3,36 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.data import CenterCrop, Flip, RandomCrop, RandomResizedCrop, Transform
+from calotype.data import CenterCrop, Example, Flip, RandomCrop, RandomResizedCrop, Transform
 from calotype.data.transforms import Crop
 
 GRADIENT = Image.fromarray(
-    np.stack(np.broadcast_arrays(np.arange(96)[None], np.arange(64)[:, None], 0), -1).astype(np.uint8)
+    np.stack([*np.indices((64, 96), np.uint8)[::-1], np.zeros((64, 96), np.uint8)], -1)
 )  # fmt: skip
 """96x64; red is x, green is y."""
+
+
+def legacy_state() -> np.ndarray:
+    return np.random.get_state()[1]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("crop", [RandomResizedCrop(16), RandomCrop(16, 24), CenterCrop(16)])
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (37, 16), (96, 64)])
 def test_any_size_becomes_a_tensor_of_one(crop: Crop, size: tuple[int, int]) -> None:
-    example = {"image": Image.new("RGB", size, "white"), "caption": "w"}
+    example: Example = {"image": Image.new("RGB", size, "white"), "caption": "w"}
     sample = Transform(crop, Flip())(example, np.random.default_rng(0))
     assert sample["caption"] == "w"
     torch.testing.assert_close(sample["image"], torch.ones(3, 16, 16), rtol=0, atol=0)
 
 
 def test_all_chance_is_the_generators() -> None:
-    transform, example = Transform(RandomResizedCrop(8), Flip()), {"image": GRADIENT, "caption": ""}
-    before = torch.get_rng_state(), np.random.get_state()[1]
+    transform = Transform(RandomResizedCrop(8), Flip())
+    example: Example = {"image": GRADIENT, "caption": ""}
+    before = torch.get_rng_state(), legacy_state()
     first, again, other = (transform(example, np.random.default_rng(s))["image"] for s in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], legacy_state())
 
 
 def test_random_crop_at_the_pictures_own_size_moves_no_value() -> None:

@@ -7,10 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Batch = dict[str, Any]
-"""Tensors with the samples along the first axis, lists of anything else, and `"key"`: one integer
-per sample, for seeding all that is random about it."""
-
+from calotype.training.objective import Batch
 
 def draw_keys(seed: int, start: int, count: int) -> list[int]:
     """Keys of the ordinals [start, start + count) of a run: 63-bit hashes of (seed, ordinal).

@@ -7,10 +7,12 @@ streaming, tables are memory-mapped from the cache of `datasets`, which holds a 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets import ClassLabel, Image, Value, load_dataset
 
 from calotype.data.captions import caption_of
@@ -172,12 +174,30 @@ class Passes:
     buffer: int
 
     def __call__(self, seed: int | None) -> Iterator[Record]:
-        """Read one pass, in order or shuffled."""
-        table = self.table
+        """Read one pass, in order or shuffled: whole files first, then within the buffer.
+
+        `IterableDataset.shuffle` would order the same seed differently in a worker process, and
+        waits five seconds at the end of each pass over several files.
+        """
+        rows: Iterator[dict[str, Any]] = iter(self.table)
         if seed is not None:
-            table = table.shuffle(seed=seed, buffer_size=self.buffer)
-        for index, row in enumerate(table):
+            rng, n = np.random.default_rng(seed), self.table.num_shards
+            files = (self.table.shard(n, int(index)) for index in rng.permutation(n))
+            rows = _shuffled(chain.from_iterable(files), self.buffer, rng)
+        for index, row in enumerate(rows):
             yield self.columns.record(row, f"{self.source} sample {index}")
+
+
+def _shuffled(
+    rows: Iterator[dict[str, Any]], size: int, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Let each row wait in a buffer until another takes its random place."""
+    buffer = list(islice(rows, size))
+    for row in rows:
+        place = rng.integers(size)
+        yield buffer[place]
+        buffer[place] = row
+    yield from (buffer[place] for place in rng.permutation(len(buffer)))
 
 
 def _pictures(
@@ -215,7 +235,8 @@ def _holds_pictures(feature: Any) -> bool:
 
 def _names(table: Table) -> list[str]:
     # A stream of JSON lines, say, tells its columns only by its rows.
-    return table.column_names or list(next(iter(table), {}))
+    names = table.column_names or list(next(iter(table), {}))
+    return [name for name in names if not name.startswith("__")]  # webdataset adds two such
 
 
 def _place(path: str | None) -> Path | str | bytes:

@@ -31,22 +31,25 @@ class Alignment:
 
 
 def alignment(
-    images: Iterable[Float[Tensor, "3 S S"]] | Float[Tensor, "b 3 S S"],
+    images: Iterable[Float[Tensor, "3 H W"]] | Float[Tensor, "b 3 H W"],
     scenes: Sequence[Scene],
 ) -> Alignment:
     """Check images, each against its scene; see `check`.
 
     Raises:
-        ValueError: If there are no images, or not as many as scenes.
+        ValueError: If there are no images, or not as many as scenes, or if some scenes have one
+            object and some two, which have other factors.
     """
     images = list(images)
     if not images or len(images) != len(scenes):
         raise ValueError(f"{len(images)} images for {len(scenes)} scenes: give one for each")
+    if len({len(scene.objects) for scene in scenes}) > 1:
+        raise ValueError("scenes: some have one object and some two; check them apart")
     pairs = zip(images, scenes, strict=True)
     return Alignment(tuple(check(image, scene) for image, scene in pairs))
 
 
-def check(image: Float[Tensor, "3 S S"], scene: Scene) -> dict[str, bool]:
+def check(image: Float[Tensor, "3 H W"], scene: Scene) -> dict[str, bool]:
     """Say which factors of a scene an image shows.
 
     The image is read in the whole vocabulary of scenes, whatever part of it a model was trained

@@ -172,7 +172,7 @@ def _largest_blob(mask: Bool[np.ndarray, "s s"]) -> tuple[np.ndarray, float]:
     ndimage.label(mask, output=labels)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    return labels == areas.argmax(), areas.max() / mask.size
+    return labels == areas.argmax(), int(areas.max()) / mask.size
 
 
 def _fit_object(alpha: Float[np.ndarray, "s s"]) -> _Fit | None:
@@ -249,13 +249,14 @@ def _explain(
 
 def _has_blob(rest: Float[np.ndarray, "s s 3"]) -> bool:
     """Say whether something as large as an object is left."""
-    return _largest_blob(np.linalg.norm(rest, axis=-1) > UNEXPLAINED)[1] > LEAST_AREA
+    _, area = _largest_blob(np.linalg.norm(rest, axis=-1) > UNEXPLAINED)
+    return area > LEAST_AREA
 
 
 def _name(fit: _Fit, rgb: np.ndarray) -> Found:
     *centre, radius = fit.layout.tolist()
     colour = _nearest_colour(rgb, COLOURS)
-    sizes = {s: abs(np.log(max(radius, 1e-6) / SIZES[s])) for s in SIZES}
+    sizes = {s: abs(float(np.log(radius / SIZES[s]))) for s in SIZES}
     places = {p: float(np.abs(np.subtract(centre, PLACES[p])).max()) for p in PLACES}
     return Found(
         fit.shape,

@@ -1,6 +1,7 @@
 """Training a tokenizer: the recipe's fields and the run they make."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -155,7 +156,7 @@ def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) 
     publish(beside, recipe.run.model)
 
 
-def _write_report(folder: Path, tokenizer: ImageTokenizer, fresh: islice[Batch]) -> None:
+def _write_report(folder: Path, tokenizer: ImageTokenizer, fresh: Iterable[Batch]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     statistics = measure(tokenizer.to(device), fresh)
     report = {

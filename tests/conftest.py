@@ -1,0 +1,22 @@
+"""What several files of tests look at and none may change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+from calotype.recipes.generator import cache, train_generator
+from calotype.recipes.tokenizer import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the recipes make: `tokenizer/`, `latents/`, and the generators
+    `generator/` (text to image) and `unconditional/`."""
+    root = tmp_path_factory.mktemp("artifacts")
+    train_tokenizer(tiny.tokenizer_recipe(root))
+    cache(tiny.cache_recipe(root))
+    text = tiny.generator_recipe(root)
+    train_generator(text)
+    train_generator(replace(text, text=None, run=tiny.run(root / "unconditional")))
+    return root

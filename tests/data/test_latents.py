@@ -1,0 +1,194 @@
+"""The latent cache: what was encoded, whole, once, in order, by the tokenizer it names."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from calotype.data import LatentCache, Loader, Stream, Transform
+from calotype.data.pictures import Reader, Record
+from calotype.data.transforms import CenterCrop, Flip
+from calotype.diffusion import LatentSource, tokenize
+from calotype.recipes.generator import cache, train_generator
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.caching import Encoder, Reading, cache_latents, finish
+from calotype.training.noise import generators
+from transformers import CLIPTokenizer
+
+COUNT = 20
+READING = Reading(None, count=COUNT, batch_size=4, shard_size=8)
+DATA = tiny.SCENES.build()
+IMAGES = DATA.batch(range(COUNT))["image"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ImageTokenizer:
+    return tiny.tokenizer()
+
+
+def encoder(tokenizer: ImageTokenizer, **changes) -> Encoder:
+    return replace(Encoder(tokenizer, "f00d", tiny.SIZE, dtype=torch.float32), **changes)
+
+
+def prompts(root: Path, captions: list[str]) -> int:
+    from calotype.recipes.generator import _write_prompts
+
+    return _write_prompts(tiny.TEXT, root, captions)
+
+
+def cached(root: Path, encoder: Encoder, reading: Reading = READING, data=DATA) -> LatentCache:
+    cache_latents(encoder, data, reading, root)
+    finish(encoder, root, None)
+    return LatentCache(root)
+
+
+def rows(latents: LatentCache, key: int = 0) -> torch.Tensor:
+    return latents.batch(list(range(len(latents))), [key] * len(latents))["packed"]
+
+
+@torch.no_grad()
+def test_rows_are_the_encoded_images(tokenizer, tmp_path):
+    latents = cached(tmp_path, encoder(tokenizer))
+    assert len(latents) == COUNT and latents.index.rows == (8, 8, 4)
+    torch.testing.assert_close(rows(latents), tokenizer.pack(IMAGES), atol=1e-5, rtol=0)
+    torch.testing.assert_close(latents[19]["packed"], rows(latents)[19])
+    half = cached(tmp_path / "half", encoder(tokenizer, dtype=torch.float16))
+    torch.testing.assert_close(rows(half), rows(latents), atol=1e-3, rtol=1e-3)
+
+
+def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
+    cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
+    index = finish(encoder(tokenizer), tmp_path, prompts)
+    latents = LatentCache(tmp_path)
+    captions = [str(DATA[i]["caption"]) for i in range(COUNT)]
+    text = CLIPTokenizer.from_pretrained(tmp_path / "text_tokenizer")
+    assert latents.captions == captions and index.tokens == tiny.TEXT.length
+    batch = latents.batch([3, 19, 0], [0, 0, 0])
+    assert batch["caption"] == [captions[i] for i in (3, 19, 0)]
+    assert torch.equal(batch["tokens"], tokenize(text, batch["caption"]))
+
+
+def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
+    spec, encoded = encoder(tokenizer), []
+    cached(tmp_path, spec)
+    whole = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "latents.json").unlink()
+    (tmp_path / "00001.safetensors").unlink()
+    cache_latents(spec, DATA, READING, tmp_path, progress=encoded.append)
+    finish(spec, tmp_path, None)
+    assert encoded == [4, 4]
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole
+
+
+def test_two_ranks_share_the_work(tokenizer, tmp_path):
+    spec, encoded = encoder(tokenizer), ([], [])
+    for rank in (1, 0):
+        cache_latents(spec, DATA, READING, tmp_path / "two", rank, 2, encoded[rank].append)
+    finish(spec, tmp_path / "two", None)
+    one, two = cached(tmp_path / "one", spec), LatentCache(tmp_path / "two")
+    assert [sum(e) for e in encoded] == [12, 8]
+    assert torch.equal(rows(one), rows(two)) and one.captions == two.captions
+
+
+def test_every_epoch_draws_afresh(tokenizer, tmp_path):
+    latents = cached(tmp_path, encoder(tokenizer))
+    source = LatentSource(tokenizer.bottleneck, 0.5)
+    batches = Loader(latents, COUNT, seed=0, shuffle=False).batches()
+    first, second = next(batches), next(batches)
+    assert torch.equal(first["packed"], second["packed"])
+    drawn = [source.draw(b["packed"], generators(b["key"])) for b in (first, second)]
+    assert (drawn[0] != drawn[1]).all()
+    again = source.draw(first["packed"], generators(first["key"]))
+    assert torch.equal(again, drawn[0])
+    unscaled = LatentSource(tokenizer.bottleneck, 1.0)
+    assert torch.equal(drawn[0], 0.5 * unscaled.draw(first["packed"], generators(first["key"])))
+
+
+@torch.no_grad()
+def test_flips_are_stored_and_chosen_by_the_key(tokenizer, tmp_path):
+    latents = cached(tmp_path, encoder(tokenizer, flipped=True))
+    upright, mirrored = tokenizer.pack(IMAGES), tokenizer.pack(IMAGES.flip(-1))
+    torch.testing.assert_close(rows(latents, 0), upright, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows(latents, 1 << 40), mirrored, atol=1e-5, rtol=0)
+    batch = next(Loader(latents, 400, seed=0, shuffle=False).batches())
+    flipped = (batch["packed"] != rows(latents).repeat(20, 1, 1, 1)).flatten(1).any(1)
+    assert 0.4 < flipped.float().mean() < 0.6
+
+
+def test_workers_read_the_same_rows(tokenizer, tmp_path):
+    latents = cached(tmp_path, encoder(tokenizer))
+    assert len(latents.captions) == COUNT and len(rows(latents)) == COUNT  # maps are open
+    here, there = (next(Loader(latents, 8, seed=1, workers=w).batches()) for w in (0, 1))
+    assert torch.equal(here["packed"], there["packed"])
+    assert here["caption"] == there["caption"] and here["key"] == there["key"]
+
+
+class Some:
+    """Passes over scenes that cannot be indexed."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, seed: int | None) -> Iterator[Record]:
+        for i in range(self.count):
+            yield Record(DATA[i]["image"], str(i), str(DATA[i]["caption"]))  # type: ignore[arg-type]
+
+
+def stream(count: int) -> Stream:
+    return Stream(Some(count), Reader("stop", "some"))
+
+
+def test_a_stream_is_cached_as_what_it_streams(tokenizer, tmp_path):
+    reading = replace(READING, count=18)
+    one = cached(tmp_path / "indexed", encoder(tokenizer), reading)
+    two = cached(tmp_path / "streamed", encoder(tokenizer), reading, stream(30))
+    assert one.captions == two.captions and len(two) == 18
+    torch.testing.assert_close(rows(one), rows(two))
+
+
+def test_a_random_crop_does_not_depend_on_the_shards(tokenizer, tmp_path):
+    """What chance there is in a transform belongs to the sample."""
+    transform = Transform(CenterCrop(tiny.SIZE), Flip())
+    several, one = (replace(READING, transform=transform, shard_size=n) for n in (8, 32))
+    a = cached(tmp_path / "several", encoder(tokenizer), several)
+    b = cached(tmp_path / "one", encoder(tokenizer), one)
+    torch.testing.assert_close(rows(a), rows(b), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("data", [[], stream(0)])
+def test_an_empty_source_is_refused(data, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="no images to encode: the data source is empty"):
+        cached(tmp_path, encoder(tokenizer), data=data)
+
+
+def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
+    cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no finished latent cache in .*cache-latents"):
+        LatentCache(tmp_path)
+
+
+def test_another_tokenizer_cannot_continue_a_cache(tokenizer, tmp_path):
+    cached(tmp_path, encoder(tokenizer))
+    with pytest.raises(ValueError, match="begun with tokenizer f00d, this one is beef"):
+        cached(tmp_path, encoder(tokenizer, fingerprint="beef"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("count", 8), ("flipped", True), ("data", tiny.Scenes(16, seed=1, count=32))]
+)
+def test_another_recipe_cannot_continue_a_cache(field, value, artifacts, tmp_path):
+    recipe = replace(tiny.cache_recipe(artifacts), out=tmp_path / "latents")
+    cache(recipe)
+    with pytest.raises(ValueError, match=rf"^{field}.* was .*(another --out|delete)"):
+        cache(replace(recipe, **{field: value}))
+    cache(replace(recipe, text=None, workers=1))  # which are free to change
+
+
+def test_a_generator_does_not_train_in_another_tokenizers_latents(artifacts, tmp_path):
+    tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "other")
+    recipe = tiny.generator_recipe(artifacts, tokenizer=tmp_path / "other", run=tiny.run(tmp_path / "run"))
+    with pytest.raises(ValueError, match="was encoded by tokenizer .*run cache-latents again"):
+        train_generator(recipe)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,59 @@
+"""The Gaussian bottleneck: its divergence, its noise, what it packs."""
+
+import torch
+from calotype.tokenizers import Gaussian
+from torch.distributions import Normal, kl_divergence
+
+BOTTLENECK = Gaussian(channels=3, kl_weight=0.5).build()
+H = 2 * torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+def generators(*keys: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(key) for key in keys]
+
+
+def test_kl_is_the_closed_form_summed_over_each_image():
+    mean, log_variance = H.chunk(2, 1)
+    posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)
+    expected = 0.5 * kl_divergence(posterior, prior).sum((1, 2, 3))
+    torch.testing.assert_close(BOTTLENECK(H).terms["kl"], expected)
+
+
+def test_kl_is_batch_invariant():
+    repeated = BOTTLENECK(H.repeat(3, 1, 1, 1)).terms["kl"]
+    torch.testing.assert_close(repeated, BOTTLENECK(H).terms["kl"].repeat(3))
+
+
+def test_noise_belongs_to_the_sample():
+    together = BOTTLENECK(H, generators(5, 6, 7, 8)).z
+    for j, key in enumerate((5, 6, 7, 8)):
+        alone = BOTTLENECK(H[j : j + 1], generators(key)).z
+        assert torch.equal(alone[0], together[j])
+    assert not torch.equal(together, BOTTLENECK(H, generators(5, 6, 7, 9)).z)
+
+
+def test_draws_have_the_posteriors_moments():
+    h = H[:1].expand(4000, -1, -1, -1)
+    z = BOTTLENECK(h, generators(*range(4000))).z
+    mean, log_variance = H[0].chunk(2, 0)
+    std = (log_variance / 2).exp()
+    assert ((z.mean(0) - mean).abs() / std).max() < 0.08
+    assert (z.std(0) / std - 1).abs().max() < 0.06
+
+
+def test_unpacked_moments_draw_what_the_bottleneck_draws():
+    packed = BOTTLENECK.pack(H.bfloat16())
+    assert packed.dtype == torch.float32 and torch.equal(packed, H.bfloat16().float())
+    z = BOTTLENECK.unpack(BOTTLENECK.pack(H), generators(1, 2, 3, 4))
+    assert torch.equal(z, BOTTLENECK(H, generators(1, 2, 3, 4)).z)
+
+
+def test_gradients_reach_mean_and_variance():
+    h = H.clone().requires_grad_()
+    BOTTLENECK(h, generators(1, 2, 3, 4)).z.square().sum().backward()
+    assert h.grad is not None and (h.grad != 0).all()
+
+
+def test_computes_in_float32():
+    latent = BOTTLENECK(H.bfloat16())
+    assert latent.z.dtype == latent.terms["kl"].dtype == torch.float32

@@ -1,0 +1,137 @@
+"""Folded latents are normal for stock pipelines; a tokenizer is known by what it does."""
+
+import pickle
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
+from diffusers import AutoencoderKL
+
+
+@cache
+def batches(first: int) -> list[dict]:
+    """768 images."""
+    starts = range(first, first + 768, 256)
+    data = tiny.Scenes(size=tiny.SIZE).build()
+    return [{**data.batch(range(i, i + 256)), "key": list(range(i, i + 256))} for i in starts]
+
+
+def far_from_normal(scaling_factor: float = 1.0) -> ImageTokenizer:
+    """Means of +-3 to 8, deviations far below and above 1, and posteriors narrower than those."""
+    tokenizer = tiny.tokenizer()
+    conv = tokenizer.autoencoder.quant_conv
+    assert conv is not None and conv.bias is not None
+    with torch.no_grad():
+        conv.weight[:2] *= torch.tensor([0.5, 30.0])[:, None, None, None]
+        conv.bias[:2] += torch.tensor([3.0, -8.0])
+        conv.bias[2:] += torch.tensor([-3.0, 1.0])
+    tokenizer.autoencoder.register_to_config(scaling_factor=scaling_factor)
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scaling_factor", [1.0, 0.18215])
+def test_folded_latents_are_normal_and_images_stay(scaling_factor):
+    tokenizer = far_from_normal(scaling_factor)
+    autoencoder, image = tokenizer.autoencoder, tiny.images(8)
+    before = autoencoder.decode(autoencoder.encode(image).latent_dist.mode()).sample
+    statistics = measure(tokenizer, batches(0))
+    assert statistics.worst() > 0.2
+    fold(autoencoder, statistics)
+    assert autoencoder.config["scaling_factor"] == 1.0
+    fresh = measure(tokenizer, batches(768))
+    assert fresh.images == 768 and fresh.worst() < 0.02
+    after = autoencoder.decode(autoencoder.encode(image).latent_dist.mode()).sample
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_drawn_latents_decode_alike_too():
+    """The posterior's deviation is folded, not only its mean."""
+    tokenizer, image = far_from_normal(), tiny.images(4)
+    before = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
+    fold(tokenizer.autoencoder, LatentStatistics(torch.tensor([3.0, -8]), torch.tensor([0.2, 5]), 1))
+    after = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+
+
+def tiny_generators() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(4)]
+
+
+def test_measured_statistics_do_not_depend_on_the_batches():
+    tokenizer = far_from_normal()
+    whole = {"image": tiny.images(8), "key": list(range(8))}
+    parts = [{k: v[i : i + 2] for k, v in whole.items()} for i in range(0, 8, 2)]
+    one, four = measure(tokenizer, [whole]), measure(tokenizer, parts)
+    torch.testing.assert_close(one.mean, four.mean)
+    torch.testing.assert_close(one.std, four.std)
+
+
+def test_a_constant_channel_is_refused():
+    statistics = LatentStatistics(torch.zeros(2), torch.tensor([1.0, 0.0]), 8)
+    with pytest.raises(ValueError, match="latent channel 1 is constant: lower the KL weight"):
+        fold(tiny.tokenizer().autoencoder, statistics)
+
+
+def test_an_autoencoder_without_quant_conv_is_refused():
+    autoencoder = AutoencoderKL(
+        block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, use_quant_conv=False
+    )
+    with pytest.raises(ValueError, match="use_quant_conv"):
+        fold(autoencoder, LatentStatistics(torch.zeros(4), torch.ones(4), 8))
+
+
+def test_no_images_to_measure_are_refused():
+    with pytest.raises(ValueError, match="no images"):
+        measure(tiny.tokenizer(), [])
+
+
+def test_fingerprint_names_weights_and_configuration(tmp_path):
+    autoencoder = tiny.tokenizer().autoencoder
+    autoencoder.save_pretrained(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "elsewhere/vae")
+    mark = fingerprint(tmp_path / "a")
+    assert len(mark) == 16 and fingerprint(tmp_path / "elsewhere/vae") == mark
+    assert fingerprint(tmp_path / "elsewhere") == mark  # a pipeline has it as `vae`
+
+    reloaded = AutoencoderKL.from_pretrained(tmp_path / "a")
+    reloaded.save_pretrained(tmp_path / "again")  # config.json now names the folder it came from
+    assert fingerprint(tmp_path / "again") == mark
+
+    autoencoder.register_to_config(scaling_factor=0.5)
+    autoencoder.save_pretrained(tmp_path / "config")
+    reloaded.decoder.conv_out.bias.data[0] += 1e-6
+    reloaded.save_pretrained(tmp_path / "weight")
+    assert len({mark, fingerprint(tmp_path / "config"), fingerprint(tmp_path / "weight")}) == 3
+
+
+class Planted:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_only_safetensors_are_read(tmp_path):
+    tiny.tokenizer().autoencoder.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/diffusion_pytorch_model.safetensors").unlink()
+    pickled = tmp_path / "model/diffusion_pytorch_model.bin"
+    for plant in (lambda: None, lambda: pickled.write_bytes(pickle.dumps(Planted(tmp_path / "ran")))):
+        plant()
+        with pytest.raises(ValueError, match=r"no AutoencoderKL in .*safetensors") as refusal:
+            ImageTokenizer.load(tmp_path / "model")
+        assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_absent_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no AutoencoderKL in .*absent"):
+        ImageTokenizer.load(tmp_path / "absent")

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from calotype.recipes.generator import cache, train_generator
 from calotype.recipes.tokenizer import train_tokenizer
+
+# Threads cost tiny networks more than they give, and most of all on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

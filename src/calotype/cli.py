@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -84,7 +84,7 @@ def _parse(
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                kind, prog=program, args=list(arguments), description=description,
+                kind, prog=program, args=_choices_first(kind, arguments), description=description,
                 config=(tyro.conf.CascadeSubcommandArgs,),
                 **options,
             )  # fmt: skip
@@ -95,9 +95,33 @@ def _parse(
 
 
 def _one_line(box: str) -> str:
-    """Tyro draws its mistakes in a box; say what is in it."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[─-╿]", " ", box)
-    return re.sub(r"\s+", " ", text.replace("Parsing error", "")).strip()
+    """What tyro says in a box of several parts: what is wrong, and what may have been meant."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", " ", box)
+    parts = [" ".join(part.split()) for part in re.split(r"[-─]{5,}", text)]
+    _title, what, *hints = filter(None, parts)
+    if unknown := re.match(r"Unrecognized (?:or misplaced )?options: ([^\s,]+)", what):
+        return f"unrecognized option {unknown[1]}{_meant(unknown[1], ' '.join(hints))}"
+    return re.sub(r"^Error parsing (?:[A-Za-z][\w.]*: )?", "", what)
+
+
+def _meant(option: str, hints: str) -> str:
+    choices = re.findall(r"[\w.-]+:[\w-]+(?=,| |$)", hints)
+    if not option.startswith("-"):
+        same = [choice for choice in choices if choice.split(":")[0] == option.split(":")[0]]
+        return f": choose from {', '.join(same)}" if same else ""
+    known = re.search(r"(?<=\s)(?!--help)--[\w.-]+(?=\s|$)", hints)
+    if known and known[0] == option:
+        owners = dict.fromkeys(re.findall(r"in calotype (\S+:\S+) --help", hints))
+        return f": it belongs to {', '.join(owners)}"
+    return f"; perhaps you meant {known[0]}" if known else ""
+
+
+def _choices_first(kind: type, arguments: Arguments) -> list[str]:
+    """tyro knows `--data.path` only behind the `data:folder` that has it; here any order will do."""
+    names = {field.name for field in fields(kind)}
+    choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
+    chosen = [a for a in arguments if choice.fullmatch(a)]
+    return chosen + [a for a in arguments if a not in chosen]
 
 
 def _first_line(build: Callable[..., Any]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from calotype.training.objective import Batch
 
+
 def draw_keys(seed: int, start: int, count: int) -> list[int]:
     """Keys of the ordinals [start, start + count) of a run: 63-bit hashes of (seed, ordinal).
 

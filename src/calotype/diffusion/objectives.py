@@ -78,6 +78,13 @@ class TextDenoising(Denoising):
         self.register_buffer("null", null, persistent=False)
         self.null: Tensor
 
+    def train(self, mode: bool = True) -> "TextDenoising":
+        """Leave a frozen text encoder as it is: without dropout."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.text_encoder.parameters()):
+            self.text_encoder.eval()
+        return self
+
     def answer(
         self, noisy: Tensor, timestep: Tensor, batch: Batch, generator: Generators
     ) -> Float[Tensor, "b c h w"]:

@@ -38,7 +38,7 @@ class LearntText:
         return CLIPTextModel(CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=self.width, intermediate_size=4 * self.width,
             num_hidden_layers=self.layers, num_attention_heads=self.heads,
-            max_position_embeddings=self.length, projection_dim=self.width, **ids,
+            max_position_embeddings=tokenizer.model_max_length, projection_dim=self.width, **ids,
         ))  # fmt: skip
 
 
@@ -54,13 +54,26 @@ class PretrainedText:
     def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
         """The encoder's own; the captions are not looked at."""
         inside = {"subfolder": "tokenizer"} if (Path(self.path) / "tokenizer").is_dir() else {}
-        return self._load(CLIPTokenizer, **inside)
+        found = self._load(CLIPTokenizer, **inside)
+        # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
+        if len(found) <= len(CLIPTokenizer()):
+            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}")
+        return found
 
     def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-        """The frozen text encoder."""
+        """The frozen text encoder.
+
+        Raises:
+            ValueError: there is none, or the tokenizer, whose tokens it is to read, is not its own.
+        """
         inside = (Path(self.path) / "text_encoder").is_dir()
         options = {"subfolder": "text_encoder"} if inside else {}
         model = self._load(CLIPTextModel, use_safetensors=True, **options)
+        if tokenizer.get_vocab() != self.tokenizer([]).get_vocab():
+            raise ValueError(
+                f"text.path: {self.path} cannot read these tokens, which another tokenizer made: "
+                "run cache-latents with the same text"
+            )
         return model.requires_grad_(False).eval()
 
     def _load(self, kind, **options):

@@ -36,7 +36,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder of everything."""
-    tokenizer_steps: int = 1500
+    tokenizer_steps: int = 700
     generator_steps: int = 1500
     prompts: int = 256
     """Unseen prompts to draw and check."""
@@ -57,7 +57,7 @@ def demo(options: Demo) -> Path:
         train_generator(generator)
     pipeline = _publish(generator.run.model, options.out / "pipeline")
     console.print("4/4 unseen prompts")
-    report = _evaluate(options, tokenizer, load(pipeline))
+    report = _evaluate(options, tokenizer, load(pipeline), generator.sampling)
     report["minutes"] = round((time.monotonic() - started) / 60, 1)
     write_text(options.out / "report.json", json.dumps(report, indent=1) + "\n")
     for line in _lines(report):
@@ -71,7 +71,7 @@ def stages(options: Demo) -> tuple[TokenizerRecipe, CacheRecipe, GeneratorRecipe
     run = {"resume": True, "seed": options.seed, "save_every": 250, "sample_every": 500}
     out = options.out
     tokenizer = replace(
-        base, measure=4096,
+        base, measure=2048,
         run=replace(base.run, out=out / "tokenizer", steps=options.tokenizer_steps, **run),
     )  # fmt: skip
     latents = replace(cached, tokenizer=tokenizer.run.model, out=out / "latents", count=60_000)
@@ -90,11 +90,12 @@ def _publish(model: Path, pipeline: Path) -> Path:
     return pipeline
 
 
-def _evaluate(options: Demo, tokenizer: TokenizerRecipe, pipeline: Pipeline) -> dict:
+def _evaluate(
+    options: Demo, tokenizer: TokenizerRecipe, pipeline: Pipeline, sampling: Sampling
+) -> dict:
     spec = tokenizer.data
     assert isinstance(spec, Scenes)
     real, fake = reconstructions(pipeline, replace(spec, split="held-out", seed=options.seed + 1))
-    sampling = Sampling()
     one = draw(pipeline, spec, options.prompts, options.seed, sampling)
     two = draw(pipeline, replace(spec, objects=2), options.prompts // 4, options.seed, sampling)
     write_gallery(options.out / "gallery.html", [
@@ -131,7 +132,7 @@ def draw(pipeline: Pipeline, spec: Scenes, count: int, seed: int, sampling: Samp
     captions = [scene.caption(rng) for scene in scenes]
     seeds = range(seed, seed + count)
     images = torch.cat(list(sample(pipeline, captions, seeds, sampling)))
-    return Drawn(images, captions, alignment(images, scenes, spec))
+    return Drawn(images, captions, alignment(images, scenes))
 
 
 @torch.no_grad()

@@ -96,6 +96,9 @@ def cache(recipe: CacheRecipe) -> Path:
                       getattr(torch, recipe.dtype))  # fmt: skip
     reading = Reading(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
                       recipe.shard_size)  # fmt: skip
+    if state.is_main_process:
+        begin(Run(recipe.out, resume=True), recipe)
+    state.wait_for_everyone()
     with Progress(disable=not state.is_main_process) as bar:
         task = bar.add_task("encoding", total=recipe.count)
         cache_latents(encoder, dataset, reading, recipe.out, state.process_index,

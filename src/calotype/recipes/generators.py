@@ -5,10 +5,11 @@ from pathlib import Path
 
 from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.diffusion import Flow, LearntText, LogitNormal, PretrainedText, UNet
+from calotype.pipelines import Sampling
 from calotype.recipes.generator import CacheRecipe, GeneratorRecipe
 from calotype.training import AdamW, Run
 
-SCENES_TEXT = LearntText(width=128, layers=3, heads=4, length=24, vocabulary=1000)
+SCENES_TEXT = LearntText(width=128, layers=2, heads=4, length=24, vocabulary=1000)
 
 
 def scenes_cache() -> CacheRecipe:
@@ -31,9 +32,9 @@ def scenes_diffusion() -> GeneratorRecipe:
     """Text to 32-pixel scenes, text encoder and all from scratch."""
     return GeneratorRecipe(
         Path("runs/scenes-kl/model"), Path("runs/scenes-latents"),
-        UNet((128, 256), (True, True), layers=1, head_width=32),
-        text=SCENES_TEXT,
-        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
+        UNet((64, 128, 192), (False, True, True), layers=1, head_width=32),
+        text=SCENES_TEXT, sampling=Sampling(steps=20, guidance=2.0),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
         run=Run(Path("runs/scenes-diffusion"), steps=8_000, batch_size=128, ema=0.999,
                 precision="bf16"),
     )  # fmt: skip

@@ -133,9 +133,15 @@ def _streamed(
     batches: Iterator[dict[str, Any]], reading: Reading
 ) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
     each = max(1, reading.shard_size // reading.batch_size)
-    limit = None if reading.count is None else -(-reading.count // reading.batch_size)
-    batches = islice(batches, limit)
+    batches = batches if reading.count is None else _first(batches, reading.count)
     number = 0
     while group := list(islice(batches, each)):
         yield number, group
         number += 1
+
+
+def _first(batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
+    """The first `count` samples, the last batch cut."""
+    while count > 0 and (batch := next(batches, None)) is not None:
+        yield {name: values[:count] for name, values in batch.items()}
+        count -= len(batch["image"])

@@ -1,0 +1,141 @@
+"""Prompts reach the network as the stock pipeline will send them."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from calotype.diffusion import Flow, LatentSource, PretrainedText, TextDenoising, tokenize
+from calotype.diffusion.text import LearntText, longest
+from calotype.pipelines import text_to_image
+from calotype.training import AdamW, fit
+from transformers import CLIPTokenizer
+
+TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
+PROMPTS = ["a red circle", "", "A  RED circle!", "a large pink ring on a wide and very blue square",
+           "naïve — 円"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> CLIPTokenizer:
+    return TEXT.tokenizer(tiny.CAPTIONS)
+
+
+def pipeline(objective: TextDenoising, tokenizer: CLIPTokenizer):
+    return text_to_image(tiny.tokenizer().autoencoder, objective.unet, Flow().scheduler(),
+                         objective.text_encoder, tokenizer)  # fmt: skip
+
+
+def said(objective: TextDenoising) -> list[torch.Tensor]:
+    """What the text encoder is given, from now on."""
+    tokens: list[torch.Tensor] = []
+    objective.text_encoder.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0]))
+    return tokens
+
+
+def batch(count: int) -> tiny.Batch:
+    rows = [i % 16 for i in range(count)]
+    return {k: v[rows] for k, v in tiny.latents().items()} | {"key": list(range(count))}
+
+
+def test_a_learnt_tokenizer_reloads(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    again = CLIPTokenizer.from_pretrained(tmp_path)
+    assert again.model_max_length == TEXT.length
+    assert torch.equal(tokenize(again, PROMPTS), tokenize(tokenizer, PROMPTS))
+
+
+def test_a_learnt_tokenizer_fits_its_encoder(tokenizer):
+    encoder = TEXT.encoder(tokenizer)
+    tokens = tokenize(tokenizer, PROMPTS)
+    assert tokens.max() < encoder.config.vocab_size <= TEXT.vocabulary
+    assert encoder(tokens).last_hidden_state.shape == (len(PROMPTS), TEXT.length, TEXT.width)
+    assert tokens[0].tolist() != tokens[1].tolist() and (tokens[:, 0] == tokens[0, 0]).all()
+
+
+def test_an_encoder_is_as_long_as_its_tokenizer(tokenizer):
+    """Whatever the spec says: the cache's tokens are there already."""
+    encoder = LearntText(width=16, layers=1, heads=2, length=4).encoder(tokenizer)
+    assert encoder.config.max_position_embeddings == TEXT.length
+
+
+def test_tokens_are_the_pipelines(tokenizer):
+    objective = tiny.denoising()
+    tokens, pipe = said(objective), pipeline(objective, tokenizer)
+    pipe.encode_prompt(PROMPTS, "cpu", 1, do_classifier_free_guidance=True)
+    assert torch.equal(tokens[0], tokenize(tokenizer, PROMPTS))
+    assert torch.equal(tokens[1], objective.null.expand_as(tokens[1]))  # the unguided half
+
+
+def test_longest_counts_before_any_cut(tokenizer):
+    assert longest(tokenizer, PROMPTS) == max(len(tokenizer(p).input_ids) for p in PROMPTS) > 8
+    assert longest(tokenizer, []) == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_a_dropped_prompt_leaves_no_trace(drop):
+    objective = tiny.denoising().eval()
+    objective.drop = drop
+    told = batch(4)
+    losses = [objective({**told, "tokens": tokens}, 0)["denoising"]
+              for tokens in (told["tokens"], told["tokens"].roll(1, 0))]  # fmt: skip
+    assert torch.equal(*losses) == (drop == 1.0)
+
+
+@torch.no_grad()
+def test_one_prompt_in_ten_is_dropped_and_whole():
+    objective = tiny.denoising()
+    tokens, told = said(objective), batch(2000)
+    objective(told, 0)
+    dropped = (tokens[0] == objective.null).all(1)
+    assert torch.equal(tokens[0][~dropped], told["tokens"][~dropped])
+    assert not (told["tokens"] == objective.null).all(1).any()
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.02)
+    objective(told, 0)
+    assert torch.equal(tokens[0], tokens[1])  # by the key, not by chance
+
+
+@pytest.fixture(scope="module")
+def pretrained(tokenizer, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("text")
+    encoder = TEXT.encoder(tokenizer)
+    encoder.config.attention_dropout = 0.5
+    encoder.save_pretrained(root / "text_encoder")
+    tokenizer.save_pretrained(root / "tokenizer")
+    return root
+
+
+def test_a_pretrained_encoder_is_frozen(pretrained, tmp_path):
+    text = PretrainedText(str(pretrained))
+    tokenizer = text.tokenizer([])
+    encoder = text.encoder(tokenizer)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    objective = TextDenoising(
+        tiny.denoising().unet, encoder, tokenize(tokenizer, [""])[0],
+        LatentSource(tiny.BOTTLENECK.build(), 1.0), Flow(), AdamW(1e-2),
+    )  # fmt: skip
+    objective.train()
+    assert objective.unet.training and not encoder.training
+    fit([objective], tiny.Repeating(tiny.latents(), 4), tiny.run(tmp_path))
+    assert all(p.grad is None and not p.requires_grad for p in encoder.parameters())
+    assert all(torch.equal(tensor, before[n]) for n, tensor in encoder.state_dict().items())
+
+
+def test_a_pretrained_tokenizer_is_its_encoders(pretrained, tokenizer):
+    text = PretrainedText(str(pretrained))
+    assert torch.equal(tokenize(text.tokenizer([]), PROMPTS), tokenize(tokenizer, PROMPTS))
+
+
+def test_an_encoder_does_not_read_anothers_tokens(pretrained):
+    other = TEXT.tokenizer(["nothing like it", "something else"])
+    with pytest.raises(ValueError, match=r"text\.path: .* another tokenizer made"):
+        PretrainedText(str(pretrained)).encoder(other)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "encoder"])
+def test_an_absent_text_encoder_is_refused(part, tokenizer, tmp_path):
+    text = PretrainedText(str(tmp_path))
+    with pytest.raises(ValueError, match=r"text\.path: no CLIP") as refusal:
+        text.tokenizer([]) if part == "tokenizer" else text.encoder(tokenizer)
+    assert "\n" not in str(refusal.value)

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from calotype.recipes.generator import cache, train_generator
 from calotype.recipes.tokenizer import train_tokenizer
 

@@ -117,7 +117,7 @@ def _meant(option: str, hints: str) -> str:
 
 
 def _choices_first(kind: type, arguments: Arguments) -> list[str]:
-    """tyro knows `--data.path` only behind the `data:folder` that has it; here any order will do."""
+    """Tyro knows `--data.path` only behind the `data:folder` that has it; here any order will do."""
     names = {field.name for field in fields(kind)}
     choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
     chosen = [a for a in arguments if choice.fullmatch(a)]

@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from torch.utils.data import Subset
+from transformers import CLIPTokenizer
+
+import tiny
 from calotype.data import LatentCache, Loader, Stream
 from calotype.data.latents import TEXT_TOKENIZER, write_tokens
 from calotype.data.pictures import Reader, Record
@@ -15,8 +18,6 @@ from calotype.recipes.generator import cache, train_generator
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.caching import Encoder, Reading, cache_latents, finish
 from calotype.training.noise import generators
-from torch.utils.data import Subset
-from transformers import CLIPTokenizer
 
 COUNT = 20
 READING = Reading(None, count=COUNT, batch_size=4, shard_size=8)
@@ -168,7 +169,8 @@ def test_another_tokenizer_cannot_continue_a_cache(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("count", 8), ("flipped", True), ("data", tiny.Scenes(16, seed=1, count=32))]
+    ("field", "value"),
+    [("count", 8), ("flipped", True), ("data", tiny.Scenes(16, seed=1, count=32))],
 )
 def test_another_recipe_cannot_continue_a_cache(field, value, artifacts, tmp_path):
     recipe = replace(tiny.cache_recipe(artifacts), out=tmp_path / "latents")
@@ -180,7 +182,9 @@ def test_another_recipe_cannot_continue_a_cache(field, value, artifacts, tmp_pat
 
 def test_a_generator_does_not_train_in_another_tokenizers_latents(artifacts, tmp_path):
     tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "other")
-    recipe = tiny.generator_recipe(artifacts, tokenizer=tmp_path / "other", run=tiny.run(tmp_path / "run"))
+    recipe = tiny.generator_recipe(
+        artifacts, tokenizer=tmp_path / "other", run=tiny.run(tmp_path / "run")
+    )
     with pytest.raises(ValueError, match="was encoded by tokenizer .*run cache-latents again"):
         train_generator(recipe)
     assert not (tmp_path / "run").exists()

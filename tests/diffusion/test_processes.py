@@ -3,8 +3,9 @@
 import math
 
 import pytest
-import tiny
 import torch
+
+import tiny
 from calotype.diffusion import Epsilon, Flow, LogitNormal, Uniform, Velocity
 from calotype.diffusion.processes import ProcessSpec
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from transformers import CLIPTokenizer
+
+import tiny
 from calotype.diffusion import Flow, LatentSource, PretrainedText, TextDenoising, tokenize
 from calotype.diffusion.text import LearntText, longest
 from calotype.pipelines import text_to_image
 from calotype.training import AdamW, fit
-from transformers import CLIPTokenizer
 
 TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
 PROMPTS = ["a red circle", "", "A  RED circle!", "a large pink ring on a wide and very blue square",

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from calotype.pipelines import Sampling, load, sample, text_to_image
-from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
-from calotype.tokenizers import Gaussian, ImageTokenizer, fingerprint
-from calotype.tokenizers.terms import L2
 from diffusers import (
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
@@ -22,6 +17,12 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 from safetensors.torch import load_file
+
+import tiny
+from calotype.pipelines import Sampling, load, sample, text_to_image
+from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
+from calotype.tokenizers import Gaussian, ImageTokenizer, fingerprint
+from calotype.tokenizers.terms import L2
 
 PROMPT, SEED, STEPS = "a red circle", 11, 3
 STRANGER = f"""
@@ -137,10 +138,11 @@ def test_no_pipeline_and_foreign_ones_are_refused(artifacts, tmp_path):
 
 
 def test_recipes_normalise_latents_and_say_so(artifacts):
-    report = json.loads((artifacts / "tokenizer/model/calotype.json").read_text())
+    report = json.loads((artifacts / "tokenizer/model/latents.json").read_text())
     assert report["tokenizer"] == fingerprint(artifacts / "tokenizer/model")
-    assert max(abs(m) for m in report["latent_mean"]) < 0.1
-    assert max(abs(s - 1) for s in report["latent_std"]) < 0.1
+    assert report["images"] == 64
+    assert max(abs(mean) for mean in report["latent_mean"]) < 0.1
+    assert max(abs(std - 1) for std in report["latent_std"]) < 0.1
 
 
 def test_a_finetuned_decoder_keeps_its_latent_space(artifacts, tmp_path):

@@ -1,8 +1,9 @@
 """The Gaussian bottleneck: its divergence, its noise, what it packs."""
 
 import torch
-from calotype.tokenizers import Gaussian
 from torch.distributions import Normal, kl_divergence
+
+from calotype.tokenizers import Gaussian
 
 BOTTLENECK = Gaussian(channels=3, kl_weight=0.5).build()
 H = 2 * torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))

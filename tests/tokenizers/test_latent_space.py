@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
-from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
 from diffusers import AutoencoderKL
+
+import tiny
+from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
 
 
 def batches(seed: int) -> list[dict]:
@@ -53,7 +54,9 @@ def test_drawn_latents_decode_alike_too():
     """The posterior's deviation is folded, not only its mean."""
     tokenizer, image = far_from_normal(), tiny.images(4)
     before = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
-    fold(tokenizer.autoencoder, LatentStatistics(torch.tensor([3.0, -8]), torch.tensor([0.2, 5]), 1))
+    fold(
+        tokenizer.autoencoder, LatentStatistics(torch.tensor([3.0, -8]), torch.tensor([0.2, 5]), 1)
+    )
     after = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
@@ -123,7 +126,10 @@ def test_only_safetensors_are_read(tmp_path):
     tiny.tokenizer().autoencoder.save_pretrained(tmp_path / "model")
     (tmp_path / "model/diffusion_pytorch_model.safetensors").unlink()
     pickled = tmp_path / "model/diffusion_pytorch_model.bin"
-    for plant in (lambda: None, lambda: pickled.write_bytes(pickle.dumps(Planted(tmp_path / "ran")))):
+    for plant in (
+        lambda: None,
+        lambda: pickled.write_bytes(pickle.dumps(Planted(tmp_path / "ran"))),
+    ):
         plant()
         with pytest.raises(ValueError, match=r"no AutoencoderKL in .*safetensors") as refusal:
             ImageTokenizer.load(tmp_path / "model")

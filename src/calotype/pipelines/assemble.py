@@ -26,7 +26,8 @@ def text_to_image(
     text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
 ) -> StableDiffusionPipeline:  # fmt: skip
     """A StableDiffusionPipeline; `AutoPipeline` makes img2img of it, and, where latents have the
-    four channels that diffusers' inpainting insists on, inpainting."""
+    four channels that diffusers' inpainting insists on, inpainting.
+    """
     return StableDiffusionPipeline(
         vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, unet=unet.eval(),
         scheduler=scheduler, safety_checker=None, feature_extractor=None,  # type: ignore[arg-type]

@@ -123,9 +123,9 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents = LatentCache(recipe.latents)
+    tokenizer = ImageTokenizer.load(recipe.tokenizer)
     _check_tokenizer(recipe, latents)
     torch.manual_seed(recipe.run.seed)
-    tokenizer = ImageTokenizer.load(recipe.tokenizer)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
     state = PartialState()

@@ -24,7 +24,7 @@ def folder_cache() -> CacheRecipe:
     """Latents of your captioned images, 256 pixels a side, with their captions."""
     return CacheRecipe(
         Path("runs/ldm-kl-f8/model"), Path("runs/latents"), Folder(Path("images")),
-        Transform(CenterCrop(256)), workers=8,
+        Transform(CenterCrop(256)), PretrainedText(), workers=8,
     )  # fmt: skip
 
 

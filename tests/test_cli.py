@@ -1,0 +1,193 @@
+"""The command: what it lists, what it refuses in one line, what it writes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tiny
+from calotype import cli
+from calotype.data import Folder
+from calotype.recipes.generators import CACHES, GENERATORS
+from calotype.recipes.tokenizers import TOKENIZERS
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working folder, and no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
+    return tmp_path
+
+
+def refused(arguments: str, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments.split())
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.out == ""
+    assert said.err.startswith("calotype: ") and said.err.endswith("\n")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def listed(arguments: str, capsys) -> str:
+    try:
+        cli.main(arguments.split())
+    except SystemExit as stop:
+        assert stop.code == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    return said.out
+
+
+def test_help_lists_the_commands(capsys):
+    for arguments in ("", "--help", "-h"):
+        said = listed(arguments, capsys)
+        assert all(name in said and command.help in said for name, command in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize(
+    ("command", "recipes"),
+    [("train-tokenizer", TOKENIZERS), ("cache-latents", CACHES), ("train-generator", GENERATORS)],
+)
+def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
+    assert all(name in listed(f"{command} --help", capsys) for name in recipes)
+    assert listed(command, capsys) == listed(f"{command} --help", capsys)
+    for name in recipes:
+        said = listed(f"{command} {name} --help", capsys)
+        assert "--tokenizer" in said if command != "train-tokenizer" else "--run.steps" in said
+        assert "Pixels" in said or "Width and depth" in said or "Optimiser steps" in said
+
+
+@pytest.mark.parametrize("command", ["generate", "reconstruct", "demo"])
+def test_help_explains_the_others(command, capsys):
+    assert f"usage: calotype {command}" in listed(f"{command} --help", capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("nonsense", "no command 'nonsense': choose from train-tokenizer, cache-latents"),
+        ("train-tokenizer nonsense", "no recipe 'nonsense': choose from scenes-kl, ldm-kl-f4"),
+        ("train-tokenizer scenes-kl --run.stepz 3",
+         "unrecognized option --run.stepz; perhaps you meant --run.steps"),
+        ("generate x --pipelin y", "unrecognized option --pipelin; perhaps you meant --pipeline"),
+        ("train-tokenizer scenes-kl --data.path X",
+         "unrecognized option --data.path: it belongs to data:folder, data:parquet, "
+         "data:web-dataset"),
+        ("train-tokenizer scenes-kl perceptual:nonsense",
+         "unrecognized option perceptual:nonsense: choose from perceptual:lpips, perceptual:none"),
+        ("demo --nonsense 3", "unrecognized option --nonsense"),
+        ("train-tokenizer scenes-kl --run.steps three", "--run.steps: .*'three'"),
+        ("train-tokenizer scenes-kl --run.precision fp8", "'fp8' .*--run.precision.*'fp32', 'bf16'"),
+        ("train-tokenizer scenes-kl --run.steps", "Missing value for argument '--run.steps'"),
+        ("train-tokenizer scenes-kl --run.steps 0", "run.steps is 0: it must be at least 1"),
+        ("train-tokenizer ldm-kl-f8 --data.path absent", "no folder absent"),
+        ("train-tokenizer ldm-kl-f8 --data.path .", "no images in .: expected ./<class>/<image>"),
+        ("train-tokenizer scenes-kl data:folder --data.path .",
+         "Folder pictures come in any size: choose transform:transform and --transform.crop.size"),
+        ("train-tokenizer scenes-kl --data.size 36", "36 pixels cannot be encoded by a factor of"),
+        ("train-tokenizer scenes-kl --model.backbone.groups 5", "groups that divide every"),
+        ("cache-latents scenes --tokenizer absent", "no AutoencoderKL in absent: expected a folder"),
+        ("train-generator scenes-diffusion --latents absent",
+         "no finished latent cache in absent: run `calotype cache-latents`"),
+        ("generate", "no prompts: say what to draw, in quotes"),
+        ("generate x --images 0", "--images is 0: it must be at least 1"),
+        ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),
+        ("reconstruct absent", "no AutoencoderKL in absent: expected a folder"),
+        ("reconstruct", "Missing from calotype reconstruct: STR Folder of a stock AutoencoderKL"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_before_any_work(arguments, answer, here, capsys):
+    said = refused(arguments, capsys)
+    import re
+
+    assert re.match("calotype: .*" + answer.replace("(", r"\("), said), said
+    assert list(here.iterdir()) == []
+
+
+def test_a_generator_without_its_tokenizer_is_refused(artifacts, here, capsys):
+    said = refused(
+        f"train-generator scenes-diffusion --latents {artifacts}/latents --tokenizer absent", capsys
+    )
+    assert "no AutoencoderKL in absent" in said and list(here.iterdir()) == []
+
+
+def test_a_mistake_shows_where_it_came_from_if_asked(monkeypatch):
+    monkeypatch.setenv("CALOTYPE_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="no folder absent"):
+        cli.main("train-tokenizer ldm-kl-f8 --data.path absent".split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "data:folder --data.path X --run.steps 3 perceptual:none pixel:l1 --pixel.weight 2",
+        "--run.steps 3 --data.path X data:folder --pixel.weight 2 pixel:l1 perceptual:none",
+        "perceptual:none --pixel.weight 2 --data.path X pixel:l1 --run.steps 3 data:folder",
+    ],
+)
+def test_fields_and_types_are_overridden_in_any_order(arguments):
+    recipe = cli._recipe("train-tokenizer", TOKENIZERS, ["ldm-kl-f8", *arguments.split()])
+    default = TOKENIZERS["ldm-kl-f8"]()
+    assert isinstance(recipe.data, Folder) and str(recipe.data.path) == "X"
+    assert recipe.perceptual is None and recipe.pixel == replace(default.pixel, weight=2.0)
+    assert recipe.run == replace(default.run, steps=3)
+    assert recipe.model == default.model and recipe.adversary == default.adversary
+
+
+def test_types_within_types_are_chosen():
+    arguments = "adversary:adversary adversary.regulariser:r1 --adversary.regulariser.gamma 3"
+    recipe = cli._recipe("train-tokenizer", TOKENIZERS, ["scenes-kl", *arguments.split()])
+    assert recipe.adversary and recipe.adversary.regulariser == tiny.R1(3.0)
+
+
+def test_prompts_keep_their_order():
+    from calotype.recipes.use import Generate
+
+    prompts = ["a: b", "images: a thing", "c"]
+    options = cli._parse(Generate, "calotype generate", [*prompts, "--images", "2"])
+    assert options.prompts == tuple(prompts) and options.images == 2
+
+
+def test_every_recipe_can_be_made():
+    for recipes in (TOKENIZERS, CACHES, GENERATORS):
+        for name, build in recipes.items():
+            assert cli._recipe("x", recipes, [name]) == build()
+
+
+def test_generate_writes_its_images(artifacts, here, capsys):
+    said = listed(
+        f"generate red circle --pipeline {artifacts}/generator/model --images 2 --seed 5 "
+        "--sampling.steps 2 --out drawn", capsys,
+    )  # fmt: skip
+    names = sorted(file.name for file in (here / "drawn").iterdir())
+    assert names == ["000-red-5.png", "001-red-6.png", "002-circle-5.png", "003-circle-6.png"]
+    assert all(Image.open(here / "drawn" / name).size == (16, 16) for name in names)
+    assert said.strip() == "images: drawn"
+
+
+def test_generate_draws_without_prompts_too(artifacts, here):
+    cli.main(["generate", "one", "--pipeline", f"{artifacts}/unconditional/model",
+              "--sampling.steps", "2"])  # fmt: skip
+    assert [file.name for file in (here / "images").iterdir()] == ["000-one-0.png"]
+
+
+def test_reconstruct_writes_pairs(artifacts, here, capsys):
+    (here / "photos").mkdir()
+    for i in range(3):
+        Image.new("RGB", (20, 30), (80 * i, 0, 0)).save(here / f"photos/{i}.png")
+    said = listed(
+        f"reconstruct {artifacts}/tokenizer/model --size 16 --data.path photos --out a/pairs.png",
+        capsys,
+    )
+    assert "dB over 3 pictures of 16 pixels" in said
+    assert Image.open(here / "a/pairs.png").width > 16
+
+
+def test_a_run_is_not_begun_twice(artifacts, capsys):
+    run = f"train-tokenizer scenes-kl --data.count 32 --run.out {artifacts}/tokenizer"
+    assert "already holds a run: pass --run.resume to continue it" in refused(run, capsys)
+    assert "was .* is" or refused(f"{run} --run.resume", capsys)

@@ -1,0 +1,112 @@
+"""The house stands as it was drawn: imports run one way, and nothing is pickled."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import diffusers
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src/calotype"
+FLOORS = [
+    {"training"},
+    {"data"},
+    {"tokenizers", "diffusion"},
+    {"pipelines", "evaluation"},
+    {"recipes"},
+    {"cli"},
+]
+"""From the ground up; a package imports from the floors below its own."""
+BESIDE = {("diffusion", "tokenizers")}
+"""Imports on one floor: a denoiser reads what a bottleneck packs."""
+
+MODULES = {
+    ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in SRC.rglob("*.py")
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The modules of ours that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import(names):
+                found |= {name.name for name in names}
+            case ast.ImportFrom(module=str(module), names=names, level=level):
+                assert level == 0, f"{file}: a relative import"
+                inside = {f"{module}.{name.name}" for name in names}
+                found |= (inside & MODULES.keys()) or {module}
+    return found & MODULES.keys()
+
+
+def package(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_package_has_its_floor():
+    packages = {package(module) for module in MODULES} - {""}
+    assert packages == set().union(*FLOORS)
+
+
+def test_imports_run_one_way():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    wrong = []
+    for module, file in MODULES.items():
+        for other in imported(file):
+            a, b = package(module), package(other)
+            if a and b and a != b and floor[b] >= floor[a] and (a, b) not in BESIDE:
+                wrong.append(f"{module} imports {other}")
+    assert not wrong
+
+
+def test_the_front_door_imports_nothing():
+    assert imported(SRC / "__init__.py") == set()
+
+
+def test_no_circles_between_modules():
+    """Between packages there are none by `FLOORS`; here a package's `__init__` counts only for
+    those outside it, which is all that Python needs."""
+    graph = {}
+    for module, file in MODULES.items():
+        own = {m for m in MODULES if module.startswith(m + ".")}
+        graph[module] = imported(file) - own
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_scripts_import_only_what_users_call():
+    allowed = {"cli", "recipes", "pipelines"}
+    for file in (ROOT / "scripts").glob("*.py"):
+        assert {package(module) for module in imported(file)} <= allowed, file
+
+
+def test_no_name_hides_a_pipeline_of_diffusers():
+    """A class in a folder so named is saved and cannot be loaded."""
+    names = {path.stem for path in SRC.iterdir()} | {path.stem for path in ROOT.iterdir()}
+    hidden = Path(diffusers.__file__).parent / "pipelines"
+    assert not names & {path.stem for path in hidden.iterdir() if path.stem != "__init__"}
+
+
+def test_hugging_faces_tokenizers_is_not_hidden():
+    script = "import tokenizers, transformers; print(tokenizers.Tokenizer.__module__)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "tokenizers", done.stderr
+
+
+@pytest.mark.parametrize("file", sorted(MODULES.values()), ids=lambda f: str(f.relative_to(SRC)))
+def test_nothing_is_pickled(file):
+    """Neither by name nor by a function of torch's or numpy's that pickles."""
+    forbidden = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import(names):
+                assert not {name.name.split(".")[0] for name in names} & forbidden
+            case ast.ImportFrom(module=str(module)):
+                assert module.split(".")[0] not in forbidden
+            case ast.Attribute(value=ast.Name("torch"), attr="load" | "save"):
+                pytest.fail(f"{file}:{node.lineno} uses torch.{node.attr}")
+            case ast.keyword(arg="allow_pickle" | "trust_remote_code"):
+                pytest.fail(f"{file}:{node.lineno} asks for {node.arg}")

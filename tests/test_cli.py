@@ -1,5 +1,6 @@
 """The command: what it lists, what it refuses in one line, what it writes."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from calotype.recipes.tokenizers import TOKENIZERS
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
-    """An empty working folder, and no network."""
+    """An empty working folder, no network, and no training should a mistake go unseen."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
+    for recipe in ("tokenizer", "generator"):
+        monkeypatch.setattr(f"calotype.recipes.{recipe}.fit", lambda *_: pytest.fail("it trains"))
     return tmp_path
 
 
@@ -37,9 +40,7 @@ def listed(arguments: str, capsys) -> str:
         cli.main(arguments.split())
     except SystemExit as stop:
         assert stop.code == 0
-    said = capsys.readouterr()
-    assert said.err == ""
-    return said.out
+    return capsys.readouterr().out
 
 
 def test_help_lists_the_commands(capsys):
@@ -57,8 +58,7 @@ def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
     assert listed(command, capsys) == listed(f"{command} --help", capsys)
     for name in recipes:
         said = listed(f"{command} {name} --help", capsys)
-        assert "--tokenizer" in said if command != "train-tokenizer" else "--run.steps" in said
-        assert "Pixels" in said or "Width and depth" in said or "Optimiser steps" in said
+        assert ("--out" if command == "cache-latents" else "--run.steps") in said
 
 
 @pytest.mark.parametrize("command", ["generate", "reconstruct", "demo"])
@@ -81,16 +81,16 @@ def test_help_explains_the_others(command, capsys):
          "unrecognized option perceptual:nonsense: choose from perceptual:lpips, perceptual:none"),
         ("demo --nonsense 3", "unrecognized option --nonsense"),
         ("train-tokenizer scenes-kl --run.steps three", "--run.steps: .*'three'"),
-        ("train-tokenizer scenes-kl --run.precision fp8", "'fp8' .*--run.precision.*'fp32', 'bf16'"),
+        ("train-tokenizer scenes-kl --run.precision fp8", "'fp8' .*run.precision.*'fp32', 'bf16'"),
         ("train-tokenizer scenes-kl --run.steps", "Missing value for argument '--run.steps'"),
         ("train-tokenizer scenes-kl --run.steps 0", "run.steps is 0: it must be at least 1"),
         ("train-tokenizer ldm-kl-f8 --data.path absent", "no folder absent"),
         ("train-tokenizer ldm-kl-f8 --data.path .", "no images in .: expected ./<class>/<image>"),
         ("train-tokenizer scenes-kl data:folder --data.path .",
          "Folder pictures come in any size: choose transform:transform and --transform.crop.size"),
-        ("train-tokenizer scenes-kl --data.size 36", "36 pixels cannot be encoded by a factor of"),
+        ("train-tokenizer scenes-kl --data.size 33", "images of 33 pixels cannot be encoded"),
         ("train-tokenizer scenes-kl --model.backbone.groups 5", "groups that divide every"),
-        ("cache-latents scenes --tokenizer absent", "no AutoencoderKL in absent: expected a folder"),
+        ("cache-latents scenes --tokenizer absent", "no AutoencoderKL in absent: expected a"),
         ("train-generator scenes-diffusion --latents absent",
          "no finished latent cache in absent: run `calotype cache-latents`"),
         ("generate", "no prompts: say what to draw, in quotes"),
@@ -101,10 +101,7 @@ def test_help_explains_the_others(command, capsys):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_before_any_work(arguments, answer, here, capsys):
-    said = refused(arguments, capsys)
-    import re
-
-    assert re.match("calotype: .*" + answer.replace("(", r"\("), said), said
+    assert re.match(f"calotype: .*{answer}", refused(arguments, capsys))
     assert list(here.iterdir()) == []
 
 
@@ -165,7 +162,9 @@ def test_generate_writes_its_images(artifacts, here, capsys):
     )  # fmt: skip
     names = sorted(file.name for file in (here / "drawn").iterdir())
     assert names == ["000-red-5.png", "001-red-6.png", "002-circle-5.png", "003-circle-6.png"]
-    assert all(Image.open(here / "drawn" / name).size == (16, 16) for name in names)
+    for name in names:
+        with Image.open(here / "drawn" / name) as picture:
+            assert picture.size == (16, 16)
     assert said.strip() == "images: drawn"
 
 
@@ -184,10 +183,11 @@ def test_reconstruct_writes_pairs(artifacts, here, capsys):
         capsys,
     )
     assert "dB over 3 pictures of 16 pixels" in said
-    assert Image.open(here / "a/pairs.png").width > 16
+    with Image.open(here / "a/pairs.png") as picture:
+        assert picture.width > 16
 
 
 def test_a_run_is_not_begun_twice(artifacts, capsys):
     run = f"train-tokenizer scenes-kl --data.count 32 --run.out {artifacts}/tokenizer"
     assert "already holds a run: pass --run.resume to continue it" in refused(run, capsys)
-    assert "was .* is" or refused(f"{run} --run.resume", capsys)
+    assert "data.size was 16 when" in refused(f"{run} --run.resume", capsys)

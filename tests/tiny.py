@@ -102,7 +102,8 @@ def run(out: Path, **changes) -> Run:
 def train(kind: str, settings: Run) -> list[Objective]:
     """Train; `kind` is tokenizer, r1, lecam or generator."""
     if kind == "generator":
-        objectives, rows = [denoising()], latents()
+        objectives: list[Objective] = [denoising()]
+        rows = latents()
     else:
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
         objectives = players(adversary=adversary(regulariser=regulariser))
@@ -113,7 +114,7 @@ def train(kind: str, settings: Run) -> list[Objective]:
 
 
 SCENES = Scenes(size=SIZE, count=32)
-TEXT = LearntText(width=16, layers=1, heads=2, length=24, vocabulary=300)
+TEXT = LearntText(width=16, layers=1, heads=2, length=24, vocabulary=600)
 
 
 def tokenizer_recipe(root: Path, **changes) -> TokenizerRecipe:

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn, TypeVar
 
@@ -39,6 +39,7 @@ def main(argv: Arguments | None = None) -> None:
     if command is None:
         _fail(f"no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", module="huggingface_hub")  # of diffusers' calls, not ours
     try:
         command.run(arguments[1:])
     except (ValueError, FileNotFoundError) as error:
@@ -59,7 +60,7 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _recipe(command: str, recipes: dict[str, Callable[[], R]], arguments: Arguments) -> R:
+def _recipe(command: str, recipes: Mapping[str, Callable[[], R]], arguments: Arguments) -> R:
     """A named recipe with overridden fields."""
     name, *rest = arguments or ("--help",)
     if name in ("-h", "--help"):
@@ -117,7 +118,7 @@ def _meant(option: str, hints: str) -> str:
 
 
 def _choices_first(kind: type, arguments: Arguments) -> list[str]:
-    """Tyro knows `--data.path` only behind the `data:folder` that has it; here any order will do."""
+    """Let choices stand anywhere: tyro knows `--data.path` only behind its `data:folder`."""
     names = {field.name for field in fields(kind)}
     choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
     chosen = [a for a in arguments if choice.fullmatch(a)]

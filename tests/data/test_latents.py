@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from transformers import CLIPTokenizer
 
 import tiny
@@ -40,7 +40,9 @@ def prompts(root: Path, captions: list[str]) -> int:
     return write_tokens(root, tokenize(text, captions).int())
 
 
-def cached(root: Path, encoder: Encoder, reading: Reading = READING, data=DATA) -> LatentCache:
+def cached(
+    root: Path, encoder: Encoder, reading: Reading = READING, data: Dataset = DATA
+) -> LatentCache:
     cache_latents(encoder, data, reading, root)
     finish(encoder, root, None)
     return LatentCache(root)
@@ -158,7 +160,7 @@ def test_an_empty_source_is_refused(data, tokenizer, tmp_path):
 
 def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
     cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no finished latent cache in .*cache-latents"):
+    with pytest.raises(FileNotFoundError, match=r"no finished latent cache in .*cache-latents"):
         LatentCache(tmp_path)
 
 
@@ -185,6 +187,6 @@ def test_a_generator_does_not_train_in_another_tokenizers_latents(artifacts, tmp
     recipe = tiny.generator_recipe(
         artifacts, tokenizer=tmp_path / "other", run=tiny.run(tmp_path / "run")
     )
-    with pytest.raises(ValueError, match="was encoded by tokenizer .*run cache-latents again"):
+    with pytest.raises(ValueError, match=r"was encoded by tokenizer .*run cache-latents again"):
         train_generator(recipe)
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """Text: a CLIPTextModel, learnt with the denoiser or taken as it is."""
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Int
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,22 @@ class LearntText:
     length: int = 32
     """Tokens of a prompt, begin and end included; longer ones are cut, shorter ones padded."""
     vocabulary: int = 4096
-    """Largest number of tokens to learn."""
+    """Number of tokens at most; the two marks and 512 of single bytes are always among them."""
 
     trained = True
 
     def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
-        """Learn byte-pair encoding from the captions."""
-        new = CLIPTokenizer().train_new_from_iterator(captions, self.vocabulary)
-        new.model_max_length = self.length
-        return new
+        """Learn byte-pair encoding from the captions: the same from the same ones."""
+        blank = CLIPTokenizer()
+        learner = Tokenizer.from_str(blank.backend_tokenizer.to_str())
+        trainer = BpeTrainer(  # type: ignore[reportCallIssue]
+            vocab_size=self.vocabulary, end_of_word_suffix=END_OF_WORD, show_progress=False,
+            special_tokens=[blank.bos_token, blank.eos_token, *_bytes()],
+        )  # fmt: skip
+        learner.train_from_iterator(captions, trainer)
+        model = json.loads(learner.to_str())["model"]
+        merges = [tuple(pair) for pair in model["merges"]]
+        return CLIPTokenizer(model["vocab"], merges, model_max_length=self.length)  # type: ignore[arg-type]
 
     def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
         """A fresh text encoder for the tokenizer's vocabulary."""
@@ -40,6 +52,17 @@ class LearntText:
             num_hidden_layers=self.layers, num_attention_heads=self.heads,
             max_position_embeddings=tokenizer.model_max_length, projection_dim=self.width, **ids,
         ))  # fmt: skip
+
+
+END_OF_WORD = "</w>"
+
+
+def _bytes() -> list[str]:
+    """Every byte, within a word and at its end. Given to the trainer in order: it numbers those
+    that it meets at random, and breaks ties between merges by their numbers.
+    """
+    alphabet = sorted(ByteLevel.alphabet())
+    return [*alphabet, *(byte + END_OF_WORD for byte in alphabet)]
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder of everything."""
-    tokenizer_steps: int = 700
+    tokenizer_steps: int = 1000
     generator_steps: int = 1500
     prompts: int = 256
     """Unseen prompts to draw and check."""

@@ -61,6 +61,7 @@ class Log:
         self.task = self.bar.add_task("", total=run.steps, completed=first, speed=0.0, note="")
         self.began, self.first = time.monotonic(), first
         if self.main:
+            run.out.mkdir(parents=True, exist_ok=True)
             _cut(run.out / "metrics.jsonl", first)
         if run.trackers:
             accelerator.init_trackers("calotype")

@@ -116,14 +116,14 @@ def test_accumulated_steps_equal_one(tmp_path):
 def test_two_ranks_equal_one_process_with_twice_the_batch(tmp_path):
     """With the adaptive adversary on. Bug: encode and decode went round the wrapper, so ranks
     drifted apart; and the adaptive weight was each rank's own."""
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-              "--main_process_port", "0"]  # fmt: skip
+    # `accelerate launch` starts several processes for GPUs; on CPUs this is what it would call.
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     for kind in ("tokenizer", "lecam", "generator"):
         one, two = tmp_path / f"{kind}-one", tmp_path / f"{kind}-two"
         subprocess.run(program(kind, one, batch_size=4), check=True)
         command = program(kind, two, batch_size=2)
-        subprocess.run([command[0], *launch, *command[1:]], check=True)
+        subprocess.run([command[0], *launch, *command[1:]], check=True, env=environment)
         for file in sorted((one / "checkpoints/step-3").glob("[em]*.safetensors")):
             a, b = load_file(file), load_file(two / "checkpoints/step-3" / file.name)
             for name in a:

@@ -13,7 +13,7 @@ from transformers import CLIPTokenizer
 
 import tiny
 from calotype.diffusion import Flow, LatentSource, PretrainedText, TextDenoising, tokenize
-from calotype.diffusion.text import LearntText, longest
+from calotype.diffusion.text import LearntText
 from calotype.pipelines import text_to_image
 from calotype.training import AdamW, fit
 
@@ -98,11 +98,6 @@ def test_tokens_are_the_pipelines(tokenizer):
     pipe.encode_prompt(PROMPTS, "cpu", 1, do_classifier_free_guidance=True)
     assert torch.equal(tokens[0], tokenize(tokenizer, PROMPTS))
     assert torch.equal(tokens[1], objective.null.expand_as(tokens[1]))  # the unguided half
-
-
-def test_longest_counts_before_any_cut(tokenizer):
-    assert longest(tokenizer, PROMPTS) == max(len(tokenizer(p).input_ids) for p in PROMPTS) > 8
-    assert longest(tokenizer, []) == 0
 
 
 @torch.no_grad()

@@ -1,7 +1,6 @@
 """Text: a CLIPTextModel, learnt with the denoiser or taken as it is."""
 
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,6 @@ class LearntText:
     """Tokens of a prompt, begin and end included; longer ones are cut, shorter ones padded."""
     vocabulary: int = 4096
     """Number of tokens at most; the two marks and 512 of single bytes are always among them."""
-
-    trained = True
 
     def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
         """Learn byte-pair encoding from the captions: the same from the same ones."""
@@ -71,8 +68,6 @@ class PretrainedText:
 
     path: str = "openai/clip-vit-large-patch14"
     """A folder or a name on the Hub; a pipeline's folder serves too."""
-
-    trained = False
 
     def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
         """The encoder's own; the captions are not looked at."""
@@ -117,9 +112,3 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int[Tensor, "b
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length,
         truncation=True, return_tensors="pt",
     ).input_ids  # fmt: skip
-
-
-def longest(tokenizer: CLIPTokenizer, prompts: Iterable[str]) -> int:
-    """Tokens of the longest prompt, begin and end included, before any is cut."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    return max((len(tokenizer(prompt).input_ids) for prompt in prompts), default=0)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import tyro
 from accelerate import PartialState
-from torchvision.transforms.v2.functional import to_pil_image
 
-from calotype.pipelines import Sampling, load, sample
+from calotype.pipelines import Sampling, load, picture, sample
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class TextToImage:
 
     prompts: Path
     pipeline: str = "runs/demo/pipeline"
-    out: Path = Path("images")
+    out: Path = Path("generated")
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -38,7 +37,7 @@ def main(options: TextToImage) -> None:
         batches = sample(pipeline, prompts, seeds, options.sampling)
         images = (image for batch in batches for image in batch)
         for number, image in zip(numbers, images, strict=True):
-            to_pil_image((image.clamp(-1, 1) + 1) / 2).save(options.out / f"{number:05d}.png")
+            picture(image).save(options.out / f"{number:05d}.png")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import tiny
-from calotype.recipes.generator import cache, train_generator
+from calotype.recipes.generator import train_generator
+from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import train_tokenizer
 
 # Threads cost tiny networks more than they give, and most of all on a busy machine.

@@ -49,6 +49,10 @@ def test_help_lists_the_commands(capsys):
         assert all(name in said and command.help in said for name, command in cli.COMMANDS.items())
 
 
+def test_it_says_its_version(capsys):
+    assert listed("--version", capsys) == "calotype 0.1.0\n"
+
+
 @pytest.mark.parametrize(
     ("command", "recipes"),
     [("train-tokenizer", TOKENIZERS), ("cache-latents", CACHES), ("train-generator", GENERATORS)],
@@ -171,7 +175,7 @@ def test_generate_writes_its_images(artifacts, here, capsys):
 def test_generate_draws_without_prompts_too(artifacts, here):
     cli.main(["generate", "one", "--pipeline", f"{artifacts}/unconditional/model",
               "--sampling.steps", "2"])  # fmt: skip
-    assert [file.name for file in (here / "images").iterdir()] == ["000-one-0.png"]
+    assert [file.name for file in (here / "generated").iterdir()] == ["000-one-0.png"]
 
 
 def test_reconstruct_writes_pairs(artifacts, here, capsys):

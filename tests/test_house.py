@@ -18,6 +18,7 @@ FLOORS = [
     {"pipelines", "evaluation"},
     {"recipes"},
     {"cli"},
+    {"__main__"},
 ]
 """From the ground up; a package imports from the floors below its own."""
 BESIDE = {("diffusion", "tokenizers")}

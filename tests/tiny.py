@@ -15,8 +15,9 @@ from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling
-from calotype.recipes.generator import CacheRecipe, GeneratorRecipe
-from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.latents import CacheRecipe
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
@@ -106,7 +107,10 @@ def run(out: Path, **changes) -> Run:
 
 
 def train(kind: str, settings: Run) -> list[Objective]:
-    """Train; `kind` is tokenizer, r1, lecam or generator."""
+    """Train; `kind` is tokenizer, r1, lecam or generator, or recipe: a tokenizer's, with model/."""
+    if kind == "recipe":
+        train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
+        return []
     if kind == "generator":
         objectives: list[Objective] = [denoising()]
         rows = latents()
@@ -119,27 +123,29 @@ def train(kind: str, settings: Run) -> list[Objective]:
     return objectives
 
 
+STILL = replace(BOTTLENECK, initial_std=1e-3)
+"""So that few images tell the latents' statistics."""
 SCENES = Scenes(size=SIZE, count=32)
-TEXT = LearntText(width=16, layers=1, heads=2, length=24, vocabulary=600)
+TEXT = LearntText(width=16, layers=1, heads=2, length=48, vocabulary=600)
 
 
 def tokenizer_recipe(root: Path, **changes) -> TokenizerRecipe:
     base = TokenizerRecipe(
-        SCENES, model=NewTokenizer(BACKBONE, BOTTLENECK), perceptual=None, adversary=None,
+        SCENES, model=NewTokenizer(BACKBONE, STILL), perceptual=None, adversary=None,
         optimizer=AdamW(1e-3), measure=64, examples=2, run=run(root / "tokenizer"),
     )  # fmt: skip
     return replace(base, **changes)
 
 
 def cache_recipe(root: Path, **changes) -> CacheRecipe:
-    base = CacheRecipe(root / "tokenizer/model", root / "latents", SCENES, text=TEXT,
+    base = CacheRecipe(str(root / "tokenizer/model"), root / "latents", SCENES, text=TEXT,
                        batch_size=8, shard_size=16)  # fmt: skip
     return replace(base, **changes)
 
 
 def generator_recipe(root: Path, **changes) -> GeneratorRecipe:
     base = GeneratorRecipe(
-        root / "tokenizer/model", root / "latents",
+        str(root / "tokenizer/model"), root / "latents",
         UNet((8, 16), (True, True), layers=1, head_width=4, groups=4),
         text=TEXT, optimizer=AdamW(1e-3), sampling=Sampling(steps=2), run=run(root / "generator"),
     )  # fmt: skip

@@ -17,6 +17,8 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from rich.console import Console
 
+from calotype import __version__
+
 Arguments = Sequence[str]
 R = TypeVar("R")
 
@@ -35,6 +37,9 @@ def main(argv: Arguments | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return
+    if arguments[0] == "--version":
+        print(f"calotype {__version__}")
+        return
     command = COMMANDS.get(arguments[0])
     if command is None:
         _fail(f"no command {arguments[0]!r}: choose from {', '.join(COMMANDS)}")
@@ -42,7 +47,7 @@ def main(argv: Arguments | None = None) -> None:
     warnings.filterwarnings("ignore", module="huggingface_hub")  # of diffusers' calls, not ours
     try:
         command.run(arguments[1:])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CALOTYPE_TRACEBACK"):
             raise
         _fail(str(error))
@@ -137,8 +142,8 @@ def _train_tokenizer(arguments: Arguments) -> None:
 
 
 def _cache_latents(arguments: Arguments) -> None:
-    from calotype.recipes.generator import cache
     from calotype.recipes.generators import CACHES
+    from calotype.recipes.latents import cache
 
     _say("latents", cache(_recipe("cache-latents", CACHES, arguments)))
 

@@ -14,9 +14,10 @@ from calotype.data import LatentCache, Loader, Stream
 from calotype.data.latents import TEXT_TOKENIZER, write_tokens
 from calotype.data.pictures import Reader, Record
 from calotype.diffusion import LatentSource, tokenize
-from calotype.recipes.generator import cache, train_generator
+from calotype.recipes.generator import train_generator
+from calotype.recipes.latents import cache
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.caching import Encoder, Reading, cache_latents, finish
+from calotype.tokenizers.caching import Encoder, Reading, cache_latents, claim, finish
 from calotype.training.noise import generators
 
 COUNT = 20
@@ -43,6 +44,7 @@ def prompts(root: Path, captions: list[str]) -> int:
 def cached(
     root: Path, encoder: Encoder, reading: Reading = READING, data: Dataset = DATA
 ) -> LatentCache:
+    claim(encoder, root)
     cache_latents(encoder, data, reading, root)
     finish(encoder, root, None)
     return LatentCache(root)
@@ -70,8 +72,7 @@ def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
     text = CLIPTokenizer.from_pretrained(tmp_path / TEXT_TOKENIZER)
     assert latents.captions == captions and index.tokens == tiny.TEXT.length
     batch = latents.batch([3, 19, 0], [0, 0, 0])
-    assert batch["caption"] == [captions[i] for i in (3, 19, 0)]
-    assert torch.equal(batch["tokens"], tokenize(text, batch["caption"]))
+    assert torch.equal(batch["tokens"], tokenize(text, [captions[i] for i in (3, 19, 0)]))
 
 
 def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
@@ -88,6 +89,7 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
 
 def test_two_ranks_share_the_work(tokenizer, tmp_path):
     spec, encoded = encoder(tokenizer), ([], [])
+    claim(spec, tmp_path / "two")
     for rank in (1, 0):
         cache_latents(spec, DATA, READING, tmp_path / "two", rank, 2, encoded[rank].append)
     finish(spec, tmp_path / "two", None)
@@ -123,10 +125,10 @@ def test_flips_are_stored_and_chosen_by_the_key(tokenizer, tmp_path):
 
 def test_workers_read_the_same_rows(tokenizer, tmp_path):
     latents = cached(tmp_path, encoder(tokenizer))
-    assert len(latents.captions) == COUNT and len(rows(latents)) == COUNT  # maps are open
+    assert len(rows(latents)) == COUNT  # maps are open
     here, there = (next(Loader(latents, 8, seed=1, workers=w).batches()) for w in (0, 1))
     assert torch.equal(here["packed"], there["packed"])
-    assert here["caption"] == there["caption"] and here["key"] == there["key"]
+    assert here["key"] == there["key"]
 
 
 class Some:
@@ -182,10 +184,16 @@ def test_another_recipe_cannot_continue_a_cache(field, value, artifacts, tmp_pat
     cache(replace(recipe, workers=1))  # which is free to change
 
 
+def test_cut_captions_are_counted(artifacts, tmp_path):
+    recipe = tiny.cache_recipe(artifacts, out=tmp_path, text=replace(tiny.TEXT, length=5))
+    with pytest.warns(UserWarning, match=r"(\d+) of \1 captions are longer than 5 tokens"):
+        cache(recipe)
+
+
 def test_a_generator_does_not_train_in_another_tokenizers_latents(artifacts, tmp_path):
     tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "other")
     recipe = tiny.generator_recipe(
-        artifacts, tokenizer=tmp_path / "other", run=tiny.run(tmp_path / "run")
+        artifacts, tokenizer=str(tmp_path / "other"), run=tiny.run(tmp_path / "run")
     )
     with pytest.raises(ValueError, match=r"was encoded by tokenizer .*run cache-latents again"):
         train_generator(recipe)

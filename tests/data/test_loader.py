@@ -180,6 +180,22 @@ def test_once_is_one_pass_in_order(kind: str, workers: int) -> None:
     assert [k for batch in batches for k in batch["key"]] == draw_keys(0, 0, N)
 
 
+def test_a_part_of_a_pass_is_what_the_whole_has_there() -> None:
+    """Shards of a cache were once read as data sets of their own, and repeated one another's keys
+    and with them the crops.
+    """
+    whole = list(once(build("map"), 2, TRANSFORM))[2:4]
+    part = list(once(build("map"), 2, TRANSFORM, rows=range(4, 8)))
+    for a, b in zip(whole, part, strict=True):
+        assert a["key"] == b["key"] and a["caption"] == b["caption"]
+        assert torch.equal(a["image"], b["image"])
+
+
+def test_a_stream_has_no_parts() -> None:
+    with pytest.raises(ValueError, match="rows: a stream is read from its start"):
+        once(build("stream"), 2, rows=range(2))
+
+
 def test_a_map_style_start_reads_nothing_before() -> None:
     class Counted(Mapped):
         read = 0

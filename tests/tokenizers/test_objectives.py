@@ -167,3 +167,8 @@ def test_lecam_averages_follow_the_logits_of_the_step():
 def test_psnr_of_a_known_error():
     real = torch.zeros(1, 3, 8, 8)
     torch.testing.assert_close(psnr(real + 0.2, real), torch.tensor([20.0]))
+
+
+def test_bug_a_perfect_reconstruction_has_infinite_psnr():
+    """Which made the step's health infinite, and blank pictures ended runs."""
+    assert psnr(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)) == 100

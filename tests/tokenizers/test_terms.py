@@ -1,6 +1,7 @@
 """LPIPS gives its published value; broken backbones are refused before training."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from calotype.tokenizers.terms import L1, L2, LPIPS, Huber
-from calotype.tokenizers.terms.perceptual import random_backbone
+from calotype.tokenizers.terms import L1, L2, LPIPS, Adversary, Huber
+from calotype.tokenizers.terms.perceptual import SMALLEST, random_backbone
 
 BACKBONES = Path(os.environ.get("CALOTYPE_BACKBONES", Path(__file__).parents[3] / "shared/weights"))
 
@@ -39,6 +40,26 @@ def test_a_backbone_that_does_not_fit_is_named(tmp_path):
         LPIPS(net="alex", backbone_weights=tmp_path / "w.safetensors").build()
     with pytest.raises(ValueError, match=r"absent\.safetensors"):
         LPIPS(backbone_weights=tmp_path / "absent.safetensors").build()
+
+
+NETWORKS = [*(LPIPS(net=net) for net in SMALLEST), *(Adversary(layers=n) for n in (1, 2, 3))]
+
+
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_images_too_small_for_a_network_are_refused_and_no_others(spec):
+    network = random_backbone(spec.net, 0) if isinstance(spec, LPIPS) else spec.build()
+    judge = (lambda x: network(x, x)) if isinstance(spec, LPIPS) else network
+    least = next(size for size in range(1, 64) if _takes(judge, torch.zeros(1, 3, size, size)))
+    spec.check(least)
+    with pytest.raises(ValueError, match=rf"{least} pixels a side or more, not {least - 1}"):
+        spec.check(least - 1)
+
+
+def _takes(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> bool:
+    try:
+        return network(images).numel() > 0
+    except RuntimeError:
+        return False
 
 
 @pytest.mark.parametrize(("spec", "value"), [(L1(), 0.3), (L2(), 0.09), (Huber(delta=0.1), 0.025)])

@@ -52,8 +52,8 @@ class Folder:
         files = sorted(_files(root))
         metadata = [file for file in files if file.name in METADATA]
         images = [file for file in files if file.suffix.lower() in SUFFIXES]
-        texts = [file for file in files if file.suffix == ".txt"]
-        captioned = {image for image in images if image.with_suffix(".txt") in set(texts)}
+        texts = {file for file in files if file.suffix == ".txt"}
+        captioned = {image for image in images if image.with_suffix(".txt") in texts}
         if metadata and captioned:
             _mixed(root, f"{metadata[0].name} and {len(captioned)} .txt captions")
         if metadata:

@@ -82,7 +82,7 @@ def write_shard(file: Path, tensors: dict[str, Tensor], captions: list[str]) -> 
 
 
 class LatentCache(Dataset[dict[str, Any]]):
-    """A finished cache: row i is {"packed": float [...], "tokens": int64 [L], "caption": str}.
+    """A finished cache: row i is {"packed": float [...], "tokens": int64 [L]}.
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
@@ -108,7 +108,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         batch: dict[str, Any] = {"packed": torch.stack(packed).float()}
         if self.index.tokens:
             batch["tokens"] = self.tokens[indices].long()
-        return {**batch, "caption": [self.captions[i] for i in indices]}
+        return batch
 
     @cached_property
     def tokens(self) -> Int32[Tensor, "rows length"]:

@@ -1,5 +1,6 @@
 """The one loader: endless, seeded, resumable batches."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def once(
     batch_size: int,
     transform: Transformation | None = None,
     workers: int = 0,
+    rows: range | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
 
@@ -112,19 +114,23 @@ def once(
         batch_size: Samples in a batch.
         transform: As of `Loader`.
         workers: As of `Loader`.
+        rows: The part of a map-style dataset to read, step 1; None: all.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, or `batch_size` < 1.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1, or `rows` of a
+            stream.
     """
     _check(dataset, batch_size)
     if isinstance(dataset, Stream):
+        if rows is not None:
+            raise ValueError("rows: a stream is read from its start")
         starts, threads = range(0, sys.maxsize, batch_size), max(workers, 1)
         return _streamed(
             StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, threads),
             workers,
         )
-    n = _length(dataset)
-    spans = (range(n)[start : start + batch_size] for start in range(0, n, batch_size))
+    rows = range(_length(dataset)) if rows is None else rows
+    spans = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
     draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
     return _mapped(MapBatches(dataset, transform), draws, workers)
 
@@ -163,9 +169,15 @@ def _options() -> dict[str, Any]:
     return {
         "collate_fn": _as_it_is,
         "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _let_the_run_end,
         # DataLoader draws a seed for its workers; from here it does not move the run's generator.
         "generator": torch.Generator(),
     }
+
+
+def _let_the_run_end(worker: int) -> None:
+    """Ctrl-C reaches every process; the training one must still get the batches of its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -5,6 +5,7 @@ timestep it is told, what it should answer, and the weight of each sample's erro
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -70,10 +71,12 @@ class Flow:
 
     def scheduler(self) -> DPMSolverMultistepScheduler:
         """A second-order solver: with the network at hand the flow's Euler scheduler cannot be
-        called by StableDiffusionPipeline.
+        called by StableDiffusionPipeline, which also warns of any `steps_offset` but 1, though
+        these timesteps do not use it.
         """
         return DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.shift,
+            steps_offset=1,
         )  # fmt: skip
 
 
@@ -122,13 +125,18 @@ _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 def _discrete(times: Times) -> tuple[DDPMScheduler, Tensor]:
-    timesteps = (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
-    return DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS), timesteps
+    return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
+
+
+@cache
+def _schedule() -> DDPMScheduler:
+    return DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS)
 
 
 def _solver(prediction: Literal["epsilon", "v_prediction"]) -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(
         num_train_timesteps=TIMESTEPS, prediction_type=prediction, timestep_spacing="trailing",
+        steps_offset=1,
         **_BETAS,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
@@ -86,7 +87,7 @@ class PretrainedText:
         """
         inside = (Path(self.path) / "text_encoder").is_dir()
         options = {"subfolder": "text_encoder"} if inside else {}
-        model = self._load(CLIPTextModel, use_safetensors=True, **options)
+        model = self._load(CLIPTextModel, use_safetensors=True, dtype=torch.float32, **options)
         if tokenizer.get_vocab() != self.tokenizer([]).get_vocab():
             raise ValueError(
                 f"text.path: {self.path} cannot read these tokens, which another tokenizer made: "
@@ -99,7 +100,7 @@ class PretrainedText:
             return kind.from_pretrained(self.path, **options)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"text.path: no CLIP text encoder with safetensors weights in {self.path}"
+                f"text.path: no CLIP text encoder with safetensors weights in {self.path} ({error})"
             ) from error
 
 

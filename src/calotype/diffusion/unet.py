@@ -1,7 +1,7 @@
 """The denoiser: diffusers' UNets, sized."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from diffusers import UNet2DConditionModel, UNet2DModel
 
@@ -20,6 +20,12 @@ class UNet:
     """Channels of an attention head; must divide every width."""
     groups: int = 32
     """Groups of each GroupNorm; must divide every width."""
+    pooled_text: bool = False
+    """Tell every block the pooled prompt together with the timestep, besides what attention reads
+    (Saharia et al. 2022, appendix B.1)."""
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    """Blocks add the embedding of the timestep, or scale and shift by it (Dhariwal & Nichol 2021,
+    section 4)."""
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.widths):
@@ -44,7 +50,8 @@ class UNet:
         return UNet2DConditionModel(
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=heads, cross_attention_dim=text_width,
-            **self._common(size, channels),
+            addition_embed_type="text" if self.pooled_text else None,
+            addition_embed_type_num_heads=max(1, text_width // 64), **self._common(size, channels),
         )  # fmt: skip
 
     def unconditional(self, size: int, channels: int) -> UNet2DModel:
@@ -62,6 +69,7 @@ class UNet:
             "sample_size": size, "in_channels": channels, "out_channels": channels,
             "block_out_channels": self.widths, "layers_per_block": self.layers,
             "norm_num_groups": self.groups,
+            "resnet_time_scale_shift": self.resnet_time_scale_shift,
         }  # fmt: skip
 
     def _check(self, size: int) -> None:

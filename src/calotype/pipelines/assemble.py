@@ -43,12 +43,15 @@ def unconditional(
 
 
 def save(pipeline: Pipeline, folder: Path) -> None:
-    """Save a pipeline, whole or not at all, with the fingerprint of its tokenizer beside."""
+    """Save a pipeline, whole or not at all, with the fingerprint of its latents beside."""
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.save_pretrained(beside, safe_serialization=True)
-    vae = beside / ("vae" if (beside / "vae").is_dir() else "vqvae")
-    (beside / "calotype.json").write_text(json.dumps({"tokenizer": fingerprint(vae)}) + "\n")
+    if isinstance(pipeline, StableDiffusionPipeline):
+        # transformers 4 reads vocab.json and merges.txt, which transformers 5 no longer writes.
+        pipeline.tokenizer.backend_tokenizer.model.save(str(beside / "tokenizer"))
+    mark = json.dumps({"tokenizer": fingerprint(autoencoder(pipeline))})
+    (beside / "calotype.json").write_text(mark + "\n")
     publish(beside, folder)
 
 
@@ -63,22 +66,26 @@ def load(path: str | Path) -> Pipeline:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"no pipeline in {path}: expected a folder with model_index.json, such as the "
-            "model/ of a train-generator run, or a name on the Hub"
+            f"model/ of a train-generator run, or a name on the Hub ({error})"
         ) from error
     if not isinstance(found, Pipeline):
         raise ValueError(f"{path} holds a {type(found).__name__}, which calotype cannot call")
-    _check(Path(path))
+    _check(Path(path), found)
     return found
 
 
-def _check(folder: Path) -> None:
+def autoencoder(pipeline: Pipeline) -> AutoencoderKL:
+    """A pipeline's tokenizer, whatever its class calls it."""
+    return pipeline.vae if isinstance(pipeline, StableDiffusionPipeline) else pipeline.vqvae
+
+
+def _check(folder: Path, pipeline: Pipeline) -> None:
     mark = folder / "calotype.json"
     if not mark.exists():
         return
     trained = json.loads(mark.read_text())["tokenizer"]
-    vae = folder / ("vae" if (folder / "vae").is_dir() else "vqvae")
-    if (found := fingerprint(vae)) != trained:
+    if (found := fingerprint(autoencoder(pipeline))) != trained:
         raise ValueError(
-            f"{vae} is tokenizer {found}, but the generator was trained in the latents of "
+            f"{folder} has tokenizer {found}, but the generator was trained in the latents of "
             f"{trained}: put that tokenizer back"
         )

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
 from calotype.pipelines.assemble import Pipeline
 
@@ -23,6 +25,11 @@ class Sampling:
     batch_size: int = 32
     """Images at a time."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
+
 
 def sample(
     pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
@@ -36,6 +43,11 @@ def sample(
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
         yield _call(pipeline, list(prompts[chosen]), generator, sampling)
+
+
+def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
+    """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
+    return to_pil_image((image.clamp(-1, 1) + 1) / 2)
 
 
 @torch.no_grad()

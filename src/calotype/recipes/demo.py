@@ -18,10 +18,11 @@ from torch import Tensor
 from calotype.data import Scenes, once
 from calotype.data.scenes import Scene, held_out_scenes
 from calotype.evaluation.alignment import Alignment, alignment
-from calotype.pipelines import Pipeline, Sampling, load, sample
-from calotype.recipes.gallery import Grid, write_gallery
-from calotype.recipes.generator import CacheRecipe, GeneratorRecipe, cache, train_generator
+from calotype.pipelines import Pipeline, Sampling, autoencoder, load, sample
+from calotype.recipes.gallery import Grid, write_gallery, write_sheet
+from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.generators import scenes_cache, scenes_diffusion
+from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
 from calotype.tokenizers import psnr
@@ -36,11 +37,17 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder of everything."""
-    tokenizer_steps: int = 1000
-    generator_steps: int = 1500
+    tokenizer_steps: int = 1500
+    generator_steps: int = 1000
+    scenes: int = 60_000
+    """Scenes whose latents the generator is trained on."""
     prompts: int = 256
     """Unseen prompts to draw and check."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prompts < 4:
+            raise ValueError(f"--prompts is {self.prompts}: choose 4 or more")
 
 
 def demo(options: Demo) -> Path:
@@ -48,12 +55,16 @@ def demo(options: Demo) -> Path:
     started, console = time.monotonic(), Console()
     tokenizer, latents, generator = stages(options)
     console.print("1/4 tokenizer (perceptual backbone: none, so nothing is downloaded)")
-    if not tokenizer.run.model.exists():
+    if tokenizer.run.model.exists():
+        console.print(f"    {tokenizer.run.model} is there: not trained again")
+    else:
         train_tokenizer(tokenizer)
     console.print("2/4 latents")
     cache(latents)
     console.print("3/4 generator")
-    if not generator.run.model.exists():
+    if generator.run.model.exists():
+        console.print(f"    {generator.run.model} is there: not trained again")
+    else:
         train_generator(generator)
     pipeline = _publish(generator.run.model, options.out / "pipeline")
     console.print("4/4 unseen prompts")
@@ -71,12 +82,12 @@ def stages(options: Demo) -> tuple[TokenizerRecipe, CacheRecipe, GeneratorRecipe
     run = {"resume": True, "seed": options.seed, "save_every": 250, "sample_every": 500}
     out = options.out
     tokenizer = replace(
-        base, measure=2048,
-        run=replace(base.run, out=out / "tokenizer", steps=options.tokenizer_steps, **run),
-    )  # fmt: skip
-    latents = replace(cached, tokenizer=tokenizer.run.model, out=out / "latents", count=60_000)
+        base, run=replace(base.run, out=out / "tokenizer", steps=options.tokenizer_steps, **run)
+    )
+    latents = replace(cached, tokenizer=str(tokenizer.run.model), out=out / "latents",
+                      count=options.scenes)  # fmt: skip
     generator = replace(
-        trained, tokenizer=tokenizer.run.model, latents=latents.out,
+        trained, tokenizer=str(tokenizer.run.model), latents=latents.out,
         run=replace(trained.run, out=out / "generator", steps=options.generator_steps,
                     ema=0.995, **run),
     )  # fmt: skip
@@ -105,6 +116,7 @@ def _evaluate(
         Grid("Two objects in a relation: the demo trained on single objects",
              two.images[:16], two.captions, two.checked.verdicts),
     ])  # fmt: skip
+    write_sheet(options.out / "gallery.png", one.images[:32], one.captions[:32])
     return {
         "reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
         "prompts": options.prompts, "all_factors_right": one.checked.all_right,
@@ -138,7 +150,7 @@ def draw(pipeline: Pipeline, spec: Scenes, count: int, seed: int, sampling: Samp
 @torch.no_grad()
 def reconstructions(pipeline: Pipeline, spec: Scenes, count: int = 512) -> tuple[Images, Images]:
     """Scenes, and what the pipeline's tokenizer makes of them by way of the posterior's mean."""
-    vae = pipeline.vae if hasattr(pipeline, "vae") else pipeline.vqvae
+    vae = autoencoder(pipeline)
     batches = islice(once(spec.build(), 64), -(-count // 64))
     real = torch.cat([batch["image"] for batch in batches])[:count]
     fake = torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in real.split(64)])

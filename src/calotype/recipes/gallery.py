@@ -1,16 +1,18 @@
-"""A page of images with their prompts and check marks, in one file."""
+"""Images with their prompts: a page with check marks, and a plain picture of them."""
 
 import base64
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
+from calotype.pipelines import picture
 from calotype.training.checkpoint import write_text
 
 STYLE = """
@@ -52,9 +54,29 @@ def _section(grid: Grid) -> str:
     return f'<h2>{escape(grid.title)}</h2>\n<div class="grid">\n{figures}\n</div>'
 
 
+def write_sheet(
+    path: Path, images: Float[Tensor, "n 3 H W"], captions: Sequence[str], columns: int = 8,
+    side: int = 128,
+) -> None:  # fmt: skip
+    """Write images of [-1, 1], each over its caption, to one PNG; `side` pixels a column."""
+    font, below, gap = ImageFont.load_default(12), 48, 8
+    rows = -(-len(images) // columns)
+    size = columns * (side + gap) + gap, rows * (side + below) + gap
+    sheet = Image.new("RGB", size, "white")
+    ink = ImageDraw.Draw(sheet)
+    for i, caption in enumerate(captions):
+        x = gap + i % columns * (side + gap)
+        y = gap + i // columns * (side + below)
+        sheet.paste(picture(images[i]).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        lines = textwrap.wrap(caption, side // 6)[:3]
+        ink.multiline_text((x, y + side + 2), "\n".join(lines), "black", font, spacing=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
 def _figure(grid: Grid, i: int) -> str:
     buffer = io.BytesIO()
-    to_pil_image((grid.images[i].clamp(-1, 1) + 1) / 2).save(buffer, "PNG")
+    picture(grid.images[i]).save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
     caption = escape(grid.captions[i]) if grid.captions else ""
     marks = _marks(grid.verdicts[i]) if grid.verdicts else ""

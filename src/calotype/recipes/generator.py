@@ -1,18 +1,17 @@
-"""Caching latents and training a generator in them: the recipes' fields and their runs."""
+"""Training a generator in cached latents: the recipe's fields and its run."""
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from accelerate import PartialState
-from rich.progress import Progress
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from calotype.data import LatentCache, Loader, Scenes, Source, Transform
-from calotype.data.latents import TEXT_TOKENIZER, write_tokens
+from calotype.data import LatentCache, Loader
+from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Denoising,
     Flow,
@@ -25,43 +24,16 @@ from calotype.diffusion import (
     tokenize,
 )
 from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, unconditional
-from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.caching import Encoder, Reading, cache_latents, finish
 from calotype.training import AdamW, Run, begin, fit
-
-
-@dataclass(frozen=True)
-class CacheRecipe:
-    """Encode images once, so that a generator can be trained on their latents."""
-
-    tokenizer: Path
-    """Folder of the tokenizer: the model/ of a train-tokenizer run, or any stock AutoencoderKL."""
-    out: Path
-    """Folder of the cache."""
-    data: Source = field(default_factory=Scenes)
-    transform: Transform | None = None
-    """How pictures become square images; None: they are already."""
-    text: TextSpec | None = field(default_factory=LearntText)
-    """Whose tokens the captions become; None: no captions."""
-    count: int | None = None
-    """Images to encode; None: all."""
-    flipped: bool = False
-    """Encode each image's mirror image too; wrong where captions say left and right."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Of the stored moments."""
-    batch_size: int = 64
-    workers: int = 0
-    shard_size: int = 8192
-    """Rows in a shard; a run that was stopped continues at the next one."""
 
 
 @dataclass(frozen=True)
 class GeneratorRecipe:
     """Train a diffusion model in cached latents."""
 
-    tokenizer: Path
-    """Folder of the tokenizer that encoded them."""
+    tokenizer: str
+    """The tokenizer that encoded them: its folder, or its name on the Hub."""
     latents: Path
     """Folder of the latent cache."""
     unet: UNet = field(default_factory=UNet)
@@ -80,42 +52,6 @@ class GeneratorRecipe:
     run: Run = field(default_factory=Run)
 
 
-def cache(recipe: CacheRecipe) -> Path:
-    """Fill a latent cache; returns its folder. Several processes share the work.
-
-    Raises:
-        ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
-    """
-    size, dataset, state = (
-        image_size(recipe.data, recipe.transform),
-        recipe.data.build(),
-        PartialState(),
-    )
-    tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
-    encoder = Encoder(tokenizer, fingerprint(recipe.tokenizer), size, recipe.flipped,
-                      getattr(torch, recipe.dtype))  # fmt: skip
-    reading = Reading(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
-                      recipe.shard_size)  # fmt: skip
-    if state.is_main_process:
-        begin(Run(recipe.out, resume=True), recipe)
-    state.wait_for_everyone()
-    with Progress(disable=not state.is_main_process) as bar:
-        task = bar.add_task("encoding", total=recipe.count)
-        cache_latents(encoder, dataset, reading, recipe.out, state.process_index,
-                      state.num_processes, lambda rows: bar.advance(task, rows))  # fmt: skip
-    state.wait_for_everyone()
-    if state.is_main_process:
-        finish(encoder, recipe.out, partial(_write_prompts, recipe.text) if recipe.text else None)
-    state.wait_for_everyone()
-    return recipe.out
-
-
-def _write_prompts(text: TextSpec, root: Path, captions: list[str]) -> int:
-    tokenizer = text.tokenizer(captions)
-    tokenizer.save_pretrained(root / TEXT_TOKENIZER)
-    return write_tokens(root, tokenize(tokenizer, captions).int())
-
-
 def train_generator(recipe: GeneratorRecipe) -> Path:
     """Train and save a stock pipeline; returns its folder, `run.out/model`.
 
@@ -124,13 +60,15 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     """
     latents = LatentCache(recipe.latents)
     tokenizer = ImageTokenizer.load(recipe.tokenizer)
-    _check_tokenizer(recipe, latents)
+    _check_tokenizer(recipe, latents, tokenizer)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
     state = PartialState()
     if state.is_main_process:
-        begin(recipe.run, recipe)
+        begin(
+            recipe.run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)}
+        )
     state.wait_for_everyone()
     objective.picture = partial(_picture, recipe, latents, pipeline)
     fit([objective], Loader(latents, recipe.run.batch_size, seed=recipe.run.seed,
@@ -141,12 +79,20 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     return recipe.run.model
 
 
-def _check_tokenizer(recipe: GeneratorRecipe, latents: LatentCache) -> None:
-    if (found := fingerprint(recipe.tokenizer)) != latents.index.tokenizer:
+def _check_tokenizer(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> None:
+    if (found := fingerprint(tokenizer.autoencoder)) != latents.index.tokenizer:
         raise ValueError(
             f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
             f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
         )
+
+
+def _vocabulary(latents: LatentCache) -> str:
+    """Fingerprint of what the prompts' tokens mean."""
+    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else "none"
 
 
 def _source(tokenizer: ImageTokenizer) -> LatentSource:

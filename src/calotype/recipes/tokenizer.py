@@ -1,28 +1,32 @@
 """Training a tokenizer: the recipe's fields and the run they make."""
 
 import json
-from collections.abc import Iterable
+import warnings
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from calotype.data import Loader, Scenes, Source, Transform, once
+from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
 from calotype.tokenizers import (
     Backbone,
     Critic,
     Gaussian,
     ImageTokenizer,
+    LatentStatistics,
     Reconstruction,
     fingerprint,
     fold,
     measure,
 )
+from calotype.tokenizers.bottlenecks import BottleneckSpec
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
-from calotype.training import AdamW, Batch, Objective, Run, begin, fit
+from calotype.training import AdamW, Objective, Run, begin, fit
 from calotype.training.checkpoint import publish
 
 
@@ -31,7 +35,7 @@ class NewTokenizer:
     """A tokenizer with fresh weights, whose latents are normalised when it is trained."""
 
     backbone: Backbone = field(default_factory=Backbone)
-    bottleneck: Gaussian = field(default_factory=Gaussian)
+    bottleneck: BottleneckSpec = field(default_factory=Gaussian)
 
     latents_may_move = True
 
@@ -81,6 +85,11 @@ class TokenizerRecipe:
     """Pictures reconstructed in samples/: the first of the source."""
     run: Run = field(default_factory=Run)
 
+    def __post_init__(self) -> None:
+        for name in ("measure", "examples"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+
     @property
     def size(self) -> int:
         """Pixels a side of the images."""
@@ -95,7 +104,7 @@ def image_size(data: Source, transform: Transform | None) -> int:
     """
     if transform is not None:
         return transform.crop.size
-    if isinstance(data, Scenes):
+    if isinstance(data, Scenes | OpenMoji):
         return data.size
     raise ValueError(
         f"{type(data).__name__} pictures come in any size: choose transform:transform and "
@@ -112,6 +121,8 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     size = recipe.size
     dataset = recipe.data.build()
     torch.manual_seed(recipe.run.seed)
+    if recipe.adversary:
+        recipe.adversary.check(size)
     reconstruction = _reconstruction(recipe, size, dataset)
     objectives: list[Objective] = [reconstruction]
     if recipe.adversary:
@@ -134,6 +145,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
 def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Reconstruction:
     terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if recipe.perceptual:
+        recipe.perceptual.check(size)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = recipe.model.build(size)
     if recipe.gradient_checkpointing:
@@ -146,21 +158,41 @@ def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) 
     """Normalise the latents if they may move, save, and measure what was saved on fresh draws."""
     tokenizer = tokenizer.float()
     batches = -(-recipe.measure // recipe.run.batch_size)
+    examples = next(loader.batches())["image"].to(tokenizer.last_layer.weight.device)
+    before = reconstruction(tokenizer, examples)
     if recipe.model.latents_may_move:
         fold(tokenizer.autoencoder, measure(tokenizer, islice(loader.batches(), batches)))
     beside = recipe.run.model.with_name(".model.partial")
     tokenizer.autoencoder.save_pretrained(beside, safe_serialization=True)
-    saved = ImageTokenizer.load(beside)
+    saved = ImageTokenizer.load(beside).to(before.device)
+    moved = (reconstruction(saved, examples) - before).abs().max().item()
     fresh = islice(loader.batches(position=batches * recipe.run.batch_size), batches)
-    _write_report(beside, saved, fresh)
-    publish(beside, recipe.run.model)
-
-
-def _write_report(folder: Path, tokenizer: ImageTokenizer, fresh: Iterable[Batch]) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    statistics = measure(tokenizer.to(device), fresh)
+    statistics = measure(saved, fresh)
     report = {
-        "tokenizer": fingerprint(folder), "images": statistics.images,
+        "tokenizer": fingerprint(saved.autoencoder), "images": statistics.images,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
+        "reconstruction_moved": moved,
     }  # fmt: skip
-    (folder / "latents.json").write_text(json.dumps(report, indent=1) + "\n")
+    (beside / "latents.json").write_text(json.dumps(report, indent=1) + "\n")
+    publish(beside, recipe.run.model)
+    _check_contract(recipe, statistics, moved)
+
+
+@torch.no_grad()
+def reconstruction(
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]
+) -> Float[Tensor, "b 3 H W"]:
+    """Decode the posteriors' means."""
+    return tokenizer.decode(tokenizer.mean(images))
+
+
+def _check_contract(recipe: TokenizerRecipe, statistics: LatentStatistics, moved: float) -> None:
+    where = recipe.run.model / "latents.json"
+    if moved > 1e-4:
+        warnings.warn(f"{where}: what is decoded moved by {moved:.1e} in the saving", stacklevel=2)
+    if recipe.model.latents_may_move and statistics.worst() > 0.02:
+        warnings.warn(
+            f"{where}: on fresh images a latent channel departs by {statistics.worst():.3f} from "
+            f"mean 0 or deviation 1: measure more than {recipe.measure} images",
+            stacklevel=2,
+        )

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import torch
 import tyro
-from PIL import Image
-from torchvision.transforms.v2.functional import to_pil_image
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.pipelines import Sampling, load, sample
+from calotype.pipelines import Sampling, load, picture, sample
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.log import save_grid
 
@@ -23,7 +21,7 @@ class Generate:
     """What to draw; an unconditional pipeline draws one image for each word given."""
     pipeline: str = "runs/demo/pipeline"
     """Folder of a pipeline, or a name on the Hub."""
-    out: Path = Path("images")
+    out: Path = Path("generated")
     """Folder of the PNG files, named by number, prompt and seed."""
     images: int = 1
     """Images of each prompt."""
@@ -52,7 +50,7 @@ def generate(options: Generate) -> Path:
     for images in sample(pipeline, prompts, seeds, options.sampling):
         for image in images:
             name = f"{number:03d}-{_slug(prompts[number])}-{seeds[number]}.png"
-            _picture(image).save(options.out / name)
+            picture(image).save(options.out / name)
             number += 1
     return options.out
 
@@ -79,20 +77,17 @@ def reconstruct(options: Reconstruct) -> Path:
     Raises:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
     """
-    tokenizer = ImageTokenizer.load(options.tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
     transform = Transform(CenterCrop(options.size), None)
-    batch = next(once(options.data.build(), options.count, transform))
-    real = batch["image"]
-    fake = tokenizer.decode(tokenizer.mean(real)).clamp(-1, 1)
+    real = next(once(options.data.build(), options.count, transform))["image"]
+    decoded = (tokenizer.decode(tokenizer.mean(x.to(device))).cpu() for x in real.split(16))
+    fake = torch.cat(list(decoded)).clamp(-1, 1)
     values = psnr(fake, real)
     print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {options.size} pixels")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(torch.stack([real, fake], 1).flatten(0, 1), options.out)
     return options.out
-
-
-def _picture(image: torch.Tensor) -> Image.Image:
-    return to_pil_image((image.clamp(-1, 1) + 1) / 2)
 
 
 def _slug(prompt: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL
 
-from calotype.tokenizers.bottlenecks import Gaussian
+from calotype.tokenizers.bottlenecks import BottleneckSpec
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,20 @@ class Backbone:
         """Pixels of the image's side per latent site."""
         return 2 ** (len(self.widths) - 1)
 
-    def autoencoder(self, bottleneck: Gaussian, size: int) -> AutoencoderKL:
+    def autoencoder(self, bottleneck: BottleneckSpec, size: int) -> AutoencoderKL:
         """A stock AutoencoderKL with fresh weights for images of `size` pixels a side."""
         if size % self.factor:
             raise ValueError(
                 f"images of {size} pixels cannot be encoded by a factor of {self.factor}: "
                 f"choose a size that is a multiple of {self.factor}, or fewer backbone.widths"
             )
-        return AutoencoderKL(
+        autoencoder = AutoencoderKL(
             latent_channels=bottleneck.channels, sample_size=size, scaling_factor=1.0,
             **self._blocks(),
         )  # fmt: skip
+        assert autoencoder.quant_conv is not None
+        bottleneck.begin(autoencoder.quant_conv)
+        return autoencoder
 
     def _blocks(self) -> dict[str, Any]:
         down = ["DownEncoderBlock2D"] * len(self.widths)

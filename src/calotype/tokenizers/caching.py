@@ -1,15 +1,16 @@
 """Encoding a data source into a latent cache."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data.latents import Index, shard, write_shard
 from calotype.data.loader import once
@@ -65,13 +66,12 @@ def cache_latents(
 ) -> None:  # fmt: skip
     """Encode a dataset into `root`, shard by shard; shards that are there already are kept.
 
-    Ranks share the shards of a map-style dataset between them; the caller waits for all of them
-    and then calls `finish`. `progress` is called with the rows of each batch.
+    Ranks share the shards of a map-style dataset between them; the caller calls `claim` before,
+    waits for all of them and then calls `finish`. `progress` is called with the rows of each batch.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    _begin(encoder, root)
     for number, batches in _shards(dataset, reading, rank, world, root):
         if shard(root, number).exists():
+            deque(batches, maxlen=0)  # a stream has to be read past it
             continue
         parts: list[dict[str, Tensor]] = []
         captions: list[str] = []
@@ -101,7 +101,13 @@ def finish(encoder: Encoder, root: Path, text: TextTokens | None) -> Index:
     return index
 
 
-def _begin(encoder: Encoder, root: Path) -> None:
+def claim(encoder: Encoder, root: Path) -> None:
+    """Make the folder this tokenizer's.
+
+    Raises:
+        ValueError: another one's latents are in it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     mark = root / "tokenizer.txt"
     if not mark.exists():
         mark.write_text(encoder.fingerprint)
@@ -126,7 +132,7 @@ def _shards(
     for number, first in enumerate(range(0, total, reading.shard_size)):
         if number % world == rank and not shard(root, number).exists():
             rows = range(first, min(first + reading.shard_size, total))
-            yield number, once(Subset(dataset, rows), *options)
+            yield number, once(dataset, *options, rows)
 
 
 def _streamed(
@@ -134,10 +140,9 @@ def _streamed(
 ) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
     each = max(1, reading.shard_size // reading.batch_size)
     batches = batches if reading.count is None else _first(batches, reading.count)
-    number = 0
-    while group := list(islice(batches, each)):
-        yield number, group
-        number += 1
+    for number, first in enumerate(batches):
+        # One batch is held at a time; the next shard begins where this one's reader stopped.
+        yield number, chain([first], islice(batches, each - 1))
 
 
 def _first(batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:

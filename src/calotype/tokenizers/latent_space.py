@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -36,13 +35,13 @@ class LatentStatistics:
 
 @torch.no_grad()
 def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatistics:
-    """Encode images and measure their latents, in float64."""
+    """Encode images and measure their latents, in float64 on the CPU: not every device has it."""
     device = tokenizer.last_layer.weight.device
     count = images = 0
-    total = squares = torch.zeros((), dtype=torch.float64, device=device)
+    total = squares = torch.zeros((), dtype=torch.float64)
     for batch in batches:
         latent = tokenizer.encode(batch["image"].to(device), generators(batch["key"]))
-        z = latent.z.double() * tokenizer.autoencoder.config["scaling_factor"]
+        z = latent.z.cpu().double() * tokenizer.autoencoder.config["scaling_factor"]
         total = total + z.sum((0, 2, 3))
         squares = squares + z.square().sum((0, 2, 3))
         count, images = count + z[:, 0].numel(), images + len(z)
@@ -50,7 +49,7 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
         raise ValueError("no images to measure latents on: the data source is empty")
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    return LatentStatistics(mean.float().cpu(), std.float().cpu(), images)
+    return LatentStatistics(mean.float(), std.float(), images)
 
 
 @torch.no_grad()
@@ -79,14 +78,20 @@ def fold(autoencoder: AutoencoderKL, statistics: LatentStatistics) -> None:
     autoencoder.register_to_config(scaling_factor=1.0)
 
 
-def fingerprint(folder: Path) -> str:
-    """What a cache, a generator and a pipeline name their tokenizer by: the SHA-256 of its
-    weights and of the configuration that gives them meaning, as 16 hexadecimal digits.
+def fingerprint(autoencoder: AutoencoderKL) -> str:
+    """What a cache, a generator and a pipeline name their latent space by: the SHA-256 of all that
+    turns an image into a latent, as 16 hexadecimal digits.
+
+    The decoder does not count: a finetuned one serves all that was trained in the same latents.
     """
-    inside = folder / "vae" if (folder / "vae").is_dir() else folder
-    config = json.loads((inside / "config.json").read_text())
-    kept = {k: v for k, v in sorted(config.items()) if not k.startswith("_")}
-    digest = hashlib.sha256(json.dumps(kept).encode())
-    for file in sorted(inside.glob("*.safetensors")):
-        digest.update(file.read_bytes())
+    settings = {name: autoencoder.config.get(name) for name in LATENT_SETTINGS}
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for name, weight in sorted(autoencoder.state_dict().items()):
+        if not name.startswith(("decoder.", "post_quant_conv.")):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(weight.float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+LATENT_SETTINGS = ("act_fn", "norm_num_groups", "scaling_factor", "shift_factor")
+"""What of an autoencoder's configuration changes its latents and not its weights' shapes."""

@@ -87,7 +87,7 @@ class Reconstruction(Objective):
 
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
-        """Held-out examples and their reconstructions, side by side."""
+        """The examples and their reconstructions, side by side."""
         if self.examples is None:
             return None
         real = self.examples.to(self.tokenizer.last_layer.weight.device)
@@ -164,9 +164,11 @@ def squared_gradient(
 
 
 def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio in dB of images in [-1, 1]; fakes are clipped first."""
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]; fakes are clipped first. Equal images
+    have 100 dB, so that means stay finite.
+    """
     error = (fake.clamp(-1, 1) - real).square().mean((1, 2, 3))
-    return -10 * torch.log10(error / 4)
+    return -10 * torch.log10((error / 4).clamp_min(1e-10))
 
 
 class _WithGradient(torch.autograd.Function):

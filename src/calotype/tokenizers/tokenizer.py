@@ -76,7 +76,7 @@ def load_autoencoder(path: str | Path) -> AutoencoderKL:
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"no AutoencoderKL in {path}: expected a folder with config.json and "
-            "diffusion_pytorch_model.safetensors, or a name on the Hub"
+            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error})"
         ) from error
     assert isinstance(found, AutoencoderKL)
     return found.eval()

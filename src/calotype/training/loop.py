@@ -33,12 +33,12 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
     """
     trainer = _Trainer(objectives, run)
     trainer.restore()
-    batches = loader.batches(
-        position=trainer.step * trainer.images, rank=trainer.accelerator.process_index,
-        world=trainer.accelerator.num_processes,
-    )  # fmt: skip
     log = Log(run, trainer.accelerator, trainer.step, trainer.images)
     with Interrupts() as interrupts, log:
+        batches = loader.batches(
+            position=trainer.samples, rank=trainer.accelerator.process_index,
+            world=trainer.accelerator.num_processes,
+        )  # fmt: skip
         while trainer.step < run.steps:
             trainer.gradients(batches)
             signal = trainer.update(log, interrupts.number)
@@ -70,10 +70,12 @@ class _Trainer:
             # Buffers are equal on all ranks because whoever changes one reduces first.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )  # fmt: skip
+        for objective in objectives:
+            objective.train()
         self.players = [Player(objective, self.accelerator) for objective in objectives]
         average = None if run.ema is None else Average(self.players[0].learnt, run.ema)
         self.average, self.means = average, Means()
-        self.step = self.updates = self.skipped = self.skipped_in_a_row = 0
+        self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
         self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
         self.values: dict[str, Tensor] = {}
 
@@ -105,9 +107,10 @@ class _Trainer:
             self._skip(log)
         else:
             self._move(players)
+            self.means.add({f"{p.name}_gradient": n for p, n in zip(players, norms, strict=True)})
         for player in self.players:
             player.optimizer.zero_grad()
-        self.step += 1
+        self.step, self.samples = self.step + 1, self.samples + self.images
         return signal or (SIGTERM if signals else 0)
 
     def _move(self, players: Sequence[Player]) -> None:
@@ -129,8 +132,8 @@ class _Trainer:
         log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far)")
         if self.skipped_in_a_row >= self.run.patience:
             raise RuntimeError(
-                f"{what} for {self.skipped_in_a_row} steps in a row: lower the learning rate, or "
-                "resume from an earlier checkpoint"
+                f"{what} for {self.skipped_in_a_row} steps in a row: begin again elsewhere with a "
+                "lower optimizer.lr, or in fp32"
             )
 
     def preview(self, log: Log) -> None:
@@ -177,7 +180,7 @@ class _Trainer:
             self.average.load(groups["ema"], self.updates)
 
     def _counts(self) -> Mapping[str, Any]:
-        names = ("step", "updates", "skipped", "skipped_in_a_row")
+        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row")
         return {**{name: getattr(self, name) for name in names}, "means": self.means.counts}
 
     def finish(self) -> None:

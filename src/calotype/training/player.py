@@ -22,6 +22,11 @@ class Player:
         self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.played = False
 
+    @property
+    def name(self) -> str:
+        """What its measurements are called by."""
+        return type(self.objective).__name__.lower()
+
     def backward(self, batch: Batch, step: int, last: bool) -> Losses:
         """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
         wait = nullcontext() if last else self.accelerator.no_sync(self.module)

@@ -57,6 +57,9 @@ class Run:
         for name in positive:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"run.{name} is {value}: it must be at least 1")
+        for name in ("seed", "workers"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"run.{name} is {value}: it must be 0 or more")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"run.ema is {self.ema}: a decay lies in [0, 1), or None for no EMA")
         if self.clip is not None and self.clip <= 0:
@@ -73,20 +76,31 @@ class Run:
         return self.out / "model"
 
 
-MAY_CHANGE = {"resume", "out", "workers", "trackers", "keep", "steps", "patience"}
-"""Fields of `Run` that may differ when a run is resumed."""
+MAY_CHANGE = {
+    *(f"run.{name}" for name in ("resume", "out", "workers", "trackers", "keep", "steps",
+                                 "patience", "log_every", "save_every", "sample_every")),
+    "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
+    "examples", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
+}  # fmt: skip
+"""Fields of recipes that may differ when a run is resumed: what is trained stays the same. What
+the paths lead to is compared by `inputs`."""
 
 
-def begin(run: Run, recipe: Any) -> None:
+def begin(run: Run, recipe: Any, inputs: Mapping[str, str] | None = None) -> None:
     """Open the run's folder and record the recipe; refuse to mix two runs in one folder.
 
+    Args:
+        run: Whose folder it is.
+        recipe: The dataclass that describes the run.
+        inputs: Fingerprints of what the run is made from, by name.
+
     Raises:
-        ValueError: the folder holds a run already and `resume` is off, or the recipe to resume
-            differs from the one that began.
+        ValueError: the folder holds work already and `resume` is off, or the recipe or the inputs
+            differ from those that began.
     """
     file = run.out / "recipe.json"
-    settings = describe(recipe)
-    if file.exists():
+    settings = {**describe(recipe), "inputs": dict(inputs or {})}
+    if file.exists() and next(run.out.rglob("*.safetensors"), None):
         _compare(file, settings, run)
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
@@ -108,10 +122,10 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run) -> None:
             f"{run.out} already holds a run: pass --run.resume to continue it, or another --run.out"
         )
     for name, was, now in _differences(json.loads(file.read_text()), settings):
-        if name.removeprefix("run.") not in MAY_CHANGE:
+        if name not in MAY_CHANGE:
             raise ValueError(
                 f"{name} was {was} when {run.out} began and is {now}: "
-                "set it back to resume, or choose another --run.out"
+                "set it back to resume, or choose another folder"
             )
 
 

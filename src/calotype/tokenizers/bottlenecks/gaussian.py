@@ -1,10 +1,12 @@
 """Diagonal-Gaussian bottleneck (Kingma & Welling 2014, section 3 and appendix B)."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.training.noise import Generators
@@ -20,9 +22,25 @@ class Gaussian:
     """Weight of the Kullback-Leibler divergence to N(0, 1), in nats per image, once the whole
     loss is divided by the image's C*H*W: the convention of LDM's published 1e-6."""
 
+    initial_std: float = 1.0
+    """About the posteriors' standard deviation before training. Ordinary weights begin near 1, and
+    so small a KL weight leaves it to the reconstruction to narrow what it needs. Narrower ones
+    rebuild sooner, but nothing then makes details large enough to outlive a generator's errors
+    (benchmarks/README.md)."""
+
+    def __post_init__(self) -> None:
+        if self.initial_std <= 0:
+            raise ValueError(f"bottleneck.initial_std is {self.initial_std}: it must be positive")
+
     def build(self) -> "GaussianBottleneck":
         """Make the bottleneck."""
         return GaussianBottleneck(self)
+
+    @torch.no_grad()
+    def begin(self, into: nn.Conv2d) -> None:
+        """Set the new convolution that emits mean and log-variance to `initial_std`."""
+        assert into.bias is not None
+        into.bias[self.channels :] += 2 * math.log(self.initial_std)
 
 
 class GaussianBottleneck(Bottleneck):

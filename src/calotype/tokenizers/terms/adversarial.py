@@ -50,7 +50,7 @@ class Fixed:
 @dataclass(frozen=True)
 class Adaptive:
     """The term's gradient on the last layer is kept in proportion to the reconstruction's
-    (Esser et al. 2021, eq. 7).
+    (Esser et al. 2021, eq. 7), over all ranks, anew for each micro-batch.
     """
 
     weight: float = 0.5
@@ -96,13 +96,26 @@ class Adversary:
     effect_start: int = 50_001
     """Optimiser step at which the decoder begins to feel it."""
     lr: float = 1e-4
-    """Learning rate of the discriminator; its other settings are the tokenizer's."""
+    """Learning rate of the discriminator, without warm-up; its other settings are the
+    tokenizer's."""
 
     def __post_init__(self) -> None:
         if self.effect_start < self.start:
             raise ValueError(
                 f"adversary.effect_start is {self.effect_start}, before adversary.start "
                 f"{self.start}: an untrained discriminator would steer the decoder"
+            )
+
+    def check(self, size: int) -> None:
+        """Refuse images that leave the discriminator no patch to judge.
+
+        Raises:
+            ValueError: images of `size` pixels a side are too small for its layers.
+        """
+        if size < (least := 3 * 2**self.layers):
+            raise ValueError(
+                f"adversary.layers: {self.layers} need images of {least} pixels a side or more, "
+                f"not {size}: choose larger ones, fewer layers, or adversary:none"
             )
 
     def build(self) -> "PatchDiscriminator":

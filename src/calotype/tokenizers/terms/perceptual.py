@@ -29,6 +29,18 @@ class LPIPS:
     """The classifier's weights as safetensors with torchvision's `features.*` names; None: let
     torchvision fetch them."""
 
+    def check(self, size: int) -> None:
+        """Refuse images too small for the backbone.
+
+        Raises:
+            ValueError: its last feature map of images of `size` pixels a side would be empty.
+        """
+        if size < SMALLEST[self.net]:
+            raise ValueError(
+                f"perceptual.net: {self.net} needs images of {SMALLEST[self.net]} pixels a side or "
+                f"more, not {size}: choose larger ones, another net, or perceptual:none"
+            )
+
     def build(self) -> "PerceptualTerm":
         """Make the term.
 
@@ -48,6 +60,10 @@ class LPIPS:
                 "weights with --perceptual.backbone-weights FILE.safetensors, or leave the term "
                 "out with perceptual:none"
             ) from error
+
+
+SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}
+"""Pixels a side that leave one site in the backbone's last feature map."""
 
 
 class PerceptualTerm(Term):

@@ -1,0 +1,186 @@
+"""Real pictures, about an hour of two cores each: tokenizers of emoji and of photographs, and text
+to emoji. Figures go to report.json of each run, pictures to docs/.
+
+    python benchmarks/real_input.py emoji-tokenizer --data FOLDER
+    python benchmarks/real_input.py emoji-diffusion --data FOLDER
+    python benchmarks/real_input.py photo-tokenizer --data FOLDER --backbone-weights FILE
+
+The emoji families and photographs that validate are in no training set. A run that was stopped
+goes on; one that has ended is only measured again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import tyro
+
+from calotype.data import CenterCrop, Flip, Parquet, RandomCrop, Transform, once
+from calotype.diffusion import Flow, LearntText, UNet
+from calotype.pipelines import Sampling, load, sample
+from calotype.recipes.gallery import write_sheet
+from calotype.recipes.generator import GeneratorRecipe, train_generator
+from calotype.recipes.latents import CacheRecipe, cache
+from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
+from calotype.recipes.tokenizers import scenes_kl
+from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.tokenizers.terms import L1, LPIPS
+from calotype.training import AdamW, Run
+from calotype.training.checkpoint import write_text
+from calotype.training.log import save_grid
+
+EMOJI_TEXT = LearntText(width=192, layers=3, heads=4, length=24, vocabulary=4000)
+FREE = ("Apache-2.0", "MIT", "CC0-1.0", "public domain")
+"""Licences of the pictures that docs/ shows."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are."""
+
+    data: Path
+    """Folder of emoji_train.parquet and photos_train.parquet."""
+    out: Path = Path("runs/real")
+    """Folder of the runs."""
+    docs: Path = Path("docs")
+    """Folder of the pictures to show."""
+    backbone_weights: Path | None = None
+    """VGG-16's features as safetensors, for LPIPS; None: torchvision fetches them."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A table cut in two, so that no group of rows is in both."""
+
+    train: Path
+    validation: Path
+
+
+def split(places: Places, name: str, group: str) -> Split:
+    """Keep a twentieth of the groups of `name`.parquet, by a hash of their names, to validate."""
+    made = Split(places.out / f"{name}-train.parquet", places.out / f"{name}-validation.parquet")
+    table = pq.read_table(places.data / f"{name}.parquet")
+    first = [blake2b(word.encode()).digest()[0] for word in table[group].to_pylist()]
+    kept = pa.array([byte < 256 / 20 for byte in first])
+    places.out.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.filter(pa.compute.invert(kept)), made.train)
+    pq.write_table(table.filter(kept), made.validation)
+    return made
+
+
+def emoji_tokenizer_recipe(places: Places, emoji: Split) -> TokenizerRecipe:
+    """Emoji of 64 pixels to 16x16x4 latents, by L2, as scenes are."""
+    base = scenes_kl()
+    run = replace(base.run, out=places.out / "emoji-tokenizer", steps=5600, resume=True)
+    return replace(
+        base, data=Parquet(emoji.train), transform=Transform(CenterCrop(64)), measure=5000, run=run
+    )
+
+
+def photo_tokenizer_recipe(places: Places, photos: Split) -> TokenizerRecipe:
+    """Photographs to latents of a quarter of their side and 4 channels, by L1 and LPIPS."""
+    base = scenes_kl()
+    run = replace(base.run, out=places.out / "photo-tokenizer", steps=4000, batch_size=16,
+                  resume=True)  # fmt: skip
+    return replace(
+        base, data=Parquet(photos.train, caption_column=None),
+        transform=Transform(RandomCrop(64, resize=128), Flip()), run=run,
+        pixel=L1(), perceptual=LPIPS(backbone_weights=places.backbone_weights), measure=5000,
+    )  # fmt: skip
+
+
+def emoji_tokenizer(places: Places) -> None:
+    """Train on emoji; reconstruct families that were not shown."""
+    emoji = split(places, "emoji_train", "family")
+    recipe = emoji_tokenizer_recipe(places, emoji)
+    if not recipe.run.model.exists():
+        train_tokenizer(recipe)
+    reconstructions(places, recipe, emoji.validation, 64)
+
+
+def photo_tokenizer(places: Places) -> None:
+    """Train on photographs; reconstruct others."""
+    photos = split(places, "photos_train", "photo")
+    recipe = photo_tokenizer_recipe(places, photos)
+    if not recipe.run.model.exists():
+        train_tokenizer(recipe)
+    reconstructions(places, recipe, photos.validation, 128)
+
+
+def emoji_diffusion(places: Places) -> None:
+    """Train text to emoji; draw captions it was shown and captions of other families."""
+    emoji = split(places, "emoji_train", "family")
+    tokenizer = emoji_tokenizer_recipe(places, emoji)
+    latents = CacheRecipe(
+        str(tokenizer.run.model), places.out / "emoji-latents", tokenizer.data,
+        tokenizer.transform, EMOJI_TEXT,
+    )  # fmt: skip
+    recipe = GeneratorRecipe(
+        latents.tokenizer, latents.out,
+        UNet((64, 128, 192), (False, True, True), layers=1, head_width=32),
+        Flow(shift=2.0), EMOJI_TEXT,
+        optimizer=AdamW(1e-3, (0.9, 0.99), warmup=100, schedule="cosine"),
+        sampling=Sampling(steps=25, guidance=3.0),
+        run=replace(tokenizer.run, out=places.out / "emoji-diffusion", steps=4300, batch_size=64,
+                    ema=0.998),
+    )  # fmt: skip
+    cache(latents)
+    if not recipe.run.model.exists():
+        train_generator(recipe)
+    pipeline = load(recipe.run.model)
+    for name, file in (("shown", emoji.train), ("unseen", emoji.validation)):
+        prompts = spread(pq.read_table(file)["caption"].to_pylist(), 32)
+        images = torch.cat(list(sample(pipeline, prompts, range(32), recipe.sampling)))
+        write_sheet(places.docs / f"emoji-{name}.png", images, prompts)
+    metrics = recipe.run.out / "metrics.jsonl"
+    last = json.loads(metrics.read_text().splitlines()[-1])
+    report(recipe.run, {"last": last, "sampling": asdict(recipe.sampling)})
+
+
+@torch.no_grad()
+def reconstructions(places: Places, recipe: TokenizerRecipe, validation: Path, size: int) -> None:
+    """Decode the posteriors' means of all validation pictures; show some beside the originals."""
+    tokenizer = ImageTokenizer.load(recipe.run.model)
+    data = Parquet(validation, caption_column=None).build()
+    batches = once(data, 32, Transform(CenterCrop(size)))
+    pairs = [(batch["image"], tokenizer.decode(tokenizer.mean(batch["image"])).clamp(-1, 1))
+             for batch in batches]  # fmt: skip
+    real, fake = (torch.cat(each) for each in zip(*pairs, strict=True))
+    figures = {"pictures": len(real), "psnr_db": round(psnr(fake, real).mean().item(), 2)}
+    if recipe.perceptual:
+        term = recipe.perceptual.build()
+        values = [term(f, r) for f, r in zip(fake.split(32), real.split(32), strict=True)]
+        figures["lpips_vgg"] = round(torch.cat(values).mean().item(), 4)
+    licences = pq.read_table(validation)["licence"].to_pylist()
+    shown = spread([i for i, licence in enumerate(licences) if licence in FREE], 16)
+    places.docs.mkdir(parents=True, exist_ok=True)
+    pairs = torch.stack([real[shown], fake[shown]], 1).flatten(0, 1)
+    save_grid(pairs, places.docs / f"{recipe.run.out.name}.png")
+    report(recipe.run, figures)
+
+
+def spread(items: Sequence, count: int) -> list:
+    """Choose evenly spaced ones; some twice where there are fewer."""
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def report(run: Run, figures: dict) -> None:
+    """Print figures and keep them with the run."""
+    text = json.dumps(figures, indent=1) + "\n"
+    write_text(run.out / "report.json", text)
+    print(text)
+
+
+RUNS = {
+    "emoji-tokenizer": emoji_tokenizer,
+    "emoji-diffusion": emoji_diffusion,
+    "photo-tokenizer": photo_tokenizer,
+}
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(RUNS, config=(tyro.conf.OmitArgPrefixes,))

@@ -1,0 +1,34 @@
+"""The demo does what it says, and goes on where it was stopped. What it reaches at full length is
+written in benchmarks/README.md.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from calotype.pipelines import load
+from calotype.recipes.demo import Demo, demo
+
+SHORT = Demo(tokenizer_steps=3, generator_steps=2, scenes=256, prompts=8)
+
+
+@pytest.mark.slow
+def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path):
+    options = replace(SHORT, out=tmp_path / "demo")
+    page = demo(options)
+    assert page.read_text().count("<figure>") == 32 + 8 + 2
+    with Image.open(page.with_suffix(".png")) as sheet:
+        assert sheet.width > 8 * 128
+    report = json.loads((options.out / "report.json").read_text())
+    assert report["prompts"] == 8 and report["two_objects_prompts"] == 2
+    assert 0 <= report["all_factors_right"] <= min(report["factors_right"].values())
+    load(options.out / "pipeline")
+
+    made = {file: file.stat().st_mtime_ns for file in options.out.rglob("*.safetensors")}
+    demo(options)
+    kept = {file: time for file, time in made.items() if "pipeline" not in file.parts}
+    assert kept == {file: file.stat().st_mtime_ns for file in kept}
+    again = json.loads((options.out / "report.json").read_text())
+    assert {**again, "minutes": 0} == {**report, "minutes": 0}

@@ -21,10 +21,11 @@ import torch
 import tyro
 
 from calotype.data import CenterCrop, Flip, Parquet, RandomCrop, Transform, once
-from calotype.diffusion import Flow, LearntText, UNet
+from calotype.diffusion import Flow, LearntText
 from calotype.pipelines import Sampling, load, sample
 from calotype.recipes.gallery import write_sheet
 from calotype.recipes.generator import GeneratorRecipe, train_generator
+from calotype.recipes.generators import scenes_diffusion
 from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
@@ -122,8 +123,7 @@ def emoji_diffusion(places: Places) -> None:
     )  # fmt: skip
     recipe = GeneratorRecipe(
         latents.tokenizer, latents.out,
-        UNet((64, 128, 192), (False, True, True), layers=1, head_width=32),
-        Flow(shift=2.0), EMOJI_TEXT,
+        scenes_diffusion().unet, Flow(shift=2.0), EMOJI_TEXT,
         optimizer=AdamW(1e-3, (0.9, 0.99), warmup=100, schedule="cosine"),
         sampling=Sampling(steps=25, guidance=3.0),
         run=replace(tokenizer.run, out=places.out / "emoji-diffusion", steps=4300, batch_size=64,
@@ -142,15 +142,13 @@ def emoji_diffusion(places: Places) -> None:
     report(recipe.run, {"last": last, "sampling": asdict(recipe.sampling)})
 
 
-@torch.no_grad()
 def reconstructions(places: Places, recipe: TokenizerRecipe, validation: Path, size: int) -> None:
     """Decode the posteriors' means of all validation pictures; show some beside the originals."""
     tokenizer = ImageTokenizer.load(recipe.run.model)
     data = Parquet(validation, caption_column=None).build()
     batches = once(data, 32, Transform(CenterCrop(size)))
-    pairs = [(batch["image"], tokenizer.decode(tokenizer.mean(batch["image"])).clamp(-1, 1))
-             for batch in batches]  # fmt: skip
-    real, fake = (torch.cat(each) for each in zip(*pairs, strict=True))
+    real = torch.cat([batch["image"] for batch in batches])
+    fake = torch.cat([tokenizer.reconstruct(x) for x in real.split(32)]).clamp(-1, 1)
     figures = {"pictures": len(real), "psnr_db": round(psnr(fake, real).mean().item(), 2)}
     if recipe.perceptual:
         term = recipe.perceptual.build()

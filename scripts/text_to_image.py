@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from accelerate import PartialState
 
 from calotype.pipelines import Sampling, load, picture, sample
+from calotype.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TextToImage:
 
 def main(options: TextToImage) -> None:
     """Share the lines, draw them, save each image under its line's number."""
-    state = PartialState()
+    state = processes()
     pipeline = load(options.pipeline).to(state.device)
     lines = list(enumerate(options.prompts.read_text().splitlines()))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ TEXT = LearntText(width=16, layers=1, heads=2, length=48, vocabulary=600)
 def tokenizer_recipe(root: Path, **changes) -> TokenizerRecipe:
     base = TokenizerRecipe(
         SCENES, model=NewTokenizer(BACKBONE, STILL), perceptual=None, adversary=None,
-        optimizer=AdamW(1e-3), measure=64, examples=2, run=run(root / "tokenizer"),
+        optimizer=adam(1e-3), measure=64, examples=2, run=run(root / "tokenizer"),
     )  # fmt: skip
     return replace(base, **changes)
 

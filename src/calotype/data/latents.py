@@ -46,7 +46,7 @@ class Index:
         Raises:
             FileNotFoundError: there is no finished cache under `root`.
         """
-        file = root / "latents.json"
+        file = root / INDEX
         if not file.exists():
             raise FileNotFoundError(
                 f"no finished latent cache in {root}: run `calotype cache-latents` to make it"
@@ -56,7 +56,7 @@ class Index:
 
     def write(self, root: Path) -> None:
         """Finish a cache."""
-        write_text(root / "latents.json", json.dumps(asdict(self), indent=1) + "\n")
+        write_text(root / INDEX, json.dumps(asdict(self), indent=1) + "\n")
 
 
 def shard(root: Path, number: int) -> Path:
@@ -64,7 +64,12 @@ def shard(root: Path, number: int) -> Path:
     return root / f"{number:05d}.safetensors"
 
 
-TOKENS, TEXT_TOKENIZER = "tokens.safetensors", "text_tokenizer"
+INDEX, TOKENS, TEXT_TOKENIZER = "latents.json", "tokens.safetensors", "text_tokenizer"
+
+
+def is_finished(root: Path) -> bool:
+    """Whether a cache is whole; its index is what is written last."""
+    return (root / INDEX).exists()
 
 
 def write_tokens(root: Path, tokens: Int32[Tensor, "rows length"]) -> int:

@@ -18,14 +18,14 @@ from torch import Tensor
 from calotype.data import Scenes, once
 from calotype.data.scenes import Scene, held_out_scenes
 from calotype.evaluation.alignment import Alignment, alignment
-from calotype.pipelines import Pipeline, Sampling, autoencoder, load, sample
+from calotype.pipelines import Pipeline, Sampling, load, sample
 from calotype.recipes.gallery import Grid, write_gallery, write_sheet
 from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.generators import scenes_cache, scenes_diffusion
 from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.tokenizers import psnr
+from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.checkpoint import publish, write_text
 
 Images = Float[Tensor, "b 3 S S"]
@@ -106,7 +106,8 @@ def _evaluate(
 ) -> dict:
     spec = tokenizer.data
     assert isinstance(spec, Scenes)
-    real, fake = reconstructions(pipeline, replace(spec, split="held-out", seed=options.seed + 1))
+    held_out = replace(spec, split="held-out", seed=options.seed + 1)
+    real, fake = reconstructions(ImageTokenizer.load(options.out / "pipeline"), held_out)
     one = draw(pipeline, spec, options.prompts, options.seed, sampling)
     two = draw(pipeline, replace(spec, objects=2), options.prompts // 4, options.seed, sampling)
     write_gallery(options.out / "gallery.html", [
@@ -147,13 +148,13 @@ def draw(pipeline: Pipeline, spec: Scenes, count: int, seed: int, sampling: Samp
     return Drawn(images, captions, alignment(images, scenes))
 
 
-@torch.no_grad()
-def reconstructions(pipeline: Pipeline, spec: Scenes, count: int = 512) -> tuple[Images, Images]:
-    """Scenes, and what the pipeline's tokenizer makes of them by way of the posterior's mean."""
-    vae = autoencoder(pipeline)
+def reconstructions(
+    tokenizer: ImageTokenizer, spec: Scenes, count: int = 512
+) -> tuple[Images, Images]:
+    """Scenes, and what a tokenizer makes of them by way of the posterior's mean."""
     batches = islice(once(spec.build(), 64), -(-count // 64))
     real = torch.cat([batch["image"] for batch in batches])[:count]
-    fake = torch.cat([vae.decode(vae.encode(x).latent_dist.mode()).sample for x in real.split(64)])
+    fake = torch.cat([tokenizer.reconstruct(x) for x in real.split(64)])
     return real, fake.clamp(-1, 1)
 
 

@@ -59,7 +59,7 @@ def write_sheet(
     side: int = 128,
 ) -> None:  # fmt: skip
     """Write images of [-1, 1], each over its caption, to one PNG; `side` pixels a column."""
-    font, below, gap = ImageFont.load_default(12), 48, 8
+    font, below, gap = ImageFont.load_default(12), 76, 8
     rows = -(-len(images) // columns)
     size = columns * (side + gap) + gap, rows * (side + below) + gap
     sheet = Image.new("RGB", size, "white")
@@ -68,7 +68,7 @@ def write_sheet(
         x = gap + i % columns * (side + gap)
         y = gap + i // columns * (side + below)
         sheet.paste(picture(images[i]).resize((side, side), Image.Resampling.NEAREST), (x, y))
-        lines = textwrap.wrap(caption, side // 6)[:3]
+        lines = textwrap.wrap(caption, side // 6)[:5]
         ink.multiline_text((x, y + side + 2), "\n".join(lines), "black", font, spacing=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

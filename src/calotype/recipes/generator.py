@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -26,6 +25,7 @@ from calotype.diffusion import (
 from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, unconditional
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.training import AdamW, Run, begin, fit
+from calotype.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         begin(
             recipe.run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)}

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from accelerate import PartialState
 from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
 from transformers import CLIPTokenizer
 
 from calotype.data import Scenes, Source, Transform
-from calotype.data.latents import TEXT_TOKENIZER, write_tokens
+from calotype.data.latents import TEXT_TOKENIZER, is_finished, write_tokens
 from calotype.diffusion import LearntText, TextSpec, tokenize
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.caching import Encoder, Reading, cache_latents, claim, finish
 from calotype.training import Run, begin
+from calotype.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,8 @@ def cache(recipe: CacheRecipe) -> Path:
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
     """
-    size, dataset, state = (
-        image_size(recipe.data, recipe.transform),
-        recipe.data.build(),
-        PartialState(),
-    )
+    size, dataset = image_size(recipe.data, recipe.transform), recipe.data.build()
+    state = processes()
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     encoder = Encoder(tokenizer, fingerprint(tokenizer.autoencoder), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
@@ -69,6 +66,8 @@ def cache(recipe: CacheRecipe) -> Path:
         begin(Run(recipe.out, resume=True), recipe)
         claim(encoder, recipe.out)
     state.wait_for_everyone()
+    if is_finished(recipe.out):
+        return recipe.out
     with Progress(disable=not state.is_main_process) as bar:
         task = bar.add_task("encoding", total=_total(recipe.count, dataset))
         cache_latents(encoder, dataset, reading, recipe.out, state.process_index,

@@ -2,14 +2,12 @@
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
@@ -26,8 +24,9 @@ from calotype.tokenizers import (
 )
 from calotype.tokenizers.bottlenecks import BottleneckSpec
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
-from calotype.training import AdamW, Objective, Run, begin, fit
+from calotype.training import AdamW, Batch, Objective, Run, begin, fit
 from calotype.training.checkpoint import publish
+from calotype.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     if recipe.adversary:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
         objectives.append(Critic(recipe.adversary, reconstruction, settings))
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         begin(recipe.run, recipe)
     state.wait_for_everyone()
@@ -136,9 +135,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
     fit(objectives, loader, run)
-    if state.is_main_process:
-        _finish(recipe, reconstruction.tokenizer, loader)
-    state.wait_for_everyone()
+    _finish(recipe, reconstruction.tokenizer, loader)
     return run.model
 
 
@@ -156,34 +153,41 @@ def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Rec
 
 def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) -> None:
     """Normalise the latents if they may move, save, and measure what was saved on fresh draws."""
-    tokenizer = tokenizer.float()
-    batches = -(-recipe.measure // recipe.run.batch_size)
-    examples = next(loader.batches())["image"].to(tokenizer.last_layer.weight.device)
-    before = reconstruction(tokenizer, examples)
+    state, tokenizer = processes(), tokenizer.float()
+    each = recipe.run.batch_size * state.num_processes
+    count = -(-recipe.measure // each)
+
+    def batches(position: int) -> Iterator[Batch]:
+        endless = loader.batches(position, state.process_index, state.num_processes)
+        return islice(endless, count)
+
+    examples = next(batches(0))["image"].to(tokenizer.last_layer.weight.device)
+    before = tokenizer.reconstruct(examples)
     if recipe.model.latents_may_move:
-        fold(tokenizer.autoencoder, measure(tokenizer, islice(loader.batches(), batches)))
+        fold(tokenizer.autoencoder, measure(tokenizer, batches(0)))
     beside = recipe.run.model.with_name(".model.partial")
-    tokenizer.autoencoder.save_pretrained(beside, safe_serialization=True)
+    if state.is_main_process:
+        tokenizer.autoencoder.save_pretrained(beside, safe_serialization=True)
+    state.wait_for_everyone()
     saved = ImageTokenizer.load(beside).to(before.device)
-    moved = (reconstruction(saved, examples) - before).abs().max().item()
-    fresh = islice(loader.batches(position=batches * recipe.run.batch_size), batches)
-    statistics = measure(saved, fresh)
+    moved = (saved.reconstruct(examples) - before).abs().max().item()
+    statistics = measure(saved, batches(count * each))
+    if state.is_main_process:
+        _write_report(beside, saved, statistics, moved)
+        publish(beside, recipe.run.model)
+        _check_contract(recipe, statistics, moved)
+    state.wait_for_everyone()
+
+
+def _write_report(
+    folder: Path, tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float
+) -> None:
     report = {
-        "tokenizer": fingerprint(saved.autoencoder), "images": statistics.images,
+        "tokenizer": fingerprint(tokenizer.autoencoder), "images": statistics.images,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
         "reconstruction_moved": moved,
     }  # fmt: skip
-    (beside / "latents.json").write_text(json.dumps(report, indent=1) + "\n")
-    publish(beside, recipe.run.model)
-    _check_contract(recipe, statistics, moved)
-
-
-@torch.no_grad()
-def reconstruction(
-    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]
-) -> Float[Tensor, "b 3 H W"]:
-    """Decode the posteriors' means."""
-    return tokenizer.decode(tokenizer.mean(images))
+    (folder / "latents.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _check_contract(recipe: TokenizerRecipe, statistics: LatentStatistics, moved: float) -> None:

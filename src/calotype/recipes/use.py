@@ -70,7 +70,6 @@ class Reconstruct:
     """The picture to write: pairs of original and reconstruction."""
 
 
-@torch.no_grad()
 def reconstruct(options: Reconstruct) -> Path:
     """Reconstruct from the posteriors' means and save; returns the file.
 
@@ -81,7 +80,7 @@ def reconstruct(options: Reconstruct) -> Path:
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
     transform = Transform(CenterCrop(options.size), None)
     real = next(once(options.data.build(), options.count, transform))["image"]
-    decoded = (tokenizer.decode(tokenizer.mean(x.to(device))).cpu() for x in real.split(16))
+    decoded = (tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16))
     fake = torch.cat(list(decoded)).clamp(-1, 1)
     values = psnr(fake, real)
     print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {options.size} pixels")

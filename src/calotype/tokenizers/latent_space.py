@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calotype.tokenizers.tokenizer import ImageTokenizer
+from calotype.training.distributed import all_mean, processes
 from calotype.training.noise import generators
 from calotype.training.objective import Batch
 
@@ -35,7 +36,9 @@ class LatentStatistics:
 
 @torch.no_grad()
 def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatistics:
-    """Encode images and measure their latents, in float64 on the CPU: not every device has it."""
+    """Encode images and measure their latents; of several ranks each gives as many batches of its
+    own, and all get the statistics of all.
+    """
     device = tokenizer.last_layer.weight.device
     count = images = 0
     total = squares = torch.zeros((), dtype=torch.float64)
@@ -47,9 +50,11 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
         count, images = count + z[:, 0].numel(), images + len(z)
     if not images:
         raise ValueError("no images to measure latents on: the data source is empty")
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    return LatentStatistics(mean.float(), std.float(), images)
+    # Summed in float64 on the CPU, because not every device has it; exchanged in float32.
+    moments = torch.stack([total / count, squares / count]).float().to(device)
+    mean, square = all_mean(moments).cpu().double()
+    std = (square - mean.square()).clamp_min(0).sqrt()
+    return LatentStatistics(mean.float(), std.float(), images * processes().num_processes)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, Num
 from torch import Tensor, nn
@@ -55,6 +56,11 @@ class ImageTokenizer(nn.Module):
         """Decode; training keeps the result near [-1, 1] and nothing clips it."""
         post = self.autoencoder.post_quant_conv
         return self.autoencoder.decoder(z if post is None else post(z))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+        """Decode the posterior's mean: what the tokenizer keeps of images."""
+        return self.decode(self.mean(images))
 
     @property
     def last_layer(self) -> nn.Conv2d:

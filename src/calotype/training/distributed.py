@@ -1,8 +1,20 @@
-"""What ranks say to one another within a step."""
+"""Who the ranks are, and what they say to one another within a step."""
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
+
+
+def on_cpu() -> bool:
+    """Whether training runs on CPUs: by Accelerate's settings, or because there is nothing else."""
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
+def processes() -> PartialState:
+    """Who this process is among its ranks: on CPUs Accelerate looks for others only when told."""
+    return PartialState(cpu=on_cpu())
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
 from calotype.training import checkpoint
-from calotype.training.distributed import all_mean
+from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.log import Log, Means
@@ -64,6 +64,7 @@ class _Trainer:
         # devices, which live in PartialState, stay.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
+            cpu=on_cpu(),
             mixed_precision="bf16" if run.precision == "bf16" else "no",
             gradient_accumulation_steps=run.accumulate,
             log_with=list(run.trackers) or None, project_dir=run.out,

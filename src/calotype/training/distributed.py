@@ -1,5 +1,7 @@
 """Who the ranks are, and what they say to one another within a step."""
 
+import atexit
+
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
@@ -15,6 +17,13 @@ def on_cpu() -> bool:
 def processes() -> PartialState:
     """Who this process is among its ranks: on CPUs Accelerate looks for others only when told."""
     return PartialState(cpu=on_cpu())
+
+
+@atexit.register
+def leave() -> None:
+    """Part from the other ranks: a process that merely ends sometimes aborts in gloo's threads."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @torch.no_grad()

@@ -98,19 +98,13 @@ def photo_tokenizer_recipe(places: Places, photos: Split) -> TokenizerRecipe:
 def emoji_tokenizer(places: Places) -> None:
     """Train on emoji; reconstruct families that were not shown."""
     emoji = split(places, "emoji_train", "family")
-    recipe = emoji_tokenizer_recipe(places, emoji)
-    if not recipe.run.model.exists():
-        train_tokenizer(recipe)
-    reconstructions(places, recipe, emoji.validation, 64)
+    rebuild(places, emoji_tokenizer_recipe(places, emoji), emoji.validation, 64)
 
 
 def photo_tokenizer(places: Places) -> None:
     """Train on photographs; reconstruct others."""
     photos = split(places, "photos_train", "photo")
-    recipe = photo_tokenizer_recipe(places, photos)
-    if not recipe.run.model.exists():
-        train_tokenizer(recipe)
-    reconstructions(places, recipe, photos.validation, 128)
+    rebuild(places, photo_tokenizer_recipe(places, photos), photos.validation, 128)
 
 
 def emoji_diffusion(places: Places) -> None:
@@ -142,8 +136,12 @@ def emoji_diffusion(places: Places) -> None:
     report(recipe.run, {"last": last, "sampling": asdict(recipe.sampling)})
 
 
-def reconstructions(places: Places, recipe: TokenizerRecipe, validation: Path, size: int) -> None:
-    """Decode the posteriors' means of all validation pictures; show some beside the originals."""
+def rebuild(places: Places, recipe: TokenizerRecipe, validation: Path, size: int) -> None:
+    """Train, if that is still to do, and decode the posteriors' means of all validation pictures of
+    `size` pixels a side; show some beside the originals.
+    """
+    if not recipe.run.model.exists():
+        train_tokenizer(recipe)
     tokenizer = ImageTokenizer.load(recipe.run.model)
     data = Parquet(validation, caption_column=None).build()
     batches = once(data, 32, Transform(CenterCrop(size)))

@@ -1,5 +1,5 @@
-"""The demo does what it says, and goes on where it was stopped. What it reaches at full length is
-written in benchmarks/README.md.
+"""The demo ends in what it promises, and does not do again what is done. What it reaches at full
+length is written in benchmarks/README.md.
 """
 
 import json

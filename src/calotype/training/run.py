@@ -82,8 +82,9 @@ MAY_CHANGE = {
     "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
     "examples", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
 }  # fmt: skip
-"""Fields of recipes that may differ when a run is resumed: what is trained stays the same. What
-the paths lead to is compared by `inputs`."""
+"""Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
+and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is
+taken on trust."""
 
 
 def begin(run: Run, recipe: Any, inputs: Mapping[str, str] | None = None) -> None:

@@ -3,11 +3,19 @@
 python tests/tiny.py tokenizer OUT '{"steps": 6}'
 """
 
+import itertools
 import json
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -15,13 +23,14 @@ from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling
-from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.latents import CacheRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import AdamW, Batch, Objective, Run, fit
+from calotype.training.distributed import leave
 
 BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
 BACKBONE = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
@@ -50,12 +59,18 @@ def batch(count: int, seed: int = 0) -> Batch:
     return {"image": images(count, seed), "key": list(range(100, 100 + count))}
 
 
+@lru_cache
+def backbone() -> torch.nn.Module:
+    """LPIPS, frozen: to initialise it takes seconds, so all players share one."""
+    return random_backbone("vgg", 0)
+
+
 def players(
     lpips: bool = True, adversary: Adversary | None = None, lr: float = 1e-3
 ) -> list[Objective]:
     terms = {"pixel": (1.0, L1().build())}
     if lpips:
-        terms["lpips"] = (1.0, PerceptualTerm(random_backbone("vgg", 0)))
+        terms["lpips"] = (1.0, PerceptualTerm(backbone()))
     first = Reconstruction(tokenizer(), terms, adam(lr), images(2))
     if adversary is None:
         return [first]
@@ -106,10 +121,16 @@ def run(out: Path, **changes) -> Run:
     return replace(base, **changes)
 
 
-def train(kind: str, settings: Run) -> list[Objective]:
-    """Train; `kind` is tokenizer, r1, lecam or generator, or recipe: a tokenizer's, with model/."""
+def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
+    """Train; `kind` is tokenizer, r1, lecam or generator, or a whole recipe, with model/: recipe, a
+    tokenizer's, or pipeline, a generator's in the latents of `artifacts`.
+    """
     if kind == "recipe":
         train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
+        return []
+    if kind == "pipeline":
+        assert artifacts
+        train_generator(generator_recipe(artifacts, optimizer=adam(1e-3), run=settings))
         return []
     if kind == "generator":
         objectives: list[Objective] = [denoising()]
@@ -146,13 +167,44 @@ def cache_recipe(root: Path, **changes) -> CacheRecipe:
 def generator_recipe(root: Path, **changes) -> GeneratorRecipe:
     base = GeneratorRecipe(
         str(root / "tokenizer/model"), root / "latents",
-        UNet((8, 16), (True, True), layers=1, head_width=4, groups=4),
+        UNet((8, 16), (True, True), layers=1, head_width=4, groups=4, pooled_text=True,
+             resnet_time_scale_shift="scale_shift"),
         text=TEXT, optimizer=AdamW(1e-3), sampling=Sampling(steps=2), run=run(root / "generator"),
     )  # fmt: skip
     return replace(base, **changes)
 
 
-if __name__ == "__main__":
+def alone(
+    kind: str, out: Path, changes: dict[str, Any], artifacts: Path | None = None,
+    operation: int | None = None,
+) -> None:  # fmt: skip
+    """Train in a process of its own, which may kill -9 itself at its nth operation on files."""
+    # As a program's own: workers of a loader outlive a parent which they are not forked from.
+    multiprocessing.set_start_method("fork", force=True)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
-    train(sys.argv[1], run(Path(sys.argv[2]), **json.loads(sys.argv[3])))
+    if operation is not None:
+        sys.addaudithook(partial(_die, itertools.count(1), operation, str(out)))
+    train(kind, run(out, **changes), artifacts)
+
+
+def _die(operations: Iterator[int], last: int, out: str, event: str, arguments: tuple) -> None:
+    opens = event == "open" and str(arguments[0]).startswith(out)
+    moves = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
+    if (opens or moves) and next(operations) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:
+    """Train `alone` as one of several ranks; `local`: each weighs the adversary by itself."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
+    mean = "calotype.tokenizers.objectives.all_mean"
+    with patch(mean, lambda tensor: tensor) if local else nullcontext():
+        alone(*arguments)
+    leave()
+
+
+if __name__ == "__main__":
+    alone(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))

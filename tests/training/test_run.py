@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+import tiny
 from calotype.training import AdamW, Run, begin
 
 
@@ -45,6 +46,65 @@ def test_resuming_another_recipe_is_refused_by_field(tmp_path):
         begin(run, Recipe(run=run), {"latents": "f00d"})
     with pytest.raises(ValueError, match=r"optimizer\.lr was 0\.0001 .* is 0\.1"):
         begin(run, Recipe(AdamW(0.1), run))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_bug_a_longer_cosine_run_was_resumed_and_its_learning_rate_jumped(schedule, tmp_path):
+    run = Run(tmp_path, steps=4000, resume=True)
+    begin(run, Recipe(AdamW(schedule=schedule), run))
+    saved(run)
+    longer = replace(run, steps=8000)
+    if schedule == "constant":
+        begin(longer, Recipe(AdamW(), longer))
+    else:
+        refused = r"run\.steps was 4000 .* is 8000, and the learning rate is scheduled by it"
+        with pytest.raises(ValueError, match=refused):
+            begin(longer, Recipe(AdamW(schedule="cosine"), longer))
+        begin(run, Recipe(AdamW(schedule="cosine"), run))
+
+
+def test_a_cache_may_be_moved(tmp_path):
+    """Bug: its recipe's field is `out` where a run's is `run.out`."""
+    recipe = tiny.cache_recipe(tmp_path)
+    begin(Run(recipe.out, resume=True), recipe)
+    (recipe.out / "00000.safetensors").touch()
+    moved = replace(recipe, out=recipe.out.rename(tmp_path / "moved"))
+    begin(Run(moved.out, resume=True), moved)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    """Bug: --run.out . replaced a project's own model/."""
+    run = Run(tmp_path)
+    for name in (".gitkeep", ".recipe.json.partial"):  # an aborted start leaves the latter
+        (tmp_path / name).touch()
+    begin(run, Recipe(run=run))
+    (tmp_path / "recipe.json").unlink()
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ValueError, match=r"holds model and no run: choose a new folder"):
+        begin(run, Recipe(run=run))
+    assert not (tmp_path / "recipe.json").exists()
+
+
+def test_trackers_are_known_and_installed_before_any_work(monkeypatch):
+    """Bug: Accelerate did silently without one whose package is missing."""
+    Run(trackers=("tensorboard",))
+    with pytest.raises(ValueError, match=r"run\.trackers: no tracker .tensorbord.: choose from "):
+        Run(trackers=("tensorbord",))
+    monkeypatch.setattr("calotype.training.run.get_available_trackers", lambda: [])
+    with pytest.raises(ValueError, match=r"run\.trackers: wandb is not .* pip install wandb"):
+        Run(trackers=("wandb",))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lr", 0.0), ("lr", float("nan")), ("betas", (0.9, 1.0)), ("betas", (-0.1, 0.9)),
+        ("eps", 0.0), ("weight_decay", -0.1), ("warmup", -1),
+    ],
+)  # fmt: skip
+def test_impossible_optimisers_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"^optimizer\.{field} is .*: (it|each) must"):
+        AdamW(**{field: value})
 
 
 @pytest.mark.parametrize(

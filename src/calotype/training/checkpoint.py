@@ -1,12 +1,13 @@
 """Checkpoints: safetensors and JSON, complete or absent.
 
 A checkpoint is written beside its place, synced to disk and renamed, so that a run killed at any
-instant leaves only whole ones. `step-N/` holds one safetensors file per group of tensors and
-`state.json`.
+instant leaves only whole ones; what it also leaves is hidden, and swept by the next one. `step-N/`
+holds one safetensors file per group of tensors and `state.json`.
 """
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,15 +36,11 @@ def publish(beside: Path, folder: Path) -> None:
     """Sync a finished folder to disk and move it to its name, replacing what stood there."""
     for path in [*beside.rglob("*"), beside]:
         _sync(path)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old)
-    else:
-        beside.rename(folder)
+    old = _hide(folder) if folder.exists() else None
+    beside.rename(folder)
     _sync(folder.parent)
+    if old:
+        shutil.rmtree(old)
 
 
 def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -53,14 +50,22 @@ def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
 
 
 def complete(checkpoints: Path) -> list[Path]:
-    """The complete checkpoints under a folder, oldest first."""
-    return sorted(checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    """The complete checkpoints under a folder, oldest first. `step-7-copy` is a person's own."""
+    found = [path for path in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def prune(checkpoints: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     for path in complete(checkpoints)[:-keep]:
-        shutil.rmtree(path)
+        shutil.rmtree(_hide(path))
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a kill left half-written or half-deleted in a run's folder."""
+    for path in [*folder.glob(".model.*"), *folder.glob("checkpoints/.step-*")]:
+        if re.fullmatch(r"\.(model|step-\d+)\.(partial|old)", path.name):
+            shutil.rmtree(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,6 +90,13 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
         state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _hide(folder: Path) -> Path:
+    """Take a folder's name from it in one step: deleting a folder takes many."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    return folder.rename(old)
 
 
 def _sync(path: Path) -> None:

@@ -75,8 +75,9 @@ class Log:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self.bar.stop()
-        if self.run.trackers:
-            self.accelerator.end_training()
+        # Not `end_training`: it parts the ranks too, who have yet to export.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def advance(self, step: int) -> None:
         """Count one optimiser step."""

@@ -15,9 +15,14 @@ from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.log import Log, Means
+from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.player import Player
 from calotype.training.run import Run
+
+
+class DivergedError(ValueError):
+    """A run is beyond mending: it skips step after step."""
 
 
 def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
@@ -29,7 +34,8 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
 
     Raises:
         Interrupted: on SIGTERM or Ctrl-C, after a checkpoint has been saved.
-        RuntimeError: a term was not finite for `run.patience` steps in a row.
+        DivergedError: a term was not finite for `run.patience` steps in a row.
+        ValueError: the checkpoint to resume from is another run's.
     """
     trainer = _Trainer(objectives, run)
     trainer.restore()
@@ -39,19 +45,21 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
             position=trainer.samples, rank=trainer.accelerator.process_index,
             world=trainer.accelerator.num_processes,
         )  # fmt: skip
-        while trainer.step < run.steps:
+        signal = 0
+        while trainer.step < run.steps and not signal:
             trainer.gradients(batches)
             signal = trainer.update(log, interrupts.number)
             log.advance(trainer.step)
-            if trainer.step % run.log_every == 0:
+            if trainer.step % run.log_every == 0 or trainer.step == run.steps:
                 log.metrics(trainer.step, trainer.means.take())
             if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
                 trainer.preview(log)
             if trainer.step % run.save_every == 0 or trainer.step == run.steps or signal:
                 trainer.save()
-            if signal:
-                log.say(f"stopped at step {trainer.step}; --run.resume continues from there")
-                raise Interrupted(signal, trainer.step)
+        # It may have come after the last step's question.
+        if signal := signal or _of_any_rank(interrupts.number, trainer.accelerator.device):
+            log.say(f"stopped at step {trainer.step}; --run.resume continues from there")
+            raise Interrupted(signal, trainer.step)
     trainer.finish()
 
 
@@ -73,7 +81,11 @@ class _Trainer:
         )  # fmt: skip
         for objective in objectives:
             objective.train()
-        self.players = [Player(objective, self.accelerator) for objective in objectives]
+        self.players: list[Player] = []
+        for objective in objectives:
+            twins = sum(type(p.objective) is type(objective) for p in self.players)
+            mark = f"_{twins + 1}" if twins else ""
+            self.players.append(Player(objective, self.accelerator, mark))
         average = None if run.ema is None else Average(self.players[0].learnt, run.ema)
         self.average, self.means = average, Means()
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
@@ -82,14 +94,16 @@ class _Trainer:
 
     def gradients(self, batches: Iterator[Batch]) -> None:
         """Accumulate one optimiser step's gradients."""
-        # Whatever draws from the ambient generator repeats itself too when a run is resumed.
-        torch.manual_seed(self.run.seed + (self.step << 16) + self.accelerator.process_index)
-        within = Means()
-        for micro in range(self.run.accumulate):
-            batch = _to(next(batches), self.accelerator.device)
+        seed_ambient(self.run.seed, self.step, self.accelerator.process_index)
+        within, device = Means(), self.accelerator.device
+        micro = [_to(next(batches), device) for _ in range(self.run.accumulate)]
+        with self.accelerator.autocast():
             for player in self.players:
-                losses = player.backward(batch, self.step, micro == self.run.accumulate - 1)
-                within.add({**losses, **player.objective.metrics})
+                player.objective.survey(micro, self.step)
+        for number, batch in enumerate(micro):
+            for player in self.players:
+                losses = player.backward(batch, self.step, number == len(micro) - 1)
+                within.add(player.measured(losses))
         self.values = {n: within.sums[n] / within.counts[n] for n in within.sums}
 
     def update(self, log: Log, signal: int) -> int:
@@ -108,7 +122,7 @@ class _Trainer:
             self._skip(log)
         else:
             self._move(players)
-            self.means.add({f"{p.name}_gradient": n for p, n in zip(players, norms, strict=True)})
+            self.means.add({p.gradient: n for p, n in zip(players, norms, strict=True)})
         for player in self.players:
             player.optimizer.zero_grad()
         self.step, self.samples = self.step + 1, self.samples + self.images
@@ -132,7 +146,7 @@ class _Trainer:
         what = f"{', '.join(bad)} not finite" if bad else "a gradient is not finite"
         log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far)")
         if self.skipped_in_a_row >= self.run.patience:
-            raise RuntimeError(
+            raise DivergedError(
                 f"{what} for {self.skipped_in_a_row} steps in a row: begin again elsewhere with a "
                 "lower optimizer.lr, or in fp32"
             )
@@ -167,10 +181,17 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def restore(self) -> None:
-        """Take up the newest complete checkpoint, if the run resumes and there is one."""
+        """Take up the newest complete checkpoint, if the run resumes and there is one.
+
+        Raises:
+            ValueError: it is another recipe's, a longer run's, or one's with another global batch.
+        """
+        if self.accelerator.is_main_process:
+            checkpoint.sweep(self.run.out)
         if not self.run.resume or not (found := checkpoint.complete(self.run.checkpoints)):
             return
         groups, counts = checkpoint.read(found[-1])
+        self._check(counts["step"], counts["samples"])
         for i, player in enumerate(self.players):
             player.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
         self.means.sums = {k: v.to(self.accelerator.device) for k, v in groups["means"].items()}
@@ -179,6 +200,20 @@ class _Trainer:
             setattr(self, name, value)
         if self.average:
             self.average.load(groups["ema"], self.updates)
+
+    def _check(self, step: int, samples: int) -> None:
+        if step > self.run.steps:
+            raise ValueError(
+                f"run.steps is {self.run.steps}, but {self.run.out} has been trained for {step}: "
+                "ask for as many or more, or choose another --run.out"
+            )
+        # Sample j is the same however ranks and micro-batches share a step's samples.
+        if samples != step * self.images:
+            raise ValueError(
+                f"{self.run.out} took {samples // step} samples a step and would now take "
+                f"{self.images}, processes * run.batch_size * run.accumulate: start as many "
+                "processes as before, or change --run.accumulate or --run.batch-size to make it up"
+            )
 
     def _counts(self) -> Mapping[str, Any]:
         names = ("step", "samples", "updates", "skipped", "skipped_in_a_row")
@@ -191,6 +226,12 @@ class _Trainer:
         for player in self.players:
             player.objective.eval()
         self.accelerator.wait_for_everyone()
+
+
+def _of_any_rank(signal: int, device: torch.device) -> int:
+    """The signal sent to this rank, or SIGTERM if another alone was sent one, or 0."""
+    signals = all_mean(torch.tensor(float(signal), device=device)).item()
+    return signal or (SIGTERM if signals else 0)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -4,10 +4,14 @@ Every random number of a training step is drawn from a generator seeded by the s
 the noise is the same whichever rank, micro-batch or restart meets the sample: N ranks equal one
 process with N times the batch, N accumulated steps equal one, and a resumed run equals the
 uninterrupted one, with no generator state to save.
+
+torch's CPU generator reads only the low 32 bits of its seed: whatever seeds one must be a hash, as
+keys are, and not a number packed of several.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 Generators = list[torch.Generator]
@@ -16,6 +20,14 @@ Generators = list[torch.Generator]
 def generators(keys: Sequence[int]) -> Generators:
     """One CPU generator per sample, ready for diffusers' `randn_tensor(generator=...)`."""
     return [torch.Generator().manual_seed(key) for key in keys]
+
+
+def seed_ambient(seed: int, step: int, rank: int) -> None:
+    """Seed the ambient generators anew for a rank's optimiser step: whatever draws from them
+    (dropout) repeats itself too when a run is resumed.
+    """
+    words = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0]))
 
 
 def uniform(generator: Generators) -> torch.Tensor:

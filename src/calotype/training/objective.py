@@ -1,7 +1,7 @@
 """What a run minimises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -47,6 +47,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""
+
+    def survey(self, batches: Sequence[Batch], step: int) -> None:
+        """Look at all of a rank's micro-batches of an optimiser step, before the first `forward`:
+        here belongs what cannot be added up from their parts.
+        """
 
     def step_end(self, step: int) -> None:
         """Update statistics that are not parameters, once per optimiser step, on every rank."""

@@ -11,7 +11,11 @@ from torch import nn
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule.
+
+    Raises:
+        ValueError: a number is not possible.
+    """
 
     lr: float = 1e-4
     """Learning rate after the warm-up."""
@@ -19,9 +23,20 @@ class AdamW:
     weight_decay: float = 0.0
     eps: float = 1e-8
     warmup: int = 0
-    """Optimiser steps over which the rate rises linearly from 0."""
+    """Optimiser steps over which the rate rises linearly, from lr / warmup to lr."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: hold, or fall to 0 at the run's last step along half a cosine."""
+    """After the warm-up: hold, or fall along half a cosine that would reach 0 one step after the
+    run's last, as transformers' and diffusers' do."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"optimizer.{name} is {value}: it must be positive")
+        for name in ("weight_decay", "warmup"):
+            if not (value := getattr(self, name)) >= 0:
+                raise ValueError(f"optimizer.{name} is {value}: it must be 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas is {self.betas}: each must lie in [0, 1)")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
         """Make the optimiser."""

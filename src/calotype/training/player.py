@@ -12,10 +12,16 @@ from calotype.training.objective import Batch, Losses, Objective
 
 
 class Player:
-    """Accumulates an objective's gradient over micro-batches, then moves its parameters."""
+    """Accumulates an objective's gradient over micro-batches, then moves its parameters.
 
-    def __init__(self, objective: Objective, accelerator: Accelerator) -> None:
-        self.objective, self.accelerator = objective, accelerator
+    Args:
+        objective: What it minimises.
+        accelerator: Of the run.
+        mark: Ends the names of all it measures, so that objectives of one class are told apart.
+    """
+
+    def __init__(self, objective: Objective, accelerator: Accelerator, mark: str = "") -> None:
+        self.objective, self.accelerator, self.mark = objective, accelerator, mark
         # Before prepare: afterwards the same tensors are on the device.
         self.learnt = [p for p in objective.parameters() if p.requires_grad]
         optimizer = objective.optimizer.build(self.learnt)
@@ -23,9 +29,13 @@ class Player:
         self.played = False
 
     @property
-    def name(self) -> str:
-        """What its measurements are called by."""
-        return type(self.objective).__name__.lower()
+    def gradient(self) -> str:
+        """What the norm of its gradient is called."""
+        return f"{type(self.objective).__name__.lower()}_gradient{self.mark}"
+
+    def measured(self, losses: Losses) -> Losses:
+        """What a forward pass gave, and measured besides, under names of this player's own."""
+        return {f"{n}{self.mark}": v for n, v in {**losses, **self.objective.metrics}.items()}
 
     def backward(self, batch: Batch, step: int, last: bool) -> Losses:
         """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
@@ -66,6 +76,8 @@ class Player:
         load_optimizer(self.optimizer, optimizer)
 
     def _learnt_state(self) -> Tensors:
-        # Frozen networks come from where they came from; a checkpoint holds what training moves.
-        frozen = {n for n, p in self.objective.named_parameters() if not p.requires_grad}
+        # Frozen parameters come from where they came from; a checkpoint holds what may move. A
+        # network may know one parameter by several names (LPIPS its heads), as the state does.
+        named = self.objective.named_parameters(remove_duplicate=False)
+        frozen = {n for n, p in named if not p.requires_grad}
         return {n: t for n, t in self.objective.state_dict().items() if n not in frozen}

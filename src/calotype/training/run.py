@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import LoggerType
+
 from calotype.training import checkpoint
+from calotype.training.optimizer import AdamW
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Run:
     batch_size: int = 32
     """Samples per process and micro-batch."""
     accumulate: int = 1
-    """Micro-batches per optimiser step."""
+    """Micro-batches per optimiser step. When a run is resumed, processes * batch_size * accumulate
+    stays what it was."""
     clip: float | None = 1.0
     """Largest norm of an objective's whole gradient; None: only measured."""
     ema: float | None = 0.999
@@ -64,6 +69,7 @@ class Run:
             raise ValueError(f"run.ema is {self.ema}: a decay lies in [0, 1), or None for no EMA")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"run.clip is {self.clip}: it must be positive, or None to not clip")
+        _check_trackers(self.trackers)
 
     @property
     def checkpoints(self) -> Path:
@@ -78,33 +84,54 @@ class Run:
 
 MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "out", "workers", "trackers", "keep", "steps",
-                                 "patience", "log_every", "save_every", "sample_every")),
-    "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
+                                 "patience", "log_every", "save_every", "sample_every",
+                                 "batch_size", "accumulate")),
+    "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
     "examples", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
 and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is
-taken on trust."""
+taken on trust. The samples of a step are compared by `fit`; `run.steps` stays where the learning
+rate depends on it."""
 
 
-def begin(run: Run, recipe: Any, inputs: Mapping[str, str] | None = None) -> None:
+def begin(
+    run: Run, recipe: Any, inputs: Mapping[str, str] | None = None, free: Sequence[str] = ()
+) -> None:
     """Open the run's folder and record the recipe; refuse to mix two runs in one folder.
 
     Args:
         run: Whose folder it is.
         recipe: The dataclass that describes the run.
         inputs: Fingerprints of what the run is made from, by name.
+        free: Fields that may be changed on resume, besides those that always may.
 
     Raises:
-        ValueError: the folder holds work already and `resume` is off, or the recipe or the inputs
-            differ from those that began.
+        ValueError: the folder is no run's and not empty, or it holds work already and `resume` is
+            off, or the recipe or the inputs differ from those that began.
     """
     file = run.out / "recipe.json"
     settings = {**describe(recipe), "inputs": dict(inputs or {})}
-    if file.exists() and next(run.out.rglob("*.safetensors"), None):
-        _compare(file, settings, run)
+    if not file.exists():
+        _check_empty(run.out)
+    elif next(run.out.rglob("*.safetensors"), None):
+        _compare(file, settings, run, free)
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
+
+
+def has_ended(run: Run, recipe: Any) -> bool:
+    """Whether the recipe has ended in the run's folder.
+
+    Raises:
+        ValueError: what has ended there was trained by another recipe.
+    """
+    if not run.model.exists():
+        return False
+    file = run.out / "recipe.json"
+    settings = {**describe(recipe), "inputs": json.loads(file.read_text())["inputs"]}
+    _compare(file, settings, run, ())
+    return True
 
 
 def describe(value: Any) -> Any:
@@ -117,17 +144,46 @@ def describe(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _compare(file: Path, settings: Mapping[str, Any], run: Run) -> None:
+def _check_trackers(names: Sequence[str]) -> None:
+    # Accelerate refuses what it does not know only when everything is built, and silently does
+    # without what is not installed.
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise ValueError(f"run.trackers: no tracker {name!r}: choose from {known}")
+        if name in LoggerType.list() and name not in map(str, get_available_trackers()):
+            raise ValueError(f"run.trackers: {name} is not installed: pip install {name}")
+
+
+def _check_empty(folder: Path) -> None:
+    # Whatever stands there under a name that a run uses would be replaced. Hidden files are the
+    # system's, or of a start that was cut off.
+    there = [path.name for path in folder.glob("*") if not path.name.startswith(".")]
+    if there:
+        raise ValueError(f"{folder} holds {min(there)} and no run: choose a new folder")
+
+
+def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[str]) -> None:
     if not run.resume:
         raise ValueError(
             f"{run.out} already holds a run: pass --run.resume to continue it, or another --run.out"
         )
     for name, was, now in _differences(json.loads(file.read_text()), settings):
-        if name not in MAY_CHANGE:
+        scheduled = name == "run.steps" and _has_schedule(settings)
+        if scheduled or not (name in MAY_CHANGE or name.split(".")[0] in free):
+            why = ", and the learning rate is scheduled by it" if scheduled else ""
             raise ValueError(
-                f"{name} was {was} when {run.out} began and is {now}: "
+                f"{name} was {was} when {run.out} began and is {now}{why}: "
                 "set it back to resume, or choose another folder"
             )
+
+
+def _has_schedule(settings: Any) -> bool:
+    """Whether a learning rate depends on the run's length."""
+    if not isinstance(settings, dict):
+        return False
+    own = settings.get("type") == AdamW.__name__ and settings["schedule"] != "constant"
+    return own or any(map(_has_schedule, settings.values()))
 
 
 def _differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from calotype.data import BrokenImage, Folder
+from calotype.data import BrokenImage, Folder, Pictures, Reader
 
 
 def picture(file: Path, colour: str = "red") -> Path:
@@ -68,6 +68,8 @@ def test_metadata_csv(tmp_path: Path) -> None:
         ('{"file_name": "gone.png", "caption": ""}', FileNotFoundError, "no file .*gone.png"),
         ('{"file_name": "a.png", "label": 1}', ValueError, "text, has file_name, label"),
         ('{"caption": "x"}', ValueError, "line 2: needs file_name"),
+        ('{"file_name": null, "text": "x"}', ValueError, "line 2: file_name is null, not a name"),
+        ('{"file_name": 3, "text": "x"}', ValueError, "line 2: file_name is 3, not a name"),
         ("{file_name}", ValueError, "line 2: not JSON"),
         ("[]", ValueError, "line 2: not a JSON object"),
     ],
@@ -80,6 +82,64 @@ def test_metadata_errors_name_the_line(
     with pytest.raises(error, match=message) as caught:
         Folder(tmp_path).build()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.png,red, square", r'line 3: needs 2 values.*put one with a comma in "double quotes"'),
+        ("a.png", "line 3: needs 2 values"),
+        ('a.png,"red', "line 3: not CSV .*end of data"),
+        ('a.png,"red" square', "line 3: not CSV .*expected after"),
+    ],
+)
+def test_bug_csv_rows_of_another_length_were_cut(tmp_path: Path, row: str, message: str) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text(f"file_name,caption\na.png,red\n{row}\n")
+    with pytest.raises(ValueError, match=rf"metadata\.csv {message}") as caught:
+        Folder(tmp_path).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_csv_values_may_be_empty_and_have_quotes_and_lines(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = 'file_name,caption\r\na.png,\r\na.png,"a ""red""\nsquare"\r\n'
+    (tmp_path / "metadata.csv").write_bytes(rows.encode())
+    assert captions(Folder(tmp_path)) == ["", 'a "red"\nsquare']
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.csv", "metadata.jsonl"])
+def test_what_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_bytes("\ncafé".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} line 2: not UTF-8; save it"):
+        Folder(tmp_path).build()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png").with_suffix(".txt").write_text("a cat\n", "utf-8-sig")
+    assert captions(Folder(tmp_path)) == ["a cat"]
+
+
+def test_linked_folders_are_read_and_loops_end(tmp_path: Path) -> None:
+    """Bug: the pictures of a linked class were silently missing before Python 3.13."""
+    picture(tmp_path / "elsewhere/1.png")
+    picture(tmp_path / "images/dog/1.png")
+    (tmp_path / "images/cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/dog/again").symlink_to(tmp_path / "images")
+    (tmp_path / "elsewhere/self").symlink_to(".")
+    (tmp_path / "images/dog/2.png").symlink_to(tmp_path / "elsewhere/1.png")
+    assert captions(Folder(tmp_path / "images")) == ["cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("metadata.jsonl", "\n"), ("metadata.csv", "file_name,caption\n")]
+)
+def test_metadata_without_rows_say_what_was_expected(tmp_path: Path, name: str, text: str) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"no images in .*: its metadata .*expected rows"):
+        Folder(tmp_path).build()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -137,3 +197,8 @@ def test_nothing_but_broken_pictures_is_one_error(tmp_path: Path) -> None:
     broken_folder(tmp_path, "ABC")
     with pytest.raises(ValueError, match=r"folder .*: none of 3 pictures in a row can be read; .*"):
         Folder(tmp_path).build()[1]
+
+
+def test_a_source_without_a_picture_says_so() -> None:
+    with pytest.raises(ValueError, match="folder x: no pictures in it; expected one or more"):
+        Pictures([], Reader("skip", "folder x"))

@@ -1,8 +1,10 @@
+import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from calotype.data import BrokenImage, read_image
 
@@ -31,6 +33,36 @@ def palette(transparent: bool) -> bytes:
     return encoded(image, transparency=0) if transparent else encoded(image)
 
 
+def png_16(values: list[int], colour: int, transparent: list[int] | None = None) -> bytes:
+    """Encode one row of 16-bit values, which Pillow cannot write; colour 0 is grey, 2 is RGB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    width = len(values) // (3 if colour == 2 else 1)
+    header = struct.pack(">IIBBBBB", width, 1, 16, colour, 0, 0, 0)
+    clear = transparent or []
+    parts = [
+        chunk(b"IHDR", header),
+        chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b"",
+        chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values))),
+        chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff_12(values: tuple[int, int]) -> bytes:
+    """Encode two 12-bit greys side by side in an uncompressed TIFF."""
+    a, b = values
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    pixels = bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255, 0])
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 12) + pixels + directory
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -47,8 +79,15 @@ def palette(transparent: bool) -> bytes:
         (encoded(Image.fromarray(GREY_16.astype(np.int32)), "TIFF"), GREYS),
         (Image.fromarray(np.array([[-5, 2**31 - 1]], np.int32)), [(0,) * 3, (255,) * 3]),
         (encoded(Image.fromarray(GREY_16.astype(np.float32) / 65535), "TIFF"), GREYS),
+        (png_16([0, 32896, 65535], 0), GREYS),
+        (png_16([0, 32896, 65535], 0, [0]), [(255,) * 3, *GREYS[1:]]),
+        (png_16([0, 32896, 65535, 65535, 0, 257], 2), [(0, 128, 255), (255, 0, 1)]),
+        (png_16([0, 0, 0, 65535, 0, 257], 2, [0, 0, 0]), [(255, 255, 255), (255, 0, 1)]),
+        (tiff_12((0, 4095)), [GREYS[0], GREYS[2]]),
+        (tiff_12((2056, 0)), [GREYS[1], GREYS[0]]),
     ],
-    ids="palette palette-transparent L LA 1 RGBA half-clear RGB-tRNS CMYK I;16 I I-32 F".split(),
+    ids="palette palette-transparent L LA 1 RGBA half-clear RGB-tRNS CMYK I;16 I I-32 F png-16 "
+    "png-16-tRNS RGB-16 RGB-16-tRNS tiff-12 tiff-12-half".split(),
 )  # fmt: skip
 def test_every_kind_becomes_rgb(data: bytes | Image.Image, expected: list[tuple[int, ...]]) -> None:
     assert pixels(data) == expected
@@ -66,14 +105,43 @@ def test_first_frame_of_an_animation() -> None:
     ]
 
 
-def test_exif_orientation_is_applied(tmp_path) -> None:
-    image, exif = Image.new("RGB", (3, 2)), Image.Exif()
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+    image, exif = Image.new("RGB", (24, 16)), Image.Exif()
+    image.paste("red", (0, 8, 8, 16))
+    exif[0x0112] = orientation
+    data = encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    upright, stored = read_image(data, "x"), Image.open(BytesIO(data))
+    assert upright.size == ((24, 16) if orientation < 5 else (16, 24))
+    # Where the red corner, stored at the left of the bottom row, belongs by the EXIF standard.
+    right, bottom = upright.width - 4, upright.height - 4
+    corner = {
+        1: (4, bottom), 2: (right, bottom), 3: (right, 4), 4: (4, 4),
+        5: (right, 4), 6: (4, 4), 7: (4, bottom), 8: (right, bottom),
+    }[orientation]  # fmt: skip
+    assert upright.getpixel(corner)[0] > 200  # pyright: ignore[reportOptionalSubscript, reportIndexIssue]
+    assert np.array_equal(upright, ImageOps.exif_transpose(stored).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_bug_a_good_picture_with_damaged_exif_was_broken(kind: str) -> None:
+    exif = Image.Exif()
     exif[0x0112] = 6
-    image.putpixel((0, 1), (255, 0, 0))
-    image.save(tmp_path / "x.png", exif=exif)
-    upright = read_image(tmp_path / "x.png", "x")
-    assert upright.size == (2, 3)
-    assert upright.getpixel((0, 0)) == (255, 0, 0)
+    data = encoded(noise(), kind, exif=exif)
+    damaged = data.replace(b"MM\0*\0\0\0\x08", b"XX\0*\0\0\0\x08")
+    assert damaged != data
+    assert np.array_equal(read_image(damaged, "x"), read_image(encoded(noise(), kind), "x"))
+
+
+def test_bug_exif_that_cannot_be_written_again() -> None:
+    """Bug: what sets a picture upright by its EXIF also wrote that anew, and failed on odd tags."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    data = encoded(noise(), "JPEG", exif=exif)
+    tag = data.index(b"\x01\x1a\0\x05")
+    odd = data[:tag] + b"\x01\x0f\0\x05" + data[tag + 4 :]  # a maker that is a fraction
+    assert np.array_equal(read_image(odd, "x"), read_image(data, "x"))
 
 
 def noise() -> Image.Image:
@@ -107,3 +175,11 @@ def test_too_large_is_refused_before_it_is_decoded() -> None:
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(BrokenImage, match="No such file"):
         read_image(tmp_path / "gone.png", "gone.png")
+
+
+def test_pillows_own_limit_holds_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    data = encoded(Image.new("1", (20, 20)))
+    with pytest.raises(BrokenImage, match=r"bomb: .*400 pixels.*decompression bomb") as caught:
+        read_image(data, "bomb")
+    assert "\n" not in str(caught.value)

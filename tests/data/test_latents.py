@@ -1,24 +1,28 @@
 """The latent cache: what was encoded, whole, once, in order, by the tokenizer it names."""
 
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset, Subset
 from transformers import CLIPTokenizer
 
 import tiny
-from calotype.data import LatentCache, Loader, Stream
-from calotype.data.latents import TEXT_TOKENIZER, write_tokens
+from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform
+from calotype.data.latents import TEXT_TOKENIZER, shard, write_shard, write_tokens
 from calotype.data.pictures import Reader, Record
 from calotype.diffusion import LatentSource, tokenize
+from calotype.pipelines import picture
 from calotype.recipes.generator import train_generator
 from calotype.recipes.latents import cache
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.caching import Encoder, Reading, cache_latents, claim, finish
-from calotype.training.noise import generators
+from calotype.tokenizers.caching import Encoder, Prompts, Reading, cache_latents, finish, remaining
+from calotype.training.noise import generators, normal
 
 COUNT = 20
 READING = Reading(None, count=COUNT, batch_size=4, shard_size=8)
@@ -44,7 +48,7 @@ def prompts(root: Path, captions: list[str]) -> int:
 def cached(
     root: Path, encoder: Encoder, reading: Reading = READING, data: Dataset = DATA
 ) -> LatentCache:
-    claim(encoder, root)
+    root.mkdir(exist_ok=True)
     cache_latents(encoder, data, reading, root)
     finish(encoder, root, None)
     return LatentCache(root)
@@ -66,11 +70,12 @@ def test_rows_are_the_encoded_images(tokenizer, tmp_path):
 
 def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
     cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
-    index = finish(encoder(tokenizer), tmp_path, prompts)
+    index = finish(encoder(tokenizer), tmp_path, Prompts(prompts, {"made": "here"}))
     latents = LatentCache(tmp_path)
     captions = [str(DATA[i]["caption"]) for i in range(COUNT)]
     text = CLIPTokenizer.from_pretrained(tmp_path / TEXT_TOKENIZER)
     assert latents.captions == captions and index.tokens == tiny.TEXT.length
+    assert latents.index == index and index.text == {"made": "here"}
     batch = latents.batch([3, 19, 0], [0, 0, 0])
     assert torch.equal(batch["tokens"], tokenize(text, [captions[i] for i in (3, 19, 0)]))
 
@@ -81,6 +86,7 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
     whole = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "latents.json").unlink()
     (tmp_path / "00001.safetensors").unlink()
+    assert remaining(DATA, READING, tmp_path) == 8
     cache_latents(spec, DATA, READING, tmp_path, progress=encoded.append)
     finish(spec, tmp_path, None)
     assert encoded == [4, 4]
@@ -89,7 +95,7 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
 
 def test_two_ranks_share_the_work(tokenizer, tmp_path):
     spec, encoded = encoder(tokenizer), ([], [])
-    claim(spec, tmp_path / "two")
+    (tmp_path / "two").mkdir()
     for rank in (1, 0):
         cache_latents(spec, DATA, READING, tmp_path / "two", rank, 2, encoded[rank].append)
     finish(spec, tmp_path / "two", None)
@@ -156,7 +162,9 @@ def test_a_stream_is_cached_as_what_it_streams(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("data", [Subset(DATA, []), stream(0)])
 def test_an_empty_source_is_refused(data, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="no images to encode: the data source is empty"):
+    with pytest.raises(
+        ValueError, match=r"no images to encode: the data source is empty|some: no pictures in it"
+    ):
         cached(tmp_path, encoder(tokenizer), data=data)
 
 
@@ -166,10 +174,95 @@ def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
         LatentCache(tmp_path)
 
 
-def test_another_tokenizer_cannot_continue_a_cache(tokenizer, tmp_path):
-    cached(tmp_path, encoder(tokenizer))
-    with pytest.raises(ValueError, match="begun with tokenizer f00d, this one is beef"):
-        cached(tmp_path, encoder(tokenizer, fingerprint="beef"))
+@pytest.mark.parametrize(
+    "found", [{"tokenizer": "f00d", "images": 64, "latent_mean": [0.0]}, {"rows": 3}, [], None]
+)
+def test_another_files_index_is_no_caches(found, tmp_path):
+    """A tokenizer's model/ has a latents.json too, of what was measured."""
+    (tmp_path / "latents.json").write_text("{" if found is None else json.dumps(found))
+    with pytest.raises(ValueError, match=r"latents\.json is not a latent cache's: .*cache-latents"):
+        LatentCache(tmp_path)
+
+
+def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced: set[int] = set()
+    file = shard(tmp_path, 0)
+
+    def sync(handle: int) -> None:
+        assert not file.exists()
+        synced.add(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr("os.fsync", sync)
+    write_shard(file, {"packed": torch.zeros(2, 3)}, ["a", "b"])
+    captions = file.with_suffix(".captions.json")
+    assert synced == {file.stat().st_ino, captions.stat().st_ino}
+    assert set(tmp_path.iterdir()) == {file, captions}
+
+
+def test_tokens_of_a_run_that_was_stopped_are_replaced(tmp_path):
+    for value in (1, 2):
+        assert write_tokens(tmp_path, torch.full((3, 4), value, dtype=torch.int32)) == 4
+    assert [f.name for f in tmp_path.iterdir()] == ["tokens.safetensors"]
+    assert (load_file(tmp_path / "tokens.safetensors")["tokens"] == 2).all()
+
+
+def test_a_flip_is_free_of_the_noise():
+    """What `LatentCache` says of the bit it reads: torch seeds by the low 32."""
+    draw, again = (normal(generators([key])) for key in (5, 5 | 1 << 40))
+    assert torch.equal(draw, again)
+
+
+def test_another_tokenizer_cannot_continue_a_cache(artifacts, tmp_path):
+    """And the refused one is not put down as the cache's own."""
+    recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
+    cache(recipe)
+    recorded = (recipe.out / "recipe.json").read_text()
+    tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"inputs\.tokenizer was .* choose another folder"):
+        cache(replace(recipe, tokenizer=str(tmp_path / "other")))
+    assert (recipe.out / "recipe.json").read_text() == recorded
+
+
+def test_a_source_that_has_grown_does_not_continue_a_cache(artifacts, tmp_path):
+    """A finished one was returned as if it held the new pictures, too."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        picture(tiny.images(1, seed=i)[0]).save(folder / f"{i}.png")
+    data, square = Folder(folder), Transform(CenterCrop(tiny.SIZE))
+    recipe = tiny.cache_recipe(
+        artifacts, out=tmp_path / "latents", data=data, transform=square, text=None
+    )
+    cache(recipe)
+    picture(tiny.images(1, seed=3)[0]).save(folder / "3.png")
+    with pytest.raises(ValueError, match=r"inputs\.images was 3 .* is 4"):
+        cache(recipe)
+
+
+def test_captions_are_missed_before_any_encoding_and_another_text_costs_none(
+    artifacts, tmp_path, monkeypatch
+):
+    """Bug: they were missed when all was encoded, and the mend was refused."""
+    recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
+    silent = replace(recipe, out=tmp_path / "silent", data=Folder(tmp_path / "pictures"),
+                     transform=Transform(CenterCrop(tiny.SIZE)))  # fmt: skip
+    (tmp_path / "pictures").mkdir()
+    picture(tiny.images(1)[0]).save(tmp_path / "pictures/a.png")
+    with pytest.raises(ValueError, match="none of the first 1 pictures has a caption"):
+        cache(silent)
+    assert not silent.out.exists()
+
+    cache(recipe)
+    shards = {file: file.stat().st_mtime_ns for file in recipe.out.glob("0*.safetensors")}
+    cache(replace(recipe, text=replace(tiny.TEXT, length=40)))
+    assert LatentCache(recipe.out).tokens.shape == (32, 40)
+    assert shards == {file: file.stat().st_mtime_ns for file in shards}
+
+
+@pytest.mark.parametrize("field", ["count", "batch_size", "shard_size"])
+def test_a_recipe_names_the_flag_that_cannot_be(field, artifacts):
+    with pytest.raises(ValueError, match=f"--{field.replace('_', '-')} is 0: choose 1 or more"):
+        tiny.cache_recipe(artifacts, **{field: 0})
 
 
 @pytest.mark.parametrize(

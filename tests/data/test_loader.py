@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from calotype.data import (
+    BrokenImage,
     CenterCrop,
     Example,
     Flip,
     Loader,
     OnError,
     Parquet,
+    Pictures,
     RandomResizedCrop,
     Record,
     Stream,
@@ -26,6 +29,7 @@ from calotype.data import (
 )
 from calotype.data import Reader as PictureReader
 from calotype.data.batches import draw_keys
+from calotype.data.origin import Origin
 from calotype.data.tables import Columns, Passes
 
 N = 10
@@ -61,7 +65,7 @@ def _png(image: Image.Image) -> bytes:
 
 def streamed() -> Stream:
     table = datasets.IterableDataset.from_generator(rows)
-    passes = Passes(table, Columns(("image",), "caption"), "numbers", buffer=4)
+    passes = Passes(table, Columns(("image",), "caption"), Origin("numbers", "numbers"), buffer=4)
     return Stream(passes, PictureReader("skip", "numbers"))
 
 
@@ -259,6 +263,99 @@ def test_a_broken_picture_is_named_once() -> None:
 def test_streams_that_cannot_be_read(stream: Stream, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         next(Loader(stream, 4, seed=0).batches())
+
+
+class Picky(Mapped):
+    """Raises what it is told."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        raise self.error
+
+
+def stopping(kind: str) -> Dataset:
+    if kind == "stream":
+        return broken_stream("013", "stop")
+    records = [Record(b"", f"picture {i}", str(i)) for i in range(N)]
+    return Pictures(records, PictureReader("stop", "numbers"))
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_bug_a_workers_error_was_a_traceback(kind: str, workers: int) -> None:
+    """Bug: "Caught BrokenImage in DataLoader worker process 0.", and its traceback in one line."""
+    batches = Loader(stopping(kind), 4, seed=0, shuffle=False, workers=workers).batches()
+    with pytest.raises(BrokenImage) as error:
+        next(batches)
+    first = 2 if kind == "stream" else 0
+    assert str(error.value) == f"cannot read picture picture {first}: no bytes"
+    if workers:  # which is where the rest is told
+        assert "in read_image" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("one line"),
+        FileNotFoundError(2, "No such file", "x.png"),
+        UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "bad"),
+    ],
+)
+def test_a_worker_hands_back_the_error_itself(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised:
+        next(Loader(Picky(error), 2, seed=0, workers=1).batches())
+    assert str(raised.value) == str(error)
+
+
+class StubbornError(ValueError):
+    """Cannot be made anew of what it is pickled as."""
+
+    def __init__(self, name: str, *, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+
+
+def test_an_error_that_cannot_travel_still_arrives() -> None:
+    with pytest.raises(RuntimeError, match=r"^StubbornError: x: y$"):
+        next(Loader(Picky(StubbornError("x", reason="y")), 2, seed=0, workers=1).batches())
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_each_skipped_picture_is_counted_once(kind: str, workers: int) -> None:
+    """Bug: each worker counted its own, and all of them told of the same picture."""
+    dataset: Dataset = broken_stream("02468")
+    if kind == "map":
+        records = [Record(picture(i) if i % 2 == 0 else b"", f"p {i}", str(i)) for i in range(N)]
+        dataset = Pictures(records, PictureReader("skip", "numbers"))
+    data = Loader(dataset, 3, seed=0, workers=workers)
+    with pytest.warns(UserWarning) as warned:
+        flat(data.batches(), 12)
+    assert data.skipped == len(warned) == 5
+    assert [str(w.message).split(":")[0] for w in warned] == [
+        f"skipped ({n} so far)" for n in range(1, 6)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flat(data.batches(), 12)  # all are known
+    assert loader("map").skipped == 0
+
+
+def test_what_an_unknown_reader_skips_is_still_told() -> None:
+    """Its worker warns, which is an error here."""
+    dataset = Subset(Pictures([Record(b"", "p", "")], PictureReader("skip", "numbers")), [0])
+    with pytest.raises(UserWarning, match=r"skipped \(1 so far\)"):
+        next(Loader(dataset, 1, seed=0, workers=1).batches())
+
+
+@BOTH
+def test_once_says_that_there_is_nothing(kind: str) -> None:
+    """Bug: StopIteration from `next(once(...))`."""
+    empty = Stream(lambda seed: iter(()), PictureReader("skip", "numbers"))
+    for workers in (0, 1):
+        with pytest.raises(ValueError, match=r"no examples in it|numbers: no pictures in it"):
+            next(once(Empty() if kind == "map" else empty, 4, workers=workers))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

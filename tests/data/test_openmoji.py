@@ -11,6 +11,11 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         OpenMoji().build()
 
 
+def test_a_size_that_cannot_be_is_named() -> None:
+    with pytest.raises(ValueError, match=r"data\.size is 0: it must be at least 1"):
+        OpenMoji(size=0)
+
+
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in openmoji.PACKAGES),
     reason="the extra openmoji is not installed",

@@ -132,3 +132,105 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         Parquet(tmp_path).build()
     with pytest.raises(FileNotFoundError, match=r"gone\.tar: expected a \.tar file"):
         WebDataset(tmp_path / "gone.tar").build()
+
+
+def write_tars(root: Path, texts: list[bytes]) -> None:
+    """Make shards of one picture each."""
+    root.mkdir(exist_ok=True)
+    for shard, text in enumerate(texts):
+        write_tar(root / f"{shard}.tar", {"0.png": png("red"), "0.txt": text})
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_broken_tar_is_named(tmp_path: Path, streaming: bool, shard: int) -> None:
+    """Bug: tarfile.ReadError, or that there was an error, and a traceback."""
+    write_tars(tmp_path, [b"a"] * 3)
+    (tmp_path / f"{shard}.tar").write_bytes(b"no tar" * 999)
+    with pytest.raises(ValueError, match=rf"/{shard}\.tar: broken \(.*fetch it again") as caught:
+        seen(WebDataset(tmp_path, streaming=streaming).build())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tars_that_datasets_cannot_read_say_what_was_expected(
+    tmp_path: Path, streaming: bool
+) -> None:
+    write_tars(tmp_path / "latin", ["café".encode("latin-1")])
+    write_tar(tmp_path / "empty.tar", {})
+    for place, reason in (("latin", "codec"), ("empty.tar", "table")):
+        with pytest.raises(
+            ValueError, match=rf"{place}: cannot be read .*{reason}.*texts in UTF-8"
+        ):
+            WebDataset(tmp_path / place, streaming=streaming).build()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_broken_parquet_file_is_named(tmp_path: Path, streaming: bool) -> None:
+    write_parquet(tmp_path / "0.parquet", caption=COLOURS)
+    file = write_parquet(tmp_path / "1.parquet", caption=COLOURS)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=r"1\.parquet: broken \(Parquet magic bytes.*fetch it"):
+        Parquet(tmp_path, streaming=streaming).build()
+    file.write_bytes(whole[:10] + b"\xff" * 60 + whole[70:])  # its end is good
+    with pytest.raises(ValueError, match=r"1\.parquet: broken \(.*fetch it"):
+        seen(Parquet(tmp_path, streaming=streaming).build())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("columns", [{"text": COLOURS}, {"caption": COLOURS, "more": COLOURS}, {}])
+def test_parquet_files_of_different_columns(tmp_path: Path, streaming: bool, columns: dict) -> None:
+    """Bug: DatasetGenerationCastError of ten lines; without the caption's, all captions empty."""
+    write_parquet(tmp_path / "0.parquet", caption=COLOURS)
+    write_parquet(tmp_path / "1.parquet", **columns)
+    has = ", ".join(["image", *columns])
+    with pytest.raises(
+        ValueError, match=rf"1\.parquet: has the columns {has}, but .*0\.parquet has"
+    ):
+        Parquet(tmp_path, streaming=streaming).build()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_parquet_file_may_lack_what_is_not_asked_for(tmp_path: Path, streaming: bool) -> None:
+    write_parquet(tmp_path / "0.parquet", COLOURS[:2], caption=COLOURS[:2], more=[1, 2])
+    write_parquet(tmp_path / "1.parquet", COLOURS[2:], caption=COLOURS[2:])
+    assert seen(Parquet(tmp_path, streaming=streaming).build()) == WHAT
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parquet_without_rows(tmp_path: Path, streaming: bool) -> None:
+    write_parquet(tmp_path / "0.parquet", [], caption=[])
+    with pytest.raises(ValueError, match="no rows in it; expected one for each picture"):
+        Parquet(tmp_path, streaming=streaming).build()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_dataset_that_datasets_cannot_read(tmp_path: Path, streaming: bool) -> None:
+    (tmp_path / "train-0.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"dataset .*: cannot be read \(.*; expected") as caught:
+        seen(Hub(str(tmp_path), streaming=streaming).build())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_captions_that_are_bytes_are_decoded(tmp_path: Path, streaming: bool) -> None:
+    """Bug: the caption of b"a cat" was "b'a cat'"."""
+    tar = write_tar(tmp_path / "0.tar", {"0.png": png("red"), "0.caption": "a café".encode()})
+    source = WebDataset(tar, caption_key="caption", streaming=streaming)
+    assert [caption for _, _, caption in seen(source.build())] == ["a café"]
+    file = write_parquet(tmp_path / "0.parquet", ["red"] * 2, caption=[b"a cat", None])
+    source = Parquet(file, streaming=streaming)
+    assert [caption for _, _, caption in seen(source.build())] == ["a cat", ""]
+
+
+def test_captions_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "x.parquet", ["red"], caption=["café".encode("latin-1")])
+    with pytest.raises(ValueError, match=r"caption of parquet .* sample 0: not UTF-8; save it"):
+        seen(Parquet(file, streaming=True).build())
+
+
+@pytest.mark.parametrize("spec", [Parquet, Hub, WebDataset])
+def test_a_buffer_holds_something(spec: type[Parquet]) -> None:
+    with pytest.raises(ValueError, match=r"data\.shuffle_buffer is 0: it must be at least 1"):
+        spec("x", shuffle_buffer=0)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,37 @@ def test_flip_mirrors_as_often_as_told() -> None:
     assert 0.2 < np.mean(flips) < 0.3
 
 
-def test_resize_below_the_crop_is_an_error() -> None:
-    with pytest.raises(ValueError, match="resize: 16 is less than size 32"):
-        RandomCrop(32, 16)
+@pytest.mark.parametrize("size", [100, 224, 299, 336])
+def test_bug_a_crops_side_rounded_beyond_the_picture(size: int) -> None:
+    """Bug: 224 * (900 / 224) > 900, and Pillow refuses a box that begins at -1e-13."""
+    sides = range(size, size + 1000)
+    beyond = [side for side in sides if size * (side / size) > side]
+    assert beyond
+    rng = np.random.default_rng(0)
+    for short in {*beyond[:30], *sides[::40]}:
+        for crop in (RandomCrop(size), RandomCrop(size, size + 7)):
+            assert crop(Image.new("L", (short, short + 3)), rng).size == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomCrop(32, 16), r"transform\.crop\.resize is 16: .* at least the size, 32"),
+        (lambda: RandomCrop(0), r"transform\.crop\.size is 0: it must be at least 1"),
+        (lambda: CenterCrop(-1), r"transform\.crop\.size is -1"),
+        (lambda: RandomResizedCrop(0), r"transform\.crop\.size is 0"),
+        (lambda: RandomResizedCrop(scale=(0.9, 0.1)), r"transform\.crop\.scale is \(0\.9, 0\.1\)"),
+        (lambda: RandomResizedCrop(scale=(0.0, 1.0)), r"transform\.crop\.scale"),
+        (lambda: RandomResizedCrop(scale=(0.5, 2.0)), r"transform\.crop\.scale"),
+        (lambda: RandomResizedCrop(ratio=(0.0, 1.0)), r"transform\.crop\.ratio is \(0\.0, 1\.0\)"),
+        (lambda: RandomResizedCrop(ratio=(2.0, 1.0)), r"transform\.crop\.ratio"),
+        (lambda: Flip(1.5), r"transform\.flip\.probability is 1\.5: it must lie in \[0, 1\]"),
+        (lambda: Flip(float("nan")), r"transform\.flip\.probability"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_field(
+    make: Callable[[], Crop | Flip], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)

@@ -6,8 +6,10 @@ beside the pictures, guesses at mixed layouts, and copies the index into its cac
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class Folder:
     Captions come from the first of these that there is: `metadata.jsonl` or `metadata.csv` (columns
     `file_name`, relative to its own folder, and `caption` or `text`); a `.txt` file beside each
     picture; the name of the sub-folder a picture is in. Pictures right in the folder have none.
-    Names that begin with a dot are not read.
+    Names that begin with a dot are not read; links to folders are followed.
     """
 
     path: str | Path
@@ -42,14 +44,19 @@ class Folder:
         Raises:
             FileNotFoundError: there is no such folder, no picture in it, or not each that the
                 metadata name.
-            ValueError: the layout is mixed, or the metadata cannot be read.
+            ValueError: the layout is mixed, or the captions cannot be read.
         """
         records = sorted(self._records(), key=lambda record: record.name)
+        if not records:
+            raise FileNotFoundError(
+                f"no images in {self.path}: its metadata name none; expected rows with file_name "
+                f"and {' or '.join(CAPTION_COLUMNS)}"
+            )
         return Pictures(records, Reader(self.on_error, f"folder {self.path}"))
 
     def _records(self) -> Iterator[Record]:
         root = Path(self.path)
-        files = sorted(_files(root))
+        files = sorted(_files(root, frozenset()))
         metadata = [file for file in files if file.name in METADATA]
         images = [file for file in files if file.suffix.lower() in SUFFIXES]
         texts = {file for file in files if file.suffix == ".txt"}
@@ -76,12 +83,20 @@ class Folder:
         return (Record(i, str(i), template.replace("{name}", i.parent.name)) for i in images)
 
 
-def _files(root: Path) -> Iterator[Path]:
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}")
-    for file in root.rglob("*"):
-        if not any(part.startswith(".") for part in file.relative_to(root).parts):
-            yield file
+def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """List the files at any depth; `above` are the folders that it is in, lest links go round."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    if (real := folder.resolve()) in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _files(folder / entry.name, above | {real})
+            else:
+                yield folder / entry.name
 
 
 def _mixed(root: Path, found: str) -> None:
@@ -92,7 +107,7 @@ def _beside(root: Path, images: list[Path], captioned: set[Path]) -> Iterator[Re
     if bare := [image for image in images if image not in captioned]:
         _mixed(root, f"{len(captioned)} images with a .txt caption, {len(bare)} without: {bare[0]}")
     for image in images:
-        yield Record(image, str(image), image.with_suffix(".txt").read_text("utf-8").strip())
+        yield Record(image, str(image), _text(image.with_suffix(".txt")).strip())
 
 
 def _described(metadata: Path) -> Iterator[Record]:
@@ -103,6 +118,8 @@ def _described(metadata: Path) -> Iterator[Record]:
             raise ValueError(
                 f"{where}: needs file_name and {' or '.join(CAPTION_COLUMNS)}, has {', '.join(row)}"
             )
+        if not isinstance(row["file_name"], str):
+            raise ValueError(f"{where}: file_name is {json.dumps(row['file_name'])}, not a name")
         file = metadata.parent / row["file_name"]
         if not file.is_file():
             raise FileNotFoundError(f"{where}: no file {file}")
@@ -114,14 +131,31 @@ def _caption_column(row: dict[str, Any]) -> str | None:
 
 
 def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with metadata.open(encoding="utf-8-sig", newline="") as lines:
-        if metadata.suffix == ".csv":
-            reader = csv.DictReader(lines)
-            yield from ((reader.line_num, row) for row in reader)
-            return
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _json_row(line, f"{metadata} line {number}")
+    lines = StringIO(_text(metadata), newline="")
+    if metadata.suffix == ".csv":
+        yield from _csv_rows(lines, metadata)
+        return
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _json_row(line, f"{metadata} line {number}")
+
+
+def _csv_rows(lines: Iterable[str], metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines, strict=True)
+    try:
+        for row in reader:
+            # DictReader keeps values beyond the columns under None, and None where there are none.
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{metadata} line {reader.line_num}: needs {len(reader.fieldnames or ())} "
+                    'values, as the first line has; put one with a comma in "double quotes"'
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(
+            f"{metadata} line {reader.line_num + 1}: not CSV ({error}); put a value with a "
+            'comma in "double quotes", and write a quote in it twice'
+        ) from None
 
 
 def _json_row(line: str, where: str) -> dict[str, Any]:
@@ -132,3 +166,12 @@ def _json_row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: not a JSON object")
     return row
+
+
+def _text(file: Path) -> str:
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file} line {line}: not UTF-8; save it in that encoding") from None

@@ -7,6 +7,7 @@ All are memory-mapped; a row costs one read.
 """
 
 import json
+import os
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -38,6 +39,8 @@ class Index:
     """Whether each sample's mirror image is stored too."""
     tokens: int | None
     """Length of the prompts' tokens; None: no captions."""
+    text: dict[str, Any] | None = None
+    """The text spec that made them, as recipe.json describes it."""
 
     @classmethod
     def read(cls, root: Path) -> "Index":
@@ -45,14 +48,21 @@ class Index:
 
         Raises:
             FileNotFoundError: there is no finished cache under `root`.
+            ValueError: what is there is no cache.
         """
         file = root / INDEX
         if not file.exists():
             raise FileNotFoundError(
                 f"no finished latent cache in {root}: run `calotype cache-latents` to make it"
             )
-        values = json.loads(file.read_text())
-        return cls(**{**values, "rows": tuple(values["rows"])})
+        try:
+            values = json.loads(file.read_text())
+            return cls(**{**values, "rows": tuple(values["rows"])})
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{file} is not a latent cache's: give the folder that `calotype cache-latents` "
+                "made, not the tokenizer's"
+            ) from None
 
     def write(self, root: Path) -> None:
         """Finish a cache."""
@@ -74,15 +84,22 @@ def is_finished(root: Path) -> bool:
 
 def write_tokens(root: Path, tokens: Int32[Tensor, "rows length"]) -> int:
     """Write the prompts' tokens; returns their length."""
-    save_file({"tokens": tokens}, root / TOKENS)
+    _write(root / TOKENS, {"tokens": tokens})
     return tokens.shape[1]
 
 
 def write_shard(file: Path, tensors: dict[str, Tensor], captions: list[str]) -> None:
     """Write a shard; its safetensors file appears last and whole."""
     write_text(file.with_suffix(".captions.json"), json.dumps(captions))
+    _write(file, tensors)
+
+
+def _write(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file that appears when every byte of it is on disk."""
     beside = file.with_name(f".{file.name}.partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+    with beside.open("rb") as written:
+        os.fsync(written.fileno())
     beside.rename(file)
 
 
@@ -91,6 +108,7 @@ class LatentCache(Dataset[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
+        ValueError: what is there is no cache.
     """
 
     def __init__(self, root: Path) -> None:
@@ -131,7 +149,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         return {**state, "_open": {}}  # a memory map does not travel to a worker
 
     def _packed(self, key: int) -> str:
-        # Bit 40: the low bits choose nothing else, but noise is seeded by the whole key.
+        # Bit 40: noise drawn on the CPU is seeded by the low 32 bits, so a flip is free of it.
         return "packed_flipped" if self.index.flipped and key >> 40 & 1 else "packed"
 
     def _place(self, i: int) -> tuple[int, int]:

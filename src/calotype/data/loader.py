@@ -1,19 +1,26 @@
 """The one loader: endless, seeded, resumable batches."""
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
+from time import sleep
+from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from calotype.data.answers import Answer, answer, received
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
-from calotype.data.pictures import Stream
+from calotype.data.pictures import Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 
@@ -66,6 +73,12 @@ class Loader:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
+
+    @property
+    def skipped(self) -> int:
+        """Broken pictures of the dataset that were met so far, each counted once."""
+        reader = _reader(self.dataset)
+        return len(reader.skipped) if reader else 0
 
     def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Give one rank's batches, without end.
@@ -136,33 +149,61 @@ def once(
 
 
 @dataclass
-class MapBatches(Dataset[Batch]):
+class MapBatches(Dataset[Answer]):
     """A map-style dataset that is read by batches of draws."""
 
     dataset: Dataset[Any]
     transform: Transformation | None
 
-    def __getitems__(self, draws: Draws) -> Batch:
+    def __getitems__(self, draws: Draws) -> Answer:
         """Read a batch; DataLoader's fetcher looks for this name."""
+        return answer(lambda: self._batch(draws), _reader(self.dataset))
+
+    def _batch(self, draws: Draws) -> Batch:
         indices, keys = [index for index, _ in draws], [key for _, key in draws]
         batch = getattr(self.dataset, "batch", None)
         if batch is not None and self.transform is None:
             return {**batch(indices, keys), "key": keys}
-        return collate([self[draw] for draw in draws], keys)
+        return collate([self._sample(index, key) for index, key in draws], keys)
 
-    def __getitem__(self, draw: tuple[int, int]) -> dict[str, Any]:
-        index, key = draw
+    def _sample(self, index: int, key: int) -> dict[str, Any]:
         transform = self.transform or as_is
         return transform(self.dataset[index], np.random.default_rng(key))
 
 
 def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
-    return iter(DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options()))
+    answers = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
+    return received(_opened(answers), _reader(batches.dataset))
 
 
 def _streamed(batches: StreamBatches, workers: int) -> Iterator[Batch]:
     # One process: several would each read the whole stream, or parts in an order of their own.
-    return iter(DataLoader(batches, batch_size=None, num_workers=min(workers, 1), **_options()))
+    answers = DataLoader(batches, batch_size=None, num_workers=min(workers, 1), **_options())
+    return received(_opened(answers), batches.stream.reader)
+
+
+def _opened(loader: DataLoader[Answer]) -> Iterator[Answer]:
+    answers = iter(loader)
+    if loader.num_workers:
+        _OPEN.add(answers)
+    return answers
+
+
+_OPEN: WeakSet[Any] = WeakSet()
+"""DataLoader's iterators that have workers."""
+
+
+@atexit.register
+def _close() -> None:
+    """End the workers of what an error left open, as DataLoader would if it were let go."""
+    for answers in list(_OPEN):
+        answers._shutdown_workers()
+
+
+def _reader(dataset: Dataset[Any]) -> Reader | None:
+    """Who decodes the dataset's pictures; None: it is not known."""
+    reader = getattr(dataset, "reader", None)
+    return reader if isinstance(reader, Reader) else None
 
 
 def _options() -> dict[str, Any]:
@@ -176,12 +217,30 @@ def _options() -> dict[str, Any]:
 
 
 def _let_the_run_end(worker: int) -> None:
-    """Ctrl-C reaches every process; the training one must still get the batches of its step."""
+    """Ctrl-C, and the SIGTERM of torchrun, Slurm or systemd, reach every process; the training one
+    must still get the batches of its step.
+
+    DataLoader ends its workers by other means. To one that hangs it sends a SIGTERM, and Python
+    another at its exit: one is ignored, the other obeyed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+    Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _die_with(parent: int) -> None:
+    # DataLoader's own watch lets a worker wait for ever to send what nobody will read.
+    while os.getppid() == parent:
+        sleep(1)
+    os._exit(1)
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 def _check(dataset: Dataset[Any], batch_size: int) -> None:

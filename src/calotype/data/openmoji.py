@@ -14,10 +14,17 @@ class OpenMoji:
     """The OpenMoji drawings on white with their Unicode names, like "red heart".
 
     Drawings by the OpenMoji project, CC BY-SA 4.0. They are rendered anew each time.
+
+    Raises:
+        ValueError: the size is not possible.
     """
 
     size: int = 64
     """Pixels a side."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"data.size is {self.size}: it must be at least 1")
 
     def build(self) -> Pictures:
         """List the drawings that have a name; nothing is rendered yet.

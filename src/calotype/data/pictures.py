@@ -62,8 +62,11 @@ class Reader:
     on_error: OnError
     source: str
     """What errors call the source."""
-    skipped: set[str] = field(default_factory=set)
-    """Names of the broken pictures met so far, in this process."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Of each broken picture met so far its name and what is wrong with it; in the training
+    process those that the workers of a `Loader` met too."""
+    warns: bool = True
+    """Off in such a worker: the training process hears of the pictures, and warns of each once."""
 
     def read(self, candidates: Iterable[Record]) -> Example:
         """Decode the first candidate that can be.
@@ -79,16 +82,22 @@ class Reader:
             except BrokenImage as error:
                 if self.on_error == "stop":
                     raise
-                self._skip(record.name, error)
+                self.skip(record.name, str(error))
                 broken.append(error)
         raise ValueError(
             f"{self.source}: none of {len(broken)} pictures in a row can be read; {broken[-1]}"
         )
 
-    def _skip(self, name: str, error: BrokenImage) -> None:
+    def skip(self, name: str, reason: str) -> None:
+        """Count a broken picture and warn of it, once."""
         if name not in self.skipped:
-            self.skipped.add(name)
-            warn(f"skipped ({len(self.skipped)} so far): {error}", stacklevel=2)
+            self.skipped[name] = reason
+            if self.warns:
+                warn(f"skipped ({len(self.skipped)} so far): {reason}", stacklevel=2)
+
+    def nothing(self) -> ValueError:
+        """Make the error of a source without a single picture."""
+        return ValueError(f"{self.source}: no pictures in it; expected one or more")
 
 
 class Pictures(Dataset[Example]):
@@ -97,9 +106,14 @@ class Pictures(Dataset[Example]):
     Under the policy "skip", the place of a broken picture is taken by the next one in the
     dataset's order that can be read, so that what an index gives never depends on what was read
     before.
+
+    Raises:
+        ValueError: there are no records.
     """
 
     def __init__(self, records: Sequence[Record], reader: Reader) -> None:
+        if not len(records):
+            raise reader.nothing()
         self.records, self.reader = records, reader
 
     def __len__(self) -> int:
@@ -151,6 +165,18 @@ class Stream(IterableDataset[Example]):
         window = Window(self.passes(None))
         for record in window:
             yield self.read([record], window)
+
+    def records(self, seed: int | None) -> Iterator[Record]:
+        """Give one pass, in order for None, else shuffled by this seed.
+
+        Raises:
+            ValueError: nothing is in it.
+        """
+        record = None
+        for record in self.passes(seed):
+            yield record
+        if record is None:
+            raise self.reader.nothing()
 
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""

@@ -12,13 +12,12 @@ from itertools import permutations, product
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from calotype.data.shapes import SHAPES, coverage
+from calotype.data.transforms import to_tensor
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 36),
@@ -196,9 +195,9 @@ class Scenes:
         _check_at_least("seed", self.seed, 0)
         _check_at_least("count", self.count, 1)
         if self.objects not in (1, 2):
-            raise ValueError(f"objects: {self.objects} is not possible; choose from 1, 2")
+            raise ValueError(f"data.objects: {self.objects} is not possible; choose from 1, 2")
         if self.objects == 2 and len(self.colours) < 2:
-            raise ValueError("colours: two objects differ in colour; name at least 2 colours")
+            raise ValueError("data.colours: two objects differ in colour; name at least 2 colours")
 
     def build(self) -> "SceneDataset":
         """Make the data set.
@@ -212,14 +211,16 @@ class Scenes:
 def _check_names(field: str, names: Sequence[str], known: Sequence[str] | dict) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{field}: {name!r} is not known; choose from {', '.join(known)}")
+            raise ValueError(f"data.{field}: {name!r} is not known; choose from {', '.join(known)}")
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{field}: name each at most once and at least one of {', '.join(known)}")
+        raise ValueError(
+            f"data.{field}: name each at most once and at least one of {', '.join(known)}"
+        )
 
 
 def _check_at_least(field: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"{field}: {value} is not possible; choose {least} or more")
+        raise ValueError(f"data.{field}: {value} is not possible; choose {least} or more")
 
 
 class SceneDataset(Dataset):
@@ -365,8 +366,3 @@ def _draw_few(
 
 def _rgb(colours: Sequence[tuple[int, int, int]]) -> Float32[np.ndarray, "b 3 1 1"]:
     return np.array(colours, np.float32)[:, :, None, None]
-
-
-def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
-    """Turn sRGB in 0..255 into [-1, 1], channels first."""
-    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32)).div_(127.5).sub_(1)

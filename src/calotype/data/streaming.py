@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from calotype.data.answers import Answer, answer
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
 from calotype.data.images import BrokenImage
 from calotype.data.pictures import Record, Stream, Window
@@ -27,16 +28,13 @@ class Epochs:
 
     def __iter__(self) -> Iterator[Record]:
         for epoch in count():
-            record = None
-            seed = None if self.seed is None else epoch_seed(self.seed, epoch)
-            for record in self.stream.passes(seed):
-                yield record
-            if record is None:
-                raise ValueError(f"{self.stream.reader.source}: no pictures in it")
+            yield from self.stream.records(
+                None if self.seed is None else epoch_seed(self.seed, epoch)
+            )
 
 
 @dataclass
-class StreamBatches(IterableDataset[Batch]):
+class StreamBatches(IterableDataset[Answer]):
     """The batches of a stream that begin at given ordinals.
 
     What lies between is read but not decoded: to begin at ordinal j, and likewise to be one rank
@@ -54,8 +52,13 @@ class StreamBatches(IterableDataset[Batch]):
     transform: Callable[..., Sample]
     threads: int
 
-    def __iter__(self) -> Iterator[Batch]:
-        window = Window(iter(self.order or self.stream.passes(None)))
+    def __iter__(self) -> Iterator[Answer]:
+        batches = self._batches()
+        while (told := answer(lambda: next(batches, None), self.stream.reader)).batch is not None:
+            yield told
+
+    def _batches(self) -> Iterator[Batch]:
+        window = Window(iter(self.order or self.stream.records(None)))
         with ThreadPoolExecutor(self.threads) as pool:
             for start in self.starts:
                 deque(islice(window, start - window.taken), maxlen=0)

@@ -16,6 +16,7 @@ import numpy as np
 from datasets import ClassLabel, Image, Value, load_dataset
 
 from calotype.data.captions import caption_of
+from calotype.data.origin import Origin, check_footers, parquet_rows, tar_members
 from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
 
 Table = datasets.Dataset | datasets.IterableDataset
@@ -23,7 +24,11 @@ Table = datasets.Dataset | datasets.IterableDataset
 
 @dataclass(frozen=True)
 class Parquet:
-    """Pictures and captions in parquet files."""
+    """Pictures and captions in parquet files.
+
+    Raises:
+        ValueError: `shuffle_buffer` < 1.
+    """
 
     path: str | Path
     """A parquet file, a pattern of files, or a folder of them."""
@@ -38,22 +43,35 @@ class Parquet:
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
+    def __post_init__(self) -> None:
+        _check_buffer(self.shuffle_buffer)
+
     def build(self) -> Pictures | Stream:
         """Open the files.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a column is missing or holds no pictures.
+            ValueError: a file cannot be read or has columns of its own, there are no rows, or a
+                column is missing or holds no pictures.
         """
         files = _files(self.path, ".parquet")
-        table = load_dataset("parquet", data_files=files, split="train", streaming=self.streaming)
         columns = Columns((self.image_column,), self.caption_column)
-        return _pictures(table, columns, self, f"parquet {self.path}")
+        origin = Origin(f"parquet {self.path}", "files of one kind", tuple(files), parquet_rows)
+        check_footers(origin, columns.names())
+        with origin.reading():
+            table = load_dataset(
+                "parquet", data_files=files, split="train", streaming=self.streaming
+            )
+        return _pictures(table, columns, self, origin)
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Pictures and captions in a dataset on the Hugging Face Hub."""
+    """Pictures and captions in a dataset on the Hugging Face Hub.
+
+    Raises:
+        ValueError: `shuffle_buffer` < 1.
+    """
 
     name: str
     """Name on the Hub, or a local folder that `datasets` reads."""
@@ -71,20 +89,30 @@ class Hub:
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
+    def __post_init__(self) -> None:
+        _check_buffer(self.shuffle_buffer)
+
     def build(self) -> Pictures | Stream:
         """Open the dataset; without streaming, it is downloaded.
 
         Raises:
-            ValueError: a column is missing or holds no pictures.
+            ValueError: it cannot be read, or a column is missing or holds no pictures.
         """
-        table = load_dataset(self.name, self.config, split=self.split, streaming=self.streaming)
-        columns = Columns((self.image_column,), self.caption_column)
-        return _pictures(table, columns, self, f"dataset {self.name}")
+        origin = Origin(
+            f"dataset {self.name}", "what load_dataset reads, on the Hub or in a folder"
+        )
+        with origin.reading():
+            table = load_dataset(self.name, self.config, split=self.split, streaming=self.streaming)
+        return _pictures(table, Columns((self.image_column,), self.caption_column), self, origin)
 
 
 @dataclass(frozen=True)
 class WebDataset:
-    """Pictures and captions in tar files of `<key>.jpg`, `<key>.txt`."""
+    """Pictures and captions in tar files of `<key>.jpg`, `<key>.txt`.
+
+    Raises:
+        ValueError: `shuffle_buffer` < 1.
+    """
 
     path: str | Path
     """A tar file, a pattern of files, a folder of them, or a URL."""
@@ -101,20 +129,27 @@ class WebDataset:
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
+    def __post_init__(self) -> None:
+        _check_buffer(self.shuffle_buffer)
+
     def build(self) -> Pictures | Stream:
         """Open the files.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no file in them has one of the keys.
+            ValueError: a file cannot be read, or no file in them has one of the keys.
         """
         files = _files(self.path, ".tar")
-        table = load_dataset(
-            "webdataset", data_files=files, split="train", streaming=self.streaming
-        )
-        there = tuple(key for key in self.image_keys if key in _names(table)) or self.image_keys
+        expected = "tar files of <key>.jpg, <key>.txt, with texts in UTF-8"
+        origin = Origin(f"webdataset {self.path}", expected, tuple(files), tar_members)
+        with origin.reading():
+            table = load_dataset(
+                "webdataset", data_files=files, split="train", streaming=self.streaming
+            )
+            names = _names(table)
+        there = tuple(key for key in self.image_keys if key in names) or self.image_keys
         columns = Columns(there, self.caption_key, json_field=self.json_field)
-        return _pictures(table, columns, self, f"webdataset {self.path}")
+        return _pictures(table, columns, self, origin)
 
 
 @dataclass(frozen=True)
@@ -134,19 +169,26 @@ class Columns:
         return [*self.images, *([self.caption] if self.caption else [])]
 
     def record(self, row: dict[str, Any], name: str) -> Record:
-        """Make a record of a row."""
+        """Make a record of a row.
+
+        Raises:
+            ValueError: its caption is bytes and not UTF-8.
+        """
         values = (row[column] for column in self.images)
         image = next((v for v in values if v is not None), {"bytes": b"", "path": None})
         file = image["bytes"] if image["bytes"] is not None else _place(image["path"])
         named = f"{name} ({image['path']})" if image["path"] else name
-        return Record(file, named, self._caption(row[self.caption]) if self.caption else "")
+        return Record(file, named, self._caption(row[self.caption], named) if self.caption else "")
 
-    def _caption(self, value: Any) -> str:
+    def _caption(self, value: Any, name: str) -> str:
         if self.labels is not None and value is not None:
             value = self.labels.int2str(value)
         if isinstance(value, dict):
             value = value.get(self.json_field)
-        return caption_of(value)
+        try:
+            return caption_of(value)
+        except UnicodeDecodeError:
+            raise ValueError(f"caption of {name}: not UTF-8; save it in that encoding") from None
 
 
 @dataclass(frozen=True)
@@ -170,7 +212,7 @@ class Passes:
 
     table: datasets.IterableDataset
     columns: Columns
-    source: str
+    origin: Origin
     buffer: int
 
     def __call__(self, seed: int | None) -> Iterator[Record]:
@@ -178,14 +220,21 @@ class Passes:
 
         `IterableDataset.shuffle` would order the same seed differently in a worker process, and
         waits five seconds at the end of each pass over several files.
+
+        Raises:
+            ValueError: a file cannot be read.
         """
         rows: Iterator[dict[str, Any]] = iter(self.table)
         if seed is not None:
             rng, n = np.random.default_rng(seed), self.table.num_shards
             files = (self.table.shard(n, int(index)) for index in rng.permutation(n))
             rows = _shuffled(chain.from_iterable(files), self.buffer, rng)
-        for index, row in enumerate(rows):
-            yield self.columns.record(row, f"{self.source} sample {index}")
+        for index, row in enumerate(self._read(rows)):
+            yield self.columns.record(row, f"{self.origin.name} sample {index}")
+
+    def _read(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        with self.origin.reading():
+            yield from rows
 
 
 def _shuffled(
@@ -201,20 +250,21 @@ def _shuffled(
 
 
 def _pictures(
-    table: Any, columns: Columns, spec: Parquet | Hub | WebDataset, source: str
+    table: Any, columns: Columns, spec: Parquet | Hub | WebDataset, origin: Origin
 ) -> Pictures | Stream:
-    columns = _checked(table, columns, source)
+    with origin.reading():
+        names = _names(table)
+    columns = _checked(table, names, columns, origin.name)
     for column in columns.images:
         table = table.cast_column(column, Image(decode=False))
-    table, reader = table.select_columns(columns.names()), Reader(spec.on_error, source)
+    table, reader = table.select_columns(columns.names()), Reader(spec.on_error, origin.name)
     if isinstance(table, datasets.IterableDataset):
-        return Stream(Passes(table, columns, source, spec.shuffle_buffer), reader)
-    return Pictures(Rows(table, columns, source), reader)
+        return Stream(Passes(table, columns, origin, spec.shuffle_buffer), reader)
+    return Pictures(Rows(table, columns, origin.name), reader)
 
 
-def _checked(table: Table, columns: Columns, source: str) -> Columns:
+def _checked(table: Table, there: list[str], columns: Columns, source: str) -> Columns:
     """Check that the columns are there and hold pictures; add the names of class labels."""
-    there = _names(table)
     if missing := [name for name in columns.names() if name not in there]:
         raise ValueError(f"{source}: no column {', '.join(missing)}; it has {', '.join(there)}")
     features = table.features or {}
@@ -254,3 +304,8 @@ def _files(path: str | Path, suffix: str) -> list[str]:
     if not files:
         raise FileNotFoundError(f"no files {pattern}: expected a {suffix} file, pattern or folder")
     return files
+
+
+def _check_buffer(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"data.shuffle_buffer is {size}: it must be at least 1")

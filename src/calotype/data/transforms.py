@@ -1,23 +1,33 @@
 """From a picture of any size to a tensor of one size. All chance comes from the given generator."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from calotype.data.pictures import Example
-from calotype.data.scenes import to_tensor
 
 BICUBIC = Image.Resampling.BICUBIC
 """Pillow's, which filters by the scale and so does not alias."""
 
 
+def _check_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"transform.crop.size is {size}: it must be at least 1")
+
+
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of random area and shape, resized to a square (Szegedy et al. 2015)."""
+    """A part of random area and shape, resized to a square (Szegedy et al. 2015).
+
+    Raises:
+        ValueError: a number is not possible.
+    """
 
     size: int = 256
     """Pixels a side."""
@@ -25,6 +35,17 @@ class RandomResizedCrop:
     """Least and greatest area, as fractions of the picture's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Least and greatest width / height, drawn log-uniformly."""
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(
+                f"transform.crop.scale is {self.scale}: give the least and the greatest, in (0, 1]"
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1] < inf:
+            raise ValueError(
+                f"transform.crop.ratio is {self.ratio}: give the least and the greatest, above 0"
+            )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize; falls back to the central part when ten draws do not fit."""
@@ -42,7 +63,11 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A square at a random place of the picture resized by its short side (Rombach et al. 2022)."""
+    """A square at a random place of the picture resized by its short side (Rombach et al. 2022).
+
+    Raises:
+        ValueError: a number is not possible.
+    """
 
     size: int = 256
     """Pixels a side."""
@@ -50,13 +75,16 @@ class RandomCrop:
     """Pixels of the short side before the crop; None: as the crop."""
 
     def __post_init__(self) -> None:
+        _check_size(self.size)
         if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize: {self.resize} is less than size {self.size}; raise it")
+            raise ValueError(
+                f"transform.crop.resize is {self.resize}: it must be at least the size, {self.size}"
+            )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Resize and crop in one step, at a whole pixel of the resized picture."""
         step = min(image.size) / (self.resize or self.size)  # source pixels to a resized pixel
-        side = self.size * step
+        side = min(self.size * step, *image.size)  # rounding may put it an ulp beyond
         left, top = (
             step * rng.integers(max(round(length / step) - self.size, 0) + 1)
             for length in image.size
@@ -67,10 +95,17 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The central square, resized."""
+    """The central square, resized.
+
+    Raises:
+        ValueError: the size is not possible.
+    """
 
     size: int = 256
     """Pixels a side."""
+
+    def __post_init__(self) -> None:
+        _check_size(self.size)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize; the generator is not used."""
@@ -82,9 +117,19 @@ Crop = RandomResizedCrop | RandomCrop | CenterCrop
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left and right. Wrong where captions tell left from right."""
+    """Mirror left and right. Wrong where captions tell left from right.
+
+    Raises:
+        ValueError: the probability is none.
+    """
 
     probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(
+                f"transform.flip.probability is {self.probability}: it must lie in [0, 1]"
+            )
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Mirror or not."""
@@ -103,6 +148,11 @@ class Transform:
         image = self.crop(example["image"], rng)
         image = self.flip(image, rng) if self.flip else image
         return {**example, "image": pixels(image)}
+
+
+def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
+    """Turn sRGB in 0..255 into [-1, 1], channels first."""
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32)).div_(127.5).sub_(1)
 
 
 def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:

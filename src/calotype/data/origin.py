@@ -1,0 +1,104 @@
+"""Which file of a table cannot be read: `datasets` raises nearly anything, and names no file."""
+
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
+
+import pyarrow.parquet as pq
+from datasets.exceptions import DatasetGenerationError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a table comes from, as errors say it."""
+
+    name: str
+    expected: str
+    """What can be read."""
+    files: tuple[str, ...] = ()
+    """The files it is made of, if they are known."""
+    read: Callable[[str], Iterable[Any]] = iter
+    """Reads one of them to its end, by its format's own reader."""
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Make one line of whatever `datasets` raises at what it cannot read.
+
+        Raises:
+            ValueError: something was raised; the message names the file and the reason.
+        """
+        try:
+            yield
+        except Exception as error:
+            # Of files that it copies, `datasets` says only that there was an error.
+            hidden = error.__cause__ if isinstance(error, DatasetGenerationError) else None
+            self._check_files()
+            raise ValueError(
+                f"{self.name}: cannot be read ({_reason(hidden or error)}); expected "
+                f"{self.expected}"
+            ) from error
+
+    def _check_files(self) -> None:
+        """Find the broken one."""
+        for file in self.files:
+            if "://" not in file:  # that would be fetched whole
+                with _whole(file):
+                    deque(self.read(file), maxlen=0)
+
+
+@contextmanager
+def _whole(file: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{file}: broken ({_reason(error)}); fetch it again or leave it out"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return shorten(str(error) or type(error).__name__, 200)
+
+
+def check_footers(origin: Origin, columns: Sequence[str]) -> None:
+    """Check the ends of parquet files, which tell their columns: a run would fail on them later.
+
+    Args:
+        origin: Whose files they are.
+        columns: Those that will be read; if the first file has one of them, all must.
+
+    Raises:
+        ValueError: a file is broken or differs from the first, or there are no rows.
+    """
+    files = [file for file in origin.files if "://" not in file]
+    footers = [_footer(file) for file in files]
+    names = [footer.schema.to_arrow_schema().names for footer in footers]
+    if files and not any(footer.num_rows for footer in footers):
+        raise ValueError(f"{origin.name}: no rows in it; expected one for each picture")
+    for file, has in zip(files, names, strict=True):
+        # `datasets` takes a file with fewer columns, and reads nothing where they would be.
+        if not set(columns) & set(names[0]) <= set(has) <= set(names[0]):
+            raise ValueError(
+                f"{file}: has the columns {', '.join(has)}, but {files[0]} has "
+                f"{', '.join(names[0])}; read files of one kind"
+            )
+
+
+def _footer(file: str) -> pq.FileMetaData:
+    with _whole(file):
+        return pq.read_metadata(file)
+
+
+def parquet_rows(file: str) -> Iterable[Any]:
+    """Read a parquet file to its end."""
+    return pq.ParquetFile(file).iter_batches()
+
+
+def tar_members(file: str) -> Iterable[Any]:
+    """Look at all that a tar file holds."""
+    with tarfile.open(file) as members:
+        yield from members

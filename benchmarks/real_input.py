@@ -31,7 +31,7 @@ from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.terms import L1, LPIPS
-from calotype.training import AdamW, Run
+from calotype.training import AdamW, Run, has_ended
 from calotype.training.checkpoint import write_text
 from calotype.training.log import save_grid
 
@@ -77,7 +77,7 @@ def split(places: Places, name: str, group: str) -> Split:
 def emoji_tokenizer_recipe(places: Places, emoji: Split) -> TokenizerRecipe:
     """Emoji of 64 pixels to 16x16x4 latents, by L2, as scenes are."""
     base = scenes_kl()
-    run = replace(base.run, out=places.out / "emoji-tokenizer", steps=5600, resume=True)
+    run = replace(base.run, out=places.out / "emoji-tokenizer", steps=2800, resume=True)
     return replace(
         base, data=Parquet(emoji.train), transform=Transform(CenterCrop(64)), measure=5000, run=run
     )
@@ -86,7 +86,7 @@ def emoji_tokenizer_recipe(places: Places, emoji: Split) -> TokenizerRecipe:
 def photo_tokenizer_recipe(places: Places, photos: Split) -> TokenizerRecipe:
     """Photographs to latents of a quarter of their side and 4 channels, by L1 and LPIPS."""
     base = scenes_kl()
-    run = replace(base.run, out=places.out / "photo-tokenizer", steps=4000, batch_size=16,
+    run = replace(base.run, out=places.out / "photo-tokenizer", steps=1000, batch_size=16,
                   resume=True)  # fmt: skip
     return replace(
         base, data=Parquet(photos.train, caption_column=None),
@@ -120,11 +120,11 @@ def emoji_diffusion(places: Places) -> None:
         scenes_diffusion().unet, Flow(shift=2.0), EMOJI_TEXT,
         optimizer=AdamW(1e-3, (0.9, 0.99), warmup=100, schedule="cosine"),
         sampling=Sampling(steps=25, guidance=3.0),
-        run=replace(tokenizer.run, out=places.out / "emoji-diffusion", steps=4300, batch_size=64,
+        run=replace(tokenizer.run, out=places.out / "emoji-diffusion", steps=2600, batch_size=64,
                     ema=0.998),
     )  # fmt: skip
     cache(latents)
-    if not recipe.run.model.exists():
+    if not has_ended(recipe.run, recipe):
         train_generator(recipe)
     pipeline = load(recipe.run.model)
     for name, file in (("shown", emoji.train), ("unseen", emoji.validation)):
@@ -140,7 +140,7 @@ def rebuild(places: Places, recipe: TokenizerRecipe, validation: Path, size: int
     """Train, if that is still to do, and decode the posteriors' means of all validation pictures of
     `size` pixels a side; show some beside the originals.
     """
-    if not recipe.run.model.exists():
+    if not has_ended(recipe.run, recipe):
         train_tokenizer(recipe)
     tokenizer = ImageTokenizer.load(recipe.run.model)
     data = Parquet(validation, caption_column=None).build()

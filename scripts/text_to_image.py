@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from calotype.pipelines import Sampling, load, picture, sample
+from calotype.pipelines import Choice, load, picture, recommended, sample
 from calotype.training.distributed import processes
 
 
@@ -19,22 +19,29 @@ class TextToImage:
     """
 
     prompts: Path
+    """File of prompts, one a line."""
     pipeline: str = "runs/demo/pipeline"
+    """Folder of a pipeline, or a name on the Hub."""
     out: Path = Path("generated")
+    """Folder of the PNG files, named by line."""
     seed: int = 0
-    sampling: Sampling = field(default_factory=Sampling)
+    """Of the first line's image."""
+    sampling: Choice = field(default_factory=Choice)
 
 
 def main(options: TextToImage) -> None:
     """Share the lines, draw them, save each image under its line's number."""
+    if not options.prompts.is_file():
+        raise SystemExit(f"no file {options.prompts}: --prompts names one with a prompt a line")
+    lines = list(enumerate(options.prompts.read_text(encoding="utf-8").splitlines()))
     state = processes()
     pipeline = load(options.pipeline).to(state.device)
-    lines = list(enumerate(options.prompts.read_text().splitlines()))
+    sampling = options.sampling.over(recommended(options.pipeline))
     options.out.mkdir(parents=True, exist_ok=True)
     with state.split_between_processes(lines) as mine:
         numbers, prompts = [int(i) for i, _ in mine], [str(prompt) for _, prompt in mine]
         seeds = [options.seed + i for i in numbers]
-        batches = sample(pipeline, prompts, seeds, options.sampling)
+        batches = sample(pipeline, prompts, seeds, sampling)
         images = (image for batch in batches for image in batch)
         for number, image in zip(numbers, images, strict=True):
             picture(image).save(options.out / f"{number:05d}.png")

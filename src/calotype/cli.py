@@ -51,6 +51,10 @@ def main(argv: Arguments | None = None) -> None:
         if os.environ.get("CALOTYPE_TRACEBACK"):
             raise
         _fail(str(error))
+    except KeyboardInterrupt:
+        # Training saves first, and says so; whatever else was under way is begun again.
+        print("calotype: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _overview() -> str:

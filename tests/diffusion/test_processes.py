@@ -92,6 +92,18 @@ def test_min_snr_weights_are_their_formulas(kind, gamma):
     torch.testing.assert_close(weight, expected, rtol=1e-3, atol=0)
 
 
+def test_a_shift_moves_training_and_sampling_alike():
+    """Esser et al. 2024, eq. 23: shift s / (1 + (shift - 1) s), of one half at 3 three quarters."""
+    example = Flow(shift=3.0).example(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2),
+                                      torch.tensor([0.5]))  # fmt: skip
+    assert example.timestep == 750 and (example.noisy == 0.75).all()
+    plain, shifted = Flow().scheduler(), Flow(shift=3.0).scheduler()
+    for scheduler in (plain, shifted):
+        scheduler.set_timesteps(10)
+    expected = 3 * plain.sigmas / (1 + 2 * plain.sigmas)
+    torch.testing.assert_close(shifted.sigmas, expected, atol=2e-3, rtol=0)
+
+
 def test_flow_weighs_all_alike():
     x0 = torch.zeros(3, 1, 2, 2)
     assert torch.equal(Flow().example(x0, x0, torch.rand(3)).weight, torch.ones(3))

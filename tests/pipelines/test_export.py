@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AutoencoderTiny,
     AutoPipelineForImage2Image,
     AutoPipelineForInpainting,
     LDMPipeline,
     StableDiffusionPipeline,
+    VQModel,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tiny
-from calotype.diffusion import UNet
-from calotype.pipelines import Sampling, load, sample, text_to_image
+from calotype.diffusion import Epsilon, PretrainedText, UNet, Velocity
+from calotype.pipelines import Choice, Sampling, load, recommended, sample, text_to_image
+from calotype.recipes.generator import train_generator
+from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
 from calotype.tokenizers import Gaussian, ImageTokenizer, fingerprint
 from calotype.tokenizers.terms import L2
@@ -71,7 +75,9 @@ def test_pipelines_are_stock_and_hold_no_pickle(folders):
     assert kinds == [StableDiffusionPipeline, LDMPipeline]
     suffixes = {file.suffix for folder in folders for file in folder.rglob("*") if file.is_file()}
     assert suffixes <= {".json", ".safetensors", ".txt", ".jinja"}
-    # transformers 4 looks for these two.
+    # transformers 4 looks for these two, and all before 5.6 for these names.
+    weights = load_file(folders[0] / "text_encoder/model.safetensors")
+    assert all(name.startswith("text_model.") for name in weights)
     assert all((folders[0] / "tokenizer" / name).exists() for name in ("vocab.json", "merges.txt"))
 
 
@@ -125,6 +131,45 @@ def test_autopipeline_makes_inpainting_of_four_channels(folders):
     assert filled.shape == image.shape and filled.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("process", "prediction"), [(Epsilon(snr_gamma=5.0), "epsilon"), (Velocity(), "v_prediction")]
+)
+def test_other_processes_end_in_pipelines(process, prediction, artifacts, tmp_path):
+    recipe = tiny.generator_recipe(
+        artifacts, process=process, gradient_checkpointing=True,
+        run=replace(tiny.run(tmp_path), steps=1),
+    )  # fmt: skip
+    pipe = load(train_generator(recipe))
+    assert pipe.scheduler.config["prediction_type"] == prediction
+    (image,) = sample(pipe, [PROMPT], [SEED], Sampling(steps=STEPS))
+    assert image.isfinite().all() and image.std() > 0
+
+
+def test_a_frozen_text_encoder_is_exported_as_it_was(artifacts, tmp_path):
+    source = artifacts / "generator/model"
+    text = PretrainedText(str(source))
+    cached = tiny.cache_recipe(artifacts, out=tmp_path / "latents", text=text)
+    run = replace(tiny.run(tmp_path / "run"), steps=2)
+    recipe = tiny.generator_recipe(artifacts, latents=cache(cached), text=text, run=run)
+    made = train_generator(recipe)
+    was, now = (load_file(f / "text_encoder/model.safetensors") for f in (source, made))
+    assert was.keys() == now.keys() and all(torch.equal(was[name], now[name]) for name in was)
+    assert load(made).tokenizer.get_vocab() == load(source).tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("width", [48, 200, 224, 250, 768])
+def test_prompts_of_any_width_are_pooled(width):
+    unet = UNet((8, 16), (True, True), layers=1, head_width=4, groups=4, pooled_text=True)
+    made = unet.conditional(4, 2, width)
+    hidden = torch.zeros(1, 5, width)
+    assert made(torch.zeros(1, 2, 4, 4), 1, hidden).sample.shape == (1, 2, 4, 4)
+
+
+def test_a_prompt_that_is_not_there_is_not_pooled():
+    with pytest.raises(ValueError, match=r"unet\.pooled_text: without a text"):
+        UNet((8, 16), (True, True), head_width=4, groups=4, pooled_text=True).unconditional(4, 2)
+
+
 def test_a_swapped_tokenizer_is_refused(folders, tmp_path):
     for folder, part in zip(folders, ("vae", "vqvae"), strict=True):
         shutil.copytree(folder, tmp_path / part)
@@ -150,9 +195,10 @@ def test_too_few_images_to_measure_are_told(tmp_path):
 
 
 def test_recipes_normalise_latents_and_say_so(artifacts):
-    report = json.loads((artifacts / "tokenizer/model/latents.json").read_text())
+    report = json.loads((artifacts / "tokenizer/model/latent_statistics.json").read_text())
     assert report["tokenizer"] == fingerprint(load_autoencoder(artifacts / "tokenizer/model"))
-    assert report["images"] == 64
+    assert report["images"] == 64 and report["breach"] is None
+    assert report["of_them_not_measured_before"] == 0, "there are 32 scenes"
     assert max(abs(mean) for mean in report["latent_mean"]) < 0.02
     assert max(abs(std - 1) for std in report["latent_std"]) < 0.02
     assert report["reconstruction_moved"] < 1e-4
@@ -180,3 +226,56 @@ def test_a_pretrained_decoder_serves_its_pipelines(artifacts, tmp_path):
     run = replace(tiny.run(tmp_path), steps=1)
     tuned = train_tokenizer(tiny.tokenizer_recipe(tmp_path, model=model, run=run))
     assert ImageTokenizer.load(tuned).bottleneck.z_channels == 2
+
+
+def test_weights_of_another_class_are_refused(artifacts, tmp_path):
+    """Bug: diffusers leaves at random what a file lacks, and only logs it."""
+    AutoencoderTiny(encoder_block_out_channels=(8, 8),
+                    decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+                    num_decoder_blocks=(1, 1)).save_pretrained(tmp_path / "tiny")  # fmt: skip
+    VQModel(norm_num_groups=4, block_out_channels=(8,)).save_pretrained(tmp_path / "vq")
+    shutil.copytree(artifacts / "tokenizer/model", tmp_path / "cut")
+    file = tmp_path / "cut/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["quant_conv.bias"]
+    save_file(weights, file)
+    for name in ("tiny", "vq", "cut"):
+        with pytest.raises(ValueError, match=rf"no AutoencoderKL in .*{name}"):
+            load_autoencoder(tmp_path / name)
+
+
+def test_an_unconditional_pipelines_tokenizer_is_found(artifacts):
+    found = load_autoencoder(artifacts / "unconditional/model")
+    assert fingerprint(found) == fingerprint(load_autoencoder(artifacts / "tokenizer/model"))
+
+
+def test_sizes_that_do_not_come_back_are_refused(artifacts, tmp_path):
+    model = PretrainedDecoder(str(artifacts / "tokenizer/model"))
+    recipe = tiny.tokenizer_recipe(tmp_path, model=model, data=replace(tiny.SCENES, size=17))
+    with pytest.raises(ValueError, match="17 pixels cannot be encoded by a factor of 2"):
+        train_tokenizer(recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_latent_space_does_not_resume_a_finetuning(artifacts, tmp_path):
+    """The frozen encoder is in no checkpoint, so it must be the one that began."""
+    shutil.copytree(artifacts / "tokenizer/model", tmp_path / "source")
+    model = PretrainedDecoder(str(tmp_path / "source"))
+    run = replace(tiny.run(tmp_path / "tuned"), resume=True)
+    recipe = tiny.tokenizer_recipe(tmp_path, model=model, run=run)
+    train_tokenizer(recipe)
+    tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "source")
+    with pytest.raises(ValueError, match="latent space was"):
+        train_tokenizer(recipe)
+
+
+def test_a_pipeline_is_called_as_its_recipe_drew(artifacts, tmp_path):
+    assert recommended(artifacts / "generator/model") == Sampling(steps=2)
+    assert Choice(guidance=2.0).over(Sampling(steps=2)) == Sampling(steps=2, guidance=2.0)
+    assert recommended(tmp_path) == recommended("a/name") == Sampling()
+
+
+def test_an_adversary_that_begins_too_late_is_told(tmp_path):
+    recipe = tiny.tokenizer_recipe(tmp_path, adversary=tiny.adversary(start=2, effect_start=3))
+    with pytest.warns(UserWarning, match="effect_start is 3 and run.steps 3: it will never be"):
+        train_tokenizer(recipe)

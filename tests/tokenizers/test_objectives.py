@@ -10,7 +10,7 @@ import torch
 import tiny
 from calotype.tokenizers import psnr
 from calotype.tokenizers.objectives import Critic, Reconstruction, squared_gradient
-from calotype.tokenizers.terms import R1, Fixed, Hinge, LeCAM, NonSaturating
+from calotype.tokenizers.terms import R1, Adaptive, Fixed, Hinge, LeCAM, NonSaturating
 
 
 def gradients(module: torch.nn.Module) -> torch.Tensor:
@@ -162,6 +162,74 @@ def test_lecam_averages_follow_the_logits_of_the_step():
     critic.step_end(0)
     expected = 0.1 * torch.stack([metrics["logits_real"], metrics["logits_fake"]])
     torch.testing.assert_close(critic.averages, expected)
+
+
+def test_lecam_draws_logits_away_from_the_other_kinds_average():
+    """Tseng et al. 2021, eq. 3: real ones above the fakes' average are pulled to it, fakes below
+    the real ones' too; nothing else is."""
+    _, critic = game(regulariser=LeCAM())
+    critic.averages.copy_(torch.tensor([1.0, -1.0]))  # of the real, of the fake
+    real, fake = torch.tensor([2.0, -3.0]), torch.tensor([4.0, -1.0])
+    penalty = critic._lecam(*(x.view(2, 1, 1, 1) for x in (real, fake)))
+    torch.testing.assert_close(penalty, torch.tensor([9.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "loss"),
+    [(2, -3, 0.0), (0, 0, 1.0), (-1, -1, 1.0), (1, 2, 1.5), (0.5, -1, 0.25)],
+)
+def test_hinge_is_its_formula(real, fake, loss):
+    """Half of relu(1 - real) + relu(1 + fake)."""
+    logits = (torch.full((1, 1, 2, 2), float(x)) for x in (real, fake))
+    assert Hinge().discriminator(*logits).item() == loss
+    assert Hinge().generator(torch.full((1, 1, 2, 2), float(fake))).item() == -fake
+
+
+def test_the_adaptive_weight_has_a_limit():
+    reference, tiny_gradient = torch.ones(3), torch.zeros(3)
+    assert Adaptive(0.5, largest=7.0).scale(reference, tiny_gradient).item() == 3.5
+
+
+def test_the_weight_of_a_step_is_of_all_its_micro_batches():
+    """Bug: each accumulated micro-batch had a weight of its own."""
+    reconstruction, _ = game()
+    whole = tiny.batch(4)
+    reconstruction(whole, 0)
+    expected = reconstruction.metrics["adversarial_weight"]
+    halves = [{k: v[i : i + 2] for k, v in whole.items()} for i in (0, 2)]
+    reconstruction.survey(halves, 0)
+    for half in halves:
+        reconstruction(half, 0)
+        torch.testing.assert_close(reconstruction.metrics["adversarial_weight"], expected)
+    reconstruction.survey(halves[:1], 0)
+    reconstruction(halves[0], 0)
+    assert abs(reconstruction.metrics["adversarial_weight"] / expected - 1) > 1e-3
+
+
+def test_the_critic_judges_in_float32_under_autocast():
+    reconstruction, critic = game(regulariser=R1(1.0))
+    batch = tiny.batch(2)
+    reconstruction(batch, 0)
+    plain = critic(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = critic(batch, 0)
+    assert plain.keys() == cast.keys() and all(torch.equal(plain[n], cast[n]) for n in plain)
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    """Bug: a flag that was read nowhere."""
+    (plain,), (saving,) = tiny.players(), tiny.players()
+    saving.tokenizer.autoencoder.enable_gradient_checkpointing()
+    blocks = []
+    for objective in (plain, saving):
+        objective.train()
+        calls = []
+        block = objective.tokenizer.autoencoder.decoder.mid_block
+        block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        total(objective(tiny.batch(2), 0)).backward()
+        blocks.append(len(calls))
+    assert blocks == [1, 2], "once forward, and once again going back"
+    torch.testing.assert_close(gradients(plain.tokenizer), gradients(saving.tokenizer))
 
 
 def test_psnr_of_a_known_error():

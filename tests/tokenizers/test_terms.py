@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_a_backbone_that_does_not_fit_is_named(tmp_path):
         LPIPS(backbone_weights=tmp_path / "absent.safetensors").build()
 
 
+def test_specs_name_the_field_that_cannot_be():
+    for spec, field in ((partial(Huber, delta=0.0), "pixel.delta"),
+                        (partial(Adversary, width=1), "adversary.width"),
+                        (partial(Adversary, layers=0), "adversary.layers")):  # fmt: skip
+        with pytest.raises(ValueError, match=field):
+            spec()
+
+
+@pytest.mark.parametrize("width", [2, 30, 64, 72, 100])
+def test_a_discriminator_has_any_width(width):
+    assert Adversary(width=width).build()(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 2, 2)
+
+
 NETWORKS = [*(LPIPS(net=net) for net in SMALLEST), *(Adversary(layers=n) for n in (1, 2, 3))]
 
 
@@ -62,7 +76,7 @@ def _takes(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
         return False
 
 
-@pytest.mark.parametrize(("spec", "value"), [(L1(), 0.3), (L2(), 0.09), (Huber(delta=0.1), 0.025)])
+@pytest.mark.parametrize(("spec", "value"), [(L1(), 0.3), (L2(), 0.09), (Huber(delta=0.1), 0.25)])
 def test_pixel_terms_are_means_over_the_image(spec, value):
     real = torch.zeros(2, 3, 5, 7)
     torch.testing.assert_close(spec.build()(real + 0.3, real), torch.full((2,), value))

@@ -53,7 +53,7 @@ class Denoising(Objective):
             return {"denoising": (example.weight * error).mean()}
 
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
-        """What `picture` draws: a pipeline around the network, which this module knows not."""
+        """What `picture` draws: images of a pipeline around the network."""
         return self.picture() if self.picture else None
 
     def answer(

@@ -62,6 +62,10 @@ class Flow:
     """Moves training and sampling towards noise, s' = shift s / (1 + (shift - 1) s): more than 1
     for large latents (Esser et al. 2024, eq. 23)."""
 
+    def __post_init__(self) -> None:
+        if self.shift <= 0:
+            raise ValueError(f"process.shift is {self.shift}: it must be positive; 1 is none")
+
     def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
         """Noise a batch."""
         times = self.shift * times / (1 + (self.shift - 1) * times)

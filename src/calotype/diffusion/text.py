@@ -21,12 +21,21 @@ class LearntText:
     """A small CLIPTextModel trained jointly, on a CLIPTokenizer learnt from the captions."""
 
     width: int = 256
+    """Channels of a token."""
     layers: int = 4
+    """Transformer blocks."""
     heads: int = 4
+    """Attention heads; must divide the width."""
     length: int = 32
     """Tokens of a prompt, begin and end included; longer ones are cut, shorter ones padded."""
     vocabulary: int = 4096
     """Number of tokens at most; the two marks and 512 of single bytes are always among them."""
+
+    def __post_init__(self) -> None:
+        if self.length < 3:
+            raise ValueError(f"text.length is {self.length}: with both marks it is 3 or more")
+        if self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"text.heads: {self.heads} must divide text.width {self.width}")
 
     def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
         """Learn byte-pair encoding from the captions: the same from the same ones."""

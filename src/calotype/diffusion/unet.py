@@ -22,10 +22,10 @@ class UNet:
     """Groups of each GroupNorm; must divide every width."""
     pooled_text: bool = False
     """Tell every block the pooled prompt together with the timestep, besides what attention reads
-    (Saharia et al. 2022, appendix B.1)."""
+    (Saharia et al. 2022, section 2.4)."""
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     """Blocks add the embedding of the timestep, or scale and shift by it (Dhariwal & Nichol 2021,
-    section 4)."""
+    section 3.1)."""
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.widths):
@@ -33,6 +33,9 @@ class UNet:
                 f"unet.attention has {len(self.attention)} entries and unet.widths "
                 f"{len(self.widths)}: give one for each resolution"
             )
+        for name in ("layers", "head_width", "groups"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"unet.{name} is {value}: it must be at least 1")
         for width in self.widths:
             if width % self.groups or width % self.head_width:
                 raise ValueError(
@@ -51,11 +54,18 @@ class UNet:
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=heads, cross_attention_dim=text_width,
             addition_embed_type="text" if self.pooled_text else None,
-            addition_embed_type_num_heads=max(1, text_width // 64), **self._common(size, channels),
+            addition_embed_type_num_heads=_pooling_heads(text_width),
+            **self._common(size, channels),
         )  # fmt: skip
 
     def unconditional(self, size: int, channels: int) -> UNet2DModel:
-        """A UNet for latents [B, channels, size, size]."""
+        """A UNet for latents [B, channels, size, size].
+
+        Raises:
+            ValueError: there is no prompt that it could be told.
+        """
+        if self.pooled_text:
+            raise ValueError("unet.pooled_text: without a text there is no prompt; turn it off")
         self._check(size)
         down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
@@ -79,3 +89,8 @@ class UNet:
                 f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
                 "use fewer unet.widths, or larger images"
             )
+
+
+def _pooling_heads(width: int) -> int:
+    """Heads that pool the prompt: the most of 64 channels or more that divide its width."""
+    return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from diffusers import (
     AutoencoderKL,
@@ -13,12 +15,13 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from calotype.pipelines.sampling import Pipeline, Sampling
 from calotype.tokenizers import fingerprint
 from calotype.training.checkpoint import publish
-
-Pipeline = StableDiffusionPipeline | LDMPipeline
 
 
 def text_to_image(
@@ -42,17 +45,31 @@ def unconditional(
     return LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
 
 
-def save(pipeline: Pipeline, folder: Path) -> None:
-    """Save a pipeline, whole or not at all, with the fingerprint of its latents beside."""
+def save(pipeline: Pipeline, folder: Path, sampling: Sampling) -> None:
+    """Save a pipeline, whole or not at all; beside, the fingerprint of its latents and how it is
+    best called.
+    """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.save_pretrained(beside, safe_serialization=True)
     if isinstance(pipeline, StableDiffusionPipeline):
-        # transformers 4 reads vocab.json and merges.txt, which transformers 5 no longer writes.
-        pipeline.tokenizer.backend_tokenizer.model.save(str(beside / "tokenizer"))
-    mark = json.dumps({"tokenizer": fingerprint(autoencoder(pipeline))})
-    (beside / "calotype.json").write_text(mark + "\n")
+        _serve_older_transformers(pipeline, beside)
+    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": asdict(sampling)}
+    (beside / MARK).write_text(json.dumps(mark) + "\n")
     publish(beside, folder)
+
+
+def _serve_older_transformers(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Write the prompt tokenizer and the text encoder so that any transformers reads them."""
+    # transformers 4 reads vocab.json and merges.txt, which transformers 5 no longer writes.
+    pipeline.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
+    # Before 5.6 all names began so, and those without were left at random; later ones read both.
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {PREFIX + name.removeprefix(PREFIX): w for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+PREFIX = "text_model."
 
 
 def load(path: str | Path) -> Pipeline:
@@ -63,7 +80,7 @@ def load(path: str | Path) -> Pipeline:
     """
     try:
         found = DiffusionPipeline.from_pretrained(path, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"no pipeline in {path}: expected a folder with model_index.json, such as the "
             f"model/ of a train-generator run, or a name on the Hub ({error})"
@@ -79,12 +96,21 @@ def autoencoder(pipeline: Pipeline) -> AutoencoderKL:
     return pipeline.vae if isinstance(pipeline, StableDiffusionPipeline) else pipeline.vqvae
 
 
+def recommended(path: str | Path) -> Sampling:
+    """How the recipe of a pipeline's folder drew its samples; the defaults where it is not told."""
+    return Sampling(**_mark(Path(path)).get("sampling", {}))
+
+
+MARK = "calotype.json"
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MARK).read_text()) if (folder / MARK).exists() else {}
+
+
 def _check(folder: Path, pipeline: Pipeline) -> None:
-    mark = folder / "calotype.json"
-    if not mark.exists():
-        return
-    trained = json.loads(mark.read_text())["tokenizer"]
-    if (found := fingerprint(autoencoder(pipeline))) != trained:
+    trained, found = _mark(folder).get("tokenizer"), fingerprint(autoencoder(pipeline))
+    if trained not in (None, found):
         raise ValueError(
             f"{folder} has tokenizer {found}, but the generator was trained in the latents of "
             f"{trained}: put that tokenizer back"

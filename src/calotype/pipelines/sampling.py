@@ -1,17 +1,17 @@
 """Images from a pipeline: many prompts, a seed for each image."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import LDMPipeline, StableDiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from calotype.pipelines.assemble import Pipeline
+Pipeline = StableDiffusionPipeline | LDMPipeline
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,24 @@ class Sampling:
         for name in ("steps", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to call a pipeline. What is None is as its recipe drew samples, or else 25 steps,
+    guidance 4 and 32 images at a time.
+    """
+
+    steps: int | None = None
+    """Steps of the solver."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; 1: none."""
+    batch_size: int | None = None
+    """Images at a time."""
+
+    def over(self, default: Sampling) -> Sampling:
+        """What is chosen, and the rest of `default`."""
+        return replace(default, **{n: v for n, v in asdict(self).items() if v is not None})
 
 
 def sample(

@@ -18,14 +18,15 @@ from torch import Tensor
 from calotype.data import Scenes, once
 from calotype.data.scenes import Scene, held_out_scenes
 from calotype.evaluation.alignment import Alignment, alignment
-from calotype.pipelines import Pipeline, Sampling, load, sample
+from calotype.pipelines import Pipeline, Sampling, autoencoder, load, sample
 from calotype.recipes.gallery import Grid, write_gallery, write_sheet
 from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.generators import scenes_cache, scenes_diffusion
 from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.tokenizers import ImageTokenizer, fingerprint, psnr
+from calotype.training import has_ended
 from calotype.training.checkpoint import publish, write_text
 
 Images = Float[Tensor, "b 3 S S"]
@@ -38,16 +39,22 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder of everything."""
     tokenizer_steps: int = 1500
+    """Optimiser steps, of 32 scenes."""
     generator_steps: int = 1000
+    """Optimiser steps, of 128 latents."""
     scenes: int = 60_000
     """Scenes whose latents the generator is trained on."""
     prompts: int = 256
     """Unseen prompts to draw and check."""
     seed: int = 0
+    """Of weights, noise and the order of training; held-out prompts and reconstructions."""
 
     def __post_init__(self) -> None:
-        if self.prompts < 4:
-            raise ValueError(f"--prompts is {self.prompts}: choose 4 or more")
+        for name, least in (("tokenizer_steps", 1), ("generator_steps", 1), ("scenes", 1),
+                            ("prompts", 4), ("seed", 0)):  # fmt: skip
+            if (value := getattr(self, name)) < least:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is {value}: choose {least} or more")
 
 
 def demo(options: Demo) -> Path:
@@ -55,14 +62,14 @@ def demo(options: Demo) -> Path:
     started, console = time.monotonic(), Console()
     tokenizer, latents, generator = stages(options)
     console.print("1/4 tokenizer (perceptual backbone: none, so nothing is downloaded)")
-    if tokenizer.run.model.exists():
+    if has_ended(tokenizer.run, tokenizer):
         console.print(f"    {tokenizer.run.model} is there: not trained again")
     else:
         train_tokenizer(tokenizer)
     console.print("2/4 latents")
     cache(latents)
     console.print("3/4 generator")
-    if generator.run.model.exists():
+    if has_ended(generator.run, generator):
         console.print(f"    {generator.run.model} is there: not trained again")
     else:
         train_generator(generator)
@@ -120,12 +127,14 @@ def _evaluate(
     write_sheet(options.out / "gallery.png", one.images[:32], one.captions[:32])
     return {
         "reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
+        "reconstructed": len(real),
         "prompts": options.prompts, "all_factors_right": one.checked.all_right,
         "factors_right": one.checked.accuracy,
         "two_objects_prompts": options.prompts // 4,
         "two_objects_all_right": two.checked.all_right,
         "protocol": {"sampling": asdict(sampling), "scheduler": type(pipeline.scheduler).__name__,
-                     "seed": options.seed, "resolution": spec.size, "split": "held-out"},
+                     "seed": options.seed, "resolution": spec.size, "split": "held-out",
+                     "tokenizer": fingerprint(autoencoder(pipeline))},
     }  # fmt: skip
 
 
@@ -160,10 +169,14 @@ def reconstructions(
 
 def _lines(report: dict) -> list[str]:
     factors = ", ".join(f"{name} {value:.0%}" for name, value in report["factors_right"].items())
+    protocol = report["protocol"]
     return [
-        f"reconstruction of held-out scenes: {report['reconstruction_psnr_db']} dB PSNR",
+        f"reconstruction of {report['reconstructed']} held-out scenes, posterior means: "
+        f"{report['reconstruction_psnr_db']} dB PSNR",
         f"{report['prompts']} unseen prompts, every factor right: "
         f"{report['all_factors_right']:.1%} ({factors})",
         f"two objects in a relation, every factor right: {report['two_objects_all_right']:.1%}",
+        f"drawn by {protocol['scheduler']} in {protocol['sampling']['steps']} steps, guidance "
+        f"{protocol['sampling']['guidance']}, seed {protocol['seed']}",
         f"{report['minutes']} minutes",
     ]

@@ -48,8 +48,14 @@ class GeneratorRecipe:
     prompts: tuple[str, ...] = ()
     """Prompts of the pictures in samples/; none: the cache's first captions."""
     sampling: Sampling = field(default_factory=Sampling)
-    """How those pictures are drawn."""
+    """How those pictures are drawn, and `calotype generate` unless told otherwise."""
     run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise ValueError(
+                f"drop is {self.drop}: it is the fraction of prompts left out, below 1"
+            )
 
 
 def train_generator(recipe: GeneratorRecipe) -> Path:
@@ -74,7 +80,7 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     fit([objective], Loader(latents, recipe.run.batch_size, seed=recipe.run.seed,
                             workers=recipe.run.workers), recipe.run)  # fmt: skip
     if state.is_main_process:
-        save(pipeline, recipe.run.model)
+        save(pipeline, recipe.run.model, recipe.sampling)
     state.wait_for_everyone()
     return recipe.run.model
 

@@ -11,14 +11,22 @@ from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
 from transformers import CLIPTokenizer
 
-from calotype.data import Scenes, Source, Transform
-from calotype.data.latents import TEXT_TOKENIZER, is_finished, write_tokens
+from calotype.data import Scenes, Source, Transform, once
+from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
 from calotype.diffusion import LearntText, TextSpec, tokenize
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.caching import Encoder, Reading, cache_latents, claim, finish
+from calotype.tokenizers.caching import (
+    Encoder,
+    Prompts,
+    Reading,
+    cache_latents,
+    finish,
+    remaining,
+)
 from calotype.training import Run, begin
 from calotype.training.distributed import processes
+from calotype.training.run import describe
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class CacheRecipe:
     shard_size: int = 8192
     """Rows in a shard; a run that was stopped continues at the next one."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("batch_size", 1), ("shard_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}: choose {least} or more")
+
 
 def cache(recipe: CacheRecipe) -> Path:
     """Fill a latent cache; returns its folder. Several processes share the work.
@@ -56,52 +70,70 @@ def cache(recipe: CacheRecipe) -> Path:
     size, dataset = image_size(recipe.data, recipe.transform), recipe.data.build()
     state = processes()
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
+    tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer.autoencoder), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     reading = Reading(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
                       recipe.shard_size)  # fmt: skip
-    if recipe.text:
-        recipe.text.tokenizer([])  # that it is there is known before the long work
+    prompts = _prompts(recipe, dataset)
     if state.is_main_process:
-        begin(Run(recipe.out, resume=True), recipe)
-        claim(encoder, recipe.out)
+        # The tokens are made last, of captions that are kept: another text costs no encoding.
+        begin(Run(recipe.out, resume=True), recipe, _inputs(encoder, dataset), free=("text",))
     state.wait_for_everyone()
-    if is_finished(recipe.out):
+    if is_finished(recipe.out) and Index.read(recipe.out).text == describe(recipe.text):
         return recipe.out
+    rank, world = state.process_index, state.num_processes
     with Progress(disable=not state.is_main_process) as bar:
-        task = bar.add_task("encoding", total=_total(recipe.count, dataset))
-        cache_latents(encoder, dataset, reading, recipe.out, state.process_index,
-                      state.num_processes, lambda rows: bar.advance(task, rows))  # fmt: skip
+        total = remaining(dataset, reading, recipe.out, rank, world)
+        task = bar.add_task("encoding", total=total)
+        cache_latents(encoder, dataset, reading, recipe.out, rank, world,
+                      lambda rows: bar.advance(task, rows))  # fmt: skip
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(encoder, recipe.out, partial(_write_prompts, recipe.text) if recipe.text else None)
+        finish(encoder, recipe.out, prompts)
     state.wait_for_everyone()
     return recipe.out
 
 
-def _total(count: int | None, dataset: Dataset) -> int | None:
-    """Images to encode; None: only the stream's end will tell."""
-    if isinstance(dataset, IterableDataset):
-        return count
-    there = len(dataset)  # type: ignore[arg-type]
-    return there if count is None else min(count, there)
+def _inputs(encoder: Encoder, dataset: Dataset) -> dict[str, str]:
+    """Fingerprints of what a cache is made from."""
+    streamed = isinstance(dataset, IterableDataset)
+    images = "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
+    return {"tokenizer": encoder.fingerprint, "images": images}
+
+
+def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:
+    """What becomes of captions; that a tokenizer and captions are there is known before the work.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    if recipe.text is None:
+        return None
+    recipe.text.tokenizer([])
+    first = next(once(dataset, 64, recipe.transform), {"caption": []})["caption"]
+    if not any(first):
+        raise ValueError(
+            f"text: none of the first {len(first)} pictures has a caption; choose text:none, or "
+            "give captions as data's --help says"
+        )
+    return Prompts(partial(_write_prompts, recipe.text), describe(recipe.text))
 
 
 def _write_prompts(text: TextSpec, root: Path, captions: list[str]) -> int:
-    if not any(captions):
-        raise ValueError("text: the data source has no captions; choose text:none")
     tokenizer = text.tokenizer(captions)
-    _warn_of_cut(tokenizer, captions)
     tokenizer.save_pretrained(root / TEXT_TOKENIZER)
-    return write_tokens(root, tokenize(tokenizer, captions).int())
+    parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
+    _warn_of_cut(tokenizer, parts)
+    return write_tokens(root, torch.cat([tokenize(tokenizer, part).int() for part in parts]))
 
 
-def _warn_of_cut(tokenizer: CLIPTokenizer, captions: list[str]) -> None:
-    limit = tokenizer.model_max_length
-    cut = sum(len(ids) > limit for ids in tokenizer(captions, verbose=False).input_ids)
-    if cut:
+def _warn_of_cut(tokenizer: CLIPTokenizer, parts: list[list[str]]) -> None:
+    limit, captions = tokenizer.model_max_length, sum(map(len, parts))
+    ids = (row for part in parts for row in tokenizer(part, verbose=False).input_ids)
+    if cut := sum(len(row) > limit for row in ids):
         warnings.warn(
-            f"{cut} of {len(captions)} captions are longer than {limit} tokens and were cut: "
-            "raise text.length, if the text encoder takes more",
+            f"{cut} of {captions} captions are longer than {limit} tokens and were cut: "
+            "run it again with a longer --text.length, if the text encoder takes more",
             stacklevel=2,
         )

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
 from calotype.tokenizers import (
@@ -43,6 +43,10 @@ class NewTokenizer:
         autoencoder = self.backbone.autoencoder(self.bottleneck, size)
         return ImageTokenizer(autoencoder, self.bottleneck.build())
 
+    def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
+        """Fingerprints of what it was made from: nothing."""
+        return {}
+
 
 @dataclass(frozen=True)
 class PretrainedDecoder:
@@ -62,6 +66,10 @@ class PretrainedDecoder:
         if tokenizer.autoencoder.quant_conv is not None:
             tokenizer.autoencoder.quant_conv.requires_grad_(False)
         return tokenizer
+
+    def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
+        """Fingerprint of the latent space that is kept."""
+        return {"latent space": fingerprint(tokenizer.autoencoder)}
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     torch.manual_seed(recipe.run.seed)
     if recipe.adversary:
         recipe.adversary.check(size)
+        _warn_of_idle(recipe.adversary, recipe.run)
     reconstruction = _reconstruction(recipe, size, dataset)
     objectives: list[Objective] = [reconstruction]
     if recipe.adversary:
@@ -129,14 +138,24 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         objectives.append(Critic(recipe.adversary, reconstruction, settings))
     state = processes()
     if state.is_main_process:
-        begin(recipe.run, recipe)
+        begin(recipe.run, recipe, recipe.model.inputs(reconstruction.tokenizer))
     state.wait_for_everyone()
     run = recipe.run
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
     fit(objectives, loader, run)
-    _finish(recipe, reconstruction.tokenizer, loader)
+    total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
+    _finish(recipe, reconstruction.tokenizer, loader, total)
     return run.model
+
+
+def _warn_of_idle(adversary: Adversary, run: Run) -> None:
+    if adversary.effect_start >= run.steps:
+        warnings.warn(
+            f"adversary.effect_start is {adversary.effect_start} and run.steps {run.steps}: it "
+            "will never be felt, unless --adversary.start and --adversary.effect-start are earlier",
+            stacklevel=3,
+        )
 
 
 def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Reconstruction:
@@ -145,14 +164,21 @@ def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Rec
         recipe.perceptual.check(size)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = recipe.model.build(size)
+    tokenizer.check(size)
     if recipe.gradient_checkpointing:
         tokenizer.autoencoder.enable_gradient_checkpointing()
     examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
     return Reconstruction(tokenizer, terms, recipe.optimizer, examples)
 
 
-def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) -> None:
-    """Normalise the latents if they may move, save, and measure what was saved on fresh draws."""
+def _finish(
+    recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader, total: int | None
+) -> None:
+    """Normalise the latents if they may move, save, and measure what was saved.
+
+    Of a source of `total` images there may be too few to measure as many again that are fresh;
+    then the report says how many were.
+    """
     state, tokenizer = processes(), tokenizer.float()
     each = recipe.run.batch_size * state.num_processes
     count = -(-recipe.measure // each)
@@ -173,30 +199,42 @@ def _finish(recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader) 
     moved = (saved.reconstruct(examples) - before).abs().max().item()
     statistics = measure(saved, batches(count * each))
     if state.is_main_process:
-        _write_report(beside, saved, statistics, moved)
+        fresh = count * each if total is None else max(0, min(total - count * each, count * each))
+        breach = _breach(recipe, statistics, moved, fresh)
+        _write_report(beside, saved, statistics, moved, fresh, breach)
         publish(beside, recipe.run.model)
-        _check_contract(recipe, statistics, moved)
+        if breach:
+            warnings.warn(f"{recipe.run.model / REPORT}: {breach}", stacklevel=2)
     state.wait_for_everyone()
 
 
+REPORT = "latent_statistics.json"
+"""In model/: what was measured on the saved tokenizer, and whether it keeps the latent contract."""
+
+
 def _write_report(
-    folder: Path, tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float
-) -> None:
+    folder: Path, tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float,
+    fresh: int, breach: str | None,
+) -> None:  # fmt: skip
     report = {
         "tokenizer": fingerprint(tokenizer.autoencoder), "images": statistics.images,
+        "of_them_not_measured_before": fresh,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
-        "reconstruction_moved": moved,
+        "reconstruction_moved": moved, "breach": breach,
     }  # fmt: skip
-    (folder / "latents.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _check_contract(recipe: TokenizerRecipe, statistics: LatentStatistics, moved: float) -> None:
-    where = recipe.run.model / "latents.json"
+def _breach(
+    recipe: TokenizerRecipe, statistics: LatentStatistics, moved: float, fresh: int
+) -> str | None:
+    """What of the latent contract is broken; None: nothing."""
     if moved > 1e-4:
-        warnings.warn(f"{where}: what is decoded moved by {moved:.1e} in the saving", stacklevel=2)
+        return f"what is decoded moved by {moved:.1e} in the saving"
     if recipe.model.latents_may_move and statistics.worst() > 0.02:
-        warnings.warn(
-            f"{where}: on fresh images a latent channel departs by {statistics.worst():.3f} from "
-            f"mean 0 or deviation 1: measure more than {recipe.measure} images",
-            stacklevel=2,
+        mend = f"measure more than {recipe.measure} images" if fresh else "there are few images"
+        return (
+            f"on {'fresh' if fresh else 'the same'} images a latent channel departs by "
+            f"{statistics.worst():.3f} from mean 0 or deviation 1: {mend}"
         )
+    return None

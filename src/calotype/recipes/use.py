@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.pipelines import Sampling, load, picture, sample
+from calotype.pipelines import Choice, load, picture, recommended, sample
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.log import save_grid
 
@@ -27,7 +27,7 @@ class Generate:
     """Images of each prompt."""
     seed: int = 0
     """Of the first image of each prompt; the next ones count up."""
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -47,7 +47,8 @@ def generate(options: Generate) -> Path:
     seeds = [options.seed + i for _ in options.prompts for i in range(options.images)]
     options.out.mkdir(parents=True, exist_ok=True)
     number = 0
-    for images in sample(pipeline, prompts, seeds, options.sampling):
+    sampling = options.sampling.over(recommended(options.pipeline))
+    for images in sample(pipeline, prompts, seeds, sampling):
         for image in images:
             name = f"{number:03d}-{_slug(prompts[number])}-{seeds[number]}.png"
             picture(image).save(options.out / name)
@@ -69,6 +70,11 @@ class Reconstruct:
     out: Path = Path("reconstructions.png")
     """The picture to write: pairs of original and reconstruction."""
 
+    def __post_init__(self) -> None:
+        for name in ("size", "count"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"--{name} is {value}: it must be at least 1")
+
 
 def reconstruct(options: Reconstruct) -> Path:
     """Reconstruct from the posteriors' means and save; returns the file.
@@ -77,7 +83,9 @@ def reconstruct(options: Reconstruct) -> Path:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_writable(options.out)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
+    tokenizer.check(options.size)
     transform = Transform(CenterCrop(options.size), None)
     real = next(once(options.data.build(), options.count, transform))["image"]
     decoded = (tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16))
@@ -87,6 +95,11 @@ def reconstruct(options: Reconstruct) -> Path:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(torch.stack([real, fake], 1).flatten(0, 1), options.out)
     return options.out
+
+
+def _check_writable(file: Path) -> None:
+    if file.is_dir() or file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"--out is {file}: name a picture, such as pairs.png")
 
 
 def _slug(prompt: str) -> str:

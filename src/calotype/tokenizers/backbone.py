@@ -10,7 +10,7 @@ from calotype.tokenizers.bottlenecks import BottleneckSpec
 
 @dataclass(frozen=True)
 class Backbone:
-    """Width and depth of encoder and decoder (Rombach et al. 2022, appendix E.1)."""
+    """Width and depth of encoder and decoder (Rombach et al. 2022, section 3.1 and appendix G)."""
 
     widths: tuple[int, ...] = (128, 256, 512, 512)
     """Channels of each resolution; each after the first halves the image's side, so that the
@@ -25,25 +25,20 @@ class Backbone:
     """Groups of each GroupNorm; must divide every width."""
 
     def __post_init__(self) -> None:
+        if not self.widths or self.groups < 1 or self.layers < 1:
+            raise ValueError(
+                "backbone.widths needs one width or more, backbone.groups and backbone.layers must "
+                "be at least 1"
+            )
         for width in self.widths:
-            if width % self.groups:
+            if width < 1 or width % self.groups:
                 raise ValueError(
                     f"backbone.groups is {self.groups} and does not divide the width {width}: "
                     "choose groups that divide every one of backbone.widths"
                 )
 
-    @property
-    def factor(self) -> int:
-        """Pixels of the image's side per latent site."""
-        return 2 ** (len(self.widths) - 1)
-
     def autoencoder(self, bottleneck: BottleneckSpec, size: int) -> AutoencoderKL:
         """A stock AutoencoderKL with fresh weights for images of `size` pixels a side."""
-        if size % self.factor:
-            raise ValueError(
-                f"images of {size} pixels cannot be encoded by a factor of {self.factor}: "
-                f"choose a size that is a multiple of {self.factor}, or fewer backbone.widths"
-            )
         autoencoder = AutoencoderKL(
             latent_channels=bottleneck.channels, sample_size=size, scaling_factor=1.0,
             **self._blocks(),

@@ -16,8 +16,15 @@ from calotype.data.latents import Index, shard, write_shard
 from calotype.data.loader import once
 from calotype.tokenizers.tokenizer import ImageTokenizer
 
-TextTokens = Callable[[Path, list[str]], int]
-"""Writes the tokens of all captions into a cache's folder; returns a prompt's length."""
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is made of the captions when all are known."""
+
+    write: Callable[[Path, list[str]], int]
+    """Writes the tokens of all captions into a cache's folder; returns a prompt's length."""
+    text: dict[str, Any]
+    """Describes whose tokens they are."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ def cache_latents(
 ) -> None:  # fmt: skip
     """Encode a dataset into `root`, shard by shard; shards that are there already are kept.
 
-    Ranks share the shards of a map-style dataset between them; the caller calls `claim` before,
-    waits for all of them and then calls `finish`. `progress` is called with the rows of each batch.
+    Ranks share the shards of a map-style dataset between them; the caller waits for all of them
+    and then calls `finish`. `progress` is called with the rows of each batch.
     """
     for number, batches in _shards(dataset, reading, rank, world, root):
         if shard(root, number).exists():
@@ -84,7 +91,16 @@ def cache_latents(
             write_shard(shard(root, number), rows, captions)
 
 
-def finish(encoder: Encoder, root: Path, text: TextTokens | None) -> Index:
+def remaining(
+    dataset: Dataset, reading: Reading, root: Path, rank: int = 0, world: int = 1
+) -> int | None:
+    """Images that a rank has still to encode; None: only the stream's end will tell."""
+    if isinstance(dataset, IterableDataset):
+        return reading.count
+    return sum(len(rows) for _, rows in _missing(dataset, reading, rank, world, root))
+
+
+def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
     """Turn the captions into tokens and write the index: the cache is complete.
 
     Raises:
@@ -94,28 +110,12 @@ def finish(encoder: Encoder, root: Path, text: TextTokens | None) -> Index:
     captions = [json.loads(file.read_text()) for file in files]
     if not any(captions):
         raise ValueError("no images to encode: the data source is empty")
-    length = None if text is None else text(root, [c for shard in captions for c in shard])
+    length = prompts and prompts.write(root, list(chain.from_iterable(captions)))
     rows = tuple(len(each) for each in captions)
-    index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length)
+    text = prompts and prompts.text
+    index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text)
     index.write(root)
     return index
-
-
-def claim(encoder: Encoder, root: Path) -> None:
-    """Make the folder this tokenizer's.
-
-    Raises:
-        ValueError: another one's latents are in it.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    mark = root / "tokenizer.txt"
-    if not mark.exists():
-        mark.write_text(encoder.fingerprint)
-    elif (other := mark.read_text()) != encoder.fingerprint:
-        raise ValueError(
-            f"{root} was begun with tokenizer {other}, this one is {encoder.fingerprint}: "
-            "choose another folder, or delete that one"
-        )
 
 
 def _shards(
@@ -127,12 +127,19 @@ def _shards(
             raise ValueError("a streamed source is cached by one process: it has one order")
         yield from _streamed(once(dataset, *options), reading)
         return
+    for number, rows in _missing(dataset, reading, rank, world, root):
+        yield number, once(dataset, *options, rows)
+
+
+def _missing(
+    dataset: Dataset, reading: Reading, rank: int, world: int, root: Path
+) -> Iterator[tuple[int, range]]:
+    """A rank's shards of a map-style dataset that are not there, and their rows."""
     total = len(dataset)  # type: ignore[arg-type]
     total = total if reading.count is None else min(total, reading.count)
     for number, first in enumerate(range(0, total, reading.shard_size)):
         if number % world == rank and not shard(root, number).exists():
-            rows = range(first, min(first + reading.shard_size, total))
-            yield number, once(dataset, *options, rows)
+            yield number, range(first, min(first + reading.shard_size, total))
 
 
 def _streamed(

@@ -1,6 +1,6 @@
 """The two players of tokenizer training: one rebuilds images, one tells them from real ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-from calotype.tokenizers.terms import R1, Adversary, LeCAM, PatchDiscriminator, Term
+from calotype.tokenizers.bottlenecks import Latent
+from calotype.tokenizers.terms import (
+    R1,
+    Adaptive,
+    Adversary,
+    Fixed,
+    LeCAM,
+    PatchDiscriminator,
+    Term,
+)
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.distributed import all_mean
@@ -17,6 +26,7 @@ from calotype.training.noise import generators
 
 Images = Float[Tensor, "b 3 H W"]
 Weighted = Mapping[str, tuple[float, Term]]
+ADVERSARIAL = "adversarial"
 
 
 class Reconstruction(Objective):
@@ -39,51 +49,97 @@ class Reconstruction(Objective):
         self.examples = examples
         self.opponent: tuple[Adversary, PatchDiscriminator] | None = None
         self.fake = torch.empty(0)
+        self.adaptive_weight: Tensor | None = None
 
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
         real = batch["image"]
-        latent = self.tokenizer.encode(real, generators(batch["key"]))
-        with _captured_input(self.tokenizer.last_layer) as captured:
-            fake = self.tokenizer.decode(latent.z)
+        latent, fake, last = self._rebuild(batch)
         self.fake = fake.detach().float()
         with torch.autocast(real.device.type, enabled=False):
-            losses = self._image_losses(fake, real, captured[0], step)
+            values, gradients = self._image_terms(self.fake, real, step)
+            if ADVERSARIAL in values:
+                weight = self._adversarial_weight(last, gradients)
+                self.metrics["adversarial_weight"] = weight
+                values[ADVERSARIAL] *= weight
+                gradients[ADVERSARIAL] *= weight
+            losses = {n: _WithGradient.apply(fake, values[n], gradients[n]) for n in values}
         self.metrics["psnr"] = psnr(self.fake, real).mean()
         sites = {name: term.mean() / real[0].numel() for name, term in latent.terms.items()}
         return losses | sites
 
-    def _image_losses(self, fake: Tensor, real: Tensor, last: Tensor, step: int) -> Losses:
-        gradients: dict[str, Tensor] = {}
+    @torch.no_grad()
+    def survey(self, batches: Sequence[Batch], step: int) -> None:
+        """Find the adaptive weight of a step that is made of several micro-batches."""
+        self.adaptive_weight = None
+        if len(batches) > 1 and self._is_opposed(step) and isinstance(self._balance, Adaptive):
+            pairs = [self._last_layer_pair(batch, step) for batch in batches]
+            self.adaptive_weight = self._balance.scale(*all_mean(torch.stack(pairs).mean(0)))
+
+    def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor]:
+        """Latent, reconstruction, and what the decoder's last layer reads."""
+        latent = self.tokenizer.encode(batch["image"], generators(batch["key"]))
+        with _captured_input(self.tokenizer.last_layer) as captured:
+            fake = self.tokenizer.decode(latent.z)
+        return latent, fake, captured[0].detach().float()
+
+    def _image_terms(
+        self, fake: Images, real: Images, step: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms of the image, weighted but for the adversary's, and each one's gradient there."""
         values: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
+
+        def take(name: str, score: Callable[[Tensor], Tensor]) -> None:
+            with torch.enable_grad():
+                leaf = fake.clone().requires_grad_()
+                value = score(leaf)
+                (gradients[name],) = torch.autograd.grad(value, leaf)
+            values[name] = value.detach()
+
         for name, term in self.terms.items():
-            leaf = self.fake.clone().requires_grad_()
-            values[name] = self.weights[name] * term(leaf, real).mean()
-            gradients[name] = torch.autograd.grad(values[name], leaf)[0]
-        if self.opponent and step >= self.opponent[0].effect_start:
-            values["adversarial"], gradients["adversarial"] = self._adversarial(last, gradients)
-        return {n: _WithGradient.apply(fake, values[n].detach(), gradients[n]) for n in values}
+            take(name, lambda x, n=name, t=term: self.weights[n] * t(x, real).mean())
+        if self._is_opposed(step):
+            assert self.opponent
+            adversary, discriminator = self.opponent
+            take(ADVERSARIAL, lambda x: adversary.loss.generator(discriminator(x)).mean())
+        return values, gradients
 
-    def _adversarial(self, last: Tensor, others: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _is_opposed(self, step: int) -> bool:
+        return self.opponent is not None and step >= self.opponent[0].effect_start
+
+    @property
+    def _balance(self) -> Adaptive | Fixed:
         assert self.opponent
-        adversary, discriminator = self.opponent
-        leaf = self.fake.clone().requires_grad_()
-        value = adversary.loss.generator(discriminator(leaf)).mean()
-        gradient = torch.autograd.grad(value, leaf)[0]
-        reconstruction = torch.stack(list(others.values())).sum(0)
-        # Ranks must agree on the weight, so it comes from the gradients of the global batch.
-        scale = adversary.balance.scale(
-            all_mean(self._last_layer_gradient(last, reconstruction)),
-            all_mean(self._last_layer_gradient(last, gradient)),
-        )
-        self.metrics["adversarial_weight"] = scale
-        return scale * value, scale * gradient
+        return self.opponent[0].balance
 
-    def _last_layer_gradient(self, last: Tensor, gradient: Tensor) -> Tensor:
+    def _adversarial_weight(self, last: Tensor, gradients: Mapping[str, Tensor]) -> Tensor:
+        if self.adaptive_weight is not None:
+            return self.adaptive_weight
+        match self._balance:
+            case Fixed(weight):
+                return last.new_tensor(weight)
+            case Adaptive() as adaptive:
+                # Ranks must agree on it, so it comes from the gradients of the global batch.
+                return adaptive.scale(*all_mean(self._at_last_layer(last, gradients)))
+
+    def _last_layer_pair(self, batch: Batch, step: int) -> Float[Tensor, "2 ..."]:
+        _, fake, last = self._rebuild(batch)
+        with torch.autocast(last.device.type, enabled=False):
+            _, gradients = self._image_terms(fake.float(), batch["image"], step)
+            return self._at_last_layer(last, gradients)
+
+    def _at_last_layer(
+        self, last: Tensor, gradients: Mapping[str, Tensor]
+    ) -> Float[Tensor, "2 ..."]:
+        """Gradients of the last layer's weight: of all other terms together, of the adversary."""
+        others = [gradient for name, gradient in gradients.items() if name != ADVERSARIAL]
         layer = self.tokenizer.last_layer
         # Stride 1, and the padding of a 3x3 kernel: conv_out keeps the image's size.
         padding = layer.kernel_size[0] // 2
-        return conv2d_weight(last.detach().float(), layer.weight.shape, gradient, padding=padding)
+        both = (torch.stack(others).sum(0), gradients[ADVERSARIAL])
+        shape = layer.weight.shape
+        return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
 
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
@@ -114,14 +170,17 @@ class Critic(Objective):
         self.sums: Tensor
 
     def forward(self, batch: Batch, step: int) -> Losses:
-        """Score the images and their reconstructions."""
+        """Score the images and their reconstructions, in float32 as the decoder is judged."""
         if step < self.adversary.start:
             return {}
-        real_images = batch["image"]
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            return self._score(batch["image"])
+
+    def _score(self, real_images: Images) -> Losses:
         penalised = isinstance(self.adversary.regulariser, R1)
         if penalised:
             real_images = real_images.detach().requires_grad_()
-        real, fake = self._logits(real_images), self._logits(self.opponent[0].fake)
+        real, fake = self.discriminator(real_images), self.discriminator(self.opponent[0].fake)
         self.metrics = {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
         losses = {"discriminator": self.adversary.loss.discriminator(real, fake).mean()}
         match self.adversary.regulariser:
@@ -130,9 +189,6 @@ class Critic(Objective):
             case LeCAM(weight):
                 losses["lecam"] = weight * self._lecam(real, fake).mean()
         return losses
-
-    def _logits(self, images: Images) -> Float[Tensor, "b 1 h w"]:
-        return self.discriminator(images).float()
 
     def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, " b"]:
         # The averages of earlier steps, so that micro-batches and ranks see the same ones.

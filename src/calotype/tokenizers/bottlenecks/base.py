@@ -24,8 +24,6 @@ class Latent:
 class Bottleneck(nn.Module, ABC):
     """Everything between `quant_conv` and `post_quant_conv`. Subclass it to add a family."""
 
-    in_channels: int
-    """Channels of h, which the encoder must emit."""
     z_channels: int
     """Channels of z, which the decoder will read."""
 
@@ -34,6 +32,10 @@ class Bottleneck(nn.Module, ABC):
         """Squeeze encoder features through, with gradients. What is random is drawn from
         `generator`, one per sample; None: from the ambient one.
         """
+
+    @abstractmethod
+    def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
+        """The likeliest z: nothing is drawn."""
 
     @abstractmethod
     def pack(self, h: Float[Tensor, "b in h w"]) -> Num[Tensor, "b ..."]:

@@ -49,13 +49,17 @@ class GaussianBottleneck(Bottleneck):
     def __init__(self, spec: Gaussian) -> None:
         super().__init__()
         self.spec = spec
-        self.in_channels, self.z_channels = 2 * spec.channels, spec.channels
+        self.z_channels = spec.channels
 
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
         """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
         posterior = DiagonalGaussianDistribution(h.float())
         z = posterior.sample(generator)  # type: ignore[arg-type]  # randn_tensor takes a list
         return Latent(z, None, {"kl": self.spec.kl_weight * posterior.kl()})
+
+    def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
+        """The posterior's mean."""
+        return DiagonalGaussianDistribution(h.float()).mode()
 
     def pack(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b in h w"]:
         """Keep the moments, so that every epoch can draw afresh."""

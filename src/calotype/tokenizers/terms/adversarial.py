@@ -1,8 +1,8 @@
 """The adversary: a patch discriminator, what it and its opponent minimise, and how much of it."""
 
 from dataclasses import dataclass, field
+from math import gcd
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,15 +42,12 @@ class Fixed:
 
     weight: float = 0.1
 
-    def scale(self, reference: Float[Tensor, "..."], adversarial: Float[Tensor, "..."]) -> Tensor:
-        """The constant."""
-        return torch.full((), self.weight, device=reference.device)
-
 
 @dataclass(frozen=True)
 class Adaptive:
     """The term's gradient on the last layer is kept in proportion to the reconstruction's
-    (Esser et al. 2021, eq. 7), over all ranks, anew for each micro-batch.
+    (Esser et al. 2021, eq. 7): of a whole optimiser step, on all ranks. Accumulated micro-batches
+    are therefore each rebuilt once more, without gradients, before the first.
     """
 
     weight: float = 0.5
@@ -100,6 +97,11 @@ class Adversary:
     tokenizer's."""
 
     def __post_init__(self) -> None:
+        if self.width < 2 or self.layers < 1:
+            raise ValueError(
+                "adversary.width must be at least 2 and adversary.layers at least 1, not "
+                f"{self.width} and {self.layers}"
+            )
         if self.effect_start < self.start:
             raise ValueError(
                 f"adversary.effect_start is {self.effect_start}, before adversary.start "
@@ -137,7 +139,7 @@ class PatchDiscriminator(nn.Sequential):
             stride = 2 if i < layers else 1
             blocks += [
                 nn.Conv2d(widths[i - 1], widths[i], 4, stride, 1, bias=False),
-                nn.GroupNorm(min(32, widths[i] // 4), widths[i]),
+                nn.GroupNorm(gcd(32, widths[i] // 4), widths[i]),
                 nn.LeakyReLU(0.2),
             ]
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1, 4, 1, 1))

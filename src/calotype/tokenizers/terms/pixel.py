@@ -1,6 +1,8 @@
 """Distances between pixels: means over C*H*W, in units of images in [-1, 1]."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -33,26 +35,32 @@ class L2:
 
 @dataclass(frozen=True)
 class Huber:
-    """Squared up to `delta`, absolute beyond (Huber 1964)."""
+    """Squared up to `delta`, absolute beyond (Huber 1964, divided by delta: the slope of large
+    errors is L1's, so that weights of other terms keep their meaning).
+    """
 
     weight: float = 1.0
     delta: float = 0.1
     """Error, of images in [-1, 1], at which the square ends."""
 
+    def __post_init__(self) -> None:
+        if self.delta <= 0:
+            raise ValueError(f"pixel.delta is {self.delta}: it must be positive")
+
     def build(self) -> Term:
         """Make the term."""
-        return PixelTerm(F.huber_loss, delta=self.delta)
+        return PixelTerm(partial(F.smooth_l1_loss, beta=self.delta))
 
 
 class PixelTerm(Term):
     """One of torch's elementwise losses, averaged over each image."""
 
-    def __init__(self, loss, **options: float) -> None:
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.loss, self.options = loss, options
+        self.loss = loss
 
     def forward(
         self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
     ) -> Float[Tensor, " b"]:
         """Average over channels and pixels."""
-        return self.loss(fake, real, reduction="none", **self.options).mean((1, 2, 3))
+        return self.loss(fake, real, reduction="none").mean((1, 2, 3))

@@ -46,7 +46,8 @@ def test_a_backbone_that_does_not_fit_is_named(tmp_path):
 def test_specs_name_the_field_that_cannot_be():
     for spec, field in ((partial(Huber, delta=0.0), "pixel.delta"),
                         (partial(Adversary, width=1), "adversary.width"),
-                        (partial(Adversary, layers=0), "adversary.layers")):  # fmt: skip
+                        (partial(Adversary, layers=0), "adversary.layers"),
+                        (partial(Adversary, lr=0.0), "adversary.lr")):  # fmt: skip
         with pytest.raises(ValueError, match=field):
             spec()
 

@@ -1,7 +1,7 @@
 """What reading a batch came to, as a worker tells it to the training process."""
 
-import pickle
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from traceback import format_exc
 from typing import NamedTuple
 
@@ -69,7 +69,8 @@ def _read(read: Callable[[], Batch | None]) -> Answer:
 def _travelling(error: Exception) -> Exception:
     """Give an error that can be sent: a queue drops what cannot, and its reader would wait."""
     try:
-        pickle.loads(pickle.dumps(error))
+        # As the queue would.
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

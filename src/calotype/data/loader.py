@@ -1,17 +1,10 @@
 """The one loader: endless, seeded, resumable batches."""
 
-import atexit
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Thread
-from time import sleep
-from types import FrameType
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -23,6 +16,7 @@ from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
 from calotype.data.pictures import Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
+from calotype.data.workers import let_the_run_end, opened
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
@@ -173,31 +167,13 @@ class MapBatches(Dataset[Answer]):
 
 def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
     answers = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
-    return received(_opened(answers), _reader(batches.dataset))
+    return received(opened(answers), _reader(batches.dataset))
 
 
 def _streamed(batches: StreamBatches, workers: int) -> Iterator[Batch]:
     # One process: several would each read the whole stream, or parts in an order of their own.
     answers = DataLoader(batches, batch_size=None, num_workers=min(workers, 1), **_options())
-    return received(_opened(answers), batches.stream.reader)
-
-
-def _opened(loader: DataLoader[Answer]) -> Iterator[Answer]:
-    answers = iter(loader)
-    if loader.num_workers:
-        _OPEN.add(answers)
-    return answers
-
-
-_OPEN: WeakSet[Any] = WeakSet()
-"""DataLoader's iterators that have workers."""
-
-
-@atexit.register
-def _close() -> None:
-    """End the workers of what an error left open, as DataLoader would if it were let go."""
-    for answers in list(_OPEN):
-        answers._shutdown_workers()
+    return received(opened(answers), batches.stream.reader)
 
 
 def _reader(dataset: Dataset[Any]) -> Reader | None:
@@ -210,33 +186,10 @@ def _options() -> dict[str, Any]:
     return {
         "collate_fn": _as_it_is,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _let_the_run_end,
+        "worker_init_fn": let_the_run_end,
         # DataLoader draws a seed for its workers; from here it does not move the run's generator.
         "generator": torch.Generator(),
     }
-
-
-def _let_the_run_end(worker: int) -> None:
-    """Ctrl-C, and the SIGTERM of torchrun, Slurm or systemd, reach every process; the training one
-    must still get the batches of its step.
-
-    DataLoader ends its workers by other means. To one that hangs it sends a SIGTERM, and Python
-    another at its exit: one is ignored, the other obeyed.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
-    Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-
-
-def _die_with(parent: int) -> None:
-    # DataLoader's own watch lets a worker wait for ever to send what nobody will read.
-    while os.getppid() == parent:
-        sleep(1)
-    os._exit(1)
 
 
 def _as_it_is(answer: Answer) -> Answer:

@@ -36,32 +36,29 @@ class Origin:
         except Exception as error:
             # Of files that it copies, `datasets` says only that there was an error.
             hidden = error.__cause__ if isinstance(error, DatasetGenerationError) else None
-            self._check_files()
+            reason = _reason(hidden or error)
+            if file := next(filter(self._is_broken, self.files), None):
+                raise _broken(file, reason) from error
             raise ValueError(
-                f"{self.name}: cannot be read ({_reason(hidden or error)}); expected "
-                f"{self.expected}"
+                f"{self.name}: cannot be read ({reason}); expected {self.expected}"
             ) from error
 
-    def _check_files(self) -> None:
-        """Find the broken one."""
-        for file in self.files:
-            if "://" not in file:  # that would be fetched whole
-                with _whole(file):
-                    deque(self.read(file), maxlen=0)
-
-
-@contextmanager
-def _whole(file: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"{file}: broken ({_reason(error)}); fetch it again or leave it out"
-        ) from error
+    def _is_broken(self, file: str) -> bool:
+        if "://" in file:  # that would be fetched whole
+            return False
+        try:
+            deque(self.read(file), maxlen=0)
+        except Exception:
+            return True
+        return False
 
 
 def _reason(error: BaseException) -> str:
     return shorten(str(error) or type(error).__name__, 200)
+
+
+def _broken(file: str, reason: str) -> ValueError:
+    return ValueError(f"{file}: broken ({reason}); fetch it again or leave it out")
 
 
 def check_footers(origin: Origin, columns: Sequence[str]) -> None:
@@ -89,8 +86,10 @@ def check_footers(origin: Origin, columns: Sequence[str]) -> None:
 
 
 def _footer(file: str) -> pq.FileMetaData:
-    with _whole(file):
+    try:
         return pq.read_metadata(file)
+    except Exception as error:
+        raise _broken(file, _reason(error)) from error
 
 
 def parquet_rows(file: str) -> Iterable[Any]:

@@ -102,6 +102,8 @@ class Adversary:
                 "adversary.width must be at least 2 and adversary.layers at least 1, not "
                 f"{self.width} and {self.layers}"
             )
+        if self.lr <= 0:
+            raise ValueError(f"adversary.lr is {self.lr}: it must be positive")
         if self.effect_start < self.start:
             raise ValueError(
                 f"adversary.effect_start is {self.effect_start}, before adversary.start "

@@ -21,8 +21,9 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 
 import tiny
+from calotype.data import CenterCrop, Folder, Transform
 from calotype.diffusion import Epsilon, PretrainedText, UNet, Velocity
-from calotype.pipelines import Choice, Sampling, load, recommended, sample, text_to_image
+from calotype.pipelines import Choice, Sampling, load, picture, recommended, sample, text_to_image
 from calotype.recipes.generator import train_generator
 from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
@@ -279,3 +280,19 @@ def test_an_adversary_that_begins_too_late_is_told(tmp_path):
     recipe = tiny.tokenizer_recipe(tmp_path, adversary=tiny.adversary(start=2, effect_start=3))
     with pytest.warns(UserWarning, match="effect_start is 3 and run.steps 3: it will never be"):
         train_tokenizer(recipe)
+
+
+def test_skipped_pictures_are_counted_at_the_end(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(8):
+        picture(tiny.images(1, seed=i)[0]).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"nothing")
+    recipe = tiny.tokenizer_recipe(
+        tmp_path, data=Folder(folder), transform=Transform(CenterCrop(tiny.SIZE)), examples=1
+    )
+    with pytest.warns(UserWarning) as told:
+        train_tokenizer(recipe)
+    said = [str(warning.message) for warning in told]
+    assert sum("broken.png" in line for line in said) == 1
+    assert sum(line.startswith("broken pictures skipped: 1") for line in said) == 1

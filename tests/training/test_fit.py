@@ -24,6 +24,7 @@ import tiny
 from calotype.tokenizers.terms import Adaptive
 from calotype.training import AdamW, Batch, DivergedError, Interrupted, Losses, Objective, fit
 from calotype.training import checkpoint as checkpoints
+from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
 
 KINDS = ["tokenizer", "lecam", "r1", "generator"]
@@ -293,6 +294,13 @@ def test_a_term_that_is_not_finite_is_skipped_and_named(tmp_path, capfd):
     assert "error not finite; step skipped (2 so far)" in capfd.readouterr().err
     _, state = checkpoints.read(tmp_path / "b/checkpoints/step-4")
     assert state["skipped"] == 2
+
+
+def test_launchers_and_schedulers_may_each_send_sigterm():
+    with Interrupts() as asked:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert asked.number == signal.SIGTERM
 
 
 def test_patience_ends(tmp_path):

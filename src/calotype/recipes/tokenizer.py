@@ -144,6 +144,8 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
     fit(objectives, loader, run)
+    if loader.skipped:
+        warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     _finish(recipe, reconstruction.tokenizer, loader, total)
     return run.model

@@ -15,7 +15,8 @@ class Interrupted(SystemExit):
 class Interrupts:
     """While entered, remembers a SIGINT or SIGTERM instead of dying of it.
 
-    A second one of the same kind does what it would have done: an impatient user gets out.
+    A second SIGINT does what it would have done: an impatient user gets out. Of SIGTERM, launchers
+    and schedulers each send one.
     """
 
     def __init__(self) -> None:
@@ -36,4 +37,5 @@ class Interrupts:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(number, self._before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])

@@ -1,4 +1,4 @@
-"""Real pictures, about an hour of two cores each: tokenizers of emoji and of photographs, and text
+"""Real pictures, an hour or two of one core each: tokenizers of emoji and of photographs, and text
 to emoji. Figures go to report.json of each run, pictures to docs/.
 
     python benchmarks/real_input.py emoji-tokenizer --data FOLDER

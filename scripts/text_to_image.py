@@ -3,6 +3,7 @@
 accelerate launch scripts/text_to_image.py --prompts prompts.txt --pipeline runs/demo/pipeline
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class TextToImage:
 def main(options: TextToImage) -> None:
     """Share the lines, draw them, save each image under its line's number."""
     if not options.prompts.is_file():
-        raise SystemExit(f"no file {options.prompts}: --prompts names one with a prompt a line")
+        raise ValueError(f"no file {options.prompts}: --prompts names one with a prompt a line")
     lines = list(enumerate(options.prompts.read_text(encoding="utf-8").splitlines()))
     state = processes()
     pipeline = load(options.pipeline).to(state.device)
@@ -48,4 +49,8 @@ def main(options: TextToImage) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(TextToImage))
+    try:
+        main(tyro.cli(TextToImage))
+    except (ValueError, OSError) as error:
+        print(f"text_to_image: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,6 +1,7 @@
 """The scripts, under what users start them by."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_train_tokenizer_with_a_tracker_on_any_number_of_processes(launch, tmp_p
           "--run.out", tmp_path, "--run.trackers", "tensorboard")  # fmt: skip
     assert (tmp_path / "model/diffusion_pytorch_model.safetensors").exists()
     assert any(file.stat().st_size > 100 for file in tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_text_to_image_answers_mistakes_in_one_line(tmp_path):
+    for words, said in (
+        (["--prompts", tmp_path / "absent.txt"], "no file .*absent.txt"),
+        (["--prompts", __file__, "--pipeline", tmp_path], "no pipeline in"),
+    ):
+        command = [str(word) for word in (sys.executable, SCRIPTS / "text_to_image.py", *words)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert re.match(rf"text_to_image: {said}", done.stderr.splitlines()[-1])
 
 
 @pytest.mark.slow

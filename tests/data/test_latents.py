@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -21,11 +22,11 @@ from calotype.pipelines import picture
 from calotype.recipes.generator import train_generator
 from calotype.recipes.latents import cache
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.caching import Encoder, Prompts, Reading, cache_latents, finish, remaining
+from calotype.tokenizers.caching import Encoder, Prompts, Scan, cache_latents, finish, remaining
 from calotype.training.noise import generators, normal
 
 COUNT = 20
-READING = Reading(None, count=COUNT, batch_size=4, shard_size=8)
+SCAN = Scan(None, count=COUNT, batch_size=4, shard_size=8)
 DATA = tiny.SCENES.build()
 IMAGES = DATA.batch(range(COUNT))["image"]
 
@@ -45,11 +46,9 @@ def prompts(root: Path, captions: list[str]) -> int:
     return write_tokens(root, tokenize(text, captions).int())
 
 
-def cached(
-    root: Path, encoder: Encoder, reading: Reading = READING, data: Dataset = DATA
-) -> LatentCache:
+def cached(root: Path, encoder: Encoder, scan: Scan = SCAN, data: Dataset = DATA) -> LatentCache:
     root.mkdir(exist_ok=True)
-    cache_latents(encoder, data, reading, root)
+    cache_latents(encoder, data, scan, root)
     finish(encoder, root, None)
     return LatentCache(root)
 
@@ -69,7 +68,7 @@ def test_rows_are_the_encoded_images(tokenizer, tmp_path):
 
 
 def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
-    cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
+    cache_latents(encoder(tokenizer), DATA, SCAN, tmp_path)
     index = finish(encoder(tokenizer), tmp_path, Prompts(prompts, {"made": "here"}))
     latents = LatentCache(tmp_path)
     captions = [str(DATA[i]["caption"]) for i in range(COUNT)]
@@ -86,8 +85,8 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
     whole = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "latents.json").unlink()
     (tmp_path / "00001.safetensors").unlink()
-    assert remaining(DATA, READING, tmp_path) == 8
-    cache_latents(spec, DATA, READING, tmp_path, progress=encoded.append)
+    assert remaining(DATA, SCAN, tmp_path) == 8
+    cache_latents(spec, DATA, SCAN, tmp_path, progress=encoded.append)
     finish(spec, tmp_path, None)
     assert encoded == [4, 4]
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole
@@ -97,7 +96,7 @@ def test_two_ranks_share_the_work(tokenizer, tmp_path):
     spec, encoded = encoder(tokenizer), ([], [])
     (tmp_path / "two").mkdir()
     for rank in (1, 0):
-        cache_latents(spec, DATA, READING, tmp_path / "two", rank, 2, encoded[rank].append)
+        cache_latents(spec, DATA, SCAN, tmp_path / "two", rank, 2, encoded[rank].append)
     finish(spec, tmp_path / "two", None)
     one, two = cached(tmp_path / "one", spec), LatentCache(tmp_path / "two")
     assert [sum(e) for e in encoded] == [12, 8]
@@ -153,9 +152,9 @@ def stream(count: int) -> Stream:
 
 
 def test_a_stream_is_cached_as_what_it_streams(tokenizer, tmp_path):
-    reading = replace(READING, count=18)
-    one = cached(tmp_path / "indexed", encoder(tokenizer), reading)
-    two = cached(tmp_path / "streamed", encoder(tokenizer), reading, stream(30))
+    scan = replace(SCAN, count=18)
+    one = cached(tmp_path / "indexed", encoder(tokenizer), scan)
+    two = cached(tmp_path / "streamed", encoder(tokenizer), scan, stream(30))
     assert one.captions == two.captions and len(two) == 18
     torch.testing.assert_close(rows(one), rows(two))
 
@@ -169,7 +168,7 @@ def test_an_empty_source_is_refused(data, tokenizer, tmp_path):
 
 
 def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
-    cache_latents(encoder(tokenizer), DATA, READING, tmp_path)
+    cache_latents(encoder(tokenizer), DATA, SCAN, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no finished latent cache in .*cache-latents"):
         LatentCache(tmp_path)
 
@@ -178,7 +177,6 @@ def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
     "found", [{"tokenizer": "f00d", "images": 64, "latent_mean": [0.0]}, {"rows": 3}, [], None]
 )
 def test_another_files_index_is_no_caches(found, tmp_path):
-    """A tokenizer's model/ has a latents.json too, of what was measured."""
     (tmp_path / "latents.json").write_text("{" if found is None else json.dumps(found))
     with pytest.raises(ValueError, match=r"latents\.json is not a latent cache's: .*cache-latents"):
         LatentCache(tmp_path)
@@ -248,15 +246,42 @@ def test_captions_are_missed_before_any_encoding_and_another_text_costs_none(
                      transform=Transform(CenterCrop(tiny.SIZE)))  # fmt: skip
     (tmp_path / "pictures").mkdir()
     picture(tiny.images(1)[0]).save(tmp_path / "pictures/a.png")
-    with pytest.raises(ValueError, match="none of the first 1 pictures has a caption"):
+    with pytest.raises(ValueError, match="none of 1 pictures looked at has a caption"):
         cache(silent)
     assert not silent.out.exists()
+    for i in range(70):
+        picture(tiny.images(1)[0]).save(tmp_path / f"pictures/b{i:02}.png")
+    for file in (tmp_path / "pictures").glob("*.png"):
+        file.with_suffix(".txt").write_text("said at last" if file.stem == "b69" else "")
+    assert "said at last" in LatentCache(cache(silent)).captions
 
     cache(recipe)
     shards = {file: file.stat().st_mtime_ns for file in recipe.out.glob("0*.safetensors")}
     cache(replace(recipe, text=replace(tiny.TEXT, length=40)))
     assert LatentCache(recipe.out).tokens.shape == (32, 40)
     assert shards == {file: file.stat().st_mtime_ns for file in shards}
+
+
+def test_a_stopped_change_of_text_leaves_no_finished_cache(artifacts, tmp_path):
+    """Bug: an index of one text stood beside the tokens of another, and was believed."""
+    recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
+    before = LatentCache(cache(recipe)).tokens
+    with patch("calotype.recipes.latents.tokenize", side_effect=KeyboardInterrupt), \
+            pytest.raises(KeyboardInterrupt):  # fmt: skip
+        cache(replace(recipe, text=replace(tiny.TEXT, vocabulary=590)))
+    with pytest.raises(FileNotFoundError, match="no finished latent cache"):
+        LatentCache(recipe.out)
+    assert torch.equal(LatentCache(cache(recipe)).tokens, before)
+
+
+@pytest.mark.parametrize("change", [{"length": 30}, {"vocabulary": 560}])
+def test_a_generator_reads_prompts_as_they_were_made(change, artifacts, tmp_path):
+    """Bug: its own length and vocabulary were recorded and not heeded."""
+    text = replace(tiny.TEXT, **change)
+    recipe = tiny.generator_recipe(artifacts, text=text, run=tiny.run(tmp_path / "run"))
+    with pytest.raises(ValueError, match=rf"text\.{next(iter(change))} is .* made with .*again"):
+        train_generator(recipe)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("field", ["count", "batch_size", "shard_size"])

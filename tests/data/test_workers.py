@@ -51,17 +51,18 @@ def loader(kind: str = "map", workers: int = 2) -> Loader:
 @pytest.mark.parametrize("kind", ["map", "stream"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_bug_workers_died_of_a_signal_to_all_processes(kind: str, number: int) -> None:
-    """Bug: torchrun, Slurm and systemd send all of them a SIGTERM, and none was left to give the
-    batches of the step that was to be saved.
+    """Bug: torchrun, Slurm and systemd each send all of them a SIGTERM, and none was left to give
+    the batches of the step that was to be saved.
     """
     expected = [batch["caption"] for batch in islice(loader(kind, 0).batches(), 12)]
     before = set(multiprocessing.active_children())
     batches = loader(kind).batches()
     workers = [p for p in multiprocessing.active_children() if p not in before]
     captions = [next(batches)["caption"] for _ in range(2)]  # by now both have begun
-    for worker in workers:
-        os.kill(worker.pid or 0, number)
-    captions += [next(batches)["caption"] for _ in range(10)]
+    for _ in range(2):
+        for worker in workers:
+            os.kill(worker.pid or 0, number)
+        captions += [next(batches)["caption"] for _ in range(5)]
     assert workers and captions == expected
     del batches
     assert not any(worker.is_alive() for worker in workers)
@@ -111,9 +112,10 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_the_workers_of_a_program_that_fails_end_with_it() -> None:
-    """They ignore the SIGTERM by which Python would end them, and wait for that."""
-    program = [sys.executable, __file__]
+@pytest.mark.parametrize("state", ["busy", "hung"])
+def test_the_workers_of_a_program_that_fails_end_with_it(state: str) -> None:
+    """They ignore the SIGTERM by which Python would end them, and would be waited for."""
+    program = [sys.executable, __file__, state]
     done = subprocess.run(program, timeout=120, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("KeyError: 'uncaught'\n")
 
@@ -121,4 +123,7 @@ def test_the_workers_of_a_program_that_fails_end_with_it() -> None:
 if __name__ == "__main__":
     batches = loader().batches()
     next(batches)
+    if sys.argv[1] == "hung":
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGSTOP)
     raise KeyError("uncaught")

@@ -46,13 +46,13 @@ def test_the_target_is_its_optimal_answer_and_noise(process, time):
     of that has a smaller error: for Gaussians the regression is linear."""
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 4, 1, 200, 200, generator=generator)
-    example = process.example(MEAN + STD * x0, noise, torch.full((4,), time))
-    answer = optimal(process, example.noisy, example.timestep)
-    residual = example.target - answer
-    assert abs(residual.mean()) < 0.01 * example.target.std()
-    pair = torch.stack([residual.flatten(), example.noisy.flatten()])
+    noised = process.noised(MEAN + STD * x0, noise, torch.full((4,), time))
+    answer = optimal(process, noised.noisy, noised.timestep)
+    residual = noised.target - answer
+    assert abs(residual.mean()) < 0.01 * noised.target.std()
+    pair = torch.stack([residual.flatten(), noised.noisy.flatten()])
     assert abs(pair.corrcoef()[0, 1]) < 0.01
-    assert residual.std() < example.target.std()
+    assert residual.std() < noised.target.std()
 
 
 @all_processes
@@ -74,9 +74,15 @@ def test_the_exported_scheduler_draws_the_data(process):
 def test_timesteps_are_the_networks(process):
     times = torch.tensor([0.0, 1e-9, 0.5, 0.9995, 1 - 2**-24])
     x0 = torch.zeros(5, 1, 2, 2)
-    timestep = process.example(x0, x0, times).timestep
+    timestep = process.noised(x0, x0, times).timestep
     assert (timestep >= 0).all() and (timestep < 1000).all()
     assert (timestep.diff() >= 0).all() and timestep[-1] > 998
+
+
+@pytest.mark.parametrize("kind", [Epsilon, Velocity])
+def test_a_gamma_that_cannot_be_is_refused(kind):
+    with pytest.raises(ValueError, match=r"process\.snr_gamma is 0\.0: it must be positive"):
+        kind(snr_gamma=0.0)
 
 
 @pytest.mark.parametrize("gamma", [None, 5.0])
@@ -85,7 +91,7 @@ def test_min_snr_weights_are_their_formulas(kind, gamma):
     """Hang et al. 2023: the weight of x0's error, min(SNR, gamma), as one of eps' or of v's."""
     times = torch.tensor([0.0, 0.2, 0.5, 0.8, 0.999])
     x0 = torch.zeros(5, 1, 2, 2)
-    weight = kind(snr_gamma=gamma).example(x0, x0, times).weight
+    weight = kind(snr_gamma=gamma).noised(x0, x0, times).weight
     snr = (SIGNAL / (1 - SIGNAL))[(1000 * times).long()].float()
     capped = snr.clamp(max=5) / (snr if kind is Epsilon else snr + 1)
     expected = capped if gamma else torch.ones(5)
@@ -94,9 +100,9 @@ def test_min_snr_weights_are_their_formulas(kind, gamma):
 
 def test_a_shift_moves_training_and_sampling_alike():
     """Esser et al. 2024, eq. 23: shift s / (1 + (shift - 1) s), of one half at 3 three quarters."""
-    example = Flow(shift=3.0).example(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2),
+    noised = Flow(shift=3.0).noised(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2),
                                       torch.tensor([0.5]))  # fmt: skip
-    assert example.timestep == 750 and (example.noisy == 0.75).all()
+    assert noised.timestep == 750 and (noised.noisy == 0.75).all()
     plain, shifted = Flow().scheduler(), Flow(shift=3.0).scheduler()
     for scheduler in (plain, shifted):
         scheduler.set_timesteps(10)
@@ -106,7 +112,7 @@ def test_a_shift_moves_training_and_sampling_alike():
 
 def test_flow_weighs_all_alike():
     x0 = torch.zeros(3, 1, 2, 2)
-    assert torch.equal(Flow().example(x0, x0, torch.rand(3)).weight, torch.ones(3))
+    assert torch.equal(Flow().noised(x0, x0, torch.rand(3)).weight, torch.ones(3))
 
 
 def generators(count: int) -> list[torch.Generator]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_autopipeline_makes_inpainting_of_four_channels(folders):
     assert filled.shape == image.shape and filled.isfinite().all()
 
 
+CHECKPOINT = "torch.utils.checkpoint.checkpoint"
+
+
+def test_bug_gradient_checkpointing_was_a_field_that_nobody_read(tmp_path):
+    recipe = tiny.tokenizer_recipe(tmp_path, gradient_checkpointing=True)
+    with patch(CHECKPOINT, wraps=torch.utils.checkpoint.checkpoint) as checkpointed:
+        train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)))
+    assert checkpointed.called
+
+
 @pytest.mark.parametrize(
     ("process", "prediction"), [(Epsilon(snr_gamma=5.0), "epsilon"), (Velocity(), "v_prediction")]
 )
@@ -140,7 +151,9 @@ def test_other_processes_end_in_pipelines(process, prediction, artifacts, tmp_pa
         artifacts, process=process, gradient_checkpointing=True,
         run=replace(tiny.run(tmp_path), steps=1),
     )  # fmt: skip
-    pipe = load(train_generator(recipe))
+    with patch(CHECKPOINT, wraps=torch.utils.checkpoint.checkpoint) as checkpointed:
+        pipe = load(train_generator(recipe))
+    assert checkpointed.called
     assert pipe.scheduler.config["prediction_type"] == prediction
     (image,) = sample(pipe, [PROMPT], [SEED], Sampling(steps=STEPS))
     assert image.isfinite().all() and image.std() > 0

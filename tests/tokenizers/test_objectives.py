@@ -217,7 +217,6 @@ def test_the_critic_judges_in_float32_under_autocast():
 
 
 def test_gradient_checkpointing_changes_no_gradient():
-    """Bug: a flag that was read nowhere."""
     (plain,), (saving,) = tiny.players(), tiny.players()
     saving.tokenizer.autoencoder.enable_gradient_checkpointing()
     blocks = []

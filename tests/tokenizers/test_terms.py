@@ -52,7 +52,7 @@ def test_specs_name_the_field_that_cannot_be():
             spec()
 
 
-@pytest.mark.parametrize("width", [2, 30, 64, 72, 100])
+@pytest.mark.parametrize("width", [2, 9, 17, 30, 64, 72, 100])
 def test_a_discriminator_has_any_width(width):
     assert Adversary(width=width).build()(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 2, 2)
 

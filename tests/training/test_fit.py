@@ -215,7 +215,8 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
         ranks(1, kind, one, artifacts, batch_size=4)
         ranks(2, kind, two, artifacts, batch_size=2)
         assert _apart(one, two) < 0.05
-        for file in one.glob("model/**/*.safetensors"):
+        learnt = "checkpoints/step-3/model-*.safetensors"  # the discriminator's too
+        for file in (*one.glob(learnt), *one.glob("model/**/*.safetensors")):
             again = load_file(two / file.relative_to(one))
             torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
     # It would show: were the adaptive weight each rank's own, they would be far from one.

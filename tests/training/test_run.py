@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 import tiny
-from calotype.training import AdamW, Run, begin
+from calotype.training import AdamW, Run, begin, has_ended
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,19 @@ def test_resuming_another_recipe_is_refused_by_field(tmp_path):
         begin(run, Recipe(run=run), {"latents": "f00d"})
     with pytest.raises(ValueError, match=r"optimizer\.lr was 0\.0001 .* is 0\.1"):
         begin(run, Recipe(AdamW(0.1), run))
+
+
+@pytest.mark.parametrize("change", [{"steps": 20}, {"batch_size": 4}, {"accumulate": 2}])
+def test_bug_a_run_that_had_ended_was_taken_for_another(change, tmp_path):
+    """What a resumed run may change is, of one that is over, another run."""
+    run = Run(tmp_path, steps=10, batch_size=8, resume=True)
+    begin(run, Recipe(run=run))
+    assert not has_ended(run, Recipe(run=run))
+    run.model.mkdir()
+    assert has_ended(run, Recipe(run=run))
+    other = replace(run, **change)
+    with pytest.raises(ValueError, match=r"which has ended, and is .*: set it back, or choose"):
+        has_ended(other, Recipe(run=other))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -60,8 +60,7 @@ class Index:
             return cls(**{**values, "rows": tuple(values["rows"])})
         except (KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{file} is not a latent cache's: give the folder that `calotype cache-latents` "
-                "made, not the tokenizer's"
+                f"{file} is not a latent cache's: give a folder that `calotype cache-latents` made"
             ) from None
 
     def write(self, root: Path) -> None:

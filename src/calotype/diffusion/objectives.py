@@ -46,11 +46,11 @@ class Denoising(Objective):
         generator = generators(batch["key"])
         x0 = self.source.draw(batch["packed"], generator)
         noise = randn_tensor(x0.shape, generator, x0.device)
-        example = self.process.example(x0, noise, self.process.times.draw(generator).to(x0))
-        answer = self.answer(example.noisy, example.timestep, batch, generator)
+        noised = self.process.noised(x0, noise, self.process.times.draw(generator).to(x0))
+        answer = self.answer(noised.noisy, noised.timestep, batch, generator)
         with torch.autocast(x0.device.type, enabled=False):
-            error = (answer.float() - example.target).square().mean((1, 2, 3))
-            return {"denoising": (example.weight * error).mean()}
+            error = (answer.float() - noised.target).square().mean((1, 2, 3))
+            return {"denoising": (noised.weight * error).mean()}
 
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """What `picture` draws: images of a pipeline around the network."""

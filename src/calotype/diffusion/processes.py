@@ -23,7 +23,7 @@ Latents = Float[Tensor, "b c h w"]
 Times = Float[Tensor, " b"]
 
 
-class Example(NamedTuple):
+class Noised(NamedTuple):
     """One batch of the regression that a process asks of its network."""
 
     noisy: Latents
@@ -42,7 +42,7 @@ class Process(Protocol):
         """How times are drawn."""
         ...
 
-    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+    def noised(self, x0: Latents, noise: Latents, times: Times) -> Noised:
         """Noise a batch."""
         ...
 
@@ -66,11 +66,11 @@ class Flow:
         if self.shift <= 0:
             raise ValueError(f"process.shift is {self.shift}: it must be positive; 1 is none")
 
-    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+    def noised(self, x0: Latents, noise: Latents, times: Times) -> Noised:
         """Noise a batch."""
         times = self.shift * times / (1 + (self.shift - 1) * times)
         s = times[:, None, None, None]
-        return Example((1 - s) * x0 + s * noise, TIMESTEPS * times, noise - x0,
+        return Noised((1 - s) * x0 + s * noise, TIMESTEPS * times, noise - x0,
                        torch.ones_like(times))  # fmt: skip
 
     def scheduler(self) -> DPMSolverMultistepScheduler:
@@ -92,11 +92,14 @@ class Epsilon:
     snr_gamma: float | None = None
     """Errors weigh min(SNR, gamma) / SNR (Hang et al. 2023, eq. 7); None: all alike."""
 
-    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+    def __post_init__(self) -> None:
+        _check_gamma(self.snr_gamma)
+
+    def noised(self, x0: Latents, noise: Latents, times: Times) -> Noised:
         """Noise a batch."""
         schedule, t = _discrete(times)
         noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
-        return Example(noisy, t, noise, _min_snr(schedule, t, self.snr_gamma, 0.0))
+        return Noised(noisy, t, noise, _min_snr(schedule, t, self.snr_gamma, 0.0))
 
     def scheduler(self) -> DPMSolverMultistepScheduler:
         """DPM-Solver++ over the same betas."""
@@ -111,16 +114,24 @@ class Velocity:
     snr_gamma: float | None = None
     """Errors weigh min(SNR, gamma) / (SNR + 1) (Hang et al. 2023); None: all alike."""
 
-    def example(self, x0: Latents, noise: Latents, times: Times) -> Example:
+    def __post_init__(self) -> None:
+        _check_gamma(self.snr_gamma)
+
+    def noised(self, x0: Latents, noise: Latents, times: Times) -> Noised:
         """Noise a batch."""
         schedule, t = _discrete(times)
         noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
         target = schedule.get_velocity(x0, noise, t)  # type: ignore[arg-type]
-        return Example(noisy, t, target, _min_snr(schedule, t, self.snr_gamma, 1.0))
+        return Noised(noisy, t, target, _min_snr(schedule, t, self.snr_gamma, 1.0))
 
     def scheduler(self) -> DPMSolverMultistepScheduler:
         """DPM-Solver++ over the same betas."""
         return _solver("v_prediction")
+
+
+def _check_gamma(gamma: float | None) -> None:
+    if gamma is not None and gamma <= 0:
+        raise ValueError(f"process.snr_gamma is {gamma}: it must be positive, or None")
 
 
 ProcessSpec = Flow | Epsilon | Velocity

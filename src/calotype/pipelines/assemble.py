@@ -15,6 +15,8 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -87,7 +89,7 @@ def load(path: str | Path) -> Pipeline:
         ) from error
     if not isinstance(found, Pipeline):
         raise ValueError(f"{path} holds a {type(found).__name__}, which calotype cannot call")
-    _check(Path(path), found)
+    _check(path, found)
     return found
 
 
@@ -98,17 +100,24 @@ def autoencoder(pipeline: Pipeline) -> AutoencoderKL:
 
 def recommended(path: str | Path) -> Sampling:
     """How the recipe of a pipeline's folder drew its samples; the defaults where it is not told."""
-    return Sampling(**_mark(Path(path)).get("sampling", {}))
+    return Sampling(**_mark(path).get("sampling", {}))
 
 
 MARK = "calotype.json"
 
 
-def _mark(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / MARK).read_text()) if (folder / MARK).exists() else {}
+def _mark(path: str | Path) -> dict[str, Any]:
+    """What `save` noted beside a pipeline, in a folder or on the Hub; {}: it is not ours."""
+    file = Path(path, MARK)
+    if not Path(path).exists():
+        try:
+            file = Path(hf_hub_download(str(path), MARK))
+        except (HfHubHTTPError, LocalEntryNotFoundError):
+            return {}
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
-def _check(folder: Path, pipeline: Pipeline) -> None:
+def _check(folder: str | Path, pipeline: Pipeline) -> None:
     trained, found = _mark(folder).get("tokenizer"), fingerprint(autoencoder(pipeline))
     if trained not in (None, found):
         raise ValueError(

@@ -26,6 +26,7 @@ from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, 
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.training import AdamW, Run, begin, fit
 from calotype.training.distributed import processes
+from calotype.training.run import describe
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,31 @@ def _check_tokenizer(
 
 
 def _vocabulary(latents: LatentCache) -> str:
-    """Fingerprint of what the prompts' tokens mean."""
+    """Fingerprint of what the prompts' tokens mean, and how many there are."""
     file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else "none"
+    if not file.exists():
+        return "none"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return f"{digest}, {latents.index.tokens} tokens"
+
+
+def _check_text(text: TextSpec, latents: LatentCache) -> None:
+    """Refuse to read tokens otherwise than they were made.
+
+    Raises:
+        ValueError: the cache has none, or of another vocabulary or length.
+    """
+    if latents.index.tokens is None or not (made := latents.index.text):
+        raise ValueError(
+            f"{latents.root} has no prompts: cache it again with a text, or train with text:none"
+        )
+    asked = describe(text)
+    for name in ("type", "length", "vocabulary"):
+        if (was := made.get(name)) != (now := asked.get(name)):
+            raise ValueError(
+                f"text.{name} is {now}, but the prompts of {latents.root} were made with {was}: "
+                "give that, or run cache-latents again with this one"
+            )
 
 
 def _source(tokenizer: ImageTokenizer) -> LatentSource:
@@ -115,10 +138,7 @@ def _text_to_image(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[Denoising, Pipeline]:
     assert recipe.text
-    if latents.index.tokens is None:
-        raise ValueError(
-            f"{recipe.latents} has no prompts: cache it again with a text, or train with text:none"
-        )
+    _check_text(recipe.text, latents)
     prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)

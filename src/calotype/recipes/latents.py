@@ -19,7 +19,7 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.caching import (
     Encoder,
     Prompts,
-    Reading,
+    Scan,
     cache_latents,
     finish,
     remaining,
@@ -73,7 +73,7 @@ def cache(recipe: CacheRecipe) -> Path:
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer.autoencoder), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
-    reading = Reading(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
+    scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
                       recipe.shard_size)  # fmt: skip
     prompts = _prompts(recipe, dataset)
     if state.is_main_process:
@@ -84,9 +84,9 @@ def cache(recipe: CacheRecipe) -> Path:
         return recipe.out
     rank, world = state.process_index, state.num_processes
     with Progress(disable=not state.is_main_process) as bar:
-        total = remaining(dataset, reading, recipe.out, rank, world)
+        total = remaining(dataset, scan, recipe.out, rank, world)
         task = bar.add_task("encoding", total=total)
-        cache_latents(encoder, dataset, reading, recipe.out, rank, world,
+        cache_latents(encoder, dataset, scan, recipe.out, rank, world,
                       lambda rows: bar.advance(task, rows))  # fmt: skip
     state.wait_for_everyone()
     if state.is_main_process:
@@ -111,13 +111,21 @@ def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:
     if recipe.text is None:
         return None
     recipe.text.tokenizer([])
-    first = next(once(dataset, 64, recipe.transform), {"caption": []})["caption"]
-    if not any(first):
+    looked_at = _some_captions(dataset, recipe.transform)
+    if not any(looked_at):
         raise ValueError(
-            f"text: none of the first {len(first)} pictures has a caption; choose text:none, or "
-            "give captions as data's --help says"
+            f"text: none of {len(looked_at)} pictures looked at has a caption; choose text:none, "
+            "or give captions as data's --help says"
         )
     return Prompts(partial(_write_prompts, recipe.text), describe(recipe.text))
+
+
+def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
+    """Of pictures all over a map-style dataset, or of a stream's first ones."""
+    if isinstance(dataset, IterableDataset):
+        return next(once(dataset, 64, transform), {"caption": []})["caption"]
+    total = len(dataset)  # type: ignore[arg-type]
+    return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
 
 
 def _write_prompts(text: TextSpec, root: Path, captions: list[str]) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.data.latents import Index, shard, write_shard
+from calotype.data.latents import INDEX, Index, shard, write_shard
 from calotype.data.loader import once
 from calotype.tokenizers.tokenizer import ImageTokenizer
 
@@ -55,7 +55,7 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Scan:
     """How a source is read."""
 
     transform: Callable[..., dict[str, Any]] | None
@@ -68,7 +68,7 @@ class Reading:
 
 
 def cache_latents(
-    encoder: Encoder, dataset: Dataset, reading: Reading, root: Path,
+    encoder: Encoder, dataset: Dataset, scan: Scan, root: Path,
     rank: int = 0, world: int = 1, progress: Callable[[int], None] = lambda rows: None,
 ) -> None:  # fmt: skip
     """Encode a dataset into `root`, shard by shard; shards that are there already are kept.
@@ -76,7 +76,7 @@ def cache_latents(
     Ranks share the shards of a map-style dataset between them; the caller waits for all of them
     and then calls `finish`. `progress` is called with the rows of each batch.
     """
-    for number, batches in _shards(dataset, reading, rank, world, root):
+    for number, batches in _shards(dataset, scan, rank, world, root):
         if shard(root, number).exists():
             deque(batches, maxlen=0)  # a stream has to be read past it
             continue
@@ -92,12 +92,12 @@ def cache_latents(
 
 
 def remaining(
-    dataset: Dataset, reading: Reading, root: Path, rank: int = 0, world: int = 1
+    dataset: Dataset, scan: Scan, root: Path, rank: int = 0, world: int = 1
 ) -> int | None:
     """Images that a rank has still to encode; None: only the stream's end will tell."""
     if isinstance(dataset, IterableDataset):
-        return reading.count
-    return sum(len(rows) for _, rows in _missing(dataset, reading, rank, world, root))
+        return scan.count
+    return sum(len(rows) for _, rows in _missing(dataset, scan, rank, world, root))
 
 
 def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
@@ -110,6 +110,7 @@ def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
     captions = [json.loads(file.read_text()) for file in files]
     if not any(captions):
         raise ValueError("no images to encode: the data source is empty")
+    (root / INDEX).unlink(missing_ok=True)  # an older one is of other tokens
     length = prompts and prompts.write(root, list(chain.from_iterable(captions)))
     rows = tuple(len(each) for each in captions)
     text = prompts and prompts.text
@@ -119,34 +120,34 @@ def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
 
 
 def _shards(
-    dataset: Dataset, reading: Reading, rank: int, world: int, root: Path
+    dataset: Dataset, scan: Scan, rank: int, world: int, root: Path
 ) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
-    options = (reading.batch_size, reading.transform, reading.workers)
+    options = (scan.batch_size, scan.transform, scan.workers)
     if isinstance(dataset, IterableDataset):
         if world > 1:
             raise ValueError("a streamed source is cached by one process: it has one order")
-        yield from _streamed(once(dataset, *options), reading)
+        yield from _streamed(once(dataset, *options), scan)
         return
-    for number, rows in _missing(dataset, reading, rank, world, root):
+    for number, rows in _missing(dataset, scan, rank, world, root):
         yield number, once(dataset, *options, rows)
 
 
 def _missing(
-    dataset: Dataset, reading: Reading, rank: int, world: int, root: Path
+    dataset: Dataset, scan: Scan, rank: int, world: int, root: Path
 ) -> Iterator[tuple[int, range]]:
     """A rank's shards of a map-style dataset that are not there, and their rows."""
     total = len(dataset)  # type: ignore[arg-type]
-    total = total if reading.count is None else min(total, reading.count)
-    for number, first in enumerate(range(0, total, reading.shard_size)):
+    total = total if scan.count is None else min(total, scan.count)
+    for number, first in enumerate(range(0, total, scan.shard_size)):
         if number % world == rank and not shard(root, number).exists():
-            yield number, range(first, min(first + reading.shard_size, total))
+            yield number, range(first, min(first + scan.shard_size, total))
 
 
 def _streamed(
-    batches: Iterator[dict[str, Any]], reading: Reading
+    batches: Iterator[dict[str, Any]], scan: Scan
 ) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
-    each = max(1, reading.shard_size // reading.batch_size)
-    batches = batches if reading.count is None else _first(batches, reading.count)
+    each = max(1, scan.shard_size // scan.batch_size)
+    batches = batches if scan.count is None else _first(batches, scan.count)
     for number, first in enumerate(batches):
         # One batch is held at a time; the next shard begins where this one's reader stopped.
         yield number, chain([first], islice(batches, each - 1))

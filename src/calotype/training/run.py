@@ -129,9 +129,24 @@ def has_ended(run: Run, recipe: Any) -> bool:
     if not run.model.exists():
         return False
     file = run.out / "recipe.json"
-    settings = {**describe(recipe), "inputs": json.loads(file.read_text())["inputs"]}
-    _compare(file, settings, run, ())
+    began = json.loads(file.read_text())
+    _compare(file, {**describe(recipe), "inputs": began["inputs"]}, run, ())
+    # What is still to come may be cut otherwise, but not what is over.
+    steps, samples = began["run"]["steps"], _samples(**began["run"])
+    for name, was, now in (
+        ("run.steps", steps, run.steps),
+        ("run.batch_size * run.accumulate", samples, run.batch_size * run.accumulate),
+    ):
+        if was != now:
+            raise ValueError(
+                f"{name} was {was} in {run.out}, which has ended, and is {now}: set it back, or "
+                "choose another folder"
+            )
     return True
+
+
+def _samples(batch_size: int, accumulate: int, **rest: Any) -> int:
+    return batch_size * accumulate
 
 
 def describe(value: Any) -> Any:

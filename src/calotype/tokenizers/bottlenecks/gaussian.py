@@ -29,6 +29,8 @@ class Gaussian:
     (benchmarks/README.md)."""
 
     def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"bottleneck.channels is {self.channels}: it must be at least 1")
         if self.initial_std <= 0:
             raise ValueError(f"bottleneck.initial_std is {self.initial_std}: it must be positive")
 

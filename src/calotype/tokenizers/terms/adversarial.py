@@ -1,7 +1,6 @@
 """The adversary: a patch discriminator, what it and its opponent minimise, and how much of it."""
 
 from dataclasses import dataclass, field
-from math import gcd
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -141,11 +140,16 @@ class PatchDiscriminator(nn.Sequential):
             stride = 2 if i < layers else 1
             blocks += [
                 nn.Conv2d(widths[i - 1], widths[i], 4, stride, 1, bias=False),
-                nn.GroupNorm(gcd(32, widths[i] // 4), widths[i]),
+                nn.GroupNorm(_groups(widths[i]), widths[i]),
                 nn.LeakyReLU(0.2),
             ]
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.apply(_initialise)
+
+
+def _groups(width: int) -> int:
+    """Up to 32 groups, of four channels or more."""
+    return max(n for n in range(1, 33) if width % n == 0 and (width >= 4 * n or n == 1))
 
 
 def _initialise(module: nn.Module) -> None:

@@ -99,13 +99,13 @@ def test_help_explains_the_others(command, capsys):
         ("demo --scenes 0", "--scenes is 0: choose 1 or more"),
         ("reconstruct absent --count 0", "--count is 0: it must be at least 1"),
         ("reconstruct absent --out pairs.xyz", "--out is pairs.xyz: name a picture"),
-        ("cache-latents scenes --tokenizer absent", "no AutoencoderKL in absent: expected a"),
+        ("cache-latents scenes --tokenizer absent", "no AutoencoderKL or VQModel in absent: exp"),
         ("train-generator scenes-diffusion --latents absent",
          "no finished latent cache in absent: run `calotype cache-latents`"),
         ("generate", "no prompts: say what to draw, in quotes"),
         ("generate x --images 0", "--images is 0: it must be at least 1"),
         ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),
-        ("reconstruct absent", "no AutoencoderKL in absent: expected a folder"),
+        ("reconstruct absent", "no AutoencoderKL or VQModel in absent: expected a folder"),
         ("reconstruct", "Missing from calotype reconstruct: STR Folder of a stock AutoencoderKL"),
     ],
 )  # fmt: skip
@@ -118,7 +118,7 @@ def test_a_generator_without_its_tokenizer_is_refused(artifacts, here, capsys):
     said = refused(
         f"train-generator scenes-diffusion --latents {artifacts}/latents --tokenizer absent", capsys
     )
-    assert "no AutoencoderKL in absent" in said and list(here.iterdir()) == []
+    assert "no AutoencoderKL or VQModel in absent" in said and list(here.iterdir()) == []
 
 
 def test_a_mistake_shows_where_it_came_from_if_asked(monkeypatch):

@@ -29,8 +29,8 @@ from calotype.recipes.generator import train_generator
 from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
 from calotype.tokenizers import Gaussian, ImageTokenizer, fingerprint
+from calotype.tokenizers.stock import load_autoencoder
 from calotype.tokenizers.terms import L2
-from calotype.tokenizers.tokenizer import load_autoencoder
 
 PROMPT, SEED, STEPS = "a red circle", 11, 3
 STRANGER = f"""
@@ -254,7 +254,7 @@ def test_weights_of_another_class_are_refused(artifacts, tmp_path):
     del weights["quant_conv.bias"]
     save_file(weights, file)
     for name in ("tiny", "vq", "cut"):
-        with pytest.raises(ValueError, match=rf"no AutoencoderKL in .*{name}"):
+        with pytest.raises(ValueError, match=rf"no AutoencoderKL or VQModel in .*{name}"):
             load_autoencoder(tmp_path / name)
 
 

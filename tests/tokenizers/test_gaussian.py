@@ -17,12 +17,12 @@ def test_kl_is_the_closed_form_summed_over_each_image():
     mean, log_variance = H.chunk(2, 1)
     posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)
     expected = 0.5 * kl_divergence(posterior, prior).sum((1, 2, 3))
-    torch.testing.assert_close(BOTTLENECK(H).terms["kl"], expected)
+    torch.testing.assert_close(BOTTLENECK(H).rates["kl"], expected)
 
 
 def test_kl_is_batch_invariant():
-    repeated = BOTTLENECK(H.repeat(3, 1, 1, 1)).terms["kl"]
-    torch.testing.assert_close(repeated, BOTTLENECK(H).terms["kl"].repeat(3))
+    repeated = BOTTLENECK(H.repeat(3, 1, 1, 1)).rates["kl"]
+    torch.testing.assert_close(repeated, BOTTLENECK(H).rates["kl"].repeat(3))
 
 
 def test_noise_belongs_to_the_sample():
@@ -57,4 +57,4 @@ def test_gradients_reach_mean_and_variance():
 
 def test_computes_in_float32():
     latent = BOTTLENECK(H.bfloat16())
-    assert latent.z.dtype == latent.terms["kl"].dtype == torch.float32
+    assert latent.z.dtype == latent.rates["kl"].dtype == torch.float32

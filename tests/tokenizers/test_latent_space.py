@@ -8,7 +8,14 @@ import torch
 from diffusers import AutoencoderKL
 
 import tiny
-from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
+from calotype.tokenizers import (
+    Gaussian,
+    ImageTokenizer,
+    LatentStatistics,
+    fingerprint,
+    fold,
+    measure,
+)
 
 
 def batches(seed: int) -> list[dict]:
@@ -46,7 +53,7 @@ def test_folded_latents_are_normal_and_images_stay(scaling_factor):
     before = decoded(autoencoder, image)
     statistics = measure(tokenizer, batches(0))
     assert statistics.worst() > 0.2
-    fold(autoencoder, statistics)
+    fold(tokenizer, statistics)
     assert autoencoder.config["scaling_factor"] == 1.0
     fresh = measure(tokenizer, batches(1))
     assert fresh.images == 1024 and fresh.worst() < 0.02
@@ -59,9 +66,7 @@ def test_drawn_latents_decode_alike_too():
     """The posterior's deviation is folded, not only its mean."""
     tokenizer, image = far_from_normal(), tiny.images(4)
     before = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
-    fold(
-        tokenizer.autoencoder, LatentStatistics(torch.tensor([3.0, -8]), torch.tensor([0.2, 5]), 1)
-    )
+    fold(tokenizer, LatentStatistics(torch.tensor([3.0, -8]), torch.tensor([0.2, 5]), 1))
     after = tokenizer.decode(tokenizer.encode(image, tiny_generators()).z)
     torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
 
@@ -82,7 +87,7 @@ def test_measured_statistics_do_not_depend_on_the_batches():
 def test_a_constant_channel_is_refused():
     statistics = LatentStatistics(torch.zeros(2), torch.tensor([1.0, 0.0]), 8)
     with pytest.raises(ValueError, match="latent channel 1 is constant: lower the KL weight"):
-        fold(tiny.tokenizer().autoencoder, statistics)
+        fold(tiny.tokenizer(), statistics)
 
 
 def test_an_autoencoder_without_quant_conv_is_refused():
@@ -90,7 +95,10 @@ def test_an_autoencoder_without_quant_conv_is_refused():
         block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, use_quant_conv=False
     )
     with pytest.raises(ValueError, match="use_quant_conv"):
-        fold(autoencoder, LatentStatistics(torch.zeros(4), torch.ones(4), 8))
+        fold(
+            ImageTokenizer(autoencoder, Gaussian(4).build()),
+            LatentStatistics(torch.zeros(4), torch.ones(4), 8),
+        )
 
 
 def test_no_images_to_measure_are_refused():
@@ -135,12 +143,14 @@ def test_only_safetensors_are_read(tmp_path):
         lambda: pickled.write_bytes(pickle.dumps(Planted(tmp_path / "ran"))),
     ):
         plant()
-        with pytest.raises(ValueError, match=r"no AutoencoderKL in .*safetensors") as refusal:
+        with pytest.raises(
+            ValueError, match=r"no AutoencoderKL or VQModel in .*safetensors"
+        ) as refusal:
             ImageTokenizer.load(tmp_path / "model")
         assert "\n" not in str(refusal.value)
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_absent_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no AutoencoderKL in .*absent"):
+    with pytest.raises(ValueError, match=r"no AutoencoderKL or VQModel in .*absent"):
         ImageTokenizer.load(tmp_path / "absent")

@@ -88,7 +88,7 @@ def test_adaptive_weight_is_the_reference_formula_with_one_backward():
         torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (nll, adversarial)
     )
     reference = 0.5 * (of_nll / (of_adversarial + 1e-4)).clamp(0, 1e4)
-    kl = latent.terms["kl"].mean() / real[0].numel()
+    kl = latent.rates["kl"].mean() / real[0].numel()
     (nll + kl + reference.detach() * adversarial).backward()
 
     torch.testing.assert_close(weight, reference, rtol=1e-5, atol=0)
@@ -218,7 +218,7 @@ def test_the_critic_judges_in_float32_under_autocast():
 
 def test_gradient_checkpointing_changes_no_gradient():
     (plain,), (saving,) = tiny.players(), tiny.players()
-    saving.tokenizer.autoencoder.enable_gradient_checkpointing()
+    saving.tokenizer.enable_gradient_checkpointing()
     blocks = []
     for objective in (plain, saving):
         objective.train()

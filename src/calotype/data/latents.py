@@ -103,7 +103,7 @@ def _write(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 class LatentCache(Dataset[dict[str, Any]]):
-    """A finished cache: row i is {"packed": float [...], "tokens": int64 [L]}.
+    """A finished cache: row i is {"packed": float32 or int32 [...], "tokens": int64 [L]}.
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
@@ -127,7 +127,8 @@ class LatentCache(Dataset[dict[str, Any]]):
         places = [self._place(i) for i in indices]
         names = [self._packed(key) for key in keys]
         packed = [self._row(n, name, j) for (n, j), name in zip(places, names, strict=True)]
-        batch: dict[str, Any] = {"packed": torch.stack(packed).float()}
+        rows = torch.stack(packed)
+        batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows}
         if self.index.tokens:
             batch["tokens"] = self.tokens[indices].long()
         return batch

@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from calotype.pipelines.sampling import Pipeline, Sampling
 from calotype.tokenizers import fingerprint
+from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
 
 
@@ -41,7 +42,7 @@ def text_to_image(
 
 
 def unconditional(
-    vae: AutoencoderKL, unet: UNet2DModel, scheduler: DPMSolverMultistepScheduler
+    vae: Autoencoder, unet: UNet2DModel, scheduler: DPMSolverMultistepScheduler
 ) -> LDMPipeline:
     """An LDMPipeline: latents from noise, without a prompt."""
     return LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
@@ -93,7 +94,7 @@ def load(path: str | Path) -> Pipeline:
     return found
 
 
-def autoencoder(pipeline: Pipeline) -> AutoencoderKL:
+def autoencoder(pipeline: Pipeline) -> Autoencoder:
     """A pipeline's tokenizer, whatever its class calls it."""
     return pipeline.vae if isinstance(pipeline, StableDiffusionPipeline) else pipeline.vqvae
 

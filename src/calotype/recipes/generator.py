@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -89,7 +90,7 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
 def _check_tokenizer(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> None:
-    if (found := fingerprint(tokenizer.autoencoder)) != latents.index.tokenizer:
+    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(
             f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
             f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
@@ -139,6 +140,12 @@ def _text_to_image(
 ) -> tuple[Denoising, Pipeline]:
     assert recipe.text
     _check_text(recipe.text, latents)
+    vae = tokenizer.autoencoder
+    if not isinstance(vae, AutoencoderKL):
+        raise ValueError(
+            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train with "
+            "text:none, or in the latents of an AutoencoderKL"
+        )
     prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
@@ -148,9 +155,7 @@ def _text_to_image(
         unet, encoder, tokenize(prompts, [""])[0], _source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
-    return objective, text_to_image(
-        tokenizer.autoencoder, unet, recipe.process.scheduler(), encoder, prompts
-    )
+    return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
 
 
 def _unconditional(

@@ -71,7 +71,7 @@ def cache(recipe: CacheRecipe) -> Path:
     state = processes()
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     tokenizer.check(size)
-    encoder = Encoder(tokenizer, fingerprint(tokenizer.autoencoder), size, recipe.flipped,
+    encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
                       recipe.shard_size)  # fmt: skip

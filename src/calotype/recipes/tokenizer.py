@@ -62,26 +62,27 @@ class NewTokenizer:
 
 @dataclass(frozen=True)
 class PretrainedDecoder:
-    """A stock AutoencoderKL of which only the decoder is trained: latents stay what they are,
-    and every generator that lives in them gets the better decoder.
+    """A stock AutoencoderKL or VQModel of which only the decoder is trained: latents stay what they
+    are, and every generator that lives in them gets the better decoder.
     """
 
     path: str = "stabilityai/sd-vae-ft-mse"
-    """Folder of an AutoencoderKL or of a pipeline, or a name on the Hub."""
+    """Folder of one or of a pipeline, or a name on the Hub."""
 
     latents_may_move = False
 
     def build(self, size: int) -> ImageTokenizer:
         """Load it and freeze its encoder."""
         tokenizer = ImageTokenizer.load(self.path)
-        tokenizer.autoencoder.encoder.requires_grad_(False)
-        if tokenizer.autoencoder.quant_conv is not None:
-            tokenizer.autoencoder.quant_conv.requires_grad_(False)
+        model = tokenizer.autoencoder.requires_grad_(False)
+        for part in (model.decoder, model.post_quant_conv):
+            if part is not None:
+                part.requires_grad_(True)
         return tokenizer
 
     def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
         """Fingerprint of the latent space that is kept."""
-        return {"latent space": fingerprint(tokenizer.autoencoder)}
+        return {"latent space": fingerprint(tokenizer)}
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Rec
     tokenizer = recipe.model.build(size)
     tokenizer.check(size)
     if recipe.gradient_checkpointing:
-        tokenizer.autoencoder.enable_gradient_checkpointing()
+        tokenizer.enable_gradient_checkpointing()
     examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
     return Reconstruction(tokenizer, terms, recipe.optimizer, examples)
 
@@ -205,10 +206,10 @@ def _finish(
     examples = next(batches(0))["image"].to(tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
     if recipe.model.latents_may_move:
-        fold(tokenizer.autoencoder, measure(tokenizer, batches(0)))
+        fold(tokenizer, measure(tokenizer, batches(0)))
     beside = recipe.run.model.with_name(".model.partial")
     if state.is_main_process:
-        tokenizer.autoencoder.save_pretrained(beside, safe_serialization=True)
+        tokenizer.save(beside)
     state.wait_for_everyone()
     saved = ImageTokenizer.load(beside).to(before.device)
     moved = (saved.reconstruct(examples) - before).abs().max().item()
@@ -232,7 +233,7 @@ def _write_report(
     fresh: int, breach: str | None,
 ) -> None:  # fmt: skip
     report = {
-        "tokenizer": fingerprint(tokenizer.autoencoder), "images": statistics.images,
+        "tokenizer": fingerprint(tokenizer), "images": statistics.images,
         "of_them_not_measured_before": fresh,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
         "reconstruction_moved": moved, "breach": breach,

@@ -1,12 +1,14 @@
 """Image tokenizers: encoder, bottleneck, decoder, and the terms that make them good."""
 
 from calotype.tokenizers.backbone import Backbone
-from calotype.tokenizers.bottlenecks import Gaussian, Latent
+from calotype.tokenizers.bottlenecks import VQ, Gaussian, Latent
 from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
-from calotype.tokenizers.tokenizer import ImageTokenizer, load_autoencoder
+from calotype.tokenizers.stock import load_autoencoder
+from calotype.tokenizers.tokenizer import ImageTokenizer
 
 __all__ = [
+    "VQ",
     "Backbone",
     "Critic",
     "Gaussian",

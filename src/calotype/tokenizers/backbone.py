@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import AutoencoderKL
-
-from calotype.tokenizers.bottlenecks import BottleneckSpec
+from calotype.tokenizers.bottlenecks import Autoencoder, BottleneckSpec
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,11 @@ class Backbone:
                     "choose groups that divide every one of backbone.widths"
                 )
 
-    def autoencoder(self, bottleneck: BottleneckSpec, size: int) -> AutoencoderKL:
-        """A stock AutoencoderKL with fresh weights for images of `size` pixels a side."""
-        autoencoder = AutoencoderKL(
-            latent_channels=bottleneck.channels, sample_size=size, scaling_factor=1.0,
-            **self._blocks(),
-        )  # fmt: skip
-        assert autoencoder.quant_conv is not None
-        bottleneck.begin(autoencoder.quant_conv)
-        return autoencoder
+    def autoencoder(self, bottleneck: BottleneckSpec, size: int, maps: int = 3) -> Autoencoder:
+        """A stock autoencoder with fresh weights for images of `size` pixels a side, whose decoder
+        emits `maps` channels.
+        """
+        return bottleneck.autoencoder(sample_size=size, out_channels=maps, **self._blocks())
 
     def _blocks(self) -> dict[str, Any]:
         down = ["DownEncoderBlock2D"] * len(self.widths)

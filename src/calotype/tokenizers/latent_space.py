@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calotype.tokenizers.bottlenecks import Autoencoder, Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training.distributed import all_mean, processes
 from calotype.training.noise import generators
@@ -33,6 +33,11 @@ class LatentStatistics:
         """Largest departure of any channel from mean 0 or standard deviation 1."""
         return max(self.mean.abs().max().item(), (self.std - 1).abs().max().item())
 
+    def isotropic(self) -> "LatentStatistics":
+        """One standard deviation for all channels: the root of their mean variance."""
+        std = self.std.square().mean().sqrt().expand_as(self.std)
+        return LatentStatistics(self.mean, std, self.images)
+
 
 @torch.no_grad()
 def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatistics:
@@ -43,8 +48,9 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
     count = images = 0
     total = squares = torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        latent = tokenizer.encode(batch["image"].to(device), generators(batch["key"]))
-        z = latent.z.cpu().double() * tokenizer.autoencoder.config["scaling_factor"]
+        packed = tokenizer.pack(batch["image"].to(device))
+        latents = tokenizer.bottleneck.unpack(packed, generators(batch["key"]))
+        z = latents.cpu().double() * tokenizer.autoencoder.config["scaling_factor"]
         total = total + z.sum((0, 2, 3))
         squares = squares + z.square().sum((0, 2, 3))
         count, images = count + z[:, 0].numel(), images + len(z)
@@ -58,13 +64,17 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
 
 
 @torch.no_grad()
-def fold(autoencoder: AutoencoderKL, statistics: LatentStatistics) -> None:
-    """Normalise an autoencoder's latents in its weights: z' = (z - mean) / std, undone by the
-    decoder's side. Decoded images do not change.
+def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> None:
+    """Normalise a tokenizer's latents in its weights: z' = (z - mean) / std, undone by the
+    decoder's side. Decoded images do not change. Codes are divided by one number for all channels,
+    so that the nearest stays the nearest.
 
     Raises:
         ValueError: it has no 1x1 convolutions to fold into, or a channel is constant.
     """
+    autoencoder, bottleneck = tokenizer.autoencoder, tokenizer.bottleneck
+    if isinstance(bottleneck, Discrete):
+        statistics = statistics.isotropic()
     into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
     if not isinstance(into, nn.Conv2d) or not isinstance(out, nn.Conv2d):
         raise ValueError("latents cannot be folded: use_quant_conv or use_post_quant_conv is off")
@@ -79,19 +89,27 @@ def fold(autoencoder: AutoencoderKL, statistics: LatentStatistics) -> None:
     out.weight *= std[:, None, None]
     into.weight[:c] /= std[:, None, None, None]
     into.bias[:c] = (into.bias[:c] - mean) / std
-    into.bias[c:] -= 2 * std.log()
+    if isinstance(bottleneck, Discrete):
+        bottleneck.normalise(mean, std)
+    else:
+        into.bias[c:] -= 2 * std.log()
     autoencoder.register_to_config(scaling_factor=1.0)
 
 
-def fingerprint(autoencoder: AutoencoderKL) -> str:
+def fingerprint(tokenizer: ImageTokenizer | Autoencoder) -> str:
     """What a cache, a generator and a pipeline name their latent space by: the SHA-256 of all that
     turns an image into a latent, as 16 hexadecimal digits.
 
     The decoder does not count: a finetuned one serves all that was trained in the same latents.
     """
+    ours = isinstance(tokenizer, ImageTokenizer)
+    autoencoder = tokenizer.autoencoder if ours else tokenizer
     settings = {name: autoencoder.config.get(name) for name in LATENT_SETTINGS}
+    weights = dict(autoencoder.state_dict())
+    if ours and isinstance(tokenizer.bottleneck, Discrete):
+        weights |= tokenizer.bottleneck.latent_state()
     digest = hashlib.sha256(json.dumps(settings).encode())
-    for name, weight in sorted(autoencoder.state_dict().items()):
+    for name, weight in sorted(weights.items()):
         if not name.startswith(("decoder.", "post_quant_conv.")):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
             digest.update(weight.float().contiguous().cpu().numpy().tobytes())

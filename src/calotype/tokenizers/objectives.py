@@ -23,6 +23,7 @@ from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.distributed import all_mean
 from calotype.training.noise import generators
+from calotype.training.objective import Rows
 
 Images = Float[Tensor, "b 3 H W"]
 Weighted = Mapping[str, tuple[float, Term]]
@@ -54,6 +55,7 @@ class Reconstruction(Objective):
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
         real = batch["image"]
+        self.tokenizer.bottleneck.step_begin(step)
         latent, fake, last = self._rebuild(batch)
         self.fake = fake.detach().float()
         with torch.autocast(real.device.type, enabled=False):
@@ -65,12 +67,21 @@ class Reconstruction(Objective):
                 gradients[ADVERSARIAL] *= weight
             losses = {n: _WithGradient.apply(fake, values[n], gradients[n]) for n in values}
         self.metrics["psnr"] = psnr(self.fake, real).mean()
-        sites = {name: term.mean() / real[0].numel() for name, term in latent.terms.items()}
-        return losses | sites
+        rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
+        penalties = {name: term.mean() for name, term in latent.penalties.items()}
+        self.metrics |= self.tokenizer.bottleneck.metrics
+        return losses | rates | penalties
 
     @torch.no_grad()
     def survey(self, batches: Sequence[Batch], step: int) -> None:
-        """Find the adaptive weight of a step that is made of several micro-batches."""
+        """Let the bottleneck look at the whole step, if it wants to; find the adaptive weight of
+        one that is made of several micro-batches.
+        """
+        bottleneck = self.tokenizer.bottleneck
+        bottleneck.step_begin(step)
+        if bottleneck.wants_survey(len(batches)):
+            keys = [key for batch in batches for key in batch["key"]]
+            bottleneck.survey([self.tokenizer.features(b["image"]) for b in batches], keys)
         self.adaptive_weight = None
         if len(batches) > 1 and self._is_opposed(step) and isinstance(self._balance, Adaptive):
             pairs = [self._last_layer_pair(batch, step) for batch in batches]
@@ -141,6 +152,14 @@ class Reconstruction(Objective):
         shape = layer.weight.shape
         return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
 
+    def step_end(self, step: int) -> Rows:
+        """Let the bottleneck's statistics follow the step."""
+        return self.tokenizer.bottleneck.step_end()
+
+    def step_skipped(self) -> None:
+        """Forget what the bottleneck gathered."""
+        self.tokenizer.bottleneck.step_skipped()
+
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """The examples and their reconstructions, side by side."""
@@ -198,12 +217,13 @@ class Critic(Objective):
         near = (real - average_fake).relu().square() + (average_real - fake).relu().square()
         return near.mean((1, 2, 3))
 
-    def step_end(self, step: int) -> None:
+    def step_end(self, step: int) -> Rows:
         """Let LeCAM's averages follow the logits of this step, of all ranks."""
         if isinstance(self.adversary.regulariser, LeCAM) and step >= self.adversary.start:
             sums = all_mean(self.sums)
             self.averages.lerp_(sums[:2] / sums[2], 1 - self.adversary.regulariser.decay)
             self.sums.zero_()
+        return []
 
     def step_skipped(self) -> None:
         """Drop the logits of a step that was not taken."""

@@ -1,38 +1,109 @@
 """An image tokenizer: a stock autoencoder with a bottleneck of ours in its waist."""
 
-import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import VQModel
 from jaxtyping import Float, Num
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from calotype.tokenizers.bottlenecks import Bottleneck, Gaussian, Latent
+from calotype.tokenizers.bottlenecks import (
+    Autoencoder,
+    Bottleneck,
+    BottleneckSpec,
+    Discrete,
+    Gaussian,
+    Latent,
+    Table,
+)
+from calotype.tokenizers.stock import load_autoencoder
 from calotype.training.noise import Generators
+from calotype.training.run import describe, restore
+
+OWN_CONFIG, OWN_WEIGHTS = "calotype_tokenizer.json", "calotype_tokenizer.safetensors"
+"""Files of a tokenizer for which there is no stock class; those look for other names."""
 
 
 class ImageTokenizer(nn.Module):
     """Images in [-1, 1] to latents and back.
 
-    The weights are those of a stock diffusers autoencoder, which is all that is ever saved; the
-    bottleneck stands where the stock class has its own, and adds what training needs.
+    Encoder, decoder and the 1x1 convolutions between are those of a stock diffusers autoencoder;
+    the bottleneck stands where the stock class has its own, and adds what training needs.
     """
 
-    def __init__(self, autoencoder: AutoencoderKL, bottleneck: Bottleneck) -> None:
+    def __init__(self, autoencoder: Autoencoder, bottleneck: Bottleneck) -> None:
         super().__init__()
         self.autoencoder, self.bottleneck = autoencoder, bottleneck
 
     @classmethod
     def load(cls, path: str | Path) -> "ImageTokenizer":
-        """Take a stock AutoencoderKL from a folder or the Hub; only safetensors are read.
+        """Take a stock AutoencoderKL or VQModel from a folder or the Hub, or from a folder what
+        `save` wrote; only safetensors are read.
 
         Raises:
             ValueError: there is none at `path`.
         """
+        if Path(path, OWN_CONFIG).exists():
+            return cls._load_own(Path(path))
         autoencoder = load_autoencoder(path)
+        if isinstance(autoencoder, VQModel):
+            return cls(autoencoder, Table(autoencoder.quantize.embedding.weight))
         return cls(autoencoder, Gaussian(autoencoder.config["latent_channels"]).build())
+
+    @classmethod
+    def _load_own(cls, folder: Path) -> "ImageTokenizer":
+        try:
+            found = json.loads((folder / OWN_CONFIG).read_text())
+            spec = restore(BottleneckSpec, found["bottleneck"])
+            autoencoder: Any = VQModel.from_config(found["autoencoder"])
+            autoencoder.quantize = None
+            tokenizer = cls(autoencoder, spec.build())
+            tokenizer.load_state_dict(load_file(folder / OWN_WEIGHTS))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"no tokenizer of calotype's in {folder}: {error}") from error
+        return tokenizer.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write a stock AutoencoderKL or VQModel, or, where neither can stand for the bottleneck,
+        a folder that `load` reads.
+        """
+        if (stock := self.export()) is not None:
+            stock.save_pretrained(folder, safe_serialization=True)
+            return
+        assert isinstance(self.bottleneck, Discrete)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"autoencoder": dict(self.autoencoder.config),
+                  "bottleneck": describe(self.bottleneck.spec)}  # fmt: skip
+        (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / OWN_WEIGHTS)
+
+    def export(self) -> Autoencoder | None:
+        """A stock autoencoder that does the same; None: there is no class for it.
+
+        Of a decoder that emits more maps than a picture's three, the picture's are kept.
+        """
+        model, bottleneck = self.autoencoder, self.bottleneck
+        added: dict[str, Tensor] = {}
+        if isinstance(bottleneck, Discrete) and not isinstance(bottleneck, Table):
+            if not bottleneck.exported:
+                return None
+            added["quantize.embedding.weight"] = bottleneck.table()
+        if self.maps > 3:
+            last = self.last_layer
+            assert last.bias is not None
+            added |= {
+                "decoder.conv_out.weight": last.weight[:3],
+                "decoder.conv_out.bias": last.bias[:3],
+            }
+        if not added:
+            return model
+        stock: Any = type(model).from_config({**model.config, "out_channels": 3})
+        stock.load_state_dict({**model.state_dict(), **added})
+        return stock.to(self.last_layer.weight.device).eval()
 
     def check(self, size: int) -> None:
         """Refuse images that do not come back with the size they went in.
@@ -64,48 +135,33 @@ class ImageTokenizer(nn.Module):
 
     def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
         """Decode; training keeps the result near [-1, 1] and nothing clips it."""
+        return self.decode_maps(z)[:, :3]
+
+    def decode_maps(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps H W"]:
+        """All that the decoder emits: the image, and what a likelihood may want beside it."""
         post = self.autoencoder.post_quant_conv
-        return self.autoencoder.decoder(z if post is None else post(z))
+        h = z if post is None else post(z)
+        if self.autoencoder.config.get("norm_type") == "spatial":
+            return self.autoencoder.decoder(h, z)
+        return self.autoencoder.decoder(h)
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
         """Decode the likeliest latent, such as a posterior's mean: what is kept of images."""
         return self.decode(self.bottleneck.mode(self.features(images)))
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Compute activations twice to hold fewer of them."""
+        # VQModel says that it cannot, and is made of the same encoder and decoder as one that can.
+        self.autoencoder._supports_gradient_checkpointing = True
+        self.autoencoder.enable_gradient_checkpointing()
+
     @property
     def last_layer(self) -> nn.Conv2d:
         """The convolution whose output is the image."""
         return self.autoencoder.decoder.conv_out
 
-
-def load_autoencoder(path: str | Path) -> AutoencoderKL:
-    """A stock AutoencoderKL from its folder, from a pipeline's, or from either on the Hub.
-
-    Raises:
-        ValueError: there is none, its weights are not safetensors, or they are another class's.
-    """
-    root = Path(path)
-    inside = [name for name in ("vae", "vqvae") if (root / name).is_dir()]
-    *others, last = inside or ([""] if root.exists() else ["vae", "vqvae", ""])
-    for subfolder in others:
-        with contextlib.suppress(OSError):
-            return _load(path, subfolder)
-    try:
-        return _load(path, last)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"no AutoencoderKL in {path}: expected a folder with config.json and "
-            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error})"
-        ) from error
-
-
-def _load(path: str | Path, subfolder: str) -> AutoencoderKL:
-    loaded: Any = AutoencoderKL.from_pretrained(
-        path, subfolder=subfolder, use_safetensors=True, low_cpu_mem_usage=False,
-        output_loading_info=True,
-    )  # fmt: skip
-    found, report = loaded
-    # diffusers loads any class's weights, and leaves at random what is missing among them.
-    if wrong := [name for kind in ("missing_keys", "unexpected_keys") for name in report[kind]]:
-        raise ValueError(f"its weights are not an AutoencoderKL's: {wrong[0]} is where it is not")
-    return found.eval()
+    @property
+    def maps(self) -> int:
+        """Channels that the decoder emits."""
+        return self.last_layer.out_channels

@@ -27,6 +27,16 @@ def leave() -> None:
 
 
 @torch.no_grad()
+def all_gather(tensor: Tensor) -> Tensor:
+    """The tensors of all ranks, one behind the other along the first axis."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def all_mean(tensor: Tensor) -> Tensor:
     """The mean over ranks; the tensor itself where there is one process."""
     if not (dist.is_available() and dist.is_initialized()):

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
 from calotype.training.checkpoint import Tensors
+from calotype.training.objective import Rows
 
 
 class Average:
@@ -19,6 +21,14 @@ class Average:
     def step(self) -> None:
         """Follow the parameters by one optimiser step."""
         self.model.step(self.parameters)
+
+    @torch.no_grad()
+    def restart(self, rows: Rows) -> None:
+        """Let the averages of rows that were set anew begin there; of others' there are none."""
+        places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        for parameter, which in rows:
+            if (place := places.get(id(parameter))) is not None:
+                self.model.shadow_params[place][which] = parameter[which].float()
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The one training loop. It knows nothing of images, latents or codes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from signal import SIGTERM
 from typing import Any
 
@@ -129,11 +130,11 @@ class _Trainer:
         return signal or (SIGTERM if signals else 0)
 
     def _move(self, players: Sequence[Player]) -> None:
-        for player in players:
-            player.update(self.step, self.run.steps)
+        rows = [player.update(self.step, self.run.steps) for player in players]
         self.updates, self.skipped_in_a_row = self.updates + 1, 0
         if self.average:
             self.average.step()
+            self.average.restart(list(chain.from_iterable(rows)))
         self.means.add(self.values)
 
     def _skip(self, log: Log) -> None:

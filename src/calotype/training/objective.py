@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from calotype.training.optimizer import AdamW
@@ -12,6 +12,9 @@ from calotype.training.optimizer import AdamW
 Batch = dict[str, Any]
 """Tensors with the samples along the first axis, lists of strings, and `"key"`: one integer per
 sample, from which all of its noise is drawn (see `calotype.training.noise`)."""
+
+Rows = list[tuple[nn.Parameter, Int[Tensor, " n"]]]
+"""Rows of parameters, by their indices along the first axis."""
 
 Losses = dict[str, Float[Tensor, ""]]
 """Weighted scalars by name, each a mean over the batch: their sum is minimised."""
@@ -53,8 +56,13 @@ class Objective(nn.Module, ABC):
         here belongs what cannot be added up from their parts.
         """
 
-    def step_end(self, step: int) -> None:
-        """Update statistics that are not parameters, once per optimiser step, on every rank."""
+    def step_end(self, step: int) -> Rows:
+        """Update statistics that are not parameters, once per optimiser step, on every rank.
+
+        Returns:
+            Rows of parameters that were set anew, whose moments and averages must begin anew too.
+        """
+        return []
 
     def step_skipped(self) -> None:
         """Forget what this step has gathered: one of its terms was not finite."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
-from calotype.training.objective import Batch, Losses, Objective
+from calotype.training.objective import Batch, Losses, Objective, Rows
 
 
 class Player:
@@ -54,12 +54,19 @@ class Player:
         assert isinstance(norm, Tensor)
         return norm
 
-    def update(self, step: int, steps: int) -> None:
-        """Move the parameters by the gradient at hand, and let statistics follow."""
+    def update(self, step: int, steps: int) -> Rows:
+        """Move the parameters by the gradient at hand, and let statistics follow; returns the rows
+        that these set anew.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.objective.optimizer.rate(step, steps)
         self.optimizer.step()
-        self.objective.step_end(step)
+        rows = self.objective.step_end(step)
+        for parameter, which in rows:
+            for value in self.optimizer.state[parameter].values():
+                if value.shape == parameter.shape:
+                    value[which] = 0
+        return rows
 
     def state(self) -> dict[str, Tensors]:
         """Learnt parameters and buffers, and the optimiser's state."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
@@ -157,6 +157,23 @@ def describe(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [describe(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def restore(kinds: Any, value: Any) -> Any:
+    """What `describe` described: a dataclass among `kinds`, a type or a union of some.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(value, dict):
+        found = [kind for kind in (get_args(kinds) or (kinds,))
+                 if getattr(kind, "__name__", None) == value.get("type")]  # fmt: skip
+        if not found:
+            raise ValueError(f"what is a {value.get('type')}?")
+        hints = get_type_hints(found[0])
+        fields = {name: restore(hints[name], v) for name, v in value.items() if name != "type"}
+        return found[0](**fields)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_trackers(names: Sequence[str]) -> None:

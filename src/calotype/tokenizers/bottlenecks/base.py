@@ -1,12 +1,14 @@
 """The contract between an encoder, a bottleneck and a decoder."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from calotype.training.noise import Generators
+from calotype.training.objective import Rows
 
 
 @dataclass(frozen=True)
@@ -15,10 +17,13 @@ class Latent:
 
     z: Float[Tensor, "b c h w"]
     """What the decoder reads."""
-    ids: Int[Tensor, "b h w"] | None
-    """The code at each site; None where the latent space is continuous."""
-    terms: dict[str, Float[Tensor, " b"]]
-    """Weighted terms of the loss, in nats per image: sums over the latent sites."""
+    ids: Int[Tensor, "b ..."] | None = None
+    """The code at each site, or codes; None where the latent space is continuous."""
+    rates: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
+    """Weighted terms in nats per image, sums over the latent sites: the loss has them divided by
+    the image's C*H*W, as its pixel terms are."""
+    penalties: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
+    """Weighted terms that are means over the latent elements and go into the loss as they are."""
 
 
 class Bottleneck(nn.Module, ABC):
@@ -26,6 +31,12 @@ class Bottleneck(nn.Module, ABC):
 
     z_channels: int
     """Channels of z, which the decoder will read."""
+    metrics: dict[str, Tensor]
+    """Detached scalars worth logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics = {}
 
     @abstractmethod
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
@@ -46,3 +57,20 @@ class Bottleneck(nn.Module, ABC):
         self, packed: Num[Tensor, "b ..."], generator: Generators | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Turn what `pack` kept back into a z; may draw a sample."""
+
+    def wants_survey(self, micro_batches: int) -> bool:
+        """Whether this step needs `survey`, which costs an encoding of all its images."""
+        return False
+
+    def survey(self, features: Sequence[Float[Tensor, "b in h w"]], keys: Sequence[int]) -> None:
+        """Look at the features of all of a rank's micro-batches, before the step's first pass."""
+
+    def step_begin(self, step: int) -> None:
+        """Follow schedules: `step` counts finished optimiser steps."""
+
+    def step_end(self) -> Rows:
+        """Update statistics, once per optimiser step, on every rank; returns what was set anew."""
+        return []
+
+    def step_skipped(self) -> None:
+        """Forget what this step has gathered."""

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.training.noise import Generators
@@ -38,11 +40,17 @@ class Gaussian:
         """Make the bottleneck."""
         return GaussianBottleneck(self)
 
+    def autoencoder(self, **settings: Any) -> AutoencoderKL:
+        """A stock AutoencoderKL around it."""
+        model = AutoencoderKL(latent_channels=self.channels, scaling_factor=1.0, **settings)
+        self.begin(model)
+        return model
+
     @torch.no_grad()
-    def begin(self, into: nn.Conv2d) -> None:
+    def begin(self, model: AutoencoderKL) -> None:
         """Set the new convolution that emits mean and log-variance to `initial_std`."""
-        assert into.bias is not None
-        into.bias[self.channels :] += 2 * math.log(self.initial_std)
+        assert model.quant_conv is not None and model.quant_conv.bias is not None
+        model.quant_conv.bias[self.channels :] += 2 * math.log(self.initial_std)
 
 
 class GaussianBottleneck(Bottleneck):

@@ -1,0 +1,321 @@
+"""Learnt codes: how they begin, how they follow the features, and how dead ones live again."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calotype.tokenizers.bottlenecks.search import k_means, nearest
+from calotype.training.distributed import all_gather, all_mean
+from calotype.training.noise import Generators
+
+MOST_RESTARTS = 4096
+"""Codes that may be set anew at once."""
+
+
+@dataclass(frozen=True)
+class ByGradient:
+    """A loss pulls codes towards the features that chose them (van den Oord et al. 2017, eq. 3)."""
+
+    weight: float = 1.0
+    """Of the squared distance, a mean over the latent's elements."""
+
+
+@dataclass(frozen=True)
+class ByAverage:
+    """Codes are moving averages of the features that chose them (van den Oord et al. 2017,
+    appendix A.1). The averages' ratio is the code, so that a code nobody chose stays where it is.
+    """
+
+    decay: float = 0.99
+    """Per optimiser step."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"codebook.learning.decay is {self.decay}: it lies in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Codes begin evenly within 1 / size of zero (the published VQ-VAEs and VQGANs)."""
+
+    def first(self, size: int, channels: int) -> Float[Tensor, "k c"]:
+        """Draw them."""
+        return torch.empty(size, channels).uniform_(-1 / size, 1 / size)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Codes begin normally distributed."""
+
+    std: float = 1.0
+
+    def first(self, size: int, channels: int) -> Float[Tensor, "k c"]:
+        """Draw them."""
+        return self.std * torch.randn(size, channels)
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Codes begin as the centres of the first step's features, of all ranks."""
+
+    iterations: int = 10
+    sites_per_code: int = 16
+    """Features that are looked at, at most, for each code."""
+
+    def first(self, size: int, channels: int) -> Float[Tensor, "k c"]:
+        """They are not known yet."""
+        return torch.zeros(size, channels)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A code that is hardly chosen is set to a feature of the batch (Dhariwal et al. 2020, section
+    3.1), and all that is remembered of it begins anew: averages, moments, frequency.
+    """
+
+    below: float = 0.1
+    """Of the frequency that all codes would have, were they used alike. The running frequency of a
+    code that nobody chooses falls there in 230 steps, to 0.01 in 460."""
+    every: int = 10
+    """Optimiser steps between restarts."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.below < 1 or self.every < 1:
+            raise ValueError(
+                f"codebook.restart: below is {self.below} and lies in (0, 1), every is "
+                f"{self.every} and is at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """Features and codes are compared as they are."""
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Features and codes are compared, and decoded, on the unit sphere (Yu et al. 2022, section
+    3.2).
+    """
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A learnt codebook."""
+
+    size: int = 8192
+    """Codes."""
+    channels: int = 4
+    """Channels of a code; few keep all codes in use (Yu et al. 2022, section 3.2)."""
+    learning: ByGradient | ByAverage = field(default_factory=ByGradient)
+    start: Uniform | Normal | KMeans = field(default_factory=KMeans)
+    restart: Restart | None = field(default_factory=Restart)
+    similarity: Euclidean | Cosine = field(default_factory=Euclidean)
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 2), ("channels", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"codebook.{name} is {value}: choose {least} or more")
+
+    def build(self) -> "Codes":
+        """Make it."""
+        return AveragedCodes(self) if isinstance(self.learning, ByAverage) else Codes(self)
+
+
+class Codes(nn.Module):
+    """Codes that an optimiser moves."""
+
+    def __init__(self, spec: Codebook) -> None:
+        super().__init__()
+        self.spec = spec
+        self._hold(spec.start.first(spec.size, spec.channels))
+        # A tensor, because a resumed run must not begin again; read once, because that waits for
+        # the device.
+        self.register_buffer("started", torch.tensor(not isinstance(spec.start, KMeans)))
+        self.started: Tensor
+        self.begun = self.fresh = self.collecting = False
+        self.collected: list[Tensor] = []
+
+    def _hold(self, first: Float[Tensor, "k c"]) -> None:
+        self.embedding: Tensor = nn.Parameter(first)
+
+    @property
+    def codes(self) -> Float[Tensor, "k c"]:
+        """The codes, on the unit sphere if that is where they are compared."""
+        return self.compared(self.embedding)
+
+    def compared(self, x: Float[Tensor, "n c *place"]) -> Float[Tensor, "n c *place"]:
+        """Features, in their second axis, as codes are compared with them."""
+        return functional.normalize(x, dim=1) if isinstance(self.spec.similarity, Cosine) else x
+
+    def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
+        """The nearest code of each site."""
+        points = sites(self.compared(x))
+        return nearest(points, self.codes).reshape(len(x), *x.shape[2:])
+
+    def embed(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+        """Look codes up, with gradient to them."""
+        return functional.embedding(ids, self.codes).movedim(-1, 1)
+
+    def penalty(
+        self, x: Float[Tensor, "b c h w"], q: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, " b"] | None:
+        """What moves the codes, weighted; None: no loss does."""
+        assert isinstance(self.spec.learning, ByGradient)
+        return self.spec.learning.weight * (x.detach() - q).square().mean((1, 2, 3))
+
+    def wants_start(self) -> bool:
+        """Whether the codes have still to be found among features."""
+        self.begun = self.begun or bool(self.started)
+        return not self.begun
+
+    @torch.no_grad()
+    def start(self, points: Float[Tensor, "n c"], priority: Float[Tensor, " n"]) -> None:
+        """Begin at the centres of all ranks' features."""
+        assert isinstance(self.spec.start, KMeans)
+        chosen = _first(points, priority, self.spec.start.sites_per_code * self.spec.size)
+        spherical = isinstance(self.spec.similarity, Cosine)
+        centres = k_means(chosen, self.spec.size, self.spec.start.iterations, spherical)
+        # Sums over ranks are the same bits on each; a device's own may differ in their order.
+        every = torch.arange(self.spec.size, device=points.device)
+        self.place(every, self.compared(all_mean(centres)))
+        self.started.fill_(True)
+        self.fresh = True
+
+    def step_begin(self, step: int) -> None:
+        """Collect features if this step ends with restarts."""
+        restart = self.spec.restart
+        self.collecting = restart is not None and (step + 1) % restart.every == 0
+
+    @torch.no_grad()
+    def observe(
+        self, x: Float[Tensor, "b c h w"], ids: Int[Tensor, "b h w"], generator: Generators | None
+    ) -> None:
+        """Note what a training pass assigned."""
+        if self.collecting:
+            priority = priorities(x, generator)
+            self.collected.append(_with(sites(x), priority))
+
+    @torch.no_grad()
+    def step_end(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+        """Follow the step; `usage`, the codes' running frequencies, is told of restarts. Returns
+        the codes that were set anew.
+        """
+        anew = self._restart(usage)
+        if self.fresh:
+            self.fresh = False
+            return torch.arange(self.spec.size, device=usage.device)
+        return anew
+
+    def step_skipped(self) -> None:
+        """Forget what was collected."""
+        self.collected = []
+
+    def place(self, which: Int[Tensor, " n"], points: Float[Tensor, "n c"]) -> None:
+        """Set codes anew."""
+        self.embedding.data[which] = points.to(self.embedding)
+
+    def _restart(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+        restart = self.spec.restart
+        if not self.collected or restart is None:
+            return torch.empty(0, dtype=torch.long, device=usage.device)
+        gathered = torch.cat(self.collected)
+        self.collected = []
+        points = _first(gathered[:, 1:], gathered[:, 0], min(self.spec.size, MOST_RESTARTS))
+        least = usage.topk(min(len(points), len(usage)), largest=False).indices
+        dead = usage[least] < restart.below / self.spec.size
+        which = least[dead]
+        self.place(which, points[: len(least)][dead])
+        usage[which] = 1 / self.spec.size
+        return which
+
+
+class AveragedCodes(Codes):
+    """Codes that are moving averages of what chose them."""
+
+    def _hold(self, first: Float[Tensor, "k c"]) -> None:
+        size = len(first)
+        self.register_buffer("embedding", first)
+        self.register_buffer("frequency", torch.full((size,), 1 / size))
+        self.register_buffer("total", first / size)
+        self.register_buffer("sums", torch.zeros_like(first), persistent=False)
+        self.register_buffer("counts", torch.zeros(size), persistent=False)
+        self.frequency: Tensor
+        self.total: Tensor
+        self.sums: Tensor
+        self.counts: Tensor
+
+    def penalty(
+        self, x: Float[Tensor, "b c h w"], q: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, " b"] | None:
+        """No loss moves them."""
+        return None
+
+    @torch.no_grad()
+    def observe(
+        self, x: Float[Tensor, "b c h w"], ids: Int[Tensor, "b h w"], generator: Generators | None
+    ) -> None:
+        """Add up what chose each code."""
+        super().observe(x, ids, generator)
+        self.sums.index_add_(0, ids.flatten(), sites(x))
+        self.counts.index_add_(0, ids.flatten(), torch.ones_like(x[:, 0].flatten()))
+
+    @torch.no_grad()
+    def step_end(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+        """Follow the step; averaged codes are no parameters, so none is told of as set anew."""
+        assert isinstance(self.spec.learning, ByAverage)
+        sums, counts = all_mean(self.sums), all_mean(self.counts)
+        follow, sites_in_step = 1 - self.spec.learning.decay, counts.sum()
+        self.frequency.lerp_(counts / sites_in_step, follow)
+        self.total.lerp_(sums / sites_in_step, follow)
+        seen = self.frequency > 1e-30
+        means = self.total / self.frequency.clamp_min(1e-30)[:, None]
+        self.embedding.copy_(self.compared(torch.where(seen[:, None], means, self.embedding)))
+        self.sums.zero_()
+        self.counts.zero_()
+        return super().step_end(usage)[:0]
+
+    def step_skipped(self) -> None:
+        """Forget what was added up."""
+        super().step_skipped()
+        self.sums.zero_()
+        self.counts.zero_()
+
+    def place(self, which: Int[Tensor, " n"], points: Float[Tensor, "n c"]) -> None:
+        """Set codes and their averages anew."""
+        super().place(which, points)
+        self.frequency[which] = 1 / self.spec.size
+        self.total[which] = points.to(self.total) / self.spec.size
+
+
+def sites(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
+    """Features of each site, image by image."""
+    return x.movedim(1, -1).flatten(0, 2)
+
+
+def priorities(x: Float[Tensor, "b c h w"], generator: Generators | None) -> Float[Tensor, " n"]:
+    """A random number for each site, drawn for each sample by itself: the features of the largest
+    are the same choice whatever ranks and micro-batches share them.
+    """
+    each = math.prod(x.shape[2:])
+    if generator is None:
+        return torch.rand(len(x) * each).to(x.device)
+    return torch.cat([torch.rand(each, generator=g) for g in generator]).to(x.device)
+
+
+def _with(points: Float[Tensor, "n c"], priority: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    return torch.cat([priority[:, None], points], dim=1)
+
+
+def _first(
+    points: Float[Tensor, "n c"], priority: Float[Tensor, " n"], count: int
+) -> Float[Tensor, "m c"]:
+    """Of all ranks' points those of the highest priority, highest first."""
+    mine = _with(points, priority)
+    mine = mine[priority.topk(min(count, len(mine))).indices]
+    every = all_gather(mine)
+    return every[every[:, 0].topk(min(count, len(every))).indices][:, 1:]

@@ -1,0 +1,42 @@
+"""The nearest of many codes, and codes that are near to many points."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK = 2**22
+"""Scores held at once, 16 MiB of them; one site's, where there are more codes than that."""
+
+
+@torch.no_grad()
+def nearest(points: Float[Tensor, "n d"], codes: Float[Tensor, "k d"]) -> Int[Tensor, " n"]:
+    """Index of the code at the smallest Euclidean distance from each point, in float32.
+
+    |p - e|^2 is |p|^2 - 2 (p.e - |e|^2 / 2), so that the largest bracket is the nearest code.
+    """
+    with torch.autocast(points.device.type, enabled=False):
+        points, codes = points.float(), codes.float()
+        half = codes.square().sum(1) / 2
+        parts = points.split(max(1, BLOCK // len(codes)))
+        return torch.cat([torch.addmm(half, p, codes.T, beta=-1).argmax(1) for p in parts])
+
+
+@torch.no_grad()
+def k_means(
+    points: Float[Tensor, "n d"], k: int, iterations: int, spherical: bool = False
+) -> Float[Tensor, "k d"]:
+    """Lloyd's algorithm from the first `k` points, which the caller has put into random order.
+
+    A centre without points stays where it is; of fewer than `k` points, some are several centres.
+    `spherical`: points and centres lie on the unit sphere.
+    """
+    centres = points[torch.arange(k, device=points.device) % len(points)].clone()
+    for _ in range(iterations):
+        ids = nearest(points, centres)
+        sums = torch.zeros_like(centres).index_add_(0, ids, points)
+        counts = points.new_zeros(k).index_add_(0, ids, torch.ones_like(points[:, 0]))
+        means = sums / counts.clamp_min(1)[:, None]
+        if spherical:
+            means = torch.nn.functional.normalize(means, dim=1)
+        centres = torch.where(counts[:, None] > 0, means, centres)
+    return centres

@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
@@ -27,21 +28,37 @@ from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.latents import CacheRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
+from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec
+from calotype.tokenizers.bottlenecks.codebook import (
+    ByAverage,
+    ByGradient,
+    Codebook,
+    KMeans,
+    Restart,
+)
 from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import AdamW, Batch, Objective, Run, fit
 from calotype.training.distributed import leave
 
 BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
+VQ_BOTTLENECK = VQ(Codebook(
+    16, 4, ByAverage(0.9), KMeans(iterations=2), Restart(below=0.9, every=2)
+))  # fmt: skip
+"""All that moves a codebook, at once."""
 BACKBONE = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
+BOTTLENECKS: dict[str, BottleneckSpec] = {
+    "vq": VQ_BOTTLENECK,
+    "vq-loss": VQ(replace(VQ_BOTTLENECK.codebook, learning=ByGradient())),
+}
 SIZE = 16
 FIXED = Fixed(0.2)
 CAPTIONS = ["a red circle", "a blue square", "a green cross", "a large pink ring"] * 4
 
 
-def tokenizer(seed: int = 0) -> ImageTokenizer:
+def tokenizer(seed: int = 0, bottleneck: BottleneckSpec = BOTTLENECK) -> ImageTokenizer:
     torch.manual_seed(seed)
-    return ImageTokenizer(BACKBONE.autoencoder(BOTTLENECK, SIZE), BOTTLENECK.build())
+    return ImageTokenizer(BACKBONE.autoencoder(bottleneck, SIZE), bottleneck.build())
 
 
 def adam(lr: float) -> AdamW:
@@ -66,12 +83,15 @@ def backbone() -> torch.nn.Module:
 
 
 def players(
-    lpips: bool = True, adversary: Adversary | None = None, lr: float = 1e-3
+    lpips: bool = True,
+    adversary: Adversary | None = None,
+    lr: float = 1e-3,
+    bottleneck: BottleneckSpec = BOTTLENECK,
 ) -> list[Objective]:
     terms = {"pixel": (1.0, L1().build())}
     if lpips:
         terms["lpips"] = (1.0, PerceptualTerm(backbone()))
-    first = Reconstruction(tokenizer(), terms, adam(lr), images(2))
+    first = Reconstruction(tokenizer(0, bottleneck), terms, adam(lr), images(2))
     if adversary is None:
         return [first]
     torch.manual_seed(1)
@@ -91,6 +111,11 @@ def denoising(lr: float = 1e-3) -> TextDenoising:
         unet, text.encoder(prompts), tokenize(prompts, [""])[0],
         LatentSource(BOTTLENECK.build(), 1.0), Flow(), adam(lr),
     )  # fmt: skip
+
+
+def load_step(out: Path, step: int, name: str) -> dict[str, torch.Tensor]:
+    """A group of a run's checkpoint."""
+    return load_file(out / f"checkpoints/step-{step}/{name}.safetensors")
 
 
 class Repeating:
@@ -122,8 +147,8 @@ def run(out: Path, **changes) -> Run:
 
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
-    """Train; `kind` is tokenizer, r1, lecam or generator, or a whole recipe, with model/: recipe, a
-    tokenizer's, or pipeline, a generator's in the latents of `artifacts`.
+    """Train; `kind` is tokenizer, r1, lecam, generator or a name of BOTTLENECKS, or a whole recipe,
+    with model/: recipe, a tokenizer's, or pipeline, a generator's in the latents of `artifacts`.
     """
     if kind == "recipe":
         train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
@@ -137,7 +162,10 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
         rows = latents()
     else:
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
-        objectives = players(adversary=adversary(regulariser=regulariser))
+        if kind in BOTTLENECKS:
+            objectives = players(lpips=False, lr=1e-5, bottleneck=BOTTLENECKS[kind])
+        else:
+            objectives = players(adversary=adversary(regulariser=regulariser))
         rows = {"image": images(16)}
     settings.out.mkdir(parents=True, exist_ok=True)
     fit(objectives, Repeating(rows, settings.batch_size), settings)
@@ -177,7 +205,7 @@ def generator_recipe(root: Path, **changes) -> GeneratorRecipe:
 def alone(
     kind: str, out: Path, changes: dict[str, Any], artifacts: Path | None = None,
     operation: int | None = None,
-) -> None:  # fmt: skip
+) -> list[Objective]:  # fmt: skip
     """Train in a process of its own, which may kill -9 itself at its nth operation on files."""
     # As a program's own: workers of a loader outlive a parent which they are not forked from.
     multiprocessing.set_start_method("fork", force=True)
@@ -185,7 +213,7 @@ def alone(
     torch.set_num_threads(1)
     if operation is not None:
         sys.addaudithook(partial(_die, itertools.count(1), operation, str(out)))
-    train(kind, run(out, **changes), artifacts)
+    return train(kind, run(out, **changes), artifacts)
 
 
 def _die(operations: Iterator[int], last: int, out: str, event: str, arguments: tuple) -> None:
@@ -202,7 +230,10 @@ def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> No
     os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
     mean = "calotype.tokenizers.objectives.all_mean"
     with patch(mean, lambda tensor: tensor) if local else nullcontext():
-        alone(*arguments)
+        objectives = alone(*arguments)
+    if objectives and isinstance(objectives[0], Reconstruction):
+        state = objectives[0].tokenizer.bottleneck.state_dict()
+        save_file(state, arguments[1] / f"bottleneck-of-rank-{rank}.safetensors")
     leave()
 
 

@@ -27,7 +27,7 @@ from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
 
-KINDS = ["tokenizer", "lecam", "r1", "generator"]
+KINDS = ["tokenizer", "lecam", "r1", *tiny.BOTTLENECKS, "generator"]
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # A process then starts at once, as the copy of one that has imported these.
@@ -222,6 +222,24 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
     # It would show: were the adaptive weight each rank's own, they would be far from one.
     ranks(2, "tokenizer", tmp_path / "local", local=True, batch_size=2)
     assert _apart(tmp_path / "tokenizer-one", tmp_path / "local") > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.BOTTLENECKS)
+def test_all_ranks_hold_one_codebook(kind, tmp_path):
+    """After 50 steps of k-means start, averages or losses, and restarts every other step. Bug of
+    the published ones: each rank's averages, centres and restarts were its own.
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    ranks(1, kind, one, batch_size=8, steps=50)
+    ranks(2, kind, two, batch_size=4, steps=50)
+    single, first, second = (
+        load_file(out / f"bottleneck-of-rank-{rank}.safetensors")
+        for out, rank in ((one, 0), (two, 0), (two, 1))
+    )
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        torch.testing.assert_close(value, single[name], atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ class VectorQuantizer(Discrete):
 
     def step_begin(self, step: int) -> None:
         """Collect features if the step ends with restarts."""
+        super().step_begin(step)
         self.codebook.step_begin(step)
 
     def step_end(self) -> Rows:

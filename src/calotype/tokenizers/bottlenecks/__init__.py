@@ -4,22 +4,33 @@ from diffusers import AutoencoderKL, VQModel
 
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
+from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
 from calotype.tokenizers.bottlenecks.gaussian import Gaussian, GaussianBottleneck
+from calotype.tokenizers.bottlenecks.lookup_free import BSQ, LFQ, Entropy, SignQuantizer
+from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
-BottleneckSpec = Gaussian | VQ
+BottleneckSpec = Gaussian | VQ | LFQ | BSQ | FSQ | RVQ
 Autoencoder = AutoencoderKL | VQModel
 """The stock classes around them."""
 
 __all__ = [
+    "BSQ",
+    "FSQ",
+    "LFQ",
+    "RVQ",
     "VQ",
     "Autoencoder",
     "Bottleneck",
     "BottleneckSpec",
     "Discrete",
+    "Entropy",
     "Gaussian",
     "GaussianBottleneck",
     "Latent",
+    "ResidualQuantizer",
+    "ScalarQuantizer",
+    "SignQuantizer",
     "Table",
     "VectorQuantizer",
 ]

@@ -23,7 +23,7 @@ from calotype.tokenizers.bottlenecks.codebook import (
 )
 from calotype.tokenizers.bottlenecks.search import k_means, nearest
 from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation, StraightThrough
-from calotype.tokenizers.terms import L2
+from calotype.tokenizers.terms import L2, Adaptive
 from calotype.training import AdamW, Run, fit
 
 PLAIN = Codebook(8, 3, start=Normal(), restart=None)
@@ -175,6 +175,23 @@ def test_a_restarted_code_begins_its_moments_and_its_average_anew(tmp_path):
     assert len(moments) == 2
     for moment in moments:
         assert not moment[restarted].any() and moment.any()
+
+
+def test_bug_a_step_that_looks_ahead_counts_once():
+    """Bug: the adaptive weight of several micro-batches takes each of them twice, and restarts took
+    two codes to one feature.
+    """
+    adversary = tiny.adversary(balance=Adaptive())
+    reconstruction, _ = tiny.players(False, adversary, bottleneck=tiny.VQ_BOTTLENECK)
+    batches = [tiny.batch(2), tiny.batch(2, 1) | {"key": [8, 9]}]
+    reconstruction.train()
+    reconstruction.survey(batches, 1)
+    for batch in batches:
+        reconstruction(batch, 1)
+    bottleneck = reconstruction.tokenizer.bottleneck
+    sites = 4 * bottleneck.own(reconstruction.tokenizer.features(batches[0]["image"]))[0, 0].numel()
+    assert bottleneck.counts.sum() == bottleneck.codebook.counts.sum() == sites
+    assert len(torch.cat(bottleneck.codebook.collected)[:, 0].unique()) == sites
 
 
 def test_codes_begin_among_the_first_steps_features(tmp_path):

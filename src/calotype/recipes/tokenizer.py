@@ -50,9 +50,9 @@ class NewTokenizer:
 
     latents_may_move = True
 
-    def build(self, size: int) -> ImageTokenizer:
-        """Make it, for images of `size` pixels a side."""
-        autoencoder = self.backbone.autoencoder(self.bottleneck, size)
+    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
+        """Make it, for images of `size` pixels a side; its decoder emits `maps` channels."""
+        autoencoder = self.backbone.autoencoder(self.bottleneck, size, maps)
         return ImageTokenizer(autoencoder, self.bottleneck.build())
 
     def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
@@ -71,8 +71,8 @@ class PretrainedDecoder:
 
     latents_may_move = False
 
-    def build(self, size: int) -> ImageTokenizer:
-        """Load it and freeze its encoder."""
+    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
+        """Load it and freeze its encoder; its decoder emits three maps, whatever is asked."""
         tokenizer = ImageTokenizer.load(self.path)
         model = tokenizer.autoencoder.requires_grad_(False)
         for part in (model.decoder, model.post_quant_conv):
@@ -109,6 +109,11 @@ class TokenizerRecipe:
         for name in ("measure", "examples"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if self.pixel.maps != 3 and isinstance(self.model, PretrainedDecoder):
+            raise ValueError(
+                f"pixel is {type(self.pixel).__name__}, which reads {self.pixel.maps} maps, and a "
+                "pretrained decoder emits 3: choose pixel:l1, pixel:l2 or pixel:huber"
+            )
 
     @property
     def size(self) -> int:
@@ -178,7 +183,7 @@ def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Rec
     if recipe.perceptual:
         recipe.perceptual.check(size)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
-    tokenizer = recipe.model.build(size)
+    tokenizer = recipe.model.build(size, recipe.pixel.maps)
     tokenizer.check(size)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()

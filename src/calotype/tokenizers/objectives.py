@@ -56,16 +56,17 @@ class Reconstruction(Objective):
         """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
         real = batch["image"]
         self.tokenizer.bottleneck.step_begin(step)
-        latent, fake, last = self._rebuild(batch)
-        self.fake = fake.detach().float()
+        latent, maps, last = self._rebuild(batch)
+        emitted = maps.detach().float()
+        self.fake = emitted[:, :3]
         with torch.autocast(real.device.type, enabled=False):
-            values, gradients = self._image_terms(self.fake, real, step)
+            values, gradients = self._image_terms(emitted, real, step)
             if ADVERSARIAL in values:
                 weight = self._adversarial_weight(last, gradients)
                 self.metrics["adversarial_weight"] = weight
                 values[ADVERSARIAL] *= weight
                 gradients[ADVERSARIAL] *= weight
-            losses = {n: _WithGradient.apply(fake, values[n], gradients[n]) for n in values}
+            losses = {n: _WithGradient.apply(maps, values[n], gradients[n]) for n in values}
         self.metrics["psnr"] = psnr(self.fake, real).mean()
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
@@ -84,36 +85,40 @@ class Reconstruction(Objective):
             bottleneck.survey([self.tokenizer.features(b["image"]) for b in batches], keys)
         self.adaptive_weight = None
         if len(batches) > 1 and self._is_opposed(step) and isinstance(self._balance, Adaptive):
+            bottleneck.observing = False
             pairs = [self._last_layer_pair(batch, step) for batch in batches]
+            bottleneck.observing = True
             self.adaptive_weight = self._balance.scale(*all_mean(torch.stack(pairs).mean(0)))
 
     def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor]:
-        """Latent, reconstruction, and what the decoder's last layer reads."""
+        """Latent, all that the decoder makes of it, and what its last layer reads."""
         latent = self.tokenizer.encode(batch["image"], generators(batch["key"]))
         with _captured_input(self.tokenizer.last_layer) as captured:
-            fake = self.tokenizer.decode(latent.z)
-        return latent, fake, captured[0].detach().float()
+            maps = self.tokenizer.decode_maps(latent.z)
+        return latent, maps, captured[0].detach().float()
 
     def _image_terms(
-        self, fake: Images, real: Images, step: int
+        self, maps: Float[Tensor, "b maps H W"], real: Images, step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms of the image, weighted but for the adversary's, and each one's gradient there."""
+        """Terms of the image, weighted but for the adversary's, and each one's gradient at all
+        that the decoder emits.
+        """
         values: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
 
         def take(name: str, score: Callable[[Tensor], Tensor]) -> None:
             with torch.enable_grad():
-                leaf = fake.clone().requires_grad_()
+                leaf = maps.clone().requires_grad_()
                 value = score(leaf)
                 (gradients[name],) = torch.autograd.grad(value, leaf)
             values[name] = value.detach()
 
         for name, term in self.terms.items():
-            take(name, lambda x, n=name, t=term: self.weights[n] * t(x, real).mean())
+            take(name, lambda x, n=name, t=term: self.weights[n] * t(x[:, : t.maps], real).mean())
         if self._is_opposed(step):
             assert self.opponent
             adversary, discriminator = self.opponent
-            take(ADVERSARIAL, lambda x: adversary.loss.generator(discriminator(x)).mean())
+            take(ADVERSARIAL, lambda x: adversary.loss.generator(discriminator(x[:, :3])).mean())
         return values, gradients
 
     def _is_opposed(self, step: int) -> bool:
@@ -135,9 +140,9 @@ class Reconstruction(Objective):
                 return adaptive.scale(*all_mean(self._at_last_layer(last, gradients)))
 
     def _last_layer_pair(self, batch: Batch, step: int) -> Float[Tensor, "2 ..."]:
-        _, fake, last = self._rebuild(batch)
+        _, maps, last = self._rebuild(batch)
         with torch.autocast(last.device.type, enabled=False):
-            _, gradients = self._image_terms(fake.float(), batch["image"], step)
+            _, gradients = self._image_terms(maps.float(), batch["image"], step)
             return self._at_last_layer(last, gradients)
 
     def _at_last_layer(

@@ -1,12 +1,13 @@
 """How parameters move."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
+
+from calotype.training.schedules import half_cosine
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class AdamW:
     warmup: int = 0
     """Optimiser steps over which the rate rises linearly, from lr / warmup to lr."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: hold, or fall along half a cosine that would reach 0 one step after the
-    run's last, as transformers' and diffusers' do."""
+    """After the warm-up: hold, or fall along half a cosine that would reach its end one step after
+    the run's last, as transformers' and diffusers' do."""
+    min_lr_factor: float = 0.0
+    """Where the cosine ends, as a fraction of lr."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps"):
@@ -35,6 +38,10 @@ class AdamW:
         for name in ("weight_decay", "warmup"):
             if not (value := getattr(self, name)) >= 0:
                 raise ValueError(f"optimizer.{name} is {value}: it must be 0 or more")
+        if not 0 <= self.min_lr_factor <= 1:
+            raise ValueError(
+                f"optimizer.min_lr_factor is {self.min_lr_factor}: it must lie in [0, 1]"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas is {self.betas}: each must lie in [0, 1)")
 
@@ -53,4 +60,4 @@ class AdamW:
         if self.schedule == "constant":
             return self.lr
         done = (step - self.warmup) / max(1, steps - self.warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return half_cosine(self.lr, self.min_lr_factor * self.lr, done)

@@ -6,11 +6,12 @@ from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
 from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
 from calotype.tokenizers.bottlenecks.gaussian import Gaussian, GaussianBottleneck
+from calotype.tokenizers.bottlenecks.gumbel import Gumbel, GumbelBottleneck
 from calotype.tokenizers.bottlenecks.lookup_free import BSQ, LFQ, Entropy, SignQuantizer
 from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
-BottleneckSpec = Gaussian | VQ | LFQ | BSQ | FSQ | RVQ
+BottleneckSpec = Gaussian | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
 Autoencoder = AutoencoderKL | VQModel
 """The stock classes around them."""
 
@@ -27,6 +28,8 @@ __all__ = [
     "Entropy",
     "Gaussian",
     "GaussianBottleneck",
+    "Gumbel",
+    "GumbelBottleneck",
     "Latent",
     "ResidualQuantizer",
     "ScalarQuantizer",

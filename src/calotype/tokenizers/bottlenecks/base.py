@@ -33,10 +33,12 @@ class Bottleneck(nn.Module, ABC):
     """Channels of z, which the decoder will read."""
     metrics: dict[str, Tensor]
     """Detached scalars worth logging."""
+    observing: bool
+    """Whether training passes count; off where a step looks ahead at passes that it takes again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics = {}
+        self.metrics, self.observing = {}, True
 
     @abstractmethod
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:

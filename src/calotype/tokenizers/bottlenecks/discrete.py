@@ -18,6 +18,8 @@ from calotype.training.objective import Rows
 
 USAGE_DECAY = 0.99
 """Of the running frequency of each code, per optimiser step."""
+HARDLY = 0.1
+"""Of the frequency that all codes would have, were they used alike: less is logged as no use."""
 
 
 class Discrete(Bottleneck):
@@ -95,16 +97,21 @@ class Discrete(Bottleneck):
     @torch.no_grad()
     def observe(self, ids: Int[Tensor, "b ..."]) -> None:
         """Count the codes of a training pass; of several books, they lie along the second axis."""
-        if self.training:
+        if self.training and self.observing:
             flat = ids.reshape(len(ids), self.books, -1).transpose(0, 1).flatten(1)
             self.counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=self.counts.dtype))
+
+    def step_begin(self, step: int) -> None:
+        """Log what the codes were used for up to here; subclasses add theirs."""
+        # Of what checkpoints hold, so that a resumed run logs the same.
+        used = (self.usage * self.codes > HARDLY).float().mean()
+        self.metrics = {"perplexity": perplexity(self.usage).mean(), "codes_used": used}
 
     def step_end(self) -> Rows:
         """Let running frequencies follow the step, of all ranks."""
         counts = all_mean(self.counts)
         self.usage.lerp_(counts / counts.sum(1, keepdim=True).clamp_min(1e-9), 1 - USAGE_DECAY)
         self.counts.zero_()
-        self.metrics = {"perplexity": perplexity(self.usage).mean()}
         return []
 
     def step_skipped(self) -> None:

@@ -90,7 +90,7 @@ class ResidualQuantizer(Discrete):
             passes = list(self._passes(x))
             ids = torch.stack([each.ids for each in passes], dim=1)
             q = torch.stack([each.q.detach() for each in passes]).sum(0)
-            if self.training:
+            if self.training and self.observing:
                 self.observe(ids)
                 for each in passes:
                     each.codes.observe(each.left, each.ids, generator)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-BLOCK = 2**22
-"""Scores held at once, 16 MiB of them; one site's, where there are more codes than that."""
+BLOCK = 2**21
+"""Scores held at once, 8 MiB of them; one site's, where there are more codes than that."""
 
 
 @torch.no_grad()
@@ -17,8 +17,15 @@ def nearest(points: Float[Tensor, "n d"], codes: Float[Tensor, "k d"]) -> Int[Te
     with torch.autocast(points.device.type, enabled=False):
         points, codes = points.float(), codes.float()
         half = codes.square().sum(1) / 2
-        parts = points.split(max(1, BLOCK // len(codes)))
-        return torch.cat([torch.addmm(half, p, codes.T, beta=-1).argmax(1) for p in parts])
+        ids = torch.empty(len(points), dtype=torch.long, device=points.device)
+        rows = min(max(1, BLOCK // len(codes)), len(points))
+        # One block for all: of many that are freed by turns the C library keeps most.
+        scores = points.new_empty(rows, len(codes))
+        for part, found in zip(points.split(rows), ids.split(rows), strict=True):
+            block = scores[: len(part)]
+            torch.addmm(half, part, codes.T, beta=-1, out=block)
+            torch.argmax(block, 1, out=found)
+        return ids
 
 
 @torch.no_grad()

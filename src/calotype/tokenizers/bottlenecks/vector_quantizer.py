@@ -82,7 +82,7 @@ class VectorQuantizer(Discrete):
             x = self.codebook.compared(self.own(h))
             ids = self.codebook.find(x)
             q = self.codebook.embed(ids)
-            if self.training:
+            if self.training and self.observing:
                 self.observe(ids)
                 self.codebook.observe(x, ids, generator)
             z = self.spec.estimator.through(x, q.detach())

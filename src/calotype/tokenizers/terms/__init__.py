@@ -11,10 +11,11 @@ from calotype.tokenizers.terms.adversarial import (
     PatchDiscriminator,
 )
 from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.logit_laplace import LogitLaplace
 from calotype.tokenizers.terms.perceptual import LPIPS, PerceptualTerm
 from calotype.tokenizers.terms.pixel import L1, L2, Huber
 
-Pixel = L1 | L2 | Huber
+Pixel = L1 | L2 | Huber | LogitLaplace
 
 __all__ = [
     "L1",
@@ -27,6 +28,7 @@ __all__ = [
     "Hinge",
     "Huber",
     "LeCAM",
+    "LogitLaplace",
     "NonSaturating",
     "PatchDiscriminator",
     "PerceptualTerm",

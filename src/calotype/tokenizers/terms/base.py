@@ -13,8 +13,11 @@ class Term(nn.Module, ABC):
     value. The loop calls terms in float32, outside autocast.
     """
 
+    maps: int = 3
+    """How many of the decoder's maps it reads: three are a picture in [-1, 1]."""
+
     @abstractmethod
     def forward(
-        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b 3 H W"]
     ) -> Float[Tensor, " b"]:
-        """Score reconstructions in [-1, 1]; smaller is better."""
+        """Score reconstructions of images in [-1, 1]; smaller is better."""

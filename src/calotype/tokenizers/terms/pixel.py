@@ -1,4 +1,7 @@
-"""Distances between pixels: means over C*H*W, in units of images in [-1, 1]."""
+"""Distances between pixels: means over C*H*W, in units of images in [-1, 1].
+
+`maps` of a spec says how many the decoder must emit for its term.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ class L1:
 
     weight: float = 1.0
 
+    maps = 3
+
     def build(self) -> Term:
         """Make the term."""
         return PixelTerm(F.l1_loss)
@@ -27,6 +32,8 @@ class L2:
     """Mean squared error: the best PSNR, the blurriest image."""
 
     weight: float = 1.0
+
+    maps = 3
 
     def build(self) -> Term:
         """Make the term."""
@@ -42,6 +49,8 @@ class Huber:
     weight: float = 1.0
     delta: float = 0.1
     """Error, of images in [-1, 1], at which the square ends."""
+
+    maps = 3
 
     def __post_init__(self) -> None:
         if self.delta <= 0:

@@ -1,0 +1,71 @@
+"""The likelihood of pixels, which lie in an interval (Ramesh et al. 2021, appendix A.3)."""
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.tokenizers.terms.base import Term
+
+
+@dataclass(frozen=True)
+class LogitLaplace:
+    """Negative log-likelihood of images under a Laplace distribution of their logits, whose scale
+    the decoder emits too, as three more maps.
+
+    Raises:
+        ValueError: `epsilon` leaves no interval.
+    """
+
+    weight: float = 1.0
+    epsilon: float = 0.1
+    """Margin between [0, 1] and the interval into which pixels are squeezed: the logit is finite
+    there."""
+
+    maps = 6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < 0.5:
+            raise ValueError(f"pixel.epsilon is {self.epsilon}: it lies in (0, 0.5)")
+
+    def build(self) -> Term:
+        """Make the term."""
+        return LogitLaplaceTerm(self.epsilon)
+
+
+class LogitLaplaceTerm(Term):
+    """Reads a picture and, in three more maps, ln b.
+
+    The density of x in (0, 1) is f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)). The
+    published decoder emits mu, and the picture is read off it; here it emits the picture, and mu
+    is read off that, so that a stock class decodes pictures.
+    """
+
+    maps = 6
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(
+        self, fake: Float[Tensor, "b 6 H W"], real: Float[Tensor, "b 3 H W"]
+    ) -> Float[Tensor, " b"]:
+        """-ln f in nats, a mean over channels and pixels; it may be negative."""
+        picture, log_b = fake.chunk(2, dim=1)
+        x = self.squeeze(real)
+        error = (x.logit() - self.location(picture)).abs()
+        nll = math.log(2) + log_b + x.log() + (1 - x).log() + error * (-log_b).exp()
+        return nll.mean((1, 2, 3))
+
+    def squeeze(self, pixels: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """phi: from [-1, 1] to [epsilon, 1 - epsilon]."""
+        return (1 - 2 * self.epsilon) * (pixels + 1) / 2 + self.epsilon
+
+    def location(self, picture: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Mu, the logit of the squeezed picture; beyond [-1, 1], where no pixel lies, it goes on
+        along its tangents, so that every mu has its picture and no gradient vanishes.
+        """
+        within = picture.clamp(-1, 1)
+        slope = (1 - 2 * self.epsilon) / (2 * self.epsilon * (1 - self.epsilon))
+        return self.squeeze(within).logit() + slope * (picture - within)

@@ -216,7 +216,7 @@ def test_another_tokenizer_cannot_continue_a_cache(artifacts, tmp_path):
     cache(recipe)
     recorded = (recipe.out / "recipe.json").read_text()
     tiny.tokenizer(seed=9).autoencoder.save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="was begun with tokenizer .* choose another folder"):
+    with pytest.raises(ValueError, match=r"was begun with tokenizer .* choose another folder"):
         cache(replace(recipe, tokenizer=str(tmp_path / "other")))
     assert (recipe.out / "recipe.json").read_text() == recorded
 

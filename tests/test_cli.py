@@ -102,7 +102,7 @@ def test_help_explains_the_others(command, capsys):
         ("cache-latents scenes --tokenizer absent", "no AutoencoderKL or VQModel in absent: exp"),
         ("train-generator scenes-diffusion --latents absent",
          "no finished latent cache in absent: run `calotype cache-latents`"),
-        ("generate", "no prompts: say what to draw, in quotes"),
+        ("generate x --size 128", "unrecognized option --size$"),
         ("generate x --images 0", "--images is 0: it must be at least 1"),
         ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),
         ("reconstruct absent", "no AutoencoderKL or VQModel in absent: expected a folder"),
@@ -150,6 +150,16 @@ def test_types_within_types_are_chosen():
     assert recipe.adversary and recipe.adversary.regulariser == tiny.R1(3.0)
 
 
+def test_an_option_chooses_the_only_type_that_has_it():
+    """Bug: `--transform.crop.size` alone was unknown, and the answer named another option."""
+    words = "scenes-kl data:folder --data.path X --transform.crop.size 64".split()
+    recipe = cli._recipe("train-tokenizer", TOKENIZERS, words)
+    assert recipe.transform and recipe.transform.crop.size == 64
+    words = "ldm-kl-f8 transform:none --transform.crop.size 64".split()
+    with pytest.raises(SystemExit):  # what is said stands
+        cli._recipe("train-tokenizer", TOKENIZERS, words)
+
+
 def test_prompts_keep_their_order():
     from calotype.recipes.use import Generate
 
@@ -174,13 +184,23 @@ def test_generate_writes_its_images(artifacts, here, capsys):
     for name in names:
         with Image.open(here / "drawn" / name) as picture:
             assert picture.size == (16, 16)
-    assert said.strip() == "images: drawn"
+    assert said.splitlines() == [
+        "2 prompts of one word each; one of several words stands in quotes", "images: drawn"
+    ]  # fmt: skip
 
 
 def test_generate_draws_without_prompts_too(artifacts, here):
-    cli.main(["generate", "one", "--pipeline", f"{artifacts}/unconditional/model",
-              "--sampling.steps", "2"])  # fmt: skip
-    assert [file.name for file in (here / "generated").iterdir()] == ["000-one-0.png"]
+    for words, name in ((["one"], "000-one-0.png"), ([], "000-empty-0.png")):
+        cli.main(["generate", *words, "--pipeline", f"{artifacts}/unconditional/model",
+                  "--sampling.steps", "2", "--out", name[:7]])  # fmt: skip
+        assert [file.name for file in (here / name[:7]).iterdir()] == [name]
+
+
+def test_a_pipeline_that_reads_prompts_wants_one(artifacts, here, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--pipeline", f"{artifacts}/generator/model"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "calotype: no prompts: say what to draw, in quotes" and not any(here.iterdir())
 
 
 def test_reconstruct_writes_pairs(artifacts, here, capsys):
@@ -188,7 +208,7 @@ def test_reconstruct_writes_pairs(artifacts, here, capsys):
     for i in range(3):
         Image.new("RGB", (20, 30), (80 * i, 0, 0)).save(here / f"photos/{i}.png")
     said = listed(
-        f"reconstruct {artifacts}/tokenizer/model --size 16 --data.path photos --out a/pairs.png",
+        f"reconstruct {artifacts}/tokenizer/model --data.path photos --out a/pairs.png",
         capsys,
     )
     assert "dB over 3 pictures of 16 pixels" in said

@@ -11,8 +11,10 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import SequenceMatcher
+from types import NoneType
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -94,7 +96,8 @@ def _parse(
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                kind, prog=program, args=_choices_first(kind, arguments), description=description,
+                kind, prog=program, args=_choices_first(kind, arguments, default),
+                description=description,
                 config=(tyro.conf.CascadeSubcommandArgs,),
                 **options,
             )  # fmt: skip
@@ -119,19 +122,46 @@ def _meant(option: str, hints: str) -> str:
     if not option.startswith("-"):
         same = [choice for choice in choices if choice.split(":")[0] == option.split(":")[0]]
         return f": choose from {', '.join(same)}" if same else ""
-    known = re.search(r"(?<=\s)(?!--help)--[\w.-]+(?=\s|$)", hints)
+    known = re.findall(r"(?<=\s)(?!--help)--[\w.-]+(?=\s|$)", hints)
     if known and known[0] == option:
         owners = dict.fromkeys(re.findall(r"in calotype (\S+:\S+) --help", hints))
         return f": it belongs to {', '.join(owners)}"
-    return f"; perhaps you meant {known[0]}" if known else ""
+    near = [each for each in known if _is_near(option, each)]
+    return f"; perhaps you meant {near[0]}" if near else ""
 
 
-def _choices_first(kind: type, arguments: Arguments) -> list[str]:
-    """Let choices stand anywhere: tyro knows `--data.path` only behind its `data:folder`."""
+def _is_near(option: str, known: str) -> bool:
+    """Whether one is a slip of the other, or its last word."""
+    same = option.removeprefix("--") == known.split(".")[-1].removeprefix("--")
+    return same or SequenceMatcher(None, option, known).ratio() > 0.75
+
+
+def _choices_first(kind: type, arguments: Arguments, default: Any) -> list[str]:
+    """Let choices stand anywhere, because tyro knows `--data.path` only behind its `data:folder`;
+    and let `--transform.crop.size` choose the only transform that there is, where the default is
+    none.
+    """
     names = {field.name for field in fields(kind)}
     choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
     chosen = [a for a in arguments if choice.fullmatch(a)]
-    return chosen + [a for a in arguments if a not in chosen]
+    implied = [
+        f"{name}:{only.__name__.lower()}"
+        for name, only in _only_ones(kind).items()
+        if getattr(default, name, None) is None
+        and any(a.startswith(f"--{name}.") for a in arguments)
+        and not any(a.startswith(f"{name}:") for a in chosen)
+    ]
+    return chosen + implied + [a for a in arguments if a not in chosen]
+
+
+def _only_ones(kind: type) -> dict[str, type]:
+    """Fields that are None or of one type of one word."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        options = [option for option in get_args(hint) if option is not NoneType]
+        if len(options) == 1 and NoneType in get_args(hint) and is_dataclass(options[0]):
+            found[name] = options[0]
+    return found
 
 
 def _first_line(build: Callable[..., Any]) -> str:

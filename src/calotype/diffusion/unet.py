@@ -65,7 +65,9 @@ class UNet:
             ValueError: there is no prompt that it could be told.
         """
         if self.pooled_text:
-            raise ValueError("unet.pooled_text: without a text there is no prompt; turn it off")
+            raise ValueError(
+                "unet.pooled_text: without a text there is no prompt; add --unet.no-pooled-text"
+            )
         self._check(size)
         down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]

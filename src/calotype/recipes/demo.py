@@ -75,9 +75,10 @@ def demo(options: Demo) -> Path:
         train_generator(generator)
     pipeline = _publish(generator.run.model, options.out / "pipeline")
     console.print("4/4 unseen prompts")
-    report = _evaluate(options, tokenizer, load(pipeline), generator.sampling)
+    report, grids = _evaluate(options, tokenizer, load(pipeline), generator.sampling)
     report["minutes"] = round((time.monotonic() - started) / 60, 1)
     write_text(options.out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_gallery(options.out / "gallery.html", _lines(report), grids)
     for line in _lines(report):
         console.print(line, highlight=False)
     return options.out / "gallery.html"
@@ -110,22 +111,22 @@ def _publish(model: Path, pipeline: Path) -> Path:
 
 def _evaluate(
     options: Demo, tokenizer: TokenizerRecipe, pipeline: Pipeline, sampling: Sampling
-) -> dict:
+) -> tuple[dict, list[Grid]]:
     spec = tokenizer.data
     assert isinstance(spec, Scenes)
     held_out = replace(spec, split="held-out", seed=options.seed + 1)
     real, fake = reconstructions(ImageTokenizer.load(options.out / "pipeline"), held_out)
     one = draw(pipeline, spec, options.prompts, options.seed, sampling)
     two = draw(pipeline, replace(spec, objects=2), options.prompts // 4, options.seed, sampling)
-    write_gallery(options.out / "gallery.html", [
+    write_sheet(options.out / "gallery.png", one.images[:32], one.captions[:32])
+    grids = [
         Grid("Reconstructions of held-out scenes: original, then decoded",
              torch.stack([real, fake], 1).flatten(0, 1)[:32], None, None),
         Grid("Unseen prompts", one.images[:64], one.captions, one.checked.verdicts),
         Grid("Two objects in a relation: the demo trained on single objects",
              two.images[:16], two.captions, two.checked.verdicts),
-    ])  # fmt: skip
-    write_sheet(options.out / "gallery.png", one.images[:32], one.captions[:32])
-    return {
+    ]  # fmt: skip
+    report = {
         "reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
         "reconstructed": len(real),
         "prompts": options.prompts, "all_factors_right": one.checked.all_right,
@@ -136,6 +137,7 @@ def _evaluate(
                      "seed": options.seed, "resolution": spec.size, "split": "held-out",
                      "tokenizer": fingerprint(autoencoder(pipeline))},
     }  # fmt: skip
+    return report, grids
 
 
 @dataclass(frozen=True)

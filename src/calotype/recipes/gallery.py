@@ -39,13 +39,14 @@ class Grid:
     """For each image, which factors hold; None: nothing to check."""
 
 
-def write_gallery(path: Path, grids: Sequence[Grid]) -> None:
-    """Write the page, images and all, to one HTML file."""
+def write_gallery(path: Path, figures: Sequence[str], grids: Sequence[Grid]) -> None:
+    """Write the page, images and all, to one HTML file; `figures` are lines that stand on top."""
+    lines = "".join(f"<p>{escape(line)}</p>\n" for line in figures)
     body = "\n".join(_section(grid) for grid in grids)
     write_text(path, (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>calotype</title><style>{STYLE}</style></head>\n<body><h1>calotype</h1>\n"
-        f"{body}\n</body></html>\n"
+        f"{lines}{body}\n</body></html>\n"
     ))  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
@@ -100,7 +101,8 @@ class TokenizerRecipe:
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""
     measure: int = 10_000
-    """Training images on which the latents' mean and deviation are measured."""
+    """Training images on which the latents' mean and deviation are measured; at most four passes
+    over the source."""
     examples: int = 8
     """Pictures reconstructed in samples/: the first of the source."""
     run: Run = field(default_factory=Run)
@@ -202,13 +204,16 @@ def _finish(
     """
     state, tokenizer = processes(), tokenizer.float()
     each = recipe.run.batch_size * state.num_processes
-    count = -(-recipe.measure // each)
+    wanted = recipe.measure if total is None else min(recipe.measure, 4 * total)
+    count = -(-wanted // each)
 
     def batches(position: int) -> Iterator[Batch]:
         endless = loader.batches(position, state.process_index, state.num_processes)
-        return islice(endless, count)
+        yield from track(islice(endless, count), "measuring latents", count,
+                         disable=not state.is_main_process)  # fmt: skip
 
-    examples = next(batches(0))["image"].to(tokenizer.last_layer.weight.device)
+    first = next(loader.batches(0, state.process_index, state.num_processes))
+    examples = first["image"].to(tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
     if recipe.model.latents_may_move:
         fold(tokenizer, measure(tokenizer, batches(0)))

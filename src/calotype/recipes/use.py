@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from diffusers import StableDiffusionPipeline
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.pipelines import Choice, load, picture, recommended, sample
@@ -18,7 +19,7 @@ class Generate:
     """Draw images from prompts with a trained pipeline."""
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
-    """What to draw; an unconditional pipeline draws one image for each word given."""
+    """What to draw, each in quotes; an unconditional pipeline counts them, and needs none."""
     pipeline: str = "runs/demo/pipeline"
     """Folder of a pipeline, or a name on the Hub."""
     out: Path = Path("generated")
@@ -30,8 +31,6 @@ class Generate:
     sampling: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
-        if not self.prompts:
-            raise ValueError("no prompts: say what to draw, in quotes")
         if self.images < 1:
             raise ValueError(f"--images is {self.images}: it must be at least 1")
 
@@ -43,8 +42,13 @@ def generate(options: Generate) -> Path:
         ValueError: there is no such pipeline.
     """
     pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
-    prompts = [prompt for prompt in options.prompts for _ in range(options.images)]
-    seeds = [options.seed + i for _ in options.prompts for i in range(options.images)]
+    asked = options.prompts
+    if not asked and isinstance(pipeline, StableDiffusionPipeline):
+        raise ValueError("no prompts: say what to draw, in quotes")
+    if len(asked) > 1 and not any(" " in prompt for prompt in asked):
+        print(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
+    prompts = [prompt for prompt in asked or [""] for _ in range(options.images)]
+    seeds = [options.seed + i for _ in asked or [""] for i in range(options.images)]
     options.out.mkdir(parents=True, exist_ok=True)
     number = 0
     sampling = options.sampling.over(recommended(options.pipeline))
@@ -63,8 +67,9 @@ class Reconstruct:
     tokenizer: tyro.conf.Positional[str]
     """Folder of a stock AutoencoderKL, ours or another, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
-    size: int = 256
-    """Pixels a side; pictures are resized and centre-cropped to it."""
+    size: int | None = None
+    """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
+    trained, or 256 where it does not say."""
     count: int = 16
     """Pictures to reconstruct."""
     out: Path = Path("reconstructions.png")
@@ -72,7 +77,7 @@ class Reconstruct:
 
     def __post_init__(self) -> None:
         for name in ("size", "count"):
-            if (value := getattr(self, name)) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}: it must be at least 1")
 
 
@@ -85,13 +90,14 @@ def reconstruct(options: Reconstruct) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_writable(options.out)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
-    tokenizer.check(options.size)
-    transform = Transform(CenterCrop(options.size), None)
+    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    tokenizer.check(size)
+    transform = Transform(CenterCrop(size), None)
     real = next(once(options.data.build(), options.count, transform))["image"]
     decoded = (tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16))
     fake = torch.cat(list(decoded)).clamp(-1, 1)
     values = psnr(fake, real)
-    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {options.size} pixels")
+    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {size} pixels")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_grid(torch.stack([real, fake], 1).flatten(0, 1), options.out)
     return options.out

@@ -1,5 +1,6 @@
 """One objective, its optimiser, and the step they take together."""
 
+import re
 from contextlib import nullcontext
 
 import torch
@@ -31,7 +32,8 @@ class Player:
     @property
     def gradient(self) -> str:
         """What the norm of its gradient is called."""
-        return f"{type(self.objective).__name__.lower()}_gradient{self.mark}"
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self.objective).__name__).lower()
+        return f"{words}_gradient{self.mark}"
 
     def measured(self, losses: Losses) -> Losses:
         """What a forward pass gave, and measured besides, under names of this player's own."""

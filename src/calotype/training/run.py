@@ -202,6 +202,12 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
         )
     for name, was, now in _differences(json.loads(file.read_text()), settings):
         scheduled = name == "run.steps" and _has_schedule(settings)
+        if name.startswith("inputs."):
+            what = name.removeprefix("inputs.")
+            raise ValueError(
+                f"{run.out} was begun with {what} {was}, and now it is {now}:"
+                " give it the same again, or choose another folder for what is new"
+            )
         if scheduled or not (name in MAY_CHANGE or name.split(".")[0] in free):
             why = ", and the learning rate is scheduled by it" if scheduled else ""
             raise ValueError(

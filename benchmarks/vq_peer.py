@@ -1,4 +1,4 @@
-"""Vector quantisation beside vector-quantize-pytorch: a step's time and memory, and what is rebuilt.
+"""Vector quantisation beside vector-quantize-pytorch: a step's time and memory, and quality.
 
     pip install vector-quantize-pytorch==1.32.0
     python benchmarks/vq_peer.py
@@ -64,8 +64,8 @@ def _peer(size: int, channels: int, **options: Any) -> Any:
     from vector_quantize_pytorch import VectorQuantize
 
     return VectorQuantize(
-        dim=channels, codebook_size=size, decay=0.99, commitment_weight=0.25, accept_image_fmap=True,
-        rotation_trick=False, **options,
+        dim=channels, codebook_size=size, decay=0.99, commitment_weight=0.25,
+        accept_image_fmap=True, rotation_trick=False, **options,
     )  # fmt: skip
 
 

@@ -83,6 +83,11 @@ def is_the_same_for_every_sample_of_a_repeated_batch(spec: Spec, out: Path) -> N
     for name, term in once.penalties.items():
         assert term.shape == (8,)
         torch.testing.assert_close(thrice.penalties[name], term.repeat(3), rtol=1e-4, atol=1e-6)
+    assert once.rates.keys() == thrice.rates.keys()
+    for name, term in once.rates.items():
+        assert term.shape == (8,)
+        torch.testing.assert_close(thrice.rates[name], term.repeat(3))
+    torch.testing.assert_close(once.z.repeat(3, 1, 1, 1), thrice.z)
 
 
 def ignores_autocast(spec: Spec, out: Path) -> None:
@@ -92,8 +97,9 @@ def ignores_autocast(spec: Spec, out: Path) -> None:
         cast, packed = made(h, generators()), made.pack(h)
     assert cast.z.dtype == torch.float32 and torch.equal(cast.z, plain.z)
     assert torch.equal(cast.ids, plain.ids) and torch.equal(packed.long(), plain.ids)
-    for name, term in plain.penalties.items():
-        assert torch.equal(cast.penalties[name], term)
+    for terms, others in ((plain.penalties, cast.penalties), (plain.rates, cast.rates)):
+        assert terms.keys() == others.keys()
+        assert all(torch.equal(others[name], term) for name, term in terms.items())
 
 
 def counts_use_in_training_only(spec: Spec, out: Path) -> None:

@@ -106,7 +106,7 @@ def test_help_explains_the_others(command, capsys):
         ("generate x --images 0", "--images is 0: it must be at least 1"),
         ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),
         ("reconstruct absent", "no AutoencoderKL or VQModel in absent: expected a folder"),
-        ("reconstruct", "Missing from calotype reconstruct: STR Folder of a stock AutoencoderKL"),
+        ("reconstruct", "Missing from calotype reconstruct: STR Folder of a tokenizer"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_before_any_work(arguments, answer, here, capsys):

@@ -28,7 +28,7 @@ from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.latents import CacheRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec
+from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import (
     ByAverage,
     ByGradient,
@@ -36,10 +36,20 @@ from calotype.tokenizers.bottlenecks.codebook import (
     KMeans,
     Restart,
 )
-from calotype.tokenizers.terms import L1, R1, Adversary, Fixed, LeCAM, PerceptualTerm
+from calotype.tokenizers.terms import (
+    L1,
+    R1,
+    Adversary,
+    Fixed,
+    LeCAM,
+    LogitLaplace,
+    PerceptualTerm,
+    Pixel,
+)
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import AdamW, Batch, Objective, Run, fit
 from calotype.training.distributed import leave
+from calotype.training.schedules import Cosine
 
 BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
 VQ_BOTTLENECK = VQ(Codebook(
@@ -50,15 +60,18 @@ BACKBONE = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
 BOTTLENECKS: dict[str, BottleneckSpec] = {
     "vq": VQ_BOTTLENECK,
     "vq-loss": VQ(replace(VQ_BOTTLENECK.codebook, learning=ByGradient())),
+    "dvae": Gumbel(16, 4, temperature=Cosine(1.0, 1 / 16, 4), kl_weight=Cosine(0.0, 1.0, 3)),
 }
 SIZE = 16
 FIXED = Fixed(0.2)
 CAPTIONS = ["a red circle", "a blue square", "a green cross", "a large pink ring"] * 4
 
 
-def tokenizer(seed: int = 0, bottleneck: BottleneckSpec = BOTTLENECK) -> ImageTokenizer:
+def tokenizer(
+    seed: int = 0, bottleneck: BottleneckSpec = BOTTLENECK, maps: int = 3
+) -> ImageTokenizer:
     torch.manual_seed(seed)
-    return ImageTokenizer(BACKBONE.autoencoder(bottleneck, SIZE), bottleneck.build())
+    return ImageTokenizer(BACKBONE.autoencoder(bottleneck, SIZE, maps), bottleneck.build())
 
 
 def adam(lr: float) -> AdamW:
@@ -88,10 +101,11 @@ def players(
     lr: float = 1e-3,
     bottleneck: BottleneckSpec = BOTTLENECK,
 ) -> list[Objective]:
-    terms = {"pixel": (1.0, L1().build())}
+    pixel: Pixel = LogitLaplace() if isinstance(bottleneck, Gumbel) else L1()
+    terms = {"pixel": (1.0, pixel.build())}
     if lpips:
         terms["lpips"] = (1.0, PerceptualTerm(backbone()))
-    first = Reconstruction(tokenizer(0, bottleneck), terms, adam(lr), images(2))
+    first = Reconstruction(tokenizer(0, bottleneck, pixel.maps), terms, adam(lr), images(2))
     if adversary is None:
         return [first]
     torch.manual_seed(1)

@@ -26,6 +26,7 @@ from calotype.training import AdamW, Batch, DivergedError, Interrupted, Losses, 
 from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
+from calotype.training.objective import Rows
 
 KINDS = ["tokenizer", "lecam", "r1", *tiny.BOTTLENECKS, "generator"]
 
@@ -143,9 +144,10 @@ class Stopping(tiny.Repeating):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(number, tmp_path):
     class Asked(Line):
-        def step_end(self, step: int) -> None:
+        def step_end(self, step: int) -> Rows:
             if step == 3:
                 os.kill(os.getpid(), number)
+            return []
 
     run = tiny.run(tmp_path, steps=50, save_every=100)
     with pytest.raises(Interrupted) as stopped:
@@ -165,9 +167,10 @@ def test_bug_a_signal_in_the_last_step_is_heard(tmp_path):
     """The step's question had been asked: the run went on to its export."""
 
     class Asked(Line):
-        def step_end(self, step: int) -> None:
+        def step_end(self, step: int) -> Rows:
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
+            return []
 
     with pytest.raises(Interrupted) as stopped:
         fit([Asked()], points(1), tiny.run(tmp_path))
@@ -280,9 +283,10 @@ def test_bug_ema_moves_with_the_discriminator_too(tmp_path):
     objective, average = Line(), torch.zeros(1)
 
     class Recorded(Line):
-        def step_end(self, step: int) -> None:
+        def step_end(self, step: int) -> Rows:
             decay = min(0.9, (1 + step) / (10 + step)) if step else 0.0
             average.mul_(decay).add_((1 - decay) * self.w.detach())
+            return []
 
     objective = Recorded()
     fit([objective, Line()], points(1, 2, 3, 4), tiny.run(tmp_path, steps=7))
@@ -385,8 +389,9 @@ def test_the_learning_rate_of_a_run_is_the_schedules(tmp_path):
     rates = []
 
     class Recorded(Slope):
-        def step_end(self, step: int) -> None:
+        def step_end(self, step: int) -> Rows:
             rates.append(-self.w.item() - sum(rates))
+            return []
 
     optimizer = AdamW(0.1, warmup=4, schedule="cosine")
     fit([Recorded(optimizer)], points(1), tiny.run(tmp_path, steps=12, ema=None))

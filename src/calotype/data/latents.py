@@ -3,7 +3,8 @@
 `latents.json` says what it holds and which tokenizer made it; each shard is one safetensors file
 of rows (`packed`, and `packed_flipped` if flips were asked for) with a `.captions.json` beside it;
 `tokens.safetensors` holds the prompts' tokens of all rows and `text_tokenizer/` what made them.
-All are memory-mapped; a row costs one read.
+All are memory-mapped; a row costs one read. Rows are a posterior's moments in floating point, or
+ids of codes in int16, or in int32 where there are too many codes for that.
 """
 
 import json
@@ -41,6 +42,9 @@ class Index:
     """Length of the prompts' tokens; None: no captions."""
     text: dict[str, Any] | None = None
     """The text spec that made them, as recipe.json describes it."""
+    codes: int | None = None
+    """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [books, h, w]; None:
+    they are moments."""
 
     @classmethod
     def read(cls, root: Path) -> "Index":
@@ -128,7 +132,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         names = [self._packed(key) for key in keys]
         packed = [self._row(n, name, j) for (n, j), name in zip(places, names, strict=True)]
         rows = torch.stack(packed)
-        batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows}
+        batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
         if self.index.tokens:
             batch["tokens"] = self.tokens[indices].long()
         return batch

@@ -24,6 +24,11 @@ class CodebookHealth:
     """How often each code was chosen."""
 
     @property
+    def sites(self) -> int:
+        """Sites of the images, each of which chose a code of every book."""
+        return int(self.counts[0].sum())
+
+    @property
     def use(self) -> float:
         """Fraction of codes that were chosen at all, a mean over books."""
         return (self.counts > 0).double().mean().item()
@@ -54,7 +59,8 @@ def codebook_health(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> Code
         flat = ids.reshape(len(ids), bottleneck.books, -1).transpose(0, 1).flatten(1)
         counts.scatter_add_(1, flat, torch.ones_like(flat))
     world = processes().num_processes
-    total = all_mean(counts.double().cpu() if device.type == "cpu" else counts.float()) * world
+    exact = counts.float() if device.type == "mps" else counts.double()
+    total = all_mean(exact) * world
     return CodebookHealth(total.round().long().cpu())
 
 

@@ -25,6 +25,8 @@ from calotype.diffusion import (
 )
 from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, unconditional
 from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
 from calotype.training import AdamW, Run, begin, fit
 from calotype.training.distributed import processes
 from calotype.training.run import describe
@@ -68,6 +70,7 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     """
     latents = LatentCache(recipe.latents)
     tokenizer = ImageTokenizer.load(recipe.tokenizer)
+    _check_pipeline(recipe, tokenizer)
     _check_tokenizer(recipe, latents, tokenizer)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
@@ -85,6 +88,28 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
         save(pipeline, recipe.run.model, recipe.sampling)
     state.wait_for_everyone()
     return recipe.run.model
+
+
+def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
+    """Refuse latents that no stock pipeline decodes.
+
+    Raises:
+        ValueError: there is no class for the tokenizer, or none that reads a text too.
+    """
+    bottleneck = tokenizer.bottleneck
+    if not isinstance(bottleneck, Discrete):
+        return
+    if not bottleneck.exported:
+        raise ValueError(
+            f"{recipe.tokenizer} has a {type(bottleneck).__name__}, which no stock pipeline "
+            "decodes: choose a tokenizer with a stock class, Gaussian, VQ, Gumbel, or LFQ or BSQ "
+            f"of no more than {MOST_EXPORTED_BITS} bits"
+        )
+    if recipe.text:
+        raise ValueError(
+            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train with "
+            "text:none, or in the latents of an AutoencoderKL"
+        )
 
 
 def _check_tokenizer(
@@ -126,7 +151,9 @@ def _check_text(text: TextSpec, latents: LatentCache) -> None:
 
 
 def _source(tokenizer: ImageTokenizer) -> LatentSource:
-    return LatentSource(tokenizer.bottleneck, tokenizer.autoencoder.config["scaling_factor"])
+    # What looks ids up is no part of what is trained, so that nothing else moves it.
+    bottleneck = tokenizer.bottleneck.to(processes().device)
+    return LatentSource(bottleneck, tokenizer.autoencoder.config["scaling_factor"])
 
 
 def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
@@ -141,11 +168,7 @@ def _text_to_image(
     assert recipe.text
     _check_text(recipe.text, latents)
     vae = tokenizer.autoencoder
-    if not isinstance(vae, AutoencoderKL):
-        raise ValueError(
-            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train with "
-            "text:none, or in the latents of an AutoencoderKL"
-        )
+    assert isinstance(vae, AutoencoderKL)
     prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)

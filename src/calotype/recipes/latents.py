@@ -31,11 +31,13 @@ from calotype.training.run import describe
 
 @dataclass(frozen=True)
 class CacheRecipe:
-    """Encode images once, so that a generator can be trained on their latents."""
+    """Encode images once, to moments or to ids of codes, so that a generator can be trained on
+    them.
+    """
 
     tokenizer: str
-    """Folder of a stock AutoencoderKL, such as the model/ of a train-tokenizer run, or a name on
-    the Hub."""
+    """Folder of a tokenizer, such as the model/ of a train-tokenizer run or any stock AutoencoderKL
+    or VQModel, or a name on the Hub."""
     out: Path
     """Folder of the cache."""
     data: Source = field(default_factory=Scenes)
@@ -48,7 +50,7 @@ class CacheRecipe:
     flipped: bool = False
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"
-    """Of the stored moments."""
+    """Of the stored moments of a KL tokenizer; ids of codes are integers in either."""
     batch_size: int = 64
     workers: int = 0
     shard_size: int = 8192

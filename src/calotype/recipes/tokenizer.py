@@ -1,45 +1,26 @@
 """Training a tokenizer: the recipe's fields and the run they make."""
 
-import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
+from calotype.recipes.ending import Ending, finish
 from calotype.tokenizers import (
     Backbone,
     Critic,
     Gaussian,
     ImageTokenizer,
-    LatentStatistics,
     Reconstruction,
     fingerprint,
-    fold,
-    measure,
 )
-from calotype.tokenizers.bottlenecks import BottleneckSpec
+from calotype.tokenizers.bottlenecks import BottleneckSpec, Discrete, Table
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
-from calotype.training import AdamW, Batch, Objective, Run, begin, fit
-from calotype.training.checkpoint import publish
+from calotype.training import AdamW, Objective, Run, begin, fit
 from calotype.training.distributed import processes
-
-
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Without TF32, which keeps ten bits of each factor: less than the latent contract."""
-    was = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = was
 
 
 @dataclass(frozen=True)
@@ -75,6 +56,13 @@ class PretrainedDecoder:
     def build(self, size: int, maps: int = 3) -> ImageTokenizer:
         """Load it and freeze its encoder; its decoder emits three maps, whatever is asked."""
         tokenizer = ImageTokenizer.load(self.path)
+        if isinstance(tokenizer.bottleneck, Discrete) and not isinstance(
+            tokenizer.bottleneck, Table
+        ):
+            raise ValueError(
+                f"{self.path} has no stock class, and its codes would move with its decoder: give "
+                "an AutoencoderKL or a VQModel"
+            )
         model = tokenizer.autoencoder.requires_grad_(False)
         for part in (model.decoder, model.post_quant_conv):
             if part is not None:
@@ -103,6 +91,9 @@ class TokenizerRecipe:
     measure: int = 10_000
     """Training images on which the latents' mean and deviation are measured; at most four passes
     over the source."""
+    validation: Source | None = None
+    """Pictures that are not trained on: the use of codes is counted over all of them when training
+    ends. None: over training images, as many as `measure`."""
     examples: int = 8
     """Pictures reconstructed in samples/: the first of the source."""
     run: Run = field(default_factory=Run)
@@ -140,18 +131,21 @@ def image_size(data: Source, transform: Transform | None) -> int:
 
 
 def train_tokenizer(recipe: TokenizerRecipe) -> Path:
-    """Train, normalise and save a stock AutoencoderKL; returns its folder, `run.out/model`.
+    """Train, normalise and save; returns the folder, `run.out/model`, of a stock AutoencoderKL or
+    VQModel, or of what `ImageTokenizer.load` reads where there is no stock class.
 
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     size = recipe.size
     dataset = recipe.data.build()
+    validation = _validation(recipe)
     torch.manual_seed(recipe.run.seed)
     if recipe.adversary:
         recipe.adversary.check(size)
         _warn_of_idle(recipe.adversary, recipe.run)
     reconstruction = _reconstruction(recipe, size, dataset)
+    _check_codes(recipe, reconstruction.tokenizer)
     objectives: list[Objective] = [reconstruction]
     if recipe.adversary:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
@@ -167,8 +161,40 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     if loader.skipped:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
-    _finish(recipe, reconstruction.tokenizer, loader, total)
+    ending = Ending(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
+                    recipe.transform)  # fmt: skip
+    finish(reconstruction.tokenizer, ending)
     return run.model
+
+
+def _validation(recipe: TokenizerRecipe) -> Dataset | None:
+    """Open the pictures; that they can be read is known before the work."""
+    if recipe.validation is None:
+        return None
+    try:
+        size = image_size(recipe.validation, recipe.transform)
+    except ValueError as error:
+        raise ValueError(f"validation: {error}") from error
+    if size != recipe.size:
+        raise ValueError(
+            f"validation makes images of {size} pixels, and data of {recipe.size}: choose one size"
+        )
+    dataset = recipe.validation.build()
+    next(once(dataset, 1, recipe.transform))
+    return dataset
+
+
+def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
+    bottleneck = tokenizer.bottleneck
+    if not isinstance(bottleneck, Discrete):
+        if recipe.validation is not None:
+            raise ValueError("validation is for the use of codes, and these latents have none")
+    elif not bottleneck.exported and processes().is_main_process:
+        warnings.warn(
+            f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
+            "load by calotype.tokenizers.ImageTokenizer, and in no pipeline",
+            stacklevel=3,
+        )
 
 
 def _warn_of_idle(adversary: Adversary, run: Run) -> None:
@@ -191,76 +217,3 @@ def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Rec
         tokenizer.enable_gradient_checkpointing()
     examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
     return Reconstruction(tokenizer, terms, recipe.optimizer, examples)
-
-
-@exact_convolutions()
-def _finish(
-    recipe: TokenizerRecipe, tokenizer: ImageTokenizer, loader: Loader, total: int | None
-) -> None:
-    """Normalise the latents if they may move, save, and measure what was saved.
-
-    Of a source of `total` images there may be too few to measure as many again that are fresh;
-    then the report says how many were.
-    """
-    state, tokenizer = processes(), tokenizer.float()
-    each = recipe.run.batch_size * state.num_processes
-    wanted = recipe.measure if total is None else min(recipe.measure, 4 * total)
-    count = -(-wanted // each)
-
-    def batches(position: int) -> Iterator[Batch]:
-        endless = loader.batches(position, state.process_index, state.num_processes)
-        yield from track(islice(endless, count), "measuring latents", count,
-                         disable=not state.is_main_process)  # fmt: skip
-
-    first = next(loader.batches(0, state.process_index, state.num_processes))
-    examples = first["image"].to(tokenizer.last_layer.weight.device)
-    before = tokenizer.reconstruct(examples)
-    if recipe.model.latents_may_move:
-        fold(tokenizer, measure(tokenizer, batches(0)))
-    beside = recipe.run.model.with_name(".model.partial")
-    if state.is_main_process:
-        tokenizer.save(beside)
-    state.wait_for_everyone()
-    saved = ImageTokenizer.load(beside).to(before.device)
-    moved = (saved.reconstruct(examples) - before).abs().max().item()
-    statistics = measure(saved, batches(count * each))
-    if state.is_main_process:
-        fresh = count * each if total is None else max(0, min(total - count * each, count * each))
-        breach = _breach(recipe, statistics, moved, fresh)
-        _write_report(beside, saved, statistics, moved, fresh, breach)
-        publish(beside, recipe.run.model)
-        if breach:
-            warnings.warn(f"{recipe.run.model / REPORT}: {breach}", stacklevel=2)
-    state.wait_for_everyone()
-
-
-REPORT = "latent_statistics.json"
-"""In model/: what was measured on the saved tokenizer, and whether it keeps the latent contract."""
-
-
-def _write_report(
-    folder: Path, tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float,
-    fresh: int, breach: str | None,
-) -> None:  # fmt: skip
-    report = {
-        "tokenizer": fingerprint(tokenizer), "images": statistics.images,
-        "of_them_not_measured_before": fresh,
-        "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
-        "reconstruction_moved": moved, "breach": breach,
-    }  # fmt: skip
-    (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _breach(
-    recipe: TokenizerRecipe, statistics: LatentStatistics, moved: float, fresh: int
-) -> str | None:
-    """What of the latent contract is broken; None: nothing."""
-    if moved > 1e-4:
-        return f"what is decoded moved by {moved:.1e} in the saving"
-    if recipe.model.latents_may_move and statistics.worst() > 0.02:
-        mend = f"measure more than {recipe.measure} images" if fresh else "there are few images"
-        return (
-            f"on {'fresh' if fresh else 'the same'} images a latent channel departs by "
-            f"{statistics.worst():.3f} from mean 0 or deviation 1: {mend}"
-        )
-    return None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
 from calotype.data.transforms import Flip, RandomCrop
+from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import Backbone, Gaussian
 from calotype.tokenizers.terms import L1, L2, LPIPS, Adaptive, Adversary
@@ -90,4 +91,5 @@ TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "ldm-kl-f8": ldm_kl_f8,
     "ldm-kl-f16": ldm_kl_f16,
     "finetune-decoder": finetune_decoder,
+    **DISCRETE,
 }

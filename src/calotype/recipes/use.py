@@ -65,7 +65,7 @@ class Reconstruct:
     """Pictures beside what a tokenizer makes of them, and their PSNR."""
 
     tokenizer: tyro.conf.Positional[str]
-    """Folder of a stock AutoencoderKL, ours or another, or a name on the Hub."""
+    """Folder of a tokenizer, ours or any stock AutoencoderKL or VQModel, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
@@ -82,7 +82,8 @@ class Reconstruct:
 
 
 def reconstruct(options: Reconstruct) -> Path:
-    """Reconstruct from the posteriors' means and save; returns the file.
+    """Reconstruct from the likeliest latents, posteriors' means or nearest codes, and save; returns
+    the file.
 
     Raises:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.

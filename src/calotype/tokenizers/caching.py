@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data.latents import INDEX, Index, shard, write_shard
 from calotype.data.loader import once
+from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
 
 
@@ -39,6 +40,20 @@ class Encoder:
     flipped: bool = False
     """Store each image's mirror image too. Wrong where captions say left and right."""
     dtype: torch.dtype = torch.float16
+    """Of stored moments."""
+
+    @property
+    def codes(self) -> int | None:
+        """How many the tokenizer's ids choose from; None: it packs moments."""
+        bottleneck = self.tokenizer.bottleneck
+        return bottleneck.codes if isinstance(bottleneck, Discrete) else None
+
+    @property
+    def stored(self) -> torch.dtype:
+        """Of rows on disk: ids stay integers, whatever `dtype` is."""
+        if self.codes is None:
+            return self.dtype
+        return torch.int16 if self.codes <= 2**15 else torch.int32
 
     @torch.no_grad()
     def rows(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -50,8 +65,7 @@ class Encoder:
         return rows
 
     def _pack(self, images: Tensor) -> Tensor:
-        packed = self.tokenizer.pack(images)
-        return (packed.to(self.dtype) if packed.is_floating_point() else packed).cpu()
+        return self.tokenizer.pack(images).to(self.stored).cpu()
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,8 @@ def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
     length = prompts and prompts.write(root, list(chain.from_iterable(captions)))
     rows = tuple(len(each) for each in captions)
     text = prompts and prompts.text
-    index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text)
+    index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text,
+                  encoder.codes)  # fmt: skip
     index.write(root)
     return index
 

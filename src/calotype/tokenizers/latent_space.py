@@ -80,7 +80,10 @@ def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> None:
         raise ValueError("latents cannot be folded: use_quant_conv or use_post_quant_conv is off")
     if not (statistics.std > 1e-6).all():
         channel = int(statistics.std.argmin())
-        raise ValueError(f"latent channel {channel} is constant: lower the KL weight, train longer")
+        mend = "lower the KL weight, train longer"
+        if isinstance(bottleneck, Discrete):
+            mend = f"hardly a code is in use, {bottleneck.remedy}"
+        raise ValueError(f"latent channel {channel} is constant: {mend}")
     assert into.bias is not None and out.bias is not None
     scale = autoencoder.config["scaling_factor"]
     mean, std = statistics.mean.to(into.weight) / scale, statistics.std.to(into.weight) / scale

@@ -134,7 +134,7 @@ class Reconstruction(Objective):
             return self.adaptive_weight
         match self._balance:
             case Fixed(weight):
-                return last.new_tensor(weight)
+                return last.new_full((), weight)
             case Adaptive() as adaptive:
                 # Ranks must agree on it, so it comes from the gradients of the global batch.
                 return adaptive.scale(*all_mean(self._at_last_layer(last, gradients)))

@@ -30,6 +30,9 @@ class AdamW:
     the run's last, as transformers' and diffusers' do."""
     min_lr_factor: float = 0.0
     """Where the cosine ends, as a fraction of lr."""
+    cosine_steps: int | None = None
+    """Optimiser steps over which the cosine falls, after which it holds; None: the run's, from the
+    warm-up on."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps"):
@@ -42,6 +45,7 @@ class AdamW:
             raise ValueError(
                 f"optimizer.min_lr_factor is {self.min_lr_factor}: it must lie in [0, 1]"
             )
+        self._check_cosine()
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas is {self.betas}: each must lie in [0, 1)")
 
@@ -59,5 +63,17 @@ class AdamW:
             return self.lr * (step + 1) / self.warmup
         if self.schedule == "constant":
             return self.lr
-        done = (step - self.warmup) / max(1, steps - self.warmup)
+        falls = self.cosine_steps or max(1, steps - self.warmup)
+        done = (step - self.warmup) / falls
         return half_cosine(self.lr, self.min_lr_factor * self.lr, done)
+
+    def _check_cosine(self) -> None:
+        if self.cosine_steps is None:
+            return
+        if self.cosine_steps < 1:
+            raise ValueError(f"optimizer.cosine_steps is {self.cosine_steps}: it must be positive")
+        if self.schedule != "cosine":
+            raise ValueError(
+                f"optimizer.cosine_steps is {self.cosine_steps}, and optimizer.schedule is "
+                f"{self.schedule}: choose cosine, or None"
+            )

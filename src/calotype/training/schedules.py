@@ -60,7 +60,9 @@ Schedule = Constant | Cosine
 
 def half_cosine(first: float, last: float, done: float) -> float:
     """From `first`, at 0 done, to `last`, at 1 done and beyond."""
-    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    left = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    # Both ends are exact so, and what goes up from a tiny number stays positive.
+    return left * first + (1 - left) * last
 
 
 def _check_finite(*values: float) -> None:

@@ -121,6 +121,15 @@ class Codebook:
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"codebook.{name} is {value}: choose {least} or more")
 
+    @property
+    def remedy(self) -> str:
+        """What keeps more of its codes in use."""
+        if self.restart is None:
+            return "choose codebook.restart:restart"
+        if not isinstance(self.start, KMeans):
+            return "choose codebook.start:k-means"
+        return "choose a smaller codebook.size, fewer codebook.channels or a higher restart.below"
+
     def build(self) -> "Codes":
         """Make it."""
         return AveragedCodes(self) if isinstance(self.learning, ByAverage) else Codes(self)

@@ -32,6 +32,8 @@ class Discrete(Bottleneck):
 
     exported = True
     """Whether a stock VQModel with all codes as its embedding finds the same ids."""
+    remedy = "its codes were trained elsewhere and stay as they are"
+    """What a person can do who sees few codes in use."""
 
     def __init__(self, channels: int, codes: int, books: int = 1) -> None:
         super().__init__()
@@ -75,7 +77,8 @@ class Discrete(Bottleneck):
     ) -> Float[Tensor, "b c h w"]:
         """Look the ids up; nothing is drawn."""
         with torch.no_grad():
-            return self.out(self.embed(packed.long()))
+            # In memory too as a stock VQModel has them, so that its convolutions round alike.
+            return self.out(self.embed(packed.long())).contiguous()
 
     @torch.no_grad()
     def table(self) -> Float[Tensor, "k c"]:
@@ -141,6 +144,7 @@ class Table(Discrete):
         """The nearest codes, straight through."""
         x = self.own(h)
         ids = self.find(x)
+        self.observe(ids)
         return Latent(self.out(straight_through(x, self.embed(ids))), ids)
 
     def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:

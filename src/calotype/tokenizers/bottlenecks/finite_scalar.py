@@ -61,6 +61,7 @@ class ScalarQuantizer(Discrete):
     """
 
     exported = False
+    remedy = "choose fewer bottleneck.levels, or train longer"
 
     def __init__(self, spec: FSQ) -> None:
         super().__init__(spec.channels, spec.codes)

@@ -17,6 +17,10 @@ from calotype.tokenizers.bottlenecks.search import nearest
 from calotype.training.noise import Generators
 from calotype.training.schedules import Cosine, Schedule
 
+FIRST_NORM = 5.0
+"""Of every code. Features of a fresh encoder have a root mean square near 0.2, so that their logits
+begin with a standard deviation near 1: neither so flat that all codes are mixed alike, nor sure."""
+
 
 @dataclass(frozen=True)
 class Relaxed:
@@ -92,9 +96,10 @@ class GumbelBottleneck(Discrete):
     def __init__(self, spec: Gumbel) -> None:
         super().__init__(spec.channels, spec.codes)
         self.spec = spec
-        # Logits of features at unit scale begin there too.
-        std = 1 / math.sqrt(spec.channels)
-        self.codebook = nn.Parameter(std * torch.randn(spec.codes, spec.channels))
+        self.remedy = "let bottleneck.kl_weight end higher, or choose fewer codes"
+        # On a sphere, so that no code is likelier than others for its norm.
+        directions = functional.normalize(torch.randn(spec.codes, spec.channels), dim=1)
+        self.codebook = nn.Parameter(FIRST_NORM * directions)
         self.step_begin(0)
 
     def forward(self, h: Float[Tensor, "b c h w"], generator: Generators | None = None) -> Latent:
@@ -139,8 +144,9 @@ class GumbelBottleneck(Discrete):
         self.temperature = self.spec.temperature.at(step)
         self.kl_weight = self.spec.kl_weight.at(step)
         self.metrics |= {
-            "temperature": self.shift.new_tensor(self.temperature),
-            "kl_weight": self.shift.new_tensor(self.kl_weight),
+            # Filled there: a number that is copied to a device waits for it.
+            "temperature": self.shift.new_full((), self.temperature),
+            "kl_weight": self.shift.new_full((), self.kl_weight),
         }
 
 
@@ -159,10 +165,10 @@ def gumbel_noise(
     """Standard Gumbel noise, drawn for each sample by itself."""
     noise = torch.empty_like(like)
     if generator is None:
-        return -noise.exponential_().log()
+        return noise.exponential_().log_().neg_()
     for sample, own in zip(noise, generator, strict=True):
         sample.exponential_(generator=_beside(sample, own))
-    return -noise.log()
+    return noise.log_().neg_()
 
 
 def _beside(tensor: Tensor, generator: torch.Generator) -> torch.Generator:

@@ -128,6 +128,8 @@ class SignQuantizer(Discrete):
     least significant bit, 1 where it is positive.
     """
 
+    remedy = "raise bottleneck.entropy.codebook, or choose fewer bottleneck.bits"
+
     def __init__(self, spec: Signs) -> None:
         super().__init__(spec.channels, 2**spec.bits)
         self.spec = spec

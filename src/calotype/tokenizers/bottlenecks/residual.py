@@ -77,7 +77,7 @@ class ResidualQuantizer(Discrete):
 
     def __init__(self, spec: RVQ) -> None:
         super().__init__(spec.channels, spec.codebook.size, spec.books)
-        self.spec = spec
+        self.spec, self.remedy = spec, spec.codebook.remedy
         stages = nn.ModuleList(spec.codebook.build() for _ in range(spec.books))
         self.stages = cast("Sequence[Codes]", stages)
 

@@ -75,6 +75,7 @@ class VectorQuantizer(Discrete):
     def __init__(self, spec: VQ) -> None:
         super().__init__(spec.channels, spec.codebook.size)
         self.spec, self.codebook = spec, spec.codebook.build()
+        self.remedy = spec.codebook.remedy
 
     def forward(self, h: Float[Tensor, "b c h w"], generator: Generators | None = None) -> Latent:
         """The nearest codes; penalties `commitment` and, if a loss moves the codes, `codebook`."""

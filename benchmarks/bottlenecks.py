@@ -33,13 +33,15 @@ from calotype.tokenizers.bottlenecks import (
     Discrete,
     Gumbel,
 )
-from calotype.tokenizers.bottlenecks.codebook import ByAverage, ByGradient, Codebook
+from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, CodebookLoss
 from calotype.tokenizers.terms import L2, LPIPS, LogitLaplace
 from calotype.training import Run, has_ended
 from calotype.training.log import save_grid
 from calotype.training.schedules import Cosine
 
 SIDE = 32
+SITE_BETA = 6.6 / 4
+"""The published KL weight for a quarter of the pixels behind each site."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def kinds(steps: int) -> dict[str, BottleneckSpec]:
     book, wide = Codebook(1024, 8), 32
     return {
         "kl": Gaussian(channels=4, kl_weight=1e-4),
-        "vq-loss": VQ(replace(book, learning=ByGradient()), features=wide),
-        "vq-averages": VQ(replace(book, learning=ByAverage()), features=wide),
+        "vq-loss": VQ(replace(book, learning=CodebookLoss()), features=wide),
+        "vq-averages": VQ(replace(book, learning=EMA()), features=wide),
         "dvae": Gumbel(1024, 32, temperature=Cosine(1.0, 1 / 16, int(0.75 * steps)),
-                       kl_weight=Cosine(0.0, 1.0, steps // 8)),
+                       kl_weight=Cosine(0.0, SITE_BETA, int(0.4 * steps))),
         "lfq": LFQ(bits=10, features=wide),
         "bsq": BSQ(bits=10, features=wide),
         "fsq": FSQ((8, 5, 5, 5), features=wide),

@@ -20,9 +20,9 @@ from calotype.recipes.discrete import scenes_vq
 from calotype.recipes.tokenizer import NewTokenizer, train_tokenizer
 from calotype.tokenizers import VQ, ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks.codebook import (
-    ByAverage,
-    ByGradient,
+    EMA,
     Codebook,
+    CodebookLoss,
     KMeans,
     Restart,
     Uniform,
@@ -52,7 +52,7 @@ def main(options: Options) -> None:
     print("| follows by | begins | restarts | use | perplexity | PSNR, dB |")
     print("|---|---|---|---|---|---|")
     starts, restarts = (Uniform(), KMeans()), (None, Restart())
-    for chosen in itertools.product((ByGradient(), ByAverage()), starts, restarts):
+    for chosen in itertools.product((CodebookLoss(), EMA()), starts, restarts):
         names = ["never" if x is None else type(x).__name__ for x in chosen]
         codebook = Codebook(options.codes, 8, *chosen)
         recipe = replace(

@@ -25,7 +25,7 @@ from calotype.data import Loader, Scenes
 from calotype.evaluation.codebook import codebook_health
 from calotype.tokenizers import VQ, Backbone, ImageTokenizer, Reconstruction, psnr
 from calotype.tokenizers.bottlenecks import Discrete, Latent
-from calotype.tokenizers.bottlenecks.codebook import ByAverage, Codebook, KMeans, Normal, Restart
+from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Normal, Restart
 from calotype.tokenizers.terms import L2
 from calotype.training import AdamW, Run, fit
 
@@ -36,7 +36,7 @@ IMAGES, SIDE, ROUNDS = 32, 16, 5
 
 def ours(size: int, channels: int) -> Callable[[Tensor], Tensor]:
     """A step of calotype's quantiser, up to the loss."""
-    spec = VQ(Codebook(size, channels, ByAverage(0.99), Normal(), restart=None))
+    spec = VQ(Codebook(size, channels, EMA(0.99), Normal(), restart=None))
     bottleneck = spec.build().train()
 
     def step(h: Tensor) -> Tensor:
@@ -108,11 +108,13 @@ def measure_step(kind: str, size: int, channels: int) -> dict[str, float]:
 def measure_quality(kind: str, size: int, channels: int) -> dict[str, float]:
     """PSNR and use on scenes that training did not draw, after 600 steps of 32."""
     torch.manual_seed(0)
-    spec = VQ(Codebook(size, channels, ByAverage(0.99), KMeans(), Restart()))
+    spec = VQ(Codebook(size, channels, EMA(0.99), KMeans(), Restart()))
     backbone = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
     bottleneck = spec.build()
     if kind == "peer":
-        bottleneck = PeerBottleneck(size, channels, kmeans_init=True, threshold_ema_dead_code=2)
+        # As often as ours by a tenth of an even share: 32 images of 64 sites choose in a step.
+        dead = 0.1 * 32 * 64 / size
+        bottleneck = PeerBottleneck(size, channels, kmeans_init=True, threshold_ema_dead_code=dead)
     tokenizer = ImageTokenizer(backbone.autoencoder(spec, 32), bottleneck)
     objective = Reconstruction(tokenizer, {"pixel": (1.0, L2().build())}, AdamW(1e-3, warmup=50))
     with tempfile.TemporaryDirectory() as out:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,11 +28,12 @@ from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.latents import CacheRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec, Gumbel
+from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import (
-    ByAverage,
-    ByGradient,
+    EMA,
     Codebook,
+    CodebookLoss,
+    Codes,
     KMeans,
     Restart,
 )
@@ -53,13 +54,15 @@ from calotype.training.schedules import Cosine
 
 BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
 VQ_BOTTLENECK = VQ(Codebook(
-    16, 4, ByAverage(0.9), KMeans(iterations=2), Restart(below=0.9, every=2)
+    16, 4, EMA(0.9), KMeans(iterations=2), Restart(below=0.9, every=2)
 ))  # fmt: skip
 """All that moves a codebook, at once."""
 BACKBONE = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
 BOTTLENECKS: dict[str, BottleneckSpec] = {
     "vq": VQ_BOTTLENECK,
-    "vq-loss": VQ(replace(VQ_BOTTLENECK.codebook, learning=ByGradient())),
+    "vq-loss": VQ(replace(VQ_BOTTLENECK.codebook, learning=CodebookLoss())),
+    "rvq": RVQ(2, VQ_BOTTLENECK.codebook),
+    "lfq": LFQ(bits=4),
     "dvae": Gumbel(16, 4, temperature=Cosine(1.0, 1 / 16, 4), kl_weight=Cosine(0.0, 1.0, 3)),
 }
 SIZE = 16
@@ -177,6 +180,7 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
     else:
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
         if kind in BOTTLENECKS:
+            # A larger rate lets rounding turn a site from one code to another.
             objectives = players(lpips=False, lr=1e-5, bottleneck=BOTTLENECKS[kind])
         else:
             objectives = players(adversary=adversary(regulariser=regulariser))
@@ -237,16 +241,29 @@ def _die(operations: Iterator[int], last: int, out: str, event: str, arguments: 
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _counted(owner: type, name: str) -> Any:
+    """A patch that remembers the calls of a method."""
+    return patch.object(owner, name, autospec=True, side_effect=getattr(owner, name))
+
+
 def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:
-    """Train `alone` as one of several ranks; `local`: each weighs the adversary by itself."""
+    """Train `alone` as one of several ranks; `local`: each weighs the adversary, and moves its
+    codes, by itself."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
-    mean = "calotype.tokenizers.objectives.all_mean"
-    with patch(mean, lambda tensor: tensor) if local else nullcontext():
+    with ExitStack() as stack:
+        for module in (
+            "objectives",
+            *(f"bottlenecks.{n}" for n in ("codebook", "discrete", "lookup_free")),
+        ):
+            mean = f"calotype.tokenizers.{module}.all_mean"
+            stack.enter_context(patch(mean, lambda tensor: tensor) if local else nullcontext())
+        placed = stack.enter_context(_counted(Codes, "place"))
         objectives = alone(*arguments)
     if objectives and isinstance(objectives[0], Reconstruction):
         state = objectives[0].tokenizer.bottleneck.state_dict()
+        state["placed"] = torch.tensor(sum(len(call.args[1]) for call in placed.call_args_list))
         save_file(state, arguments[1] / f"bottleneck-of-rank-{rank}.safetensors")
     leave()
 

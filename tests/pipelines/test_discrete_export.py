@@ -29,7 +29,7 @@ from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import NewTokenizer, train_tokenizer
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import BSQ, FSQ, LFQ, RVQ, VQ, Discrete, Gumbel
-from calotype.tokenizers.bottlenecks.codebook import ByGradient, Cosine
+from calotype.tokenizers.bottlenecks.codebook import CodebookLoss, Cosine
 from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation
 from calotype.tokenizers.stock import load_autoencoder
 from calotype.tokenizers.terms import LogitLaplace
@@ -37,8 +37,8 @@ from calotype.tokenizers.terms import LogitLaplace
 BOOK = tiny.VQ_BOTTLENECK.codebook
 STOCK: dict[str, Any] = {
     "averages": tiny.VQ_BOTTLENECK,
-    "loss": VQ(replace(BOOK, learning=ByGradient())),
-    "cosine": VQ(replace(BOOK, learning=ByGradient(), similarity=Cosine())),
+    "loss": VQ(replace(BOOK, learning=CodebookLoss())),
+    "cosine": VQ(replace(BOOK, learning=CodebookLoss(), similarity=Cosine())),
     "rotation": VQ(BOOK, estimator=Rotation()),
     "wide": VQ(BOOK, features=12),
     "dvae": Gumbel(codes=32, channels=4),

@@ -22,12 +22,13 @@ from calotype.recipes.tokenizer import (
     train_tokenizer,
 )
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, VQ
+from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, VQ, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import Codebook, KMeans, Normal, Restart
 from calotype.tokenizers.bottlenecks.discrete import perplexity
-from calotype.tokenizers.terms import L2
+from calotype.tokenizers.terms import L2, LogitLaplace
+from calotype.training.schedules import Cosine
 
-SMALL = Codebook(8, 2, start=KMeans(2), restart=None)
+SMALL = Codebook(8, 2, init=KMeans(2), restart=None)
 UNSEEN = Scenes(size=tiny.SIZE, split="held-out", count=21)
 
 
@@ -72,7 +73,7 @@ def test_a_histogram_shows_frequencies_the_most_frequent_first(tmp_path):
 
 
 def test_bars_of_codes_never_chosen_are_left_white(tmp_path):
-    made = tiny.tokenizer(0, VQ(Codebook(64, 2, start=Normal(100.0), restart=None)))
+    made = tiny.tokenizer(0, VQ(Codebook(64, 2, init=Normal(100.0), restart=None)))
     health = codebook_health(made, [{"image": tiny.images(4)}])
     draw_histogram(health, tmp_path / "codes.png")
     shown = Image.open(tmp_path / "codes.png")
@@ -81,14 +82,14 @@ def test_bars_of_codes_never_chosen_are_left_white(tmp_path):
     assert health.use < 0.5 and share == pytest.approx(health.use, abs=1 / 64)
 
 
-COLLAPSED = Codebook(64, 2, start=Normal(1.0), restart=None)
+COLLAPSED = Codebook(64, 2, init=Normal(1.0), restart=None)
 
 
 @pytest.mark.parametrize(
     ("codebook", "mend"),
     [
         (COLLAPSED, "choose codebook.restart:restart"),
-        (replace(COLLAPSED, restart=Restart(every=1000)), "choose codebook.start:k-means"),
+        (replace(COLLAPSED, restart=Restart(every=1000)), "choose codebook.init:k-means"),
     ],
 )
 def test_disuse_is_said_with_its_mend(tmp_path, codebook, mend):
@@ -98,7 +99,10 @@ def test_disuse_is_said_with_its_mend(tmp_path, codebook, mend):
 
 def test_too_few_sites_to_judge_by_are_said(tmp_path):
     few = replace(UNSEEN, count=1)
-    with pytest.warns(UserWarning, match="over 64 sites .*count on more pictures"):
+    with pytest.warns(
+        UserWarning,
+        match="over 64 sites .*count on more, by --run.resume with [^ ]* --validation.path DIR$",
+    ):
         trained(tmp_path, LFQ(bits=9), validation=few)
 
 
@@ -145,7 +149,7 @@ def test_ranks_share_the_validation_pictures(tmp_path, world):
     ending = Ending(tiny.run(tmp_path), Loader(data, 4, seed=0), 21, 8, True, data)
     seen = []
     for rank in range(world):
-        state = SimpleNamespace(process_index=rank, num_processes=world)
+        state = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=False)
         with patch("calotype.recipes.ending.processes", lambda state=state: state):
             seen += [key for batch in ending.unseen() for key in batch["key"]]
     assert len(seen) == len(set(seen)) == 21
@@ -168,3 +172,13 @@ def test_bug_finetuning_moved_codes_of_what_has_no_stock_class(tmp_path):
     model = PretrainedDecoder(str(tmp_path / "model"))
     with pytest.raises(ValueError, match="no stock class, and its codes would move"):
         train_tokenizer(tiny.tokenizer_recipe(tmp_path, model=model, pixel=L2()))
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_temperature_that_does_not_reach_its_end_is_said(tmp_path, steps):
+    """Tiny runs have three steps."""
+    bottleneck = Gumbel(8, 2, temperature=Cosine(1.0, 1 / 16, steps))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        trained(tmp_path, bottleneck, pixel=LogitLaplace())
+    assert any("it is still" in str(each.message) for each in said) == (steps == 4)

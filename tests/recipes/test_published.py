@@ -7,7 +7,7 @@ from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers.bottlenecks import VQ, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import Cosine
-from calotype.tokenizers.terms import Adaptive, Fixed, LogitLaplace
+from calotype.tokenizers.terms import Adaptive, Fixed, Hinge, HingeNonSaturating, LogitLaplace
 from calotype.training import AdamW
 
 PUBLISHED = {
@@ -74,6 +74,8 @@ def test_adversaries_are_weighed_and_begin_as_published(name, balance, start, lr
     assert recipe.adversary is not None
     assert (recipe.adversary.balance, recipe.adversary.effect_start) == (balance, start)
     assert recipe.adversary.lr == recipe.optimizer.lr == pytest.approx(lr)
+    pair = HingeNonSaturating if name == "magvit2-lfq-f16" else Hinge
+    assert type(recipe.adversary.loss) is pair
     assert recipe.optimizer == AdamW(lr, betas, schedule=recipe.optimizer.schedule)
 
 

@@ -10,23 +10,31 @@ from torch.nn import functional
 import tiny
 from calotype.data import Loader, Scenes
 from calotype.evaluation.codebook import codebook_health, draw_histogram
-from calotype.tokenizers import Backbone, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import VQ, search
+from calotype.tokenizers import (
+    Backbone,
+    ImageTokenizer,
+    LatentStatistics,
+    Reconstruction,
+    fingerprint,
+    fold,
+)
+from calotype.tokenizers.bottlenecks import VQ, Table, search
 from calotype.tokenizers.bottlenecks.codebook import (
-    ByAverage,
-    ByGradient,
+    EMA,
     Codebook,
+    CodebookLoss,
     Cosine,
     KMeans,
     Normal,
     Restart,
+    Uniform,
 )
 from calotype.tokenizers.bottlenecks.search import k_means, nearest
 from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation, StraightThrough
 from calotype.tokenizers.terms import L2, Adaptive
 from calotype.training import AdamW, Run, fit
 
-PLAIN = Codebook(8, 3, start=Normal(), restart=None)
+PLAIN = Codebook(8, 3, init=Normal(), restart=None)
 H = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -70,7 +78,7 @@ def test_bug_beta_on_the_wrong_term():
     """Of diffusers' VQModel and taming's: 0.25 belongs to the pull of features to their codes. And
     each term moves its own side alone.
     """
-    bottleneck = quantizer(learning=ByGradient(weight=1.0))
+    bottleneck = quantizer(learning=CodebookLoss(weight=1.0))
     h = H.clone().requires_grad_()
     penalties = bottleneck(h).penalties
     distance = (h - bottleneck.mode(h)).square().mean((1, 2, 3))
@@ -84,7 +92,7 @@ def test_bug_beta_on_the_wrong_term():
         assert gradients[0].abs().sum() > 0 and gradients[1] is None
 
 
-@pytest.mark.parametrize("learning", [ByGradient(), ByAverage()])
+@pytest.mark.parametrize("learning", [CodebookLoss(), EMA()])
 def test_penalties_are_batch_invariant(learning):
     bottleneck = quantizer(learning=learning)
     for name, value in bottleneck(H).penalties.items():
@@ -117,7 +125,7 @@ def test_rotation_turns_the_gradient_as_it_turns_the_feature():
 
 def test_averages_are_their_formula():
     """And a code that nobody chose stays where it is."""
-    bottleneck = quantizer(learning=ByAverage(0.9)).train()
+    bottleneck = quantizer(learning=EMA(0.9)).train()
     bottleneck.codebook.place(torch.tensor([7]), torch.full((1, 3), 50.0))
     before = bottleneck.codebook.embedding.clone()
     ids = bottleneck(H).ids
@@ -132,7 +140,7 @@ def test_averages_are_their_formula():
 
 
 def test_codes_of_cosine_lie_on_the_sphere_and_are_found_by_angle():
-    for learning in (ByGradient(), ByAverage(0.5)):
+    for learning in (CodebookLoss(), EMA(0.5)):
         bottleneck = quantizer(similarity=Cosine(), learning=learning).train()
         latent = bottleneck(H)
         bottleneck.step_end()
@@ -147,7 +155,7 @@ def test_a_restart_forgets_all_of_a_code():
     """Bug elsewhere: its averages stayed, and threw it back to where it was dead."""
     far = torch.full((3,), 50.0)
     restart = Restart(below=0.5, every=1)
-    bottleneck = quantizer(learning=ByAverage(0.9), restart=restart).train()
+    bottleneck = quantizer(learning=EMA(0.9), restart=restart).train()
     bottleneck.codebook.place(torch.tensor([2]), far[None])
     for step in range(80):
         bottleneck.step_begin(step)
@@ -161,7 +169,7 @@ def test_a_restart_forgets_all_of_a_code():
 
 def test_a_restarted_code_begins_its_moments_and_its_average_anew(tmp_path):
     """Else Adam throws it on, and the exported average lies between where it died and lives."""
-    spec = VQ(replace(PLAIN, size=64, start=Normal(50.0), restart=Restart(0.9999, every=3)))
+    spec = VQ(replace(PLAIN, size=64, init=Normal(50.0), restart=Restart(0.9999, every=3)))
     (objective,) = tiny.players(lpips=False, bottleneck=replace(spec, features=4))
     codes = objective.tokenizer.bottleneck.codebook
     fit([objective], tiny.Repeating({"image": tiny.images(16)}, 4),
@@ -224,14 +232,14 @@ def trained(codebook: Codebook, out: Path) -> ImageTokenizer:
 @pytest.mark.slow
 def test_a_bad_beginning_collapses_and_restarts_mend_it(tmp_path):
     """All codes far off but one. A plain codebook keeps that one."""
-    plain = Codebook(64, 4, ByGradient(), Normal(5.0), restart=None)
+    plain = Codebook(64, 4, CodebookLoss(), Normal(5.0), restart=None)
     alive = Restart(below=0.5, every=5)
     held_out = [{"image": Scenes(size=16, seed=1).build().batch(range(256))["image"]}]
     found = {}
     for name, codebook in {
         "plain": plain, "restart": replace(plain, restart=alive),
-        "averages": replace(plain, learning=ByAverage(), restart=alive),
-        "k-means": replace(plain, start=KMeans()),
+        "averages": replace(plain, learning=EMA(), restart=alive),
+        "k-means": replace(plain, init=KMeans()),
     }.items():  # fmt: skip
         found[name] = codebook_health(trained(codebook, tmp_path / name), held_out).perplexity
     assert found.pop("plain") < 4 and min(found.values()) > 40
@@ -260,4 +268,81 @@ def test_codebooks_that_cannot_be_are_named(change, named):
     with pytest.raises(ValueError, match=r"codebook\.restart"):
         Restart(below=1.0)
     with pytest.raises(ValueError, match=r"codebook\.learning\.decay"):
-        ByAverage(1.0)
+        EMA(1.0)
+
+
+@pytest.mark.parametrize("learning", [CodebookLoss(), EMA(0.99)])
+def test_bug_cosine_codes_began_within_the_sphere(learning):
+    """From 1 / size of zero one step of Adam turned a code by 73 degrees."""
+    spec = Codebook(512, 8, learning, Uniform(), restart=None, similarity=Cosine())
+    bottleneck = VQ(spec).build().train()
+    before = bottleneck.codebook.codes.detach().clone()
+    torch.testing.assert_close(bottleneck.codebook.embedding.norm(dim=1), torch.ones(512))
+    optimizer = torch.optim.Adam([*bottleneck.parameters()] or [torch.zeros(1)], 1e-3)
+    latent = bottleneck(torch.randn(4, 8, 4, 4))
+    if latent.penalties.get("codebook") is not None:
+        latent.penalties["codebook"].mean().backward()
+    optimizer.step()
+    bottleneck.step_end()
+    cosines = (bottleneck.codebook.codes * before).sum(1)
+    assert cosines.min() > 0.9
+
+
+def test_running_use_forgets_that_all_codes_began_alike():
+    """Bug: the log said that all codes were in use for 230 steps, whatever happened."""
+    bottleneck = VQ(replace(PLAIN, size=64, init=Normal(1e-3))).build().train()
+    h = torch.full((2, 3, 4, 4), 5.0)
+    for step in range(3):
+        bottleneck.step_begin(step)
+        bottleneck(h)
+        bottleneck.step_end()
+    bottleneck.step_begin(3)
+    assert bottleneck.metrics["perplexity"].item() == pytest.approx(1, abs=1e-3)
+    assert bottleneck.metrics["codes_alive"].item() == pytest.approx(1 / 64)
+    assert bottleneck.warning() == "2% of 64 codes are alive: choose codebook.restart:restart"
+
+
+def test_few_sites_say_nothing_of_many_codes():
+    bottleneck = VQ(replace(PLAIN, size=4096)).build().train()
+    bottleneck(torch.randn(1, 3, 4, 4))
+    bottleneck.step_end()
+    bottleneck.step_begin(1)
+    assert bottleneck.metrics["codes_alive"] < 0.5 and bottleneck.warning() is None
+
+
+def test_a_run_says_that_codes_die(tmp_path, capsys):
+    (objective,) = tiny.players(lpips=False, bottleneck=VQ(replace(PLAIN, init=Normal(50.0))))
+    batches = tiny.Repeating({"image": tiny.images(16)}, 4)
+    fit([objective], batches, tiny.run(tmp_path, steps=4, sample_every=2, ema=None))
+    said = [line for line in capsys.readouterr().err.splitlines() if "codes are alive" in line]
+    assert [line.split(":")[0] for line in said] == ["step 2", "step 4"]
+
+
+@torch.no_grad()
+def test_bug_a_loaded_vqmodel_was_folded_and_its_codes_were_not():
+    """What was saved decoded otherwise, under the same fingerprint."""
+    tokenizer = tiny.tokenizer(0, VQ(replace(PLAIN, channels=4))).eval()
+    image = tiny.images(4)
+    stock = tokenizer.export()
+    loaded = ImageTokenizer(stock, Table(stock.quantize.embedding.weight))
+    before, name = loaded.reconstruct(image), fingerprint(loaded)
+    assert name == fingerprint(stock)
+    fold(loaded, LatentStatistics(torch.ones(4), torch.full((4,), 2.0), 1))
+    again = loaded.export()
+    assert fingerprint(loaded) == fingerprint(again) != name
+    torch.testing.assert_close(again(image).sample, before, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("made", "error"),
+    [
+        (lambda: KMeans(sites_per_code=0), "codebook.init.sites_per_code is 0"),
+        (lambda: KMeans(iterations=-1), "codebook.init.iterations is -1"),
+        (lambda: Normal(0.0), "codebook.init.std is 0.0"),
+        (lambda: CodebookLoss(-1.0), "codebook.learning.weight is -1.0"),
+        (lambda: VQ(commitment=-0.25), "bottleneck.commitment is -0.25"),
+    ],
+)
+def test_impossible_numbers_are_named(made, error):
+    with pytest.raises(ValueError, match=error):
+        made()

@@ -20,7 +20,7 @@ from calotype.training import AdamW, fit
 from calotype.training.noise import generators
 from calotype.training.schedules import Constant, Cosine
 
-SPEC = Gumbel(16, 4, temperature=Cosine(1.0, 1 / 16, 40), kl_weight=Cosine(0.0, 0.05, 20))
+SPEC = Gumbel(16, 4, temperature=Cosine(1.0, 1 / 16, 40), kl_weight=Cosine(0.01, 0.05, 20))
 SPECS = {"relaxed": SPEC, "hard": replace(SPEC, estimator=Hard())}
 KEYS = contract.KEYS
 
@@ -31,7 +31,30 @@ def test_keeps_the_contract(spec, promise, tmp_path):
     promise(spec, tmp_path)
 
 
-def with_codes(estimator: Relaxed | Hard, codes: torch.Tensor, temperature: float = 1.0):
+def made(spec: Gumbel) -> GumbelBottleneck:
+    """With codes of several norms, as training leaves them."""
+    bottleneck = contract.bottleneck(spec)
+    assert isinstance(bottleneck, GumbelBottleneck)
+    with torch.no_grad():
+        bottleneck.codebook.mul_(torch.linspace(0.2, 1, spec.codes)[:, None])
+    return bottleneck
+
+
+def fresh(spec: Gumbel, widths: tuple[int, ...], size: int, groups: int) -> ImageTokenizer:
+    torch.manual_seed(0)
+    backbone = Backbone(widths, 1, attention=False, groups=groups)
+    return ImageTokenizer(backbone.autoencoder(spec, size), spec.build())
+
+
+def logits_of(tokenizer: ImageTokenizer, images: torch.Tensor) -> torch.Tensor:
+    assert isinstance(tokenizer.bottleneck, GumbelBottleneck)
+    with torch.no_grad():
+        return tokenizer.bottleneck.logits(tokenizer.features(images))
+
+
+def with_codes(
+    estimator: Relaxed | Hard, codes: torch.Tensor, temperature: float = 1.0
+) -> GumbelBottleneck:
     """A bottleneck with these codes."""
     spec = Gumbel(*codes.shape, temperature=Constant(temperature), estimator=estimator)
     bottleneck = spec.build()
@@ -48,20 +71,33 @@ def mixtures(logits: torch.Tensor, temperature: float, keys=KEYS) -> torch.Tenso
 
 def test_the_divergence_is_that_of_the_definition():
     """KL(q || uniform) of an image is the sum over its sites of sum_k q_k log(q_k K)."""
-    bottleneck, h = contract.bottleneck(SPEC), contract.features(SPEC)
+    bottleneck, h = made(SPEC), contract.features(SPEC).requires_grad_()
     bottleneck.step_begin(20)
-    codes, x = bottleneck.codebook.detach().double(), h.double().movedim(1, -1)
+    kl = bottleneck(h, generators(KEYS)).rates["kl"]
+    codes, x = bottleneck.codebook.double(), h.double().movedim(1, -1)
     # q ~ exp(-|x - e|^2 / 2): the likeliest code is the nearest.
     q = (-(x[..., None, :] - codes).square().sum(-1) / 2).softmax(-1)
-    expected = (q * (q * 16).log()).sum((1, 2, 3))
-    assert expected.min() > 1
-    kl = bottleneck(h, generators(KEYS)).rates["kl"]
-    torch.testing.assert_close(kl, 0.05 * expected.float(), rtol=1e-5, atol=0)
+    expected = 0.05 * (q * (q * 16).log()).sum((1, 2, 3)).float()
+    assert expected.min() > 0.05
+    torch.testing.assert_close(kl, expected, rtol=1e-5, atol=0)
+    leaves = (h, bottleneck.codebook)
+    for mine, other in zip(*(torch.autograd.grad(v.sum(), leaves) for v in (kl, expected)),
+                           strict=True):  # fmt: skip
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_likeliest_code_is_the_nearest():
+    bottleneck, h = made(SPEC), contract.features(SPEC, count=64)
+    points = h.movedim(1, -1).flatten(0, 2)
+    expected = torch.cdist(points, bottleneck.codebook).argmin(1)
+    assert len(expected.unique()) > 8
+    assert torch.equal(bottleneck.pack(h).flatten().long(), expected)
+    assert torch.equal(bottleneck.logits(h).argmax(-1).flatten(), expected)
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])
 def test_the_divergence_of_an_image_knows_no_other(count):
-    bottleneck, h = contract.bottleneck(SPEC), contract.features(SPEC, count=1)
+    bottleneck, h = made(SPEC), contract.features(SPEC, count=1)
     bottleneck.step_begin(20)
     alone = bottleneck(h, generators([0])).rates["kl"]
     many = bottleneck(h.expand(count, -1, -1, -1), generators(range(count))).rates["kl"]
@@ -83,16 +119,12 @@ def test_beta_is_the_published_one():
     """Of images of 256 pixels and 32x32 sites, beta / 192 times a site's divergence (Ramesh et al.
     2021, appendix A.2).
     """
-    spec = Gumbel(8, 4, kl_weight=Constant(6.6))
-    torch.manual_seed(0)
-    backbone = Backbone((4,) * 4, 1, attention=False, groups=1)
-    tokenizer = ImageTokenizer(backbone.autoencoder(spec, 256), spec.build())
+    spec = Gumbel(8, 4, kl_weight=Cosine(0.0, 6.6, 5))
+    tokenizer = fresh(spec, (4, 4, 4, 4), 256, groups=1)
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    bottleneck = tokenizer.bottleneck
-    assert isinstance(bottleneck, GumbelBottleneck)
     with torch.no_grad():
-        losses = Reconstruction(tokenizer, {}, AdamW())({"image": image, "key": [0]}, 0)
-        q = bottleneck.logits(tokenizer.features(image)).softmax(-1)
+        losses = Reconstruction(tokenizer, {}, AdamW())({"image": image, "key": [0]}, 5)
+    q = logits_of(tokenizer, image).softmax(-1)
     per_site = (q * (8 * q).log()).sum(-1)
     assert per_site.shape == (1, 32, 32) and per_site.mean() > 0.01
     torch.testing.assert_close(losses["kl"], 6.6 / 192 * per_site.mean(), rtol=1e-4, atol=0)
@@ -100,7 +132,7 @@ def test_beta_is_the_published_one():
 
 def test_a_relaxed_sample_is_the_papers():
     """Jang et al. 2017, eq. 2."""
-    bottleneck, h = contract.bottleneck(SPEC), contract.features(SPEC)
+    bottleneck, h = made(SPEC), contract.features(SPEC)
     bottleneck.temperature = 0.3
     logits = bottleneck.logits(h).detach()
     noisy = (logits + gumbel_noise(logits, generators(KEYS))).double()
@@ -112,9 +144,10 @@ def test_a_relaxed_sample_is_the_papers():
 
 def test_a_hard_sample_is_one_code():
     """The one with the largest noisy logit, which often is not the likeliest."""
-    bottleneck, h = contract.bottleneck(SPECS["hard"]), contract.features(SPEC)
+    bottleneck, h = made(SPECS["hard"]), contract.features(SPEC)
     latent = bottleneck(h, generators(KEYS))
-    apart = torch.cdist(latent.z.movedim(1, -1).flatten(0, 2), bottleneck.codebook)
+    points, codes = latent.z.movedim(1, -1).flatten(0, 2), bottleneck.codebook
+    apart = (points[:, None] - codes).abs().amax(-1)
     assert apart.amin(1).max() < 1e-5 and (apart < 1e-3).sum() == len(apart)
     logits = bottleneck.logits(h)
     drawn = (logits + gumbel_noise(logits, generators(KEYS))).argmax(-1)
@@ -126,7 +159,7 @@ def test_a_hard_sample_is_one_code():
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_gradients_reach_the_encoder_and_the_codes(spec, rate):
     """From what the decoder reads, and from the divergence."""
-    bottleneck = contract.bottleneck(spec)
+    bottleneck = made(spec)
     bottleneck.step_begin(20)
     h = contract.features(spec).requires_grad_()
     latent = bottleneck(h, generators(KEYS))
@@ -140,7 +173,7 @@ def test_the_hard_estimators_gradient_is_the_relaxed_ones():
     """At its features; codes have one each, of what was decoded."""
     weight, grads = torch.randn(8, 4, 4, 4), []
     for spec in SPECS.values():
-        bottleneck = contract.bottleneck(spec)
+        bottleneck = made(spec)
         h = contract.features(spec).requires_grad_()
         (bottleneck(h, generators(KEYS)).z * weight).sum().backward()
         grads.append((h.grad, bottleneck.codebook.grad))
@@ -194,16 +227,11 @@ def test_a_samples_noise_does_not_know_the_batch_on_a_gpu():
 @pytest.mark.parametrize("widths", [(8, 16), (32, 64, 128), (64, 128, 256, 256)])
 @pytest.mark.parametrize("channels", [4, 128])
 def test_logits_begin_neither_flat_nor_sure(widths, channels):
-    spec = Gumbel(1024, channels)
-    torch.manual_seed(0)
-    backbone = Backbone(widths, 1, attention=False, groups=8)
-    tokenizer = ImageTokenizer(backbone.autoencoder(spec, 32), spec.build())
-    bottleneck = tokenizer.bottleneck
-    assert isinstance(bottleneck, GumbelBottleneck)
-    with torch.no_grad():
-        logits = bottleneck.logits(tokenizer.features(Scenes(size=32).build().batch([0, 1])["image"]))
+    tokenizer = fresh(Gumbel(1024, channels), widths, 32, groups=8)
+    logits = logits_of(tokenizer, Scenes(size=32).build().batch([0, 1])["image"])
     assert 0.5 < logits.std(-1).mean() < 2.5
-    norms = bottleneck.codebook.norm(dim=1)
+    assert isinstance(tokenizer.bottleneck, GumbelBottleneck)
+    norms = tokenizer.bottleneck.codebook.norm(dim=1)
     torch.testing.assert_close(norms, norms[:1].expand_as(norms))
 
 
@@ -220,7 +248,8 @@ def test_schedules_are_followed_through_a_resume(tmp_path):
         assert seen == pytest.approx([schedule.at(step) for step in range(6)], rel=1e-6)
         assert seen[0] != seen[2] != seen[3]
     assert isinstance(objective, Reconstruction)
-    assert objective.tokenizer.bottleneck.temperature == 1 / 16
+    bottleneck = objective.tokenizer.bottleneck
+    assert isinstance(bottleneck, GumbelBottleneck) and bottleneck.temperature == 1 / 16
 
 
 def gap(last: float, out) -> float:
@@ -228,9 +257,7 @@ def gap(last: float, out) -> float:
     codes, after a training in which the temperature fell from 1 to `last`.
     """
     spec = Gumbel(64, 16, temperature=Cosine(1.0, last, 90), kl_weight=Cosine(0.0, 0.1, 100))
-    torch.manual_seed(0)
-    backbone = Backbone((8, 16), 1, attention=False, groups=4)
-    tokenizer = ImageTokenizer(backbone.autoencoder(spec, 16), spec.build())
+    tokenizer = fresh(spec, (8, 16), 16, groups=4)
     adam = AdamW(3e-3, warmup=20, schedule="cosine")
     run = tiny.run(out, steps=300, batch_size=32, ema=0.98, save_every=300)
     rows = tiny.Repeating({"image": tiny.images(4096)}, 32)

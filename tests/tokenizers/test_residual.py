@@ -9,19 +9,19 @@ import torch
 import contract
 from calotype.tokenizers.bottlenecks import RVQ
 from calotype.tokenizers.bottlenecks.codebook import (
-    ByAverage,
-    ByGradient,
+    EMA,
     Codebook,
+    CodebookLoss,
     Cosine,
     KMeans,
     Restart,
 )
 from calotype.training.noise import generators
 
-CODEBOOK = Codebook(16, 3, ByAverage(0.9), KMeans(2), Restart(0.5, every=2))
+CODEBOOK = Codebook(16, 3, EMA(0.9), KMeans(2), Restart(0.5, every=2))
 SPECS = {
     "average": RVQ(3, CODEBOOK),
-    "loss": RVQ(3, replace(CODEBOOK, learning=ByGradient())),
+    "loss": RVQ(3, replace(CODEBOOK, learning=CodebookLoss())),
 }
 SPEC = SPECS["loss"]
 
@@ -117,5 +117,5 @@ def test_a_sphere_is_refused():
 
 
 def test_no_books_are_refused():
-    with pytest.raises(ValueError, match=r"bottleneck\.books is 0"):
+    with pytest.raises(ValueError, match=r"bottleneck\.codebooks is 0"):
         RVQ(0)

@@ -28,7 +28,7 @@ from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
 
-KINDS = ["tokenizer", "lecam", "r1", *tiny.BOTTLENECKS, "generator"]
+KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator"]
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # A process then starts at once, as the copy of one that has imported these.
@@ -236,13 +236,26 @@ def test_all_ranks_hold_one_codebook(kind, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     ranks(1, kind, one, batch_size=8, steps=50)
     ranks(2, kind, two, batch_size=4, steps=50)
-    single, first, second = (
-        load_file(out / f"bottleneck-of-rank-{rank}.safetensors")
-        for out, rank in ((one, 0), (two, 0), (two, 1))
-    )
+    single, first, second = _bottleneck(one, 0), _bottleneck(two, 0), _bottleneck(two, 1)
     for name, value in first.items():
         assert torch.equal(value, second[name])
         torch.testing.assert_close(value, single[name], atol=1e-5, rtol=0)
+    if kind.startswith(("vq", "rvq")):
+        assert first["placed"] > first["usage"].numel(), "all began at k-means, none restarted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", tiny.BOTTLENECKS)
+def test_ranks_that_do_not_talk_hold_several(kind, tmp_path):
+    """The test above can fail."""
+    ranks(2, kind, tmp_path, local=True, batch_size=4, steps=4)
+    first, second = _bottleneck(tmp_path, 0), _bottleneck(tmp_path, 1)
+    assert not all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _bottleneck(out: Path, rank: int) -> dict[str, torch.Tensor]:
+    """What a rank held in the end."""
+    return load_file(out / f"bottleneck-of-rank-{rank}.safetensors")
 
 
 @pytest.mark.slow

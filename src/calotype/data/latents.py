@@ -43,8 +43,8 @@ class Index:
     text: dict[str, Any] | None = None
     """The text spec that made them, as recipe.json describes it."""
     codes: int | None = None
-    """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [books, h, w]; None:
-    they are moments."""
+    """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [codebooks, h, w];
+    None: they are moments."""
 
     @classmethod
     def read(cls, root: Path) -> "Index":

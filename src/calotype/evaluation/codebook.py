@@ -20,7 +20,7 @@ from calotype.training.distributed import all_mean, processes
 class CodebookHealth:
     """What the codes of a set of images were chosen for."""
 
-    counts: Int64[Tensor, "books k"]
+    counts: Int64[Tensor, "codebooks k"]
     """How often each code was chosen."""
 
     @property
@@ -30,13 +30,13 @@ class CodebookHealth:
 
     @property
     def use(self) -> float:
-        """Fraction of codes that were chosen at all, a mean over books."""
+        """Fraction of codes that were chosen at all, a mean over codebooks."""
         return (self.counts > 0).double().mean().item()
 
     @property
     def perplexity(self) -> float:
-        """Exp of the entropy of the codes' frequencies in nats, a mean over books: as many codes
-        used alike would have it.
+        """Exp of the entropy of the codes' frequencies in nats, a mean over codebooks: as many
+        codes used alike would have it.
         """
         return perplexity(self.counts.double()).mean().item()
 
@@ -53,11 +53,10 @@ def codebook_health(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> Code
     if not isinstance(bottleneck, Discrete):
         raise ValueError(f"{type(bottleneck).__name__} has no codes to count")
     device = tokenizer.last_layer.weight.device
-    counts = torch.zeros(bottleneck.books, bottleneck.codes, dtype=torch.int64, device=device)
+    counts = torch.zeros(bottleneck.codebooks, bottleneck.codes, dtype=torch.int64, device=device)
     for batch in batches:
         ids = tokenizer.pack(batch["image"].to(device)).long()
-        flat = ids.reshape(len(ids), bottleneck.books, -1).transpose(0, 1).flatten(1)
-        counts.scatter_add_(1, flat, torch.ones_like(flat))
+        bottleneck.tally(ids, counts)
     world = processes().num_processes
     exact = counts.float() if device.type == "mps" else counts.double()
     total = all_mean(exact) * world
@@ -68,8 +67,8 @@ def draw_histogram(health: CodebookHealth, path: Path, width: int = 512, height:
     """Save the codes' frequencies, the most frequent first, as bars on a logarithmic axis, one
     strip for each book; codes that were never chosen leave white.
     """
-    books = len(health.counts)
-    image = Image.new("RGB", (width, books * (height + 4)), "white")
+    codebooks = len(health.counts)
+    image = Image.new("RGB", (width, codebooks * (height + 4)), "white")
     ink = ImageDraw.Draw(image)
     for book, counts in enumerate(health.counts):
         ordered = counts.sort(descending=True).values.double()

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
+from calotype.data import Folder, Scenes, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.tokenizers import Backbone
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, VQ, BottleneckSpec, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import (
-    ByAverage,
+    EMA,
     Codebook,
     Cosine,
     KMeans,
@@ -24,6 +24,7 @@ from calotype.tokenizers.terms import (
     Adaptive,
     Adversary,
     Fixed,
+    HingeNonSaturating,
     LeCAM,
     LogitLaplace,
     Pixel,
@@ -37,7 +38,7 @@ HELD_OUT = Scenes(size=32, split="held-out", count=2048)
 
 def scenes_vq() -> TokenizerRecipe:
     """Scenes of 32 pixels to 8x8 codes of 512; needs no download."""
-    codebook = Codebook(512, 8, ByAverage(), KMeans(), Restart())
+    codebook = Codebook(512, 8, EMA(), KMeans(), Restart())
     return _scenes("scenes-vq", VQ(codebook, features=32), L2())
 
 
@@ -46,7 +47,8 @@ def scenes_dvae() -> TokenizerRecipe:
     bottleneck = Gumbel(
         codes=512, channels=32,
         temperature=schedules.Cosine(1.0, 1 / 16, 3_000),
-        kl_weight=schedules.Cosine(0.0, 1.0, 500),
+        # The published 6.6, for a quarter of the pixels behind each site.
+        kl_weight=schedules.Cosine(0.0, 1.65, 1_000),
     )  # fmt: skip
     return _scenes("scenes-dvae", bottleneck, LogitLaplace())
 
@@ -58,9 +60,10 @@ def ldm_vq_f4() -> TokenizerRecipe:
     The released code weighs the two halves of the codebook's loss the wrong way round; here 0.25 is
     on the commitment, as van den Oord et al. 2017 have it.
     """
-    codebook = Codebook(8192, 3, start=Uniform(), restart=None)
+    codebook = Codebook(8192, 3, init=Uniform(), restart=None)
     run = Run(Path("runs/ldm-vq-f4"), steps=533_066, batch_size=8)
-    return _vqgan(run, Backbone((128, 256, 512)), VQ(codebook), weight=0.75, start=0)
+    backbone = Backbone((128, 256, 512))
+    return _vqgan(run, RandomCrop(256, resize=384), backbone, VQ(codebook), Adaptive(0.75))
 
 
 def vqgan_f16() -> TokenizerRecipe:
@@ -71,29 +74,32 @@ def vqgan_f16() -> TokenizerRecipe:
     Codes begin at k-means and restart, which the published ones do not: many of those die.
     """
     run = Run(Path("runs/vqgan-f16"), steps=500_000, batch_size=12)
-    return _vqgan(run, F16, VQ(Codebook(1024, 256)), weight=0.8, start=250_001)
+    vq = VQ(Codebook(1024, 256))
+    return _vqgan(run, RandomCrop(256), F16, vq, Adaptive(0.8), start=250_001)
 
 
 def llamagen_vq_f16() -> TokenizerRecipe:
     """LlamaGen's VQ-16: 16x16 codes of 16384, of 8 channels on the unit sphere (Sun et al. 2024; 40
     epochs of ImageNet in batches of 128; reconstruction FID 2.19 there, 97 % of codes in use).
+
+    Crops are of one size in pictures of one size, where the published vary from 0.8 to 1 of them.
     """
-    codebook = Codebook(16384, 8, start=Uniform(), restart=None, similarity=Cosine())
+    codebook = Codebook(16384, 8, init=Uniform(), restart=None, similarity=Cosine())
     return TokenizerRecipe(
         data=Folder(Path("images")),
-        transform=Transform(RandomResizedCrop(256, scale=(0.77, 1.0)), Flip()),
+        transform=Transform(RandomCrop(256, resize=280), Flip()),
         model=NewTokenizer(F16, VQ(codebook, features=256)),
         pixel=L2(), perceptual=LPIPS(),
         adversary=Adversary(balance=Fixed(0.5), start=20_000, effect_start=20_000, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95)),
-        run=Run(Path("runs/llamagen-vq-f16"), steps=400_000, batch_size=128, precision="bf16",
-                save_every=5000, workers=8),
+        run=Run(Path("runs/llamagen-vq-f16"), steps=400_000, batch_size=128, ema=None,
+                precision="bf16", save_every=5000, workers=8),
     )  # fmt: skip
 
 
 def dalle_dvae_f8() -> TokenizerRecipe:
     """DALL-E's dVAE: 32x32 codes of 8192 (Ramesh et al. 2021, appendix A; batch 512 over 3,000,000
-    steps).
+    steps; its crops of a short side between 256 and 288 are of 272 here).
 
     Widths are the published ones. The blocks between are stock ones, with two full 3x3 convolutions
     where the published have narrow ones: 10 times the parameters (`ldm-dvae-f8` has a tenth).
@@ -112,17 +118,18 @@ def magvit2_lfq_f16() -> TokenizerRecipe:
     """Open-MAGVIT2's: 16x16 codes of 2 ** 18, without a codebook (Luo et al. 2024; 270 epochs of
     ImageNet in batches of 256; reconstruction FID 1.17 there). Loads in calotype only.
 
-    The published rate falls in two steps at the end; here it falls along half a cosine.
+    The published rate falls in two steps at the end; here it falls along half a cosine, and the
+    entropy's weights stay what they are, which are published to begin four times as high.
     """
     return TokenizerRecipe(
         data=Folder(Path("images")),
-        transform=Transform(RandomResizedCrop(256, scale=(0.64, 1.0)), Flip()),
+        transform=Transform(RandomCrop(256), Flip()),
         model=NewTokenizer(
             Backbone((128, 128, 256, 256, 512), layers=4, attention=False), LFQ(bits=18)
         ),
         pixel=L1(), perceptual=LPIPS(),
-        adversary=Adversary(balance=Fixed(0.1), regulariser=LeCAM(0.05), start=0, effect_start=0,
-                            lr=1e-4),
+        adversary=Adversary(loss=HingeNonSaturating(), balance=Fixed(0.1), regulariser=LeCAM(0.05),
+                            start=0, effect_start=0, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.5, 0.9), schedule="cosine"),
         run=Run(Path("runs/magvit2-lfq-f16"), steps=1_351_000, batch_size=32, accumulate=8,
                 precision="bf16", clip=None, save_every=5000, workers=8),
@@ -134,8 +141,8 @@ def fsq_f8() -> TokenizerRecipe:
     Mentzer et al. 2023, appendix A.4.1; all else of Rombach et al. 2022). Loads in calotype only.
     """
     run = Run(Path("runs/fsq-f8"), steps=500_000, batch_size=8)
-    backbone = Backbone((128, 256, 512, 512))
-    return _vqgan(run, backbone, FSQ((8, 8, 8, 6, 5), features=4), weight=0.75, start=0)
+    backbone, fsq = Backbone((128, 256, 512, 512)), FSQ((8, 8, 8, 6, 5), features=4)
+    return _vqgan(run, RandomCrop(256, resize=384), backbone, fsq, Adaptive(0.75))
 
 
 def _scenes(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRecipe:
@@ -152,17 +159,18 @@ def _scenes(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRec
 
 
 def _vqgan(
-    run: Run, backbone: Backbone, bottleneck: BottleneckSpec, weight: float, start: int
-) -> TokenizerRecipe:
+    run: Run, crop: RandomCrop, backbone: Backbone, bottleneck: BottleneckSpec, balance: Adaptive,
+    start: int = 0,
+) -> TokenizerRecipe:  # fmt: skip
     """L1, LPIPS and an adversary in proportion, as VQGAN's and LDM's code has them."""
     # The published base rate of 4.5e-6 is per image of the batch.
     lr = 4.5e-6 * run.batch_size
     return TokenizerRecipe(
         data=Folder(Path("images")),
-        transform=Transform(RandomCrop(256, resize=384), None),
+        transform=Transform(crop, None),
         model=NewTokenizer(backbone, bottleneck),
         pixel=L1(), perceptual=LPIPS(),
-        adversary=Adversary(balance=Adaptive(weight), start=start, effect_start=start, lr=lr),
+        adversary=Adversary(balance=balance, start=start, effect_start=start, lr=lr),
         optimizer=AdamW(lr=lr, betas=(0.5, 0.9)),
         run=replace(run, clip=None, ema=None, save_every=5000, workers=8),
     )  # fmt: skip
@@ -171,12 +179,12 @@ def _vqgan(
 def _dvae(name: str, backbone: Backbone) -> TokenizerRecipe:
     return TokenizerRecipe(
         data=Folder(Path("images")),
-        transform=Transform(RandomResizedCrop(256), Flip()),
+        transform=Transform(RandomCrop(256, resize=272), Flip()),
         model=NewTokenizer(backbone, Gumbel()),
         pixel=LogitLaplace(), perceptual=None, adversary=None,
         optimizer=AdamW(1e-4, betas=(0.9, 0.999), weight_decay=1e-4, schedule="cosine",
                         cosine_steps=1_200_000, min_lr_factor=0.0125),
-        run=Run(Path("runs") / name, steps=3_000_000, batch_size=32, accumulate=16, ema=0.999,
+        run=Run(Path("runs") / name, steps=3_000_000, batch_size=8, accumulate=64, ema=0.999,
                 clip=None, precision="bf16", save_every=5000, workers=8),
     )  # fmt: skip
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from calotype.data import Loader, Transform, once
 from calotype.evaluation.codebook import CodebookHealth, codebook_health, draw_histogram
 from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
 from calotype.training.checkpoint import publish
 from calotype.training.distributed import processes
@@ -25,8 +25,6 @@ REPORT = "latent_statistics.json"
 """In model/: what was measured on the saved tokenizer, and whether it keeps the latent contract."""
 HISTOGRAM = "samples/codebook.png"
 """In the run's folder: how often each code is chosen."""
-WELL_USED = 0.5
-"""Of a codebook: where less is chosen, a person is told."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,14 @@ class Ending:
         state, size = processes(), self.run.batch_size
         if isinstance(self.validation, IterableDataset):
             every = once(self.validation, size, self.transform, self.run.workers)
-            return islice(every, state.process_index, None, state.num_processes)
+            yield from islice(every, state.process_index, None, state.num_processes)
+            return
         total: int = len(self.validation)  # type: ignore[arg-type]
         bounds = [total * rank // state.num_processes for rank in range(state.num_processes + 1)]
         rows = range(*bounds[state.process_index :][:2])
-        return once(self.validation, size, self.transform, self.run.workers, rows)
+        batches = once(self.validation, size, self.transform, self.run.workers, rows)
+        yield from track(batches, "counting codes", -(-len(rows) // size),
+                         disable=not state.is_main_process)  # fmt: skip
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
         if breach:
             warnings.warn(f"{model / REPORT}: {breach}", stacklevel=2)
         if health:
-            _show(health, tokenizer, ending.run.out / HISTOGRAM)
+            _show(health, tokenizer, ending)
     state.wait_for_everyone()
 
 
@@ -135,7 +136,8 @@ def _health(tokenizer: ImageTokenizer, ending: Ending) -> CodebookHealth | None:
     return codebook_health(tokenizer, batches)
 
 
-def _show(health: CodebookHealth, tokenizer: ImageTokenizer, histogram: Path) -> None:
+def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> None:
+    histogram = ending.run.out / HISTOGRAM
     histogram.parent.mkdir(exist_ok=True)
     draw_histogram(health, histogram)
     if health.use >= WELL_USED:
@@ -143,7 +145,8 @@ def _show(health: CodebookHealth, tokenizer: ImageTokenizer, histogram: Path) ->
     bottleneck = tokenizer.bottleneck
     assert isinstance(bottleneck, Discrete)
     few = health.sites < 2 * bottleneck.codes
-    more = "count on more pictures, by --validation or a larger --measure"
+    larger = "" if ending.validation else " or a larger --measure"
+    more = f"count on more, by --run.resume with validation:folder --validation.path DIR{larger}"
     mend = more if few else bottleneck.remedy
     warnings.warn(
         f"{health.use:.0%} of {bottleneck.codes} codes are in use over {health.sites} sites "

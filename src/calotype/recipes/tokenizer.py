@@ -1,5 +1,6 @@
 """Training a tokenizer: the recipe's fields and the run they make."""
 
+import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,13 @@ from calotype.tokenizers import (
     Reconstruction,
     fingerprint,
 )
-from calotype.tokenizers.bottlenecks import BottleneckSpec, Discrete, Table
+from calotype.tokenizers.bottlenecks import (
+    Bottleneck,
+    BottleneckSpec,
+    Discrete,
+    GumbelBottleneck,
+    Table,
+)
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.training import AdamW, Objective, Run, begin, fit
 from calotype.training.distributed import processes
@@ -146,6 +153,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         _warn_of_idle(recipe.adversary, recipe.run)
     reconstruction = _reconstruction(recipe, size, dataset)
     _check_codes(recipe, reconstruction.tokenizer)
+    _warn_of_warmth(reconstruction.tokenizer.bottleneck, recipe.run)
     objectives: list[Objective] = [reconstruction]
     if recipe.adversary:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
@@ -188,13 +196,27 @@ def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
     bottleneck = tokenizer.bottleneck
     if not isinstance(bottleneck, Discrete):
         if recipe.validation is not None:
-            raise ValueError("validation is for the use of codes, and these latents have none")
+            raise ValueError(
+                "validation is for the use of codes, and these latents have none: choose "
+                "validation:none"
+            )
     elif not bottleneck.exported and processes().is_main_process:
         warnings.warn(
             f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
             "load by calotype.tokenizers.ImageTokenizer, and in no pipeline",
             stacklevel=3,
         )
+
+
+def _warn_of_warmth(bottleneck: Bottleneck, run: Run) -> None:
+    if isinstance(bottleneck, GumbelBottleneck):
+        last = bottleneck.spec.temperature
+        if (reached := last.at(run.steps)) > 1.01 * last.at(sys.maxsize):
+            warnings.warn(
+                f"temperature: at step {run.steps}, the run's last, it is still {reached:.2g}, and "
+                "single codes will decode worse than mixtures: choose as few temperature.steps",
+                stacklevel=3,
+            )
 
 
 def _warn_of_idle(adversary: Adversary, run: Run) -> None:

@@ -165,6 +165,10 @@ class Reconstruction(Objective):
         """Forget what the bottleneck gathered."""
         self.tokenizer.bottleneck.step_skipped()
 
+    def warning(self) -> str | None:
+        """What the bottleneck has to say."""
+        return self.tokenizer.bottleneck.warning()
+
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """The examples and their reconstructions, side by side."""

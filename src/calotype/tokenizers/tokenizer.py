@@ -19,6 +19,7 @@ from calotype.tokenizers.bottlenecks import (
     Latent,
     Table,
 )
+from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
 from calotype.tokenizers.stock import load_autoencoder
 from calotype.training.noise import Generators
 from calotype.training.run import describe, restore
@@ -88,10 +89,10 @@ class ImageTokenizer(nn.Module):
         """
         model, bottleneck = self.autoencoder, self.bottleneck
         added: dict[str, Tensor] = {}
-        if isinstance(bottleneck, Discrete) and not isinstance(bottleneck, Table):
+        if isinstance(bottleneck, Discrete):
             if not bottleneck.exported:
                 return None
-            added["quantize.embedding.weight"] = bottleneck.table()
+            added[EMBEDDING] = bottleneck.table()
         if self.maps > 3:
             last = self.last_layer
             assert last.bias is not None

@@ -54,6 +54,7 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
             if trainer.step % run.log_every == 0 or trainer.step == run.steps:
                 log.metrics(trainer.step, trainer.means.take())
             if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
+                trainer.warn(log)
                 trainer.preview(log)
             if trainer.step % run.save_every == 0 or trainer.step == run.steps or signal:
                 trainer.save()
@@ -151,6 +152,12 @@ class _Trainer:
                 f"{what} for {self.skipped_in_a_row} steps in a row: begin again elsewhere with a "
                 "lower optimizer.lr, or in fp32"
             )
+
+    def warn(self, log: Log) -> None:
+        """Pass on what objectives have to say."""
+        for player in self.players:
+            if said := player.objective.warning():
+                log.say(f"step {self.step}: {said}")
 
     def preview(self, log: Log) -> None:
         """Save the first objective's picture of itself, by its averaged weights."""

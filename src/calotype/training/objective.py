@@ -67,6 +67,10 @@ class Objective(nn.Module, ABC):
     def step_skipped(self) -> None:
         """Forget what this step has gathered: one of its terms was not finite."""
 
+    def warning(self) -> str | None:
+        """What a person should know at once, such as that codes are dying; None: nothing."""
+        return None
+
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """Images in [-1, 1] that show how far training is; None: nothing to show."""
         return None

@@ -87,7 +87,7 @@ MAY_CHANGE = {
                                  "patience", "log_every", "save_every", "sample_every",
                                  "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
-    "examples", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
+    "examples", "measure", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
 and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is
@@ -169,7 +169,7 @@ def restore(kinds: Any, value: Any) -> Any:
         found = [kind for kind in (get_args(kinds) or (kinds,))
                  if getattr(kind, "__name__", None) == value.get("type")]  # fmt: skip
         if not found:
-            raise ValueError(f"what is a {value.get('type')}?")
+            raise ValueError(f"no type {value.get('type')!r} here: another version may know it")
         hints = get_type_hints(found[0])
         fields = {name: restore(hints[name], v) for name, v in value.items() if name != "type"}
         return found[0](**fields)
@@ -208,7 +208,7 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
                 f"{run.out} was begun with {what} {was}, and now it is {now}:"
                 " give it the same again, or choose another folder for what is new"
             )
-        if scheduled or not (name in MAY_CHANGE or name.split(".")[0] in free):
+        if scheduled or not _may_change(name, free):
             why = ", and the learning rate is scheduled by it" if scheduled else ""
             raise ValueError(
                 f"{name} was {was} when {run.out} began and is {now}{why}: "
@@ -216,11 +216,19 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
             )
 
 
+def _may_change(name: str, free: Sequence[str]) -> bool:
+    return name in MAY_CHANGE or name.split(".")[0] in {"validation", *free}
+
+
 def _has_schedule(settings: Any) -> bool:
     """Whether a learning rate depends on the run's length."""
     if not isinstance(settings, dict):
         return False
-    own = settings.get("type") == AdamW.__name__ and settings["schedule"] != "constant"
+    own = (
+        settings.get("type") == AdamW.__name__
+        and settings["schedule"] != "constant"
+        and settings["cosine_steps"] is None
+    )
     return own or any(map(_has_schedule, settings.values()))
 
 

@@ -13,6 +13,7 @@ class Constant:
     """
 
     value: float
+    """The number."""
 
     def __post_init__(self) -> None:
         _check_finite(self.value)
@@ -36,7 +37,9 @@ class Cosine:
     """
 
     first: float
+    """At step 0."""
     last: float
+    """From `steps` on."""
     steps: int
     """Optimiser steps from `first` to `last`."""
 

@@ -26,6 +26,16 @@ class Latent:
     """Weighted terms that are means over the latent elements and go into the loss as they are."""
 
 
+def check_weight(name: str, value: float) -> None:
+    """Refuse a loss that would be sought instead of avoided.
+
+    Raises:
+        ValueError: the weight is below 0, or no number.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name} is {value}: it must be 0 or more")
+
+
 class Bottleneck(nn.Module, ABC):
     """Everything between `quant_conv` and `post_quant_conv`. Subclass it to add a family."""
 
@@ -73,6 +83,10 @@ class Bottleneck(nn.Module, ABC):
     def step_end(self) -> Rows:
         """Update statistics, once per optimiser step, on every rank; returns what was set anew."""
         return []
+
+    def warning(self) -> str | None:
+        """What a person should know at once; None: nothing."""
+        return None
 
     def step_skipped(self) -> None:
         """Forget what this step has gathered."""

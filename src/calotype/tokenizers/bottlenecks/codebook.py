@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calotype.tokenizers.bottlenecks.search import k_means, nearest
+from calotype.tokenizers.bottlenecks.base import check_weight
+from calotype.tokenizers.bottlenecks.search import assign, k_means, look_up, sites
 from calotype.training.distributed import all_gather, all_mean
 from calotype.training.noise import Generators
 
@@ -17,21 +18,25 @@ MOST_RESTARTS = 4096
 
 
 @dataclass(frozen=True)
-class ByGradient:
+class CodebookLoss:
     """A loss pulls codes towards the features that chose them (van den Oord et al. 2017, eq. 3)."""
 
     weight: float = 1.0
     """Of the squared distance, a mean over the latent's elements."""
 
+    def __post_init__(self) -> None:
+        check_weight("codebook.learning.weight", self.weight)
+
 
 @dataclass(frozen=True)
-class ByAverage:
+class EMA:
     """Codes are moving averages of the features that chose them (van den Oord et al. 2017,
     appendix A.1). The averages' ratio is the code, so that a code nobody chose stays where it is.
     """
 
     decay: float = 0.99
-    """Per optimiser step."""
+    """Per optimiser step. These averages are exported, beside the encoder's by `run.ema`: choose
+    one decay for both where the learning rate does not fall to the end."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -52,6 +57,11 @@ class Normal:
     """Codes begin normally distributed."""
 
     std: float = 1.0
+    """Standard deviation of each channel."""
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"codebook.init.std is {self.std}: it must be positive")
 
     def first(self, size: int, channels: int) -> Float[Tensor, "k c"]:
         """Draw them."""
@@ -63,8 +73,14 @@ class KMeans:
     """Codes begin as the centres of the first step's features, of all ranks."""
 
     iterations: int = 10
+    """Of Lloyd's algorithm."""
     sites_per_code: int = 16
     """Features that are looked at, at most, for each code."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 0), ("sites_per_code", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"codebook.init.{name} is {value}: choose {least} or more")
 
     def first(self, size: int, channels: int) -> Float[Tensor, "k c"]:
         """They are not known yet."""
@@ -111,10 +127,14 @@ class Codebook:
     """Codes."""
     channels: int = 4
     """Channels of a code; few keep all codes in use (Yu et al. 2022, section 3.2)."""
-    learning: ByGradient | ByAverage = field(default_factory=ByGradient)
-    start: Uniform | Normal | KMeans = field(default_factory=KMeans)
+    learning: CodebookLoss | EMA = field(default_factory=CodebookLoss)
+    """How codes follow the features that chose them."""
+    init: Uniform | Normal | KMeans = field(default_factory=KMeans)
+    """How they begin."""
     restart: Restart | None = field(default_factory=Restart)
+    """How codes that nobody chooses are used again; None: they stay dead."""
     similarity: Euclidean | Cosine = field(default_factory=Euclidean)
+    """What makes a code the nearest."""
 
     def __post_init__(self) -> None:
         for name, least in (("size", 2), ("channels", 1)):
@@ -126,13 +146,13 @@ class Codebook:
         """What keeps more of its codes in use."""
         if self.restart is None:
             return "choose codebook.restart:restart"
-        if not isinstance(self.start, KMeans):
-            return "choose codebook.start:k-means"
+        if not isinstance(self.init, KMeans):
+            return "choose codebook.init:k-means"
         return "choose a smaller codebook.size, fewer codebook.channels or a higher restart.below"
 
     def build(self) -> "Codes":
         """Make it."""
-        return AveragedCodes(self) if isinstance(self.learning, ByAverage) else Codes(self)
+        return EMACodes(self) if isinstance(self.learning, EMA) else Codes(self)
 
 
 class Codes(nn.Module):
@@ -141,10 +161,11 @@ class Codes(nn.Module):
     def __init__(self, spec: Codebook) -> None:
         super().__init__()
         self.spec = spec
-        self._hold(spec.start.first(spec.size, spec.channels))
+        # On the sphere from the first: of a tiny code each step turns the direction far.
+        self._hold(self.compared(spec.init.first(spec.size, spec.channels)))
         # A tensor, because a resumed run must not begin again; read once, because that waits for
         # the device.
-        self.register_buffer("started", torch.tensor(not isinstance(spec.start, KMeans)))
+        self.register_buffer("started", torch.tensor(not isinstance(spec.init, KMeans)))
         self.started: Tensor
         self.begun = self.fresh = self.collecting = False
         self.collected: list[Tensor] = []
@@ -163,18 +184,17 @@ class Codes(nn.Module):
 
     def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
         """The nearest code of each site."""
-        points = sites(self.compared(x))
-        return nearest(points, self.codes).reshape(len(x), *x.shape[2:])
+        return assign(self.compared(x), self.codes)
 
     def embed(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Look codes up, with gradient to them."""
-        return functional.embedding(ids, self.codes).movedim(-1, 1)
+        return look_up(ids, self.codes)
 
     def penalty(
         self, x: Float[Tensor, "b c h w"], q: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, " b"] | None:
         """What moves the codes, weighted; None: no loss does."""
-        assert isinstance(self.spec.learning, ByGradient)
+        assert isinstance(self.spec.learning, CodebookLoss)
         return self.spec.learning.weight * (x.detach() - q).square().mean((1, 2, 3))
 
     def wants_start(self) -> bool:
@@ -185,10 +205,10 @@ class Codes(nn.Module):
     @torch.no_grad()
     def start(self, points: Float[Tensor, "n c"], priority: Float[Tensor, " n"]) -> None:
         """Begin at the centres of all ranks' features."""
-        assert isinstance(self.spec.start, KMeans)
-        chosen = _first(points, priority, self.spec.start.sites_per_code * self.spec.size)
+        assert isinstance(self.spec.init, KMeans)
+        chosen = _first(points, priority, self.spec.init.sites_per_code * self.spec.size)
         spherical = isinstance(self.spec.similarity, Cosine)
-        centres = k_means(chosen, self.spec.size, self.spec.start.iterations, spherical)
+        centres = k_means(chosen, self.spec.size, self.spec.init.iterations, spherical)
         # Sums over ranks are the same bits on each; a device's own may differ in their order.
         every = torch.arange(self.spec.size, device=points.device)
         self.place(every, self.compared(all_mean(centres)))
@@ -243,7 +263,7 @@ class Codes(nn.Module):
         return which
 
 
-class AveragedCodes(Codes):
+class EMACodes(Codes):
     """Codes that are moving averages of what chose them."""
 
     def _hold(self, first: Float[Tensor, "k c"]) -> None:
@@ -276,7 +296,7 @@ class AveragedCodes(Codes):
     @torch.no_grad()
     def step_end(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
         """Follow the step; averaged codes are no parameters, so none is told of as set anew."""
-        assert isinstance(self.spec.learning, ByAverage)
+        assert isinstance(self.spec.learning, EMA)
         sums, counts = all_mean(self.sums), all_mean(self.counts)
         follow, sites_in_step = 1 - self.spec.learning.decay, counts.sum()
         self.frequency.lerp_(counts / sites_in_step, follow)
@@ -299,11 +319,6 @@ class AveragedCodes(Codes):
         super().place(which, points)
         self.frequency[which] = 1 / self.spec.size
         self.total[which] = points.to(self.total) / self.spec.size
-
-
-def sites(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
-    """Features of each site, image by image."""
-    return x.movedim(1, -1).flatten(0, 2)
 
 
 def priorities(x: Float[Tensor, "b c h w"], generator: Generators | None) -> Float[Tensor, " n"]:

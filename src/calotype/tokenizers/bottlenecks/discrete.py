@@ -5,13 +5,11 @@ from typing import Any
 
 import torch
 from diffusers import VQModel
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
-from torch.nn import functional
 
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
-from calotype.tokenizers.bottlenecks.codebook import sites
-from calotype.tokenizers.bottlenecks.search import nearest
+from calotype.tokenizers.bottlenecks.search import assign, look_up
 from calotype.training.distributed import all_mean
 from calotype.training.noise import Generators
 from calotype.training.objective import Rows
@@ -19,11 +17,18 @@ from calotype.training.objective import Rows
 USAGE_DECAY = 0.99
 """Of the running frequency of each code, per optimiser step."""
 HARDLY = 0.1
-"""Of the frequency that all codes would have, were they used alike: less is logged as no use."""
+"""Of the frequency that all codes would have, were they used alike: a code of less is called dead
+while training goes on."""
+WELL_USED = 0.5
+"""Of a codebook: where less is chosen, a person is told."""
+
+
+EMBEDDING = "quantize.embedding.weight"
+"""A stock VQModel's codes."""
 
 
 class Discrete(Bottleneck):
-    """A latent space of codes, one of `codes` in each of `books` at every site.
+    """A latent space of codes, one of `codes` in each of `codebooks` at every site.
 
     Codes live in coordinates of their own; h and z are these, shifted and divided by one number for
     all channels, which keeps the nearest code the nearest. Training leaves both alone; afterwards
@@ -35,17 +40,20 @@ class Discrete(Bottleneck):
     remedy = "its codes were trained elsewhere and stay as they are"
     """What a person can do who sees few codes in use."""
 
-    def __init__(self, channels: int, codes: int, books: int = 1) -> None:
+    def __init__(self, channels: int, codes: int, codebooks: int = 1) -> None:
         super().__init__()
-        self.z_channels, self.codes, self.books = channels, codes, books
+        self.z_channels, self.codes, self.codebooks = channels, codes, codebooks
         self.register_buffer("shift", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("usage", torch.full((books, codes), 1 / codes))
-        self.register_buffer("counts", torch.zeros(books, codes), persistent=False)
+        self.register_buffer("usage", torch.full((codebooks, codes), 1 / codes))
+        self.register_buffer("counts", torch.zeros(codebooks, codes), persistent=False)
+        self.register_buffer("seen_sites", torch.zeros(()), persistent=False)
         self.shift: Tensor
         self.scale: Tensor
         self.usage: Tensor
         self.counts: Tensor
+        self.seen_sites: Tensor
+        self.metrics = {"codes_alive": torch.ones(())}
 
     @abstractmethod
     def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b ..."]:
@@ -99,20 +107,40 @@ class Discrete(Bottleneck):
 
     @torch.no_grad()
     def observe(self, ids: Int[Tensor, "b ..."]) -> None:
-        """Count the codes of a training pass; of several books, they lie along the second axis."""
+        """Count the codes of a training pass; several codebooks' lie along the second axis."""
         if self.training and self.observing:
-            flat = ids.reshape(len(ids), self.books, -1).transpose(0, 1).flatten(1)
-            self.counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=self.counts.dtype))
+            self.tally(ids, self.counts)
+
+    def tally(self, ids: Int[Tensor, "b ..."], counts: Num[Tensor, "codebooks k"]) -> None:
+        """Add ids to the counts of their codes."""
+        flat = ids.reshape(len(ids), self.codebooks, -1).transpose(0, 1).flatten(1)
+        counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))
 
     def step_begin(self, step: int) -> None:
         """Log what the codes were used for up to here; subclasses add theirs."""
         # Of what checkpoints hold, so that a resumed run logs the same.
-        used = (self.usage * self.codes > HARDLY).float().mean()
-        self.metrics = {"perplexity": perplexity(self.usage).mean(), "codes_used": used}
+        usage = self.seen_usage(step)
+        alive = (usage * self.codes > HARDLY).float().mean()
+        self.metrics = {"perplexity": perplexity(usage).mean(), "codes_alive": alive}
+
+    def seen_usage(self, step: int) -> Float[Tensor, "codebooks k"]:
+        """The running frequency without its beginning, at which all codes seem used alike."""
+        left = USAGE_DECAY**step
+        seen = (self.usage - left / self.codes).clamp_min(0)
+        return seen / seen.sum(1, keepdim=True) if step else self.usage
+
+    def warning(self) -> str | None:
+        """What to tell a person whose codes are dying; None: nothing, or too little was seen."""
+        alive = self.metrics["codes_alive"].item()
+        seen = self.seen_sites.item() / (1 - USAGE_DECAY)
+        if alive >= WELL_USED or seen < 4 * self.codes:
+            return None
+        return f"{alive:.0%} of {self.codes} codes are alive: {self.remedy}"
 
     def step_end(self) -> Rows:
         """Let running frequencies follow the step, of all ranks."""
         counts = all_mean(self.counts)
+        self.seen_sites = counts[0].sum()
         self.usage.lerp_(counts / counts.sum(1, keepdim=True).clamp_min(1e-9), 1 - USAGE_DECAY)
         self.counts.zero_()
         return []
@@ -122,7 +150,7 @@ class Discrete(Bottleneck):
         self.counts.zero_()
 
 
-def perplexity(frequency: Float[Tensor, "*books k"]) -> Float[Tensor, "*books"]:
+def perplexity(frequency: Float[Tensor, "*codebooks k"]) -> Float[Tensor, "*codebooks"]:
     """Effective number of codes: exp of their frequencies' entropy, in nats."""
     p = frequency / frequency.sum(-1, keepdim=True)
     return torch.special.entr(p).sum(-1).exp()
@@ -132,8 +160,8 @@ class Table(Discrete):
     """The fixed codes of a trained VQModel, whichever way they were trained."""
 
     def latent_state(self) -> dict[str, Tensor]:
-        """Nothing: the VQModel has the codes."""
-        return {}
+        """The codes, under the VQModel's name for them."""
+        return {EMBEDDING: self.table()}
 
     def __init__(self, codes: Float[Tensor, "k c"]) -> None:
         super().__init__(codes.shape[1], len(codes))
@@ -149,11 +177,11 @@ class Table(Discrete):
 
     def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
         """The nearest code of each site."""
-        return nearest(sites(x), self.codebook).reshape(len(x), *x.shape[2:])
+        return assign(x, self.codebook)
 
     def embed(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Look codes up."""
-        return functional.embedding(ids, self.codebook).movedim(-1, 1)
+        return look_up(ids, self.codebook)
 
 
 def vq_model(channels: int, features: int | None, codes: int, **settings: Any) -> VQModel:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.tokenizers.bottlenecks.base import Latent
-from calotype.tokenizers.bottlenecks.codebook import sites
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
-from calotype.tokenizers.bottlenecks.search import nearest
+from calotype.tokenizers.bottlenecks.search import assign, look_up, sites
 from calotype.training.noise import Generators
 from calotype.training.schedules import Cosine, Schedule
 
@@ -51,6 +50,7 @@ class Gumbel:
     """
 
     codes: int = 8192
+    """That each site has a distribution over."""
     channels: int = 128
     """Channels of z."""
     features: int | None = None
@@ -62,6 +62,7 @@ class Gumbel:
     loss is divided by the image's C*H*W: the published beta. It is meant for a likelihood, such as
     `LogitLaplace`."""
     estimator: Relaxed | Hard = field(default_factory=Relaxed)
+    """What the decoder reads in training."""
 
     def __post_init__(self) -> None:
         for name, least in (("codes", 2), ("channels", 1)):
@@ -108,7 +109,8 @@ class GumbelBottleneck(Discrete):
         """
         with torch.autocast(h.device.type, enabled=False):
             x = self.own(h)
-            ids, logits = self.find(x), self.logits(x)
+            logits = self.logits(x)
+            ids = logits.argmax(-1)
             if self.training:
                 self.observe(ids)
                 z = self.sample(logits, generator)
@@ -132,11 +134,11 @@ class GumbelBottleneck(Discrete):
 
     def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
         """The likeliest code of each site, which is the nearest."""
-        return nearest(sites(x), self.codebook).reshape(len(x), *x.shape[2:])
+        return assign(x, self.codebook)
 
     def embed(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Look codes up."""
-        return functional.embedding(ids, self.codebook).movedim(-1, 1)
+        return look_up(ids, self.codebook)
 
     def step_begin(self, step: int) -> None:
         """Follow the schedules."""

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from calotype.tokenizers.bottlenecks.base import Latent
-from calotype.tokenizers.bottlenecks.codebook import sites
+from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.distributed import all_mean
 from calotype.training.noise import Generators
 from calotype.training.objective import Rows
@@ -41,7 +41,9 @@ class Entropy:
     """Of that softmax; at 0.01, features of magnitude 0.02 are sure of their signs."""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
+        for name in ("sample", "codebook"):
+            check_weight(f"entropy.{name}", getattr(self, name))
+        if not self.temperature > 0:
             raise ValueError(f"entropy.temperature is {self.temperature}: it must be positive")
 
 
@@ -59,6 +61,7 @@ class Signs(ABC):
     """Channels between encoder and `quant_conv`, and behind `post_quant_conv`; None: `bits`."""
 
     def __post_init__(self) -> None:
+        check_weight("bottleneck.commitment", self.commitment)
         if not 1 <= self.bits <= MOST_BITS:
             raise ValueError(f"bottleneck.bits is {self.bits}: choose 1 to {MOST_BITS}")
 

@@ -9,15 +9,15 @@ from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from calotype.tokenizers.bottlenecks.base import Latent
+from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.codebook import (
     Codebook,
     Codes,
     Cosine,
     priorities,
-    sites,
 )
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.noise import Generators, generators
 from calotype.training.objective import Rows
 
@@ -26,7 +26,7 @@ from calotype.training.objective import Rows
 class RVQ:
     """Several codes at each site, whose sum is z: each quantises what those before it left."""
 
-    books: int = 4
+    codebooks: int = 4
     """Codes at each site, each of a codebook of its own."""
     codebook: Codebook = field(default_factory=Codebook)
     """What each stage has one of."""
@@ -37,8 +37,9 @@ class RVQ:
     """Channels between encoder and `quant_conv`, and behind `post_quant_conv`; None: a code's."""
 
     def __post_init__(self) -> None:
-        if self.books < 1:
-            raise ValueError(f"bottleneck.books is {self.books}: choose 1 or more")
+        check_weight("bottleneck.commitment", self.commitment)
+        if self.codebooks < 1:
+            raise ValueError(f"bottleneck.codebooks is {self.codebooks}: choose 1 or more")
         if isinstance(self.codebook.similarity, Cosine):
             raise ValueError(
                 "codebook.similarity is Cosine: what is left of a feature is no longer on the "
@@ -76,9 +77,9 @@ class ResidualQuantizer(Discrete):
     exported = False
 
     def __init__(self, spec: RVQ) -> None:
-        super().__init__(spec.channels, spec.codebook.size, spec.books)
+        super().__init__(spec.channels, spec.codebook.size, spec.codebooks)
         self.spec, self.remedy = spec, spec.codebook.remedy
-        stages = nn.ModuleList(spec.codebook.build() for _ in range(spec.books))
+        stages = nn.ModuleList(spec.codebook.build() for _ in range(spec.codebooks))
         self.stages = cast("Sequence[Codes]", stages)
 
     def forward(self, h: Float[Tensor, "b c h w"], generator: Generators | None = None) -> Latent:
@@ -96,11 +97,11 @@ class ResidualQuantizer(Discrete):
                     each.codes.observe(each.left, each.ids, generator)
             return Latent(self.out(straight_through(x, q)), ids, penalties=self._penalties(passes))
 
-    def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b books h w"]:
+    def find(self, x: Float[Tensor, "b c h w"]) -> Int[Tensor, "b codebooks h w"]:
         """The nearest code to what is left, stage by stage."""
         return torch.stack([each.ids for each in self._passes(x)], dim=1)
 
-    def embed(self, ids: Int[Tensor, "b books h w"]) -> Float[Tensor, "b c h w"]:
+    def embed(self, ids: Int[Tensor, "b codebooks h w"]) -> Float[Tensor, "b c h w"]:
         """Sums of codes."""
         parts = zip(self.stages, ids.unbind(1), strict=True)
         return torch.stack([codes.embed(own) for codes, own in parts]).sum(0)

@@ -3,9 +3,11 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
-BLOCK = 2**21
-"""Scores held at once, 8 MiB of them; one site's, where there are more codes than that."""
+BLOCK, BLOCK_ON_DEVICE = 2**21, 2**26
+"""Scores held at once, 8 MiB of them, or 256 MiB where each block costs a launch; one site's, where
+there are more codes than that."""
 
 
 @torch.no_grad()
@@ -18,14 +20,30 @@ def nearest(points: Float[Tensor, "n d"], codes: Float[Tensor, "k d"]) -> Int[Te
         points, codes = points.float(), codes.float()
         half = codes.square().sum(1) / 2
         ids = torch.empty(len(points), dtype=torch.long, device=points.device)
-        rows = min(max(1, BLOCK // len(codes)), len(points))
+        block = BLOCK if points.device.type == "cpu" else BLOCK_ON_DEVICE
+        rows = min(max(1, block // len(codes)), len(points))
         # One block for all: of many that are freed by turns the C library keeps most.
         scores = points.new_empty(rows, len(codes))
         for part, found in zip(points.split(rows), ids.split(rows), strict=True):
-            block = scores[: len(part)]
-            torch.addmm(half, part, codes.T, beta=-1, out=block)
-            torch.argmax(block, 1, out=found)
+            these = scores[: len(part)]
+            torch.addmm(half, part, codes.T, beta=-1, out=these)
+            torch.argmax(these, 1, out=found)
         return ids
+
+
+def assign(x: Float[Tensor, "b c h w"], codes: Float[Tensor, "k c"]) -> Int[Tensor, "b h w"]:
+    """Ids of the nearest code of each site."""
+    return nearest(sites(x), codes).reshape(len(x), *x.shape[2:])
+
+
+def look_up(ids: Int[Tensor, "b h w"], codes: Float[Tensor, "k c"]) -> Float[Tensor, "b c h w"]:
+    """The codes of ids, with gradient to them."""
+    return functional.embedding(ids, codes).movedim(-1, 1)
+
+
+def sites(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "n c"]:
+    """Features of each site, image by image."""
+    return x.movedim(1, -1).flatten(0, 2)
 
 
 @torch.no_grad()

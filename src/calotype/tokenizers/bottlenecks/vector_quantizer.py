@@ -8,9 +8,10 @@ from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from calotype.tokenizers.bottlenecks.base import Latent
-from calotype.tokenizers.bottlenecks.codebook import Codebook, priorities, sites
+from calotype.tokenizers.bottlenecks.base import Latent, check_weight
+from calotype.tokenizers.bottlenecks.codebook import Codebook, priorities
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.noise import Generators, generators
 from calotype.training.objective import Rows
 
@@ -48,12 +49,17 @@ class VQ:
     """One code of a learnt codebook at each site."""
 
     codebook: Codebook = field(default_factory=Codebook)
+    """What is chosen from."""
     commitment: float = 0.25
     """Weight of the pull of features to their codes, a mean over the latent's elements: the beta of
     van den Oord et al. 2017, eq. 3, on the term they put it on."""
     estimator: StraightThrough | Rotation = field(default_factory=StraightThrough)
+    """How the decoder's gradient passes from a code to the feature that chose it."""
     features: int | None = None
     """Channels between encoder and `quant_conv`, and behind `post_quant_conv`; None: a code's."""
+
+    def __post_init__(self) -> None:
+        check_weight("bottleneck.commitment", self.commitment)
 
     @property
     def channels(self) -> int:

@@ -36,6 +36,15 @@ class NonSaturating:
 
 
 @dataclass(frozen=True)
+class HingeNonSaturating(Hinge):
+    """The discriminator's hinge loss and the generator's cross-entropy (Open-MAGVIT2's pair)."""
+
+    def generator(self, fake: Logits) -> Float[Tensor, " b"]:
+        """What the generator minimises, in nats per patch."""
+        return NonSaturating().generator(fake)
+
+
+@dataclass(frozen=True)
 class Fixed:
     """The adversarial term counts for a constant."""
 
@@ -84,7 +93,7 @@ class Adversary:
     """Channels after the first convolution."""
     layers: int = 3
     """Convolutions of stride 2; each halves the side."""
-    loss: Hinge | NonSaturating = field(default_factory=Hinge)
+    loss: Hinge | NonSaturating | HingeNonSaturating = field(default_factory=Hinge)
     balance: Adaptive | Fixed = field(default_factory=Adaptive)
     regulariser: R1 | LeCAM | None = None
     start: int = 50_000

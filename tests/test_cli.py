@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,19 @@ def test_types_within_types_are_chosen():
     arguments = "adversary:adversary adversary.regulariser:r1 --adversary.regulariser.gamma 3"
     recipe = cli._recipe("train-tokenizer", TOKENIZERS, ["scenes-kl", *arguments.split()])
     assert recipe.adversary and recipe.adversary.regulariser == tiny.R1(3.0)
+
+
+@pytest.mark.parametrize("name", ["scenes-vq", "scenes-dvae", "magvit2-lfq-f16"])
+def test_help_lists_the_choices_further_in_and_each_can_be_made(name, capsys):
+    said = listed(f"train-tokenizer {name} --help", capsys)
+    assert "model.bottleneck:{gaussian,vq,gumbel,lfq,bsq,fsq,rvq}" in said
+    for field, words in cli._inner_choices(TOKENIZERS[name]()):
+        for word in words:
+            needed = [f"--{field}.value", "1"] if word == "constant" else []
+            words = [name, f"{field}:{word}", *needed]
+            made = cli._recipe("train-tokenizer", TOKENIZERS, words)
+            chosen = reduce(getattr, field.replace("-", "_").split("."), made)
+            assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
 
 
 def test_an_option_chooses_the_only_type_that_has_it():

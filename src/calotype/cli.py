@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import SequenceMatcher
 from types import NoneType
@@ -84,7 +84,29 @@ def _recipe(command: str, recipes: Mapping[str, Callable[[], R]], arguments: Arg
         _fail(f"no recipe {name!r}: choose from {', '.join(recipes)}")
     build = recipes[name]
     default = build()
-    return _parse(type(default), f"calotype {command} {name}", rest, default, build.__doc__)
+    inner = [f"  {field}:{{{','.join(names)}}}" for field, names in _inner_choices(default)]
+    said = "\n".join([build.__doc__ or "", "Choices further in:", *inner] if inner else [])
+    program = f"calotype {command} {name}"
+    return _parse(type(default), program, rest, default, said or build.__doc__)
+
+
+def _inner_choices(value: Any, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Fields of several types below the first level, which tyro shows only one by one."""
+    hints = get_type_hints(type(value))
+    for field in fields(value):
+        name, chosen = prefix + field.name, getattr(value, field.name)
+        options: list[type] = list(get_args(hints[field.name]))
+        kinds = [kind for kind in options if is_dataclass(kind)]
+        if prefix and kinds:
+            none = ["none"] if NoneType in options else []
+            yield name.replace("_", "-"), [_word(kind.__name__) for kind in kinds] + none
+        if is_dataclass(chosen):
+            yield from _inner_choices(chosen, f"{name}.")
+
+
+def _word(name: str) -> str:
+    """A type on the command line: KMeans is k-means."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
 def _parse(

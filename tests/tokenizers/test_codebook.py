@@ -239,7 +239,6 @@ def test_a_bad_beginning_collapses_and_restarts_mend_it(tmp_path):
     for name, codebook in {
         "plain": plain, "restart": replace(plain, restart=alive),
         "averages": replace(plain, learning=EMA(), restart=alive),
-        "k-means": replace(plain, init=KMeans()),
     }.items():  # fmt: skip
         found[name] = codebook_health(trained(codebook, tmp_path / name), held_out).perplexity
     assert found.pop("plain") < 4 and min(found.values()) > 40

@@ -10,7 +10,15 @@ import torch
 import tiny
 from calotype.tokenizers import psnr
 from calotype.tokenizers.objectives import Critic, Reconstruction, squared_gradient
-from calotype.tokenizers.terms import R1, Adaptive, Fixed, Hinge, LeCAM, NonSaturating
+from calotype.tokenizers.terms import (
+    R1,
+    Adaptive,
+    Fixed,
+    Hinge,
+    HingeNonSaturating,
+    LeCAM,
+    NonSaturating,
+)
 
 
 def gradients(module: torch.nn.Module) -> torch.Tensor:
@@ -115,7 +123,7 @@ def test_an_effect_before_its_cause_is_refused():
 
 
 @pytest.mark.parametrize("regulariser", [None, R1(1.0), LeCAM(1.0, 0.5)])
-@pytest.mark.parametrize("loss", [Hinge(), NonSaturating()])
+@pytest.mark.parametrize("loss", [Hinge(), NonSaturating(), HingeNonSaturating()])
 def test_every_term_is_batch_invariant(loss, regulariser):
     one, twice = tiny.batch(2), {}
     twice["image"], twice["key"] = one["image"].repeat(2, 1, 1, 1), one["key"] * 2
@@ -239,3 +247,10 @@ def test_psnr_of_a_known_error():
 def test_bug_a_perfect_reconstruction_has_infinite_psnr():
     """Which made the step's health infinite, and blank pictures ended runs."""
     assert psnr(torch.ones(1, 3, 4, 4), torch.ones(1, 3, 4, 4)) == 100
+
+
+def test_a_pair_takes_one_side_of_each():
+    real, fake = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3)
+    pair = HingeNonSaturating()
+    assert torch.equal(pair.discriminator(real, fake), Hinge().discriminator(real, fake))
+    assert torch.equal(pair.generator(fake), NonSaturating().generator(fake))

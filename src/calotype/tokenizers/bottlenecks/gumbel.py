@@ -110,11 +110,11 @@ class GumbelBottleneck(Discrete):
         with torch.autocast(h.device.type, enabled=False):
             x = self.own(h)
             logits = self.logits(x)
-            ids = logits.argmax(-1)
             if self.training:
+                ids, z = logits.argmax(-1), self.sample(logits, generator)
                 self.observe(ids)
-                z = self.sample(logits, generator)
             else:
+                ids = self.find(x)
                 z = self.embed(ids)
             return Latent(self.out(z), ids, {"kl": self.kl_weight * to_uniform(logits)})
 

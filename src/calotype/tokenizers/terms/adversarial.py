@@ -36,8 +36,12 @@ class NonSaturating:
 
 
 @dataclass(frozen=True)
-class HingeNonSaturating(Hinge):
+class HingeNonSaturating:
     """The discriminator's hinge loss and the generator's cross-entropy (Open-MAGVIT2's pair)."""
+
+    def discriminator(self, real: Logits, fake: Logits) -> Float[Tensor, " b"]:
+        """What the discriminator minimises."""
+        return Hinge().discriminator(real, fake)
 
     def generator(self, fake: Logits) -> Float[Tensor, " b"]:
         """What the generator minimises, in nats per patch."""

@@ -34,7 +34,7 @@ from calotype.tokenizers.bottlenecks import (
     Gumbel,
 )
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, CodebookLoss
-from calotype.tokenizers.terms import L2, LPIPS, LogitLaplace
+from calotype.tokenizers.terms import L2, LPIPS, LogitLaplace, Pixel
 from calotype.training import Run, has_ended
 from calotype.training.log import save_grid
 from calotype.training.schedules import Cosine
@@ -54,29 +54,39 @@ class Options:
     """Folder of the runs."""
     backbone_weights: Path | None = None
     """VGG-16's features as safetensors, for LPIPS; None: torchvision fetches them."""
-    steps: int = 500
+    steps: int = 400
     kinds: tuple[str, ...] = ()
     """Of those below; none: all."""
     pictures: tuple[str, ...] = ("scenes", "emoji", "photos")
 
 
-def kinds(steps: int) -> dict[str, BottleneckSpec]:
+def kinds(steps: int) -> dict[str, tuple[BottleneckSpec, Pixel]]:
     """What is compared. Codes are those of their papers' tables nearest to 1024; features between
-    encoder and codes are as wide for all.
+    encoder and codes are as wide for all. The dVAE has its likelihood, all others L2.
     """
+    dvae = Gumbel(1024, 32, temperature=Cosine(1.0, 1 / 16, int(0.75 * steps)),
+                  kl_weight=Cosine(0.0, SITE_BETA, int(0.4 * steps)))  # fmt: skip
+    light = replace(dvae, kl_weight=replace(dvae.kl_weight, last=0.4))
+    by_l2 = {name: (spec, L2()) for name, spec in _by_l2().items()}
+    return {
+        **by_l2,
+        "dvae": (dvae, LogitLaplace()),
+        "dvae-least-scale": (light, LogitLaplace(least_scale=0.2)),
+    }
+
+
+def _by_l2() -> dict[str, BottleneckSpec]:
     book, wide = Codebook(1024, 8), 32
     return {
         "kl": Gaussian(channels=4, kl_weight=1e-4),
         "vq-loss": VQ(replace(book, learning=CodebookLoss()), features=wide),
         "vq-averages": VQ(replace(book, learning=EMA()), features=wide),
-        "dvae": Gumbel(1024, 32, temperature=Cosine(1.0, 1 / 16, int(0.75 * steps)),
-                       kl_weight=Cosine(0.0, SITE_BETA, int(0.4 * steps))),
         "lfq": LFQ(bits=10, features=wide),
         "bsq": BSQ(bits=10, features=wide),
         "fsq": FSQ((8, 5, 5, 5), features=wide),
         "rvq-2x32": RVQ(2, replace(book, size=32), features=wide),
         "rvq-2x1024": RVQ(2, book, features=wide),
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -115,14 +125,16 @@ def pictures(options: Options) -> dict[str, Pictures]:
     }
 
 
-def recipe(options: Options, name: str, spec: BottleneckSpec, shown: Pictures) -> TokenizerRecipe:
-    """The same for all but the bottleneck; the dVAE has its likelihood, the others L2."""
+def recipe(
+    options: Options, name: str, spec: BottleneckSpec, pixel: Pixel, shown: Pictures
+) -> TokenizerRecipe:
+    """The same for all but the bottleneck and the likelihood."""
     base = scenes_vq()
     assert isinstance(base.model, NewTokenizer)
     return replace(
         base, data=shown.source, transform=shown.transform, validation=None,
         model=NewTokenizer(base.model.backbone, spec),
-        pixel=LogitLaplace() if isinstance(spec, Gumbel) else L2(), measure=2000,
+        pixel=pixel, measure=2000,
         run=Run(options.out / name, steps=options.steps, batch_size=32, ema=0.99,
                 precision="bf16", save_every=options.steps, resume=True),
     )  # fmt: skip
@@ -173,10 +185,10 @@ def main(options: Options) -> None:
         sheet = [images[:8]]
         print(f"\n| {source}, {len(images)} held out | bits | PSNR, dB | SSIM | LPIPS | use | "
               "perplexity |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
-        for kind, spec in kinds(options.steps).items():
+        for kind, (spec, pixel) in kinds(options.steps).items():
             if options.kinds and kind not in options.kinds:
                 continue
-            wanted = recipe(options, f"{source}-{kind}", spec, shown)
+            wanted = recipe(options, f"{source}-{kind}", spec, pixel, shown)
             if not has_ended(wanted.run, wanted):
                 train_tokenizer(wanted)
             tokenizer = ImageTokenizer.load(wanted.run.model)

@@ -29,7 +29,7 @@ from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Norm
 from calotype.tokenizers.terms import L2
 from calotype.training import AdamW, Run, fit
 
-SIZES = ((1024, 8), (4096, 8), (16_384, 8), (16_384, 256), (65_536, 8))
+SIZES = ((1024, 8), (4096, 8), (16_384, 8), (16_384, 256))
 """Codes and their channels."""
 IMAGES, SIDE, ROUNDS = 32, 16, 5
 

@@ -186,3 +186,17 @@ def test_a_decoder_of_three_maps_has_no_scale_to_give():
         replace(recipe, pixel=LogitLaplace(), model=PretrainedDecoder())
     built = replace(recipe, pixel=LogitLaplace())
     assert built.model.build(16, built.pixel.maps).maps == 6
+
+
+def test_a_least_scale_is_added_to_b():
+    """And the likeliest scale of a flat, exact picture is that, not nothing."""
+    fake, real = torch.rand(2, 6, 3, 3) * 2 - 1, torch.rand(2, 3, 3, 3) * 2 - 1
+    raised = fake.clone()
+    raised[:, 3:] = (fake[:, 3:].exp() + 0.2).log()
+    expected = LogitLaplace().build()(raised, real)
+    torch.testing.assert_close(LogitLaplace(least_scale=0.2).build()(fake, real), expected)
+    exact = torch.cat([real, torch.full_like(real, -50.0)], dim=1)
+    assert LogitLaplace().build()(exact, real).max() < -40
+    assert LogitLaplace(least_scale=0.2).build()(exact, real).min() > -3
+    with pytest.raises(ValueError, match=r"pixel\.least_scale is -1"):
+        LogitLaplace(least_scale=-1.0)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,19 +24,25 @@ class LogitLaplace:
     """Margin between [0, 1] and the interval into which pixels are squeezed: the logit is finite
     there, and above 0.001 accurate in float32."""
 
+    least_scale: float = 0.0
+    """Added to b. Where pictures are flat, as drawn ones are, b falls to nothing, and what is there
+    to be learnt elsewhere weighs as little."""
+
     maps = 6
 
     def __post_init__(self) -> None:
+        if not self.least_scale >= 0:
+            raise ValueError(f"pixel.least_scale is {self.least_scale}: it must be 0 or more")
         if not 0.001 <= self.epsilon < 0.5:
             raise ValueError(f"pixel.epsilon is {self.epsilon}: it lies in [0.001, 0.5)")
 
     def build(self) -> Term:
         """Make the term."""
-        return LogitLaplaceTerm(self.epsilon)
+        return LogitLaplaceTerm(self.epsilon, self.least_scale)
 
 
 class LogitLaplaceTerm(Term):
-    """Reads a picture and, in three more maps, ln b.
+    """Reads a picture and, in three more maps, ln (b - least_scale).
 
     The density of x in (0, 1) is f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)). The
     published decoder emits mu, and the picture is read off it; here it emits the picture, and mu
@@ -44,9 +51,9 @@ class LogitLaplaceTerm(Term):
 
     maps = 6
 
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float, least_scale: float = 0.0) -> None:
         super().__init__()
-        self.epsilon = epsilon
+        self.epsilon, self.least_scale = epsilon, least_scale
 
     def forward(
         self, fake: Float[Tensor, "b 6 H W"], real: Float[Tensor, "b 3 H W"]
@@ -55,6 +62,8 @@ class LogitLaplaceTerm(Term):
         picture, log_b = fake.chunk(2, dim=1)
         x = self.squeeze(real)
         error = (x.logit() - self.location(picture)).abs()
+        if self.least_scale:
+            log_b = torch.logaddexp(log_b, log_b.new_full((), math.log(self.least_scale)))
         nll = math.log(2) + log_b + x.log() + (1 - x).log() + error * (-log_b).exp()
         return nll.mean((1, 2, 3))
 

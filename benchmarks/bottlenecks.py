@@ -80,7 +80,7 @@ def _by_l2() -> dict[str, BottleneckSpec]:
     return {
         "kl": Gaussian(channels=4, kl_weight=1e-4),
         "vq-loss": VQ(replace(book, learning=CodebookLoss()), features=wide),
-        "vq-averages": VQ(replace(book, learning=EMA()), features=wide),
+        "vq-ema": VQ(replace(book, learning=EMA()), features=wide),
         "lfq": LFQ(bits=10, features=wide),
         "bsq": BSQ(bits=10, features=wide),
         "fsq": FSQ((8, 5, 5, 5), features=wide),

@@ -79,6 +79,7 @@ class PeerBottleneck(Discrete):
     def forward(self, h: Tensor, generator: Any = None) -> Latent:
         """Its own forward pass; its loss is a mean over the batch already."""
         z, ids, loss = self.inner(h.float())
+        self.observe(ids)
         return Latent(z, ids, penalties={"commitment": loss.reshape(1).expand(len(h))})
 
     def find(self, x: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class PeerBottleneck(Discrete):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Its codes."""
-        return self.inner.get_codes_from_indices(ids).movedim(-1, 1)
+        return self.inner.get_codes_from_indices(ids)
 
 
 def measure_step(kind: str, size: int, channels: int) -> dict[str, float]:

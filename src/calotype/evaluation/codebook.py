@@ -25,7 +25,7 @@ class CodebookHealth:
 
     @property
     def sites(self) -> int:
-        """Sites of the images, each of which chose a code of every book."""
+        """Sites of the images, each of which chose a code of every codebook."""
         return int(self.counts[0].sum())
 
     @property
@@ -65,16 +65,16 @@ def codebook_health(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> Code
 
 def draw_histogram(health: CodebookHealth, path: Path, width: int = 512, height: int = 160) -> None:
     """Save the codes' frequencies, the most frequent first, as bars on a logarithmic axis, one
-    strip for each book; codes that were never chosen leave white.
+    strip for each codebook; codes that were never chosen leave white.
     """
     codebooks = len(health.counts)
     image = Image.new("RGB", (width, codebooks * (height + 4)), "white")
     ink = ImageDraw.Draw(image)
-    for book, counts in enumerate(health.counts):
+    for strip, counts in enumerate(health.counts):
         ordered = counts.sort(descending=True).values.double()
         places = torch.linspace(0, len(ordered) - 1, width).round().long()
         heights = (1 + ordered[places]).log() / (1 + ordered[0]).log().clamp_min(1e-9)
-        bottom = (book + 1) * (height + 4) - 4
+        bottom = (strip + 1) * (height + 4) - 4
         for x, part in enumerate(heights.tolist()):
             if part > 0:
                 ink.line((x, bottom, x, bottom - part * (height - 1)), fill=(40, 90, 160))

@@ -169,15 +169,14 @@ def gumbel_noise(
     if generator is None:
         return noise.exponential_().log_().neg_()
     for sample, own in zip(noise, generator, strict=True):
-        sample.exponential_(generator=_beside(sample, own))
+        beside = own if sample.device == own.device else reseeded(sample.device, own)
+        sample.exponential_(generator=beside)
     return noise.log_().neg_()
 
 
-def _beside(tensor: Tensor, generator: torch.Generator) -> torch.Generator:
-    """A generator on the tensor's device, seeded by a sample's own: of codes by the thousand at
-    every site, noise drawn on the CPU would take longer than the rest of a step.
+def reseeded(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on another device, seeded by a sample's own: of codes by the thousand at every
+    site, noise drawn on the CPU would take longer than the rest of a step.
     """
-    if tensor.device == generator.device:
-        return generator
     seed = torch.randint(2**63 - 1, (), generator=generator)
-    return torch.Generator(tensor.device).manual_seed(int(seed))
+    return torch.Generator(device).manual_seed(int(seed))

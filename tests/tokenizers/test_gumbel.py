@@ -14,7 +14,7 @@ import tiny
 from calotype.data import Scenes
 from calotype.tokenizers import Backbone, ImageTokenizer, Reconstruction, psnr
 from calotype.tokenizers.bottlenecks import Gumbel, GumbelBottleneck
-from calotype.tokenizers.bottlenecks.gumbel import Hard, Relaxed, gumbel_noise, to_uniform
+from calotype.tokenizers.bottlenecks.gumbel import Hard, Relaxed, gumbel_noise, reseeded, to_uniform
 from calotype.tokenizers.terms import L2
 from calotype.training import AdamW, fit
 from calotype.training.noise import generators

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.tokenizers.bottlenecks.base import check_weight
-from calotype.tokenizers.bottlenecks.search import assign, k_means, look_up, sites
+from calotype.tokenizers.bottlenecks.discrete import USAGE_DECAY
+from calotype.tokenizers.bottlenecks.search import assign, k_means, look_up, nearest, sites
 from calotype.training.distributed import all_gather, all_mean
 from calotype.training.noise import Generators
 
@@ -31,7 +32,8 @@ class CodebookLoss:
 @dataclass(frozen=True)
 class EMA:
     """Codes are moving averages of the features that chose them (van den Oord et al. 2017,
-    appendix A.1). The averages' ratio is the code, so that a code nobody chose stays where it is.
+    appendix A.1). The averages' ratio is the code, so that a code nobody chose stays where it is,
+    and one that was chosen seldom weighs what it saw alike, however long it is training.
     """
 
     decay: float = 0.99
@@ -94,8 +96,8 @@ class Restart:
     """
 
     below: float = 0.1
-    """Of the frequency that all codes would have, were they used alike. The running frequency of a
-    code that nobody chooses falls there in 230 steps, to 0.01 in 460."""
+    """Of the frequency that all codes would have, were they used alike: what is less is dead. A
+    code set anew begins there, so it has until the next restarts to be chosen."""
     every: int = 10
     """Optimiser steps between restarts."""
 
@@ -168,6 +170,7 @@ class Codes(nn.Module):
         self.register_buffer("started", torch.tensor(not isinstance(spec.init, KMeans)))
         self.started: Tensor
         self.begun = self.fresh = self.collecting = False
+        self.unseen = 1.0
         self.collected: list[Tensor] = []
 
     def _hold(self, first: Float[Tensor, "k c"]) -> None:
@@ -212,6 +215,8 @@ class Codes(nn.Module):
         # Sums over ranks are the same bits on each; a device's own may differ in their order.
         every = torch.arange(self.spec.size, device=points.device)
         self.place(every, self.compared(all_mean(centres)))
+        counts = nearest(chosen, centres).bincount(minlength=self.spec.size)
+        self.weigh(every, all_mean(counts / len(chosen)))
         self.started.fill_(True)
         self.fresh = True
 
@@ -219,6 +224,7 @@ class Codes(nn.Module):
         """Collect features if this step ends with restarts."""
         restart = self.spec.restart
         self.collecting = restart is not None and (step + 1) % restart.every == 0
+        self.unseen = USAGE_DECAY ** (step + 1)
 
     @torch.no_grad()
     def observe(
@@ -248,6 +254,9 @@ class Codes(nn.Module):
         """Set codes anew."""
         self.embedding.data[which] = points.to(self.embedding)
 
+    def weigh(self, which: Int[Tensor, " n"], share: Float[Tensor, " n"]) -> None:
+        """Say for which part of a step's sites codes stand that were set anew."""
+
     def _restart(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
         restart = self.spec.restart
         if not self.collected or restart is None:
@@ -256,21 +265,28 @@ class Codes(nn.Module):
         self.collected = []
         points = _first(gathered[:, 1:], gathered[:, 0], min(self.spec.size, MOST_RESTARTS))
         least = usage.topk(min(len(points), len(usage)), largest=False).indices
-        dead = usage[least] < restart.below / self.spec.size
+        # Without its beginning, at which all seem alike, as far as it still counts.
+        seen = (usage[least] - self.unseen / self.spec.size) / (1 - self.unseen)
+        dead = seen < restart.below / self.spec.size
         which = least[dead]
         self.place(which, points[: len(least)][dead])
-        usage[which] = 1 / self.spec.size
+        self.weigh(which, torch.full_like(usage[which], 1 / self.spec.size))
+        usage[which] = (self.unseen + (1 - self.unseen) * restart.below) / self.spec.size
         return which
 
 
 class EMACodes(Codes):
-    """Codes that are moving averages of what chose them."""
+    """Codes that are moving averages of what chose them.
+
+    Averages begin at nothing, and what is set anew weighs no more than one step: early features,
+    of an encoder that has changed since, then do not linger.
+    """
 
     def _hold(self, first: Float[Tensor, "k c"]) -> None:
         size = len(first)
         self.register_buffer("embedding", first)
-        self.register_buffer("frequency", torch.full((size,), 1 / size))
-        self.register_buffer("total", first / size)
+        self.register_buffer("frequency", torch.zeros(size))
+        self.register_buffer("total", torch.zeros_like(first))
         self.register_buffer("sums", torch.zeros_like(first), persistent=False)
         self.register_buffer("counts", torch.zeros(size), persistent=False)
         self.frequency: Tensor
@@ -314,11 +330,12 @@ class EMACodes(Codes):
         self.sums.zero_()
         self.counts.zero_()
 
-    def place(self, which: Int[Tensor, " n"], points: Float[Tensor, "n c"]) -> None:
-        """Set codes and their averages anew."""
-        super().place(which, points)
-        self.frequency[which] = 1 / self.spec.size
-        self.total[which] = points.to(self.total) / self.spec.size
+    def weigh(self, which: Int[Tensor, " n"], share: Float[Tensor, " n"]) -> None:
+        """Let their averages begin where they are, as after one step of that share."""
+        assert isinstance(self.spec.learning, EMA)
+        weight = (1 - self.spec.learning.decay) * share
+        self.frequency[which] = weight
+        self.total[which] = weight[:, None] * self.embedding[which]
 
 
 def priorities(x: Float[Tensor, "b c h w"], generator: Generators | None) -> Float[Tensor, " n"]:

@@ -18,12 +18,12 @@ from pathlib import Path
 from calotype.data import Scenes
 from calotype.diffusion import Flow, LogitNormal, ProcessSpec, UNet, Uniform
 from calotype.pipelines import Sampling, load
-from calotype.recipes.demo import draw
 from calotype.recipes.generator import train_generator
 from calotype.recipes.generators import scenes_cache, scenes_diffusion
 from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
+from calotype.recipes.unseen import draw
 from calotype.tokenizers import Gaussian
 from calotype.training import has_ended
 

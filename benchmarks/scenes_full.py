@@ -11,12 +11,12 @@ from pathlib import Path
 
 from calotype.data import Scenes
 from calotype.pipelines import load
-from calotype.recipes.demo import draw, reconstructions
 from calotype.recipes.generator import train_generator
 from calotype.recipes.generators import scenes_cache, scenes_diffusion
 from calotype.recipes.latents import cache
 from calotype.recipes.tokenizer import train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
+from calotype.recipes.unseen import draw, reconstructions
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import has_ended
 from calotype.training.checkpoint import write_text

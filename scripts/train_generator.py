@@ -1,4 +1,4 @@
-"""Train a latent diffusion model in a latent cache, on any number of processes.
+"""Train a diffusion model or a transformer in a cache of latents, on any number of processes.
 
 accelerate launch scripts/train_generator.py text-diffusion --latents runs/latents
 """

@@ -10,6 +10,7 @@ from PIL import Image
 
 import tiny
 from calotype import cli
+from calotype.autoregressive.text import Classes, HubTokenizer
 from calotype.data import Folder
 from calotype.recipes.generators import CACHES, GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -21,7 +22,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
-    for recipe in ("tokenizer", "generator"):
+    for recipe in ("tokenizer", "cached"):
         monkeypatch.setattr(f"calotype.recipes.{recipe}.fit", lambda *_: pytest.fail("it trains"))
     return tmp_path
 
@@ -164,6 +165,24 @@ def test_help_lists_the_choices_further_in_and_each_can_be_made(name, capsys):
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("text:classes", Classes()),
+        ("--text.length 9 --text.path P text:hub-tokenizer", HubTokenizer("P", 9)),
+        ("text:none", None),
+    ],
+)
+def test_captions_become_any_tokens(words, text):
+    assert cli._recipe("cache-latents", CACHES, ["scenes", *words.split()]).text == text
+
+
+def test_a_text_tokenizer_is_missed_before_any_work(artifacts, here, capsys):
+    made = f"cache-latents scenes --data.size 16 --tokenizer {artifacts}/tokenizer/model"
+    said = refused(f"{made} --out made text:hub-tokenizer --text.path absent", capsys)
+    assert "text.path: no fast tokenizer in absent" in said and list(here.iterdir()) == []
+
+
 def test_an_option_chooses_the_only_type_that_has_it():
     """Bug: `--transform.crop.size` alone was unknown, and the answer named another option."""
     words = "scenes-kl data:folder --data.path X --transform.crop.size 64".split()
@@ -175,7 +194,7 @@ def test_an_option_chooses_the_only_type_that_has_it():
 
 
 def test_prompts_keep_their_order():
-    from calotype.recipes.use import Generate
+    from calotype.recipes.generate import Generate
 
     prompts = ["a: b", "images: a thing", "c"]
     options = cli._parse(Generate, "calotype generate", [*prompts, "--images", "2"])

@@ -14,15 +14,15 @@ SRC = ROOT / "src/calotype"
 FLOORS = [
     {"training"},
     {"data"},
-    {"tokenizers", "diffusion"},
+    {"tokenizers", "diffusion", "autoregressive"},
     {"pipelines", "evaluation"},
     {"recipes"},
     {"cli"},
     {"__main__"},
 ]
 """From the ground up; a package imports from the floors below its own."""
-BESIDE = {("diffusion", "tokenizers")}
-"""Imports on one floor: a denoiser reads what a bottleneck packs."""
+BESIDE = {("diffusion", "tokenizers"), ("autoregressive", "tokenizers")}
+"""Imports on one floor: generators read what a bottleneck packs."""
 
 MODULES = {
     ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): file
@@ -97,6 +97,10 @@ def test_hugging_faces_tokenizers_is_not_hidden():
     assert done.returncode == 0 and done.stdout.strip() == "tokenizers", done.stderr
 
 
+def is_false(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is False
+
+
 @pytest.mark.parametrize("file", sorted(MODULES.values()), ids=lambda f: str(f.relative_to(SRC)))
 def test_nothing_is_pickled(file):
     """Neither by name nor by a function of torch's or numpy's that pickles."""
@@ -109,5 +113,5 @@ def test_nothing_is_pickled(file):
                 assert module.split(".")[0] not in forbidden
             case ast.Attribute(value=ast.Name("torch"), attr="load" | "save"):
                 pytest.fail(f"{file}:{node.lineno} uses torch.{node.attr}")
-            case ast.keyword(arg="allow_pickle" | "trust_remote_code"):
+            case ast.keyword(arg="allow_pickle" | "trust_remote_code") if not is_false(node.value):
                 pytest.fail(f"{file}:{node.lineno} asks for {node.arg}")

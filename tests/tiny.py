@@ -20,6 +20,8 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import load_file, save_file
 
+from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSampling, Transformer
+from calotype.data import prompts
 from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
@@ -27,6 +29,7 @@ from calotype.pipelines import Sampling
 from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.latents import CacheRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
+from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import (
@@ -130,6 +133,23 @@ def denoising(lr: float = 1e-3) -> TextDenoising:
     )  # fmt: skip
 
 
+LAYOUT = Layout(text=300, codes=16, codebooks=1, height=4, width=4)
+
+
+FADING = Annealed(1, 6)
+
+
+def next_token(lr: float = 1e-3, order: Order = FADING) -> NextToken:
+    torch.manual_seed(2)
+    model = Transformer(16, 2, 2).build(LAYOUT, 8)
+    return NextToken(model, LAYOUT, order, adam(lr), drop=0.3)
+
+
+def tokens() -> dict[str, torch.Tensor]:
+    ids = torch.randint(16, (16, 4, 4), generator=torch.Generator().manual_seed(3))
+    return {**latents(), "packed": ids.int()}
+
+
 def load_step(out: Path, step: int, name: str) -> dict[str, torch.Tensor]:
     """A group of a run's checkpoint."""
     return load_file(out / f"checkpoints/step-{step}/{name}.safetensors")
@@ -153,9 +173,9 @@ class Repeating:
 
 def latents() -> dict[str, torch.Tensor]:
     text = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
-    tokens = tokenize(text.tokenizer(CAPTIONS), CAPTIONS)
+    said = prompts.tokenize(text.tokenizer(CAPTIONS), CAPTIONS)
     moments = torch.randn(16, 4, 4, 4, generator=torch.Generator().manual_seed(3))
-    return {"packed": moments, "tokens": tokens}
+    return {"packed": moments, **said._asdict()}
 
 
 def run(out: Path, **changes) -> Run:
@@ -164,8 +184,9 @@ def run(out: Path, **changes) -> Run:
 
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
-    """Train; `kind` is tokenizer, r1, lecam, generator or a name of BOTTLENECKS, or a whole recipe,
-    with model/: recipe, a tokenizer's, or pipeline, a generator's in the latents of `artifacts`.
+    """Train; `kind` is tokenizer, r1, lecam, generator, transformer or a name of BOTTLENECKS, or a
+    whole recipe, with model/: recipe, a tokenizer's, or pipeline, a generator's in the latents of
+    `artifacts`.
     """
     if kind == "recipe":
         train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
@@ -177,6 +198,8 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
     if kind == "generator":
         objectives: list[Objective] = [denoising()]
         rows = latents()
+    elif kind == "transformer":
+        objectives, rows = [next_token()], tokens()
     else:
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
         if kind in BOTTLENECKS:
@@ -218,6 +241,22 @@ def generator_recipe(root: Path, **changes) -> GeneratorRecipe:
         text=TEXT, optimizer=AdamW(1e-3), sampling=Sampling(steps=2), run=run(root / "generator"),
     )  # fmt: skip
     return replace(base, **changes)
+
+
+def token_recipes(
+    root: Path, bottleneck: BottleneckSpec = VQ_BOTTLENECK, text: Any = TEXT, **changes
+) -> tuple[TokenizerRecipe, CacheRecipe, TransformerRecipe]:
+    """A tokenizer with codes, a cache, and a transformer over its tokens."""
+    tokenizer = tokenizer_recipe(
+        root, model=NewTokenizer(BACKBONE, bottleneck), measure=32, run=run(root / "codes")
+    )
+    model = str(tokenizer.run.model)
+    cached = cache_recipe(root, tokenizer=model, out=root / "tokens", text=text)
+    recipe = TransformerRecipe(
+        model, cached.out, Transformer(16, 2, 2), optimizer=adam(1e-3), prompted=text is not None,
+        sampling=TokenSampling(guidance=2.0), run=run(root / "transformer"),
+    )  # fmt: skip
+    return tokenizer, cached, replace(recipe, **changes)
 
 
 def alone(

@@ -167,7 +167,7 @@ def _choices_first(kind: type, arguments: Arguments, default: Any) -> list[str]:
     choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
     chosen = [a for a in arguments if choice.fullmatch(a)]
     implied = [
-        f"{name}:{only.__name__.lower()}"
+        f"{name}:{_word(only.__name__)}"
         for name, only in _only_ones(kind).items()
         if getattr(default, name, None) is None
         and any(a.startswith(f"--{name}.") for a in arguments)
@@ -205,22 +205,27 @@ def _cache_latents(arguments: Arguments) -> None:
 
 
 def _train_generator(arguments: Arguments) -> None:
-    from calotype.recipes.generator import train_generator
-    from calotype.recipes.generators import GENERATORS
+    from calotype.recipes.generators import GENERATORS, train_any
 
-    _say("pipeline", train_generator(_recipe("train-generator", GENERATORS, arguments)))
+    _say("pipeline", train_any(_recipe("train-generator", GENERATORS, arguments)))
 
 
 def _generate(arguments: Arguments) -> None:
-    from calotype.recipes.use import Generate, generate
+    from calotype.recipes.generate import Generate, generate
 
     _say("images", generate(_parse(Generate, "calotype generate", arguments)))
 
 
 def _reconstruct(arguments: Arguments) -> None:
-    from calotype.recipes.use import Reconstruct, reconstruct
+    from calotype.recipes.reconstruct import Reconstruct, reconstruct
 
     _say("reconstructions", reconstruct(_parse(Reconstruct, "calotype reconstruct", arguments)))
+
+
+def _score(arguments: Arguments) -> None:
+    from calotype.recipes.score import Score, score_images
+
+    _say("scores", score_images(_parse(Score, "calotype score", arguments)))
 
 
 def _demo(arguments: Arguments) -> None:
@@ -236,8 +241,9 @@ def _say(what: str, where: object) -> None:
 COMMANDS = {
     "train-tokenizer": Command(_train_tokenizer, "train an image tokenizer from a named recipe"),
     "cache-latents": Command(_cache_latents, "encode images and captions once, for a generator"),
-    "train-generator": Command(_train_generator, "train a latent diffusion model in that cache"),
+    "train-generator": Command(_train_generator, "train a diffusion model or a transformer in it"),
     "generate": Command(_generate, "images from prompts"),
     "reconstruct": Command(_reconstruct, "images beside what a tokenizer makes of them"),
+    "score": Command(_score, "bits that a transformer needs for images under their captions"),
     "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
 }

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, Subset
 from transformers import CLIPTokenizer
 
@@ -17,7 +17,8 @@ import tiny
 from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform
 from calotype.data.latents import TEXT_TOKENIZER, shard, write_shard, write_tokens
 from calotype.data.pictures import Reader, Record
-from calotype.diffusion import LatentSource, tokenize
+from calotype.data.prompts import tokenize
+from calotype.diffusion import LatentSource
 from calotype.pipelines import picture
 from calotype.recipes.generator import train_generator
 from calotype.recipes.latents import cache
@@ -43,7 +44,8 @@ def encoder(tokenizer: ImageTokenizer, **changes) -> Encoder:
 def prompts(root: Path, captions: list[str]) -> int:
     text = tiny.TEXT.tokenizer(captions)
     text.save_pretrained(root / TEXT_TOKENIZER)
-    return write_tokens(root, tokenize(text, captions).int())
+    said = tokenize(text, captions)
+    return write_tokens(root, said.tokens.int(), said.lengths.int())
 
 
 def cached(root: Path, encoder: Encoder, scan: Scan = SCAN, data: Dataset = DATA) -> LatentCache:
@@ -76,7 +78,10 @@ def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
     assert latents.captions == captions and index.tokens == tiny.TEXT.length
     assert latents.index == index and index.text == {"made": "here"}
     batch = latents.batch([3, 19, 0], [0, 0, 0])
-    assert torch.equal(batch["tokens"], tokenize(text, [captions[i] for i in (3, 19, 0)]))
+    expected = tokenize(text, [captions[i] for i in (3, 19, 0)])
+    for name, column in expected._asdict().items():
+        assert torch.equal(batch[name], column) and batch[name].dtype == torch.int64
+        assert torch.equal(latents[19][name], column[1])
 
 
 def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
@@ -199,9 +204,23 @@ def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 def test_tokens_of_a_run_that_was_stopped_are_replaced(tmp_path):
     for value in (1, 2):
-        assert write_tokens(tmp_path, torch.full((3, 4), value, dtype=torch.int32)) == 4
+        tokens = torch.full((3, 4), value, dtype=torch.int32)
+        assert write_tokens(tmp_path, tokens, tokens[:, 0]) == 4
     assert [f.name for f in tmp_path.iterdir()] == ["tokens.safetensors"]
-    assert (load_file(tmp_path / "tokens.safetensors")["tokens"] == 2).all()
+    written = load_file(tmp_path / "tokens.safetensors")
+    assert {name: column.unique().tolist() for name, column in written.items()} == {
+        "tokens": [2], "lengths": [2]
+    }  # fmt: skip
+
+
+def test_tokens_of_an_older_version_are_refused(artifacts, tmp_path):
+    recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
+    file = cache(recipe) / "tokens.safetensors"
+    save_file({"tokens": load_file(file)["tokens"]}, file)
+    with pytest.raises(ValueError, match=r"tokens\.safetensors does not say .* delete \S+ and run"):
+        LatentCache(recipe.out)[0]
+    (recipe.out / "latents.json").unlink()
+    assert LatentCache(cache(recipe))[0]["lengths"] > 0
 
 
 def test_a_flip_is_free_of_the_noise():
@@ -258,20 +277,20 @@ def test_captions_are_missed_before_any_encoding_and_another_text_costs_none(
     cache(recipe)
     shards = {file: file.stat().st_mtime_ns for file in recipe.out.glob("0*.safetensors")}
     cache(replace(recipe, text=replace(tiny.TEXT, length=40)))
-    assert LatentCache(recipe.out).tokens.shape == (32, 40)
+    assert LatentCache(recipe.out).prompts.tokens.shape == (32, 40)
     assert shards == {file: file.stat().st_mtime_ns for file in shards}
 
 
 def test_a_stopped_change_of_text_leaves_no_finished_cache(artifacts, tmp_path):
     """Bug: an index of one text stood beside the tokens of another, and was believed."""
     recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
-    before = LatentCache(cache(recipe)).tokens
+    before = LatentCache(cache(recipe)).prompts.tokens
     with patch("calotype.recipes.latents.tokenize", side_effect=KeyboardInterrupt), \
             pytest.raises(KeyboardInterrupt):  # fmt: skip
         cache(replace(recipe, text=replace(tiny.TEXT, vocabulary=590)))
     with pytest.raises(FileNotFoundError, match="no finished latent cache"):
         LatentCache(recipe.out)
-    assert torch.equal(LatentCache(cache(recipe)).tokens, before)
+    assert torch.equal(LatentCache(cache(recipe)).prompts.tokens, before)
 
 
 @pytest.mark.parametrize("change", [{"length": 30}, {"vocabulary": 560}])

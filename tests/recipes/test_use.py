@@ -13,7 +13,7 @@ import contract
 import tiny
 from calotype.data import CenterCrop, Folder, Transform, once
 from calotype.pipelines import picture
-from calotype.recipes.use import Reconstruct, reconstruct
+from calotype.recipes.reconstruct import Reconstruct, reconstruct
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, Gumbel
 from calotype.training.log import save_grid

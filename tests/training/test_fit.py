@@ -28,7 +28,7 @@ from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
 
-KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator"]
+KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # A process then starts at once, as the copy of one that has imported these.
@@ -98,7 +98,8 @@ def test_resume_equals_uninterrupted(kind, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "workers"), [("tokenizer", 0), ("generator", 0), ("recipe", 0), ("pipeline", 1)]
+    ("kind", "workers"),
+    [("tokenizer", 0), ("generator", 0), ("transformer", 0), ("recipe", 0), ("pipeline", 1)],
 )
 def test_kill_at_any_instant_then_resume(kind, workers, artifacts, tmp_path):
     """kill -9 again and again, at moments and at operations on files (in a write, in a deletion)

@@ -2,9 +2,10 @@
 
 `latents.json` says what it holds and which tokenizer made it; each shard is one safetensors file
 of rows (`packed`, and `packed_flipped` if flips were asked for) with a `.captions.json` beside it;
-`tokens.safetensors` holds the prompts' tokens of all rows and `text_tokenizer/` what made them.
-All are memory-mapped; a row costs one read. Rows are a posterior's moments in floating point, or
-ids of codes in int16, or in int32 where there are too many codes for that.
+`tokens.safetensors` holds the prompts' tokens of all rows and how many of them count, and
+`text_tokenizer/` what made them. All are memory-mapped; a row costs one read. Rows are a
+posterior's moments in floating point, or ids of codes in int16, or in int32 where there are too
+many codes for that.
 """
 
 import json
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from calotype.data.prompts import Prompted
 from calotype.training.checkpoint import write_text
 
 
@@ -85,9 +87,11 @@ def is_finished(root: Path) -> bool:
     return (root / INDEX).exists()
 
 
-def write_tokens(root: Path, tokens: Int32[Tensor, "rows length"]) -> int:
-    """Write the prompts' tokens; returns their length."""
-    _write(root / TOKENS, {"tokens": tokens})
+def write_tokens(
+    root: Path, tokens: Int32[Tensor, "rows length"], lengths: Int32[Tensor, " rows"]
+) -> int:
+    """Write the prompts' tokens, of which the first `lengths` count; returns how many a row has."""
+    _write(root / TOKENS, {"tokens": tokens, "lengths": lengths})
     return tokens.shape[1]
 
 
@@ -107,7 +111,8 @@ def _write(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 class LatentCache(Dataset[dict[str, Any]]):
-    """A finished cache: row i is {"packed": float32 or int32 [...], "tokens": int64 [L]}.
+    """A finished cache: row i is {"packed": float32 or int32 [...]}, and where there are prompts
+    {"tokens": int64 [L], "lengths": int64 []}, of which the first `lengths` count.
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
@@ -134,13 +139,24 @@ class LatentCache(Dataset[dict[str, Any]]):
         rows = torch.stack(packed)
         batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
         if self.index.tokens:
-            batch["tokens"] = self.tokens[indices].long()
+            batch["tokens"] = self.prompts.tokens[indices].long()
+            batch["lengths"] = self.prompts.lengths[indices].long()
         return batch
 
     @cached_property
-    def tokens(self) -> Int32[Tensor, "rows length"]:
-        """The prompts' tokens."""
-        return load_file(self.root / TOKENS)["tokens"]
+    def prompts(self) -> Prompted:
+        """The prompts' tokens of all rows, int32.
+
+        Raises:
+            ValueError: an older version wrote them.
+        """
+        stored = load_file(self.root / TOKENS)
+        if "lengths" not in stored:
+            raise ValueError(
+                f"{self.root / TOKENS} does not say how long each prompt is: delete "
+                f"{self.root / INDEX} and run cache-latents again, which encodes no image anew"
+            )
+        return Prompted(stored["tokens"], stored["lengths"])
 
     @cached_property
     def captions(self) -> list[str]:
@@ -149,7 +165,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         return [caption for file in files for caption in json.loads(file.read_text())]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("tokens", "captions")}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("prompts", "captions")}
         return {**state, "_open": {}}  # a memory map does not travel to a worker
 
     def _packed(self, key: int) -> str:

@@ -13,6 +13,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from calotype.data.prompts import tokenize as prompted
 from tokenizers import Tokenizer
 
 
@@ -118,7 +119,4 @@ TextSpec = LearntText | PretrainedText
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int[Tensor, "b length"]:
     """Token ids as StableDiffusionPipeline makes them: padded and cut to the model's length."""
-    return tokenizer(
-        list(prompts), padding="max_length", max_length=tokenizer.model_max_length,
-        truncation=True, return_tensors="pt",
-    ).input_ids  # fmt: skip
+    return prompted(tokenizer, prompts).tokens

@@ -8,18 +8,35 @@ from calotype.pipelines.assemble import (
     text_to_image,
     unconditional,
 )
-from calotype.pipelines.sampling import Choice, Pipeline, Sampling, picture, sample
+from calotype.pipelines.sampling import (
+    Choice,
+    HowToSample,
+    Pipeline,
+    Sampling,
+    picture,
+    sample,
+    turns,
+)
+from calotype.pipelines.tokens import TokenPipeline, Top, best, draw, layout_of, score
 
 __all__ = [
     "Choice",
+    "HowToSample",
     "Pipeline",
     "Sampling",
+    "TokenPipeline",
+    "Top",
     "autoencoder",
+    "best",
+    "draw",
+    "layout_of",
     "load",
     "picture",
     "recommended",
     "sample",
     "save",
+    "score",
     "text_to_image",
+    "turns",
     "unconditional",
 ]

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from calotype.pipelines.sampling import Pipeline, Sampling
-from calotype.tokenizers import fingerprint
+from calotype.autoregressive import TokenSampling
+from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling
+from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
+from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
+from calotype.training.run import describe, restore
 
 
 def text_to_image(
@@ -48,16 +50,20 @@ def unconditional(
     return LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
 
 
-def save(pipeline: Pipeline, folder: Path, sampling: Sampling) -> None:
+def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     """Save a pipeline, whole or not at all; beside, the fingerprint of its latents and how it is
     best called.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    pipeline.save_pretrained(beside, safe_serialization=True)
+    if isinstance(pipeline, TokenPipeline):
+        assert isinstance(sampling, TokenSampling)
+        save_parts(pipeline, beside, sampling)
+    else:
+        pipeline.save_pretrained(beside, safe_serialization=True)
     if isinstance(pipeline, StableDiffusionPipeline):
         _serve_older_transformers(pipeline, beside)
-    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": asdict(sampling)}
+    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
     (beside / MARK).write_text(json.dumps(mark) + "\n")
     publish(beside, folder)
 
@@ -81,12 +87,16 @@ def load(path: str | Path) -> Pipeline:
     Raises:
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
+    if isinstance(recommended(path), TokenSampling):
+        found = load_parts(path)
+        _check(path, found)
+        return found
     try:
         found = DiffusionPipeline.from_pretrained(path, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
-            f"no pipeline in {path}: expected a folder with model_index.json, such as the "
-            f"model/ of a train-generator run, or a name on the Hub ({error})"
+            f"no pipeline in {path}: expected a folder with model_index.json or calotype.json, as "
+            f"the model/ of a train-generator run, or a name on the Hub ({error})"
         ) from error
     if not isinstance(found, Pipeline):
         raise ValueError(f"{path} holds a {type(found).__name__}, which calotype cannot call")
@@ -94,14 +104,17 @@ def load(path: str | Path) -> Pipeline:
     return found
 
 
-def autoencoder(pipeline: Pipeline) -> Autoencoder:
+def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
     """A pipeline's tokenizer, whatever its class calls it."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.tokenizer
     return pipeline.vae if isinstance(pipeline, StableDiffusionPipeline) else pipeline.vqvae
 
 
-def recommended(path: str | Path) -> Sampling:
+def recommended(path: str | Path) -> HowToSample:
     """How the recipe of a pipeline's folder drew its samples; the defaults where it is not told."""
-    return Sampling(**_mark(path).get("sampling", {}))
+    said = _mark(path).get("sampling")
+    return restore(HowToSample, said) if said else Sampling()
 
 
 MARK = "calotype.json"

@@ -1,7 +1,7 @@
 """Images from a pipeline: many prompts, a seed for each image."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-Pipeline = StableDiffusionPipeline | LDMPipeline
+from calotype.autoregressive import TokenSampling
+from calotype.pipelines.tokens import TokenPipeline, draw
+
+DiffusionPipelines = StableDiffusionPipeline | LDMPipeline
+Pipeline = DiffusionPipelines | TokenPipeline
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a pipeline is called."""
+    """How a diffusion pipeline is called."""
 
     steps: int = 25
     """Steps of the solver."""
@@ -31,36 +35,71 @@ class Sampling:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
 
 
+HowToSample = Sampling | TokenSampling
+
+
 @dataclass(frozen=True)
 class Choice:
-    """How to call a pipeline. What is None is as its recipe drew samples, or else 25 steps,
-    guidance 4 and 32 images at a time.
-    """
+    """How to call a pipeline. What is None is as its recipe drew samples, or else the default."""
 
     steps: int | None = None
-    """Steps of the solver."""
+    """Steps of a diffusion pipeline's solver."""
     guidance: float | None = None
     """Classifier-free guidance scale; 1: none."""
     batch_size: int | None = None
     """Images at a time."""
+    temperature: float | None = None
+    """Of a transformer: divides the logits; 0: the likeliest token always."""
+    top_k: int | None = None
+    """Of a transformer: so many of the likeliest codes are drawn."""
+    top_p: float | None = None
+    """Of a transformer: the fewest codes that together are so likely are drawn."""
+    compiled: bool | None = None
+    """Of a transformer: a step is compiled, which pays where many images are drawn."""
 
-    def over(self, default: Sampling) -> Sampling:
-        """What is chosen, and the rest of `default`."""
-        return replace(default, **{n: v for n, v in asdict(self).items() if v is not None})
+    def over(self, default: HowToSample) -> HowToSample:
+        """What is chosen, and the rest of `default`.
+
+        Raises:
+            ValueError: what is chosen is not of such a pipeline.
+        """
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        known = {field.name for field in fields(default)}
+        if unknown := sorted(chosen.keys() - known):
+            kind = "transformer" if isinstance(default, TokenSampling) else "diffusion pipeline"
+            raise ValueError(
+                f"sampling.{unknown[0]}: a {kind} has none; choose from "
+                f"{', '.join(sorted(known & asdict(self).keys()))}"
+            )
+        return replace(default, **chosen)
 
 
 def sample(
-    pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling
-) -> Iterator[Float[Tensor, "b 3 H W"]]:
+    pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: HowToSample,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Iterator[Float[Tensor, "b 3 H W"]]:  # fmt: skip
     """Batches of images in [-1, 1] on the CPU, one for each prompt and its seed.
 
     An image depends on its own prompt and seed alone, not on its batch's other ones (up to the
-    rounding of batched arithmetic). An unconditional pipeline only counts the prompts.
+    rounding of batched arithmetic). An unconditional pipeline only counts the prompts. `progress`
+    is called with the number of images after each of `turns` turns of theirs.
     """
+    if isinstance(pipeline, TokenPipeline):
+        assert isinstance(sampling, TokenSampling)
+        for codes in draw(pipeline, prompts, seeds, sampling, progress=progress):
+            yield pipeline.decode(codes)
+        return
+    assert isinstance(sampling, Sampling)
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
         yield _call(pipeline, list(prompts[chosen]), generator, sampling)
+        progress(len(generator))
+
+
+def turns(pipeline: Pipeline) -> int:
+    """How often `sample` tells of the progress of an image."""
+    return pipeline.layout.length if isinstance(pipeline, TokenPipeline) else 1
 
 
 def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
@@ -70,7 +109,10 @@ def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
 
 @torch.no_grad()
 def _call(
-    pipeline: Pipeline, prompts: list[str], generator: list[torch.Generator], sampling: Sampling
+    pipeline: DiffusionPipelines,
+    prompts: list[str],
+    generator: list[torch.Generator],
+    sampling: Sampling,
 ) -> Float[Tensor, "b 3 H W"]:
     pipeline.set_progress_bar_config(disable=True)
     if isinstance(pipeline, StableDiffusionPipeline):

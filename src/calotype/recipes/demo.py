@@ -1,35 +1,39 @@
-"""The whole way in a quarter of an hour: scenes to a tokenizer, to latents, to a text-to-image
-pipeline, to a gallery that says how much of it is right.
+"""The whole way in half an hour: scenes to a tokenizer, to latents, to text-to-image by diffusion;
+to another tokenizer, to tokens, to text-to-image by a transformer; and a gallery that says how much
+of either is right.
 """
 
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from rich.console import Console
-from torch import Tensor
 
-from calotype.data import Scenes, once
-from calotype.data.scenes import Scene, held_out_scenes
-from calotype.evaluation.alignment import Alignment, alignment
-from calotype.pipelines import Pipeline, Sampling, autoencoder, load, sample
+from calotype.data import LatentCache, Scenes
+from calotype.pipelines import TokenPipeline, load
+from calotype.recipes.discrete import scenes_vq
 from calotype.recipes.gallery import Grid, write_gallery, write_sheet
-from calotype.recipes.generator import GeneratorRecipe, train_generator
-from calotype.recipes.generators import scenes_cache, scenes_diffusion
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.generators import (
+    scenes_ar,
+    scenes_cache,
+    scenes_diffusion,
+    scenes_tokens,
+    train_any,
+)
 from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.tokenizers import ImageTokenizer, fingerprint, psnr
-from calotype.training import has_ended
+from calotype.recipes.transformer import TransformerRecipe
+from calotype.recipes.unseen import evaluate, likelihood
+from calotype.tokenizers import ImageTokenizer
+from calotype.training import Run, has_ended
 from calotype.training.checkpoint import publish, write_text
 
-Images = Float[Tensor, "b 3 S S"]
+R = TypeVar("R", TokenizerRecipe, GeneratorRecipe, TransformerRecipe)
 
 
 @dataclass(frozen=True)
@@ -39,146 +43,141 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder of everything."""
     tokenizer_steps: int = 1500
-    """Optimiser steps, of 32 scenes."""
+    """Optimiser steps of the continuous tokenizer, of 32 scenes."""
     generator_steps: int = 1000
-    """Optimiser steps, of 128 latents."""
+    """Optimiser steps of the diffusion model, of 128 latents."""
+    codes_steps: int = 1000
+    """Optimiser steps of the tokenizer with codes, of 32 scenes."""
+    transformer_steps: int = 1000
+    """Optimiser steps of the transformer, of 128 scenes' tokens."""
     scenes: int = 60_000
-    """Scenes whose latents the generator is trained on."""
+    """Scenes whose latents the generators are trained on."""
     prompts: int = 256
     """Unseen prompts to draw and check."""
     seed: int = 0
     """Of weights, noise and the order of training; held-out prompts and reconstructions."""
 
     def __post_init__(self) -> None:
-        for name, least in (("tokenizer_steps", 1), ("generator_steps", 1), ("scenes", 1),
-                            ("prompts", 4), ("seed", 0)):  # fmt: skip
+        for name, least in (("tokenizer_steps", 1), ("generator_steps", 1), ("codes_steps", 1),
+                            ("transformer_steps", 1), ("scenes", 1), ("prompts", 4),
+                            ("seed", 0)):  # fmt: skip
             if (value := getattr(self, name)) < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: choose {least} or more")
 
 
+@dataclass(frozen=True)
+class Way:
+    """From scenes to a pipeline: three recipes, each of what the one before has made."""
+
+    name: str
+    tokenizer: TokenizerRecipe
+    cache: CacheRecipe
+    generator: GeneratorRecipe | TransformerRecipe
+    pipeline: Path
+    """Where the pipeline ends."""
+
+
 def demo(options: Demo) -> Path:
     """Run it; returns the gallery page."""
-    started, console = time.monotonic(), Console()
-    tokenizer, latents, generator = stages(options)
-    console.print("1/4 tokenizer (perceptual backbone: none, so nothing is downloaded)")
-    if has_ended(tokenizer.run, tokenizer):
-        console.print(f"    {tokenizer.run.model} is there: not trained again")
-    else:
-        train_tokenizer(tokenizer)
-    console.print("2/4 latents")
-    cache(latents)
-    console.print("3/4 generator")
-    if has_ended(generator.run, generator):
-        console.print(f"    {generator.run.model} is there: not trained again")
-    else:
-        train_generator(generator)
-    pipeline = _publish(generator.run.model, options.out / "pipeline")
-    console.print("4/4 unseen prompts")
-    report, grids = _evaluate(options, tokenizer, load(pipeline), generator.sampling)
+    started, console = time.monotonic(), Console(highlight=False)
+    console.print("perceptual backbone: none, so nothing is downloaded")
+    ways = both_ways(options)
+    for way in ways:
+        _travel(way, console)
+    report: dict[str, Any] = {}
+    grids: list[Grid] = []
+    for way in ways:
+        console.print(f"{way.name}: unseen prompts")
+        report[way.name], pictures = _evaluate(options, way)
+        grids += pictures
     report["minutes"] = round((time.monotonic() - started) / 60, 1)
+    lines = [*(line for way in ways for line in _lines(way.name, report[way.name])),
+             f"{report['minutes']} minutes"]  # fmt: skip
     write_text(options.out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_gallery(options.out / "gallery.html", _lines(report), grids)
-    for line in _lines(report):
-        console.print(line, highlight=False)
+    write_gallery(options.out / "gallery.html", lines, grids)
+    for line in lines:
+        console.print(line)
     return options.out / "gallery.html"
 
 
-def stages(options: Demo) -> tuple[TokenizerRecipe, CacheRecipe, GeneratorRecipe]:
-    """The three recipes of the demo: the `scenes` ones, cut to minutes."""
-    base, cached, trained = scenes_kl(), scenes_cache(), scenes_diffusion()
-    run = {"resume": True, "seed": options.seed, "save_every": 250, "sample_every": 500}
+def both_ways(options: Demo) -> tuple[Way, Way]:
+    """The recipes of the demo: the `scenes` ones, cut to minutes."""
     out = options.out
-    tokenizer = replace(
-        base, run=replace(base.run, out=out / "tokenizer", steps=options.tokenizer_steps, **run)
-    )
-    latents = replace(cached, tokenizer=str(tokenizer.run.model), out=out / "latents",
+    kl = _cut(options, scenes_kl(), "tokenizer", options.tokenizer_steps)
+    latents = replace(scenes_cache(), tokenizer=str(kl.run.model), out=out / "latents",
                       count=options.scenes)  # fmt: skip
-    generator = replace(
-        trained, tokenizer=str(tokenizer.run.model), latents=latents.out,
-        run=replace(trained.run, out=out / "generator", steps=options.generator_steps,
-                    ema=0.995, **run),
+    diffusion = _cut(options, scenes_diffusion(), "generator", options.generator_steps, 0.995)
+    diffusion = replace(diffusion, tokenizer=str(kl.run.model), latents=latents.out)
+    vq = _cut(options, scenes_vq(), "codes", options.codes_steps)
+    tokens = replace(scenes_tokens(), tokenizer=str(vq.run.model), out=out / "tokens",
+                     count=options.scenes)  # fmt: skip
+    transformer = _cut(options, scenes_ar(), "transformer", options.transformer_steps, 0.995)
+    transformer = replace(transformer, tokenizer=str(vq.run.model), latents=tokens.out)
+    return (Way("diffusion", kl, latents, diffusion, out / "pipeline"),
+            Way("transformer", vq, tokens, transformer, out / "token-pipeline"))  # fmt: skip
+
+
+def _cut(options: Demo, recipe: R, name: str, steps: int, ema: float | None = None) -> R:
+    run: Run = replace(
+        recipe.run, out=options.out / name, steps=steps, ema=ema or recipe.run.ema, resume=True,
+        seed=options.seed, save_every=250, sample_every=500,
     )  # fmt: skip
-    return tokenizer, latents, generator
+    return replace(recipe, run=run)
 
 
-def _publish(model: Path, pipeline: Path) -> Path:
-    beside = pipeline.with_name(".pipeline.partial")
-    shutil.copytree(model, beside, dirs_exist_ok=True)
-    publish(beside, pipeline)
-    return pipeline
+def _travel(way: Way, console: Console) -> None:
+    console.print(f"{way.name}: tokenizer")
+    if not _is_there(way.tokenizer, console):
+        train_tokenizer(way.tokenizer)
+    console.print(f"{way.name}: cache")
+    cache(way.cache)
+    console.print(f"{way.name}: generator")
+    if not _is_there(way.generator, console):
+        train_any(way.generator)
+    beside = way.pipeline.with_name(f".{way.pipeline.name}.partial")
+    shutil.copytree(way.generator.run.model, beside, dirs_exist_ok=True)
+    publish(beside, way.pipeline)
 
 
-def _evaluate(
-    options: Demo, tokenizer: TokenizerRecipe, pipeline: Pipeline, sampling: Sampling
-) -> tuple[dict, list[Grid]]:
-    spec = tokenizer.data
+def _is_there(
+    recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe, console: Console
+) -> bool:
+    if not has_ended(recipe.run, recipe):
+        return False
+    console.print(f"    {recipe.run.model} is there: not trained again")
+    return True
+
+
+def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], list[Grid]]:
+    spec, pipeline = way.tokenizer.data, load(way.pipeline)
     assert isinstance(spec, Scenes)
-    held_out = replace(spec, split="held-out", seed=options.seed + 1)
-    real, fake = reconstructions(ImageTokenizer.load(options.out / "pipeline"), held_out)
-    one = draw(pipeline, spec, options.prompts, options.seed, sampling)
-    two = draw(pipeline, replace(spec, objects=2), options.prompts // 4, options.seed, sampling)
-    write_sheet(options.out / "gallery.png", one.images[:32], one.captions[:32])
-    grids = [
-        Grid("Reconstructions of held-out scenes: original, then decoded",
-             torch.stack([real, fake], 1).flatten(0, 1)[:32], None, None),
-        Grid("Unseen prompts", one.images[:64], one.captions, one.checked.verdicts),
-        Grid("Two objects in a relation: the demo trained on single objects",
-             two.images[:16], two.captions, two.checked.verdicts),
-    ]  # fmt: skip
-    report = {
-        "reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
-        "reconstructed": len(real),
-        "prompts": options.prompts, "all_factors_right": one.checked.all_right,
-        "factors_right": one.checked.accuracy,
-        "two_objects_prompts": options.prompts // 4,
-        "two_objects_all_right": two.checked.all_right,
-        "protocol": {"sampling": asdict(sampling), "scheduler": type(pipeline.scheduler).__name__,
-                     "seed": options.seed, "resolution": spec.size, "split": "held-out",
-                     "tokenizer": fingerprint(autoencoder(pipeline))},
-    }  # fmt: skip
-    return report, grids
+    report, one, grids = evaluate(
+        pipeline, ImageTokenizer.load(way.pipeline), spec, options.prompts, options.seed,
+        way.generator.sampling,
+    )  # fmt: skip
+    write_sheet(options.out / f"{way.name}.png", one.images[:32], one.captions[:32])
+    if isinstance(pipeline, TokenPipeline):
+        held_out = replace(spec, split="held-out", seed=options.seed + 1)
+        report |= likelihood(pipeline, LatentCache(way.cache.out), held_out)
+    return report, [replace(grid, title=f"{way.name}: {grid.title}") for grid in grids]
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Images of unseen scenes, with what they should show and whether they do."""
-
-    images: Images
-    captions: list[str]
-    checked: Alignment
-
-
-def draw(pipeline: Pipeline, spec: Scenes, count: int, seed: int, sampling: Sampling) -> Drawn:
-    """Draw and check `count` scenes that training never showed, image i with seed + i."""
-    scenes: list[Scene] = held_out_scenes(spec, count, seed)
-    rng = np.random.default_rng(seed)
-    captions = [scene.caption(rng) for scene in scenes]
-    seeds = range(seed, seed + count)
-    images = torch.cat(list(sample(pipeline, captions, seeds, sampling)))
-    return Drawn(images, captions, alignment(images, scenes))
-
-
-def reconstructions(
-    tokenizer: ImageTokenizer, spec: Scenes, count: int = 512
-) -> tuple[Images, Images]:
-    """Scenes, and what a tokenizer makes of them by way of the posterior's mean."""
-    batches = islice(once(spec.build(), 64), -(-count // 64))
-    real = torch.cat([batch["image"] for batch in batches])[:count]
-    fake = torch.cat([tokenizer.reconstruct(x) for x in real.split(64)])
-    return real, fake.clamp(-1, 1)
-
-
-def _lines(report: dict) -> list[str]:
+def _lines(name: str, report: dict[str, Any]) -> list[str]:
     factors = ", ".join(f"{name} {value:.0%}" for name, value in report["factors_right"].items())
-    protocol = report["protocol"]
-    return [
-        f"reconstruction of {report['reconstructed']} held-out scenes, posterior means: "
+    sampling = report["protocol"]["sampling"]
+    lines = [
+        f"{name}: reconstruction of {report['reconstructed']} held-out scenes, likeliest latents: "
         f"{report['reconstruction_psnr_db']} dB PSNR",
-        f"{report['prompts']} unseen prompts, every factor right: "
-        f"{report['all_factors_right']:.1%} ({factors})",
-        f"two objects in a relation, every factor right: {report['two_objects_all_right']:.1%}",
-        f"drawn by {protocol['scheduler']} in {protocol['sampling']['steps']} steps, guidance "
-        f"{protocol['sampling']['guidance']}, seed {protocol['seed']}",
-        f"{report['minutes']} minutes",
+        f"{name}: {report['prompts']} unseen prompts, every factor right: "
+        f"{report['all_factors_right']:.1%} ({factors}), guidance {sampling['guidance']}, "
+        f"seed {report['protocol']['seed']}",
+        f"{name}: two objects in a relation, every factor right: "
+        f"{report['two_objects_all_right']:.1%}",
     ]
+    if "bits_per_token" in report:
+        lines.append(
+            f"{name}: {report['bits_per_token']:.2f} bits per token of held-out scenes; by each "
+            f"place's frequencies {report['unigram_bits_per_token']:.2f}"
+        )
+    return lines

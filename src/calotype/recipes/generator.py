@@ -1,16 +1,14 @@
 """Training a generator in cached latents: the recipe's fields and its run."""
 
-import hashlib
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 from transformers import CLIPTokenizer
 
-from calotype.data import LatentCache, Loader
+from calotype.data import LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Denoising,
@@ -23,11 +21,12 @@ from calotype.diffusion import (
     UNet,
     tokenize,
 )
-from calotype.pipelines import Pipeline, Sampling, sample, save, text_to_image, unconditional
-from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.pipelines import Pipeline, Sampling, text_to_image, unconditional
+from calotype.recipes.cached import check_drop, open_cache, train
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
-from calotype.training import AdamW, Run, begin, fit
+from calotype.training import AdamW, Run
 from calotype.training.distributed import processes
 from calotype.training.run import describe
 
@@ -56,10 +55,7 @@ class GeneratorRecipe:
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise ValueError(
-                f"drop is {self.drop}: it is the fraction of prompts left out, below 1"
-            )
+        check_drop(self.drop)
 
 
 def train_generator(recipe: GeneratorRecipe) -> Path:
@@ -68,26 +64,12 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
-    latents = LatentCache(recipe.latents)
-    tokenizer = ImageTokenizer.load(recipe.tokenizer)
+    latents, tokenizer = open_cache(recipe)
     _check_pipeline(recipe, tokenizer)
-    _check_tokenizer(recipe, latents, tokenizer)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
-    state = processes()
-    if state.is_main_process:
-        begin(
-            recipe.run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)}
-        )
-    state.wait_for_everyone()
-    objective.picture = partial(_picture, recipe, latents, pipeline)
-    fit([objective], Loader(latents, recipe.run.batch_size, seed=recipe.run.seed,
-                            workers=recipe.run.workers), recipe.run)  # fmt: skip
-    if state.is_main_process:
-        save(pipeline, recipe.run.model, recipe.sampling)
-    state.wait_for_everyone()
-    return recipe.run.model
+    return train(recipe, latents, objective, pipeline)
 
 
 def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
@@ -107,39 +89,25 @@ def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
         )
     if recipe.text:
         raise ValueError(
-            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train with "
-            "text:none, or in the latents of an AutoencoderKL"
+            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train a "
+            "transformer, as scenes-ar does, or with text:none, or in an AutoencoderKL's latents"
         )
-
-
-def _check_tokenizer(
-    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
-) -> None:
-    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
-        raise ValueError(
-            f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
-            f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
-        )
-
-
-def _vocabulary(latents: LatentCache) -> str:
-    """Fingerprint of what the prompts' tokens mean, and how many there are."""
-    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
-    if not file.exists():
-        return "none"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return f"{digest}, {latents.index.tokens} tokens"
 
 
 def _check_text(text: TextSpec, latents: LatentCache) -> None:
     """Refuse to read tokens otherwise than they were made.
 
     Raises:
-        ValueError: the cache has none, or of another vocabulary or length.
+        ValueError: the cache has none, or of no text encoder, or of another vocabulary or length.
     """
     if latents.index.tokens is None or not (made := latents.index.text):
         raise ValueError(
             f"{latents.root} has no prompts: cache it again with a text, or train with text:none"
+        )
+    if made["type"] not in {kind.__name__ for kind in get_args(TextSpec)}:
+        raise ValueError(
+            f"the prompts of {latents.root} were made with {made['type']}, which no text encoder "
+            "reads: run cache-latents again with text:learnt-text, or train with text:none"
         )
     asked = describe(text)
     for name in ("type", "length", "vocabulary"):
@@ -189,10 +157,3 @@ def _unconditional(
         unet.enable_gradient_checkpointing()
     objective = Denoising(unet, _source(tokenizer), recipe.process, recipe.optimizer)
     return objective, unconditional(tokenizer.autoencoder, unet, recipe.process.scheduler())
-
-
-def _picture(recipe: GeneratorRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
-    prompts = recipe.prompts or latents.captions[:16]
-    device = pipeline.unet.device
-    pipeline.to(device)
-    return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), recipe.sampling)))

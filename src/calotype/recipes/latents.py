@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerFast
 
+from calotype.autoregressive.text import PromptSpec
 from calotype.data import Scenes, Source, Transform, once
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
-from calotype.diffusion import LearntText, TextSpec, tokenize
+from calotype.data.prompts import tokenize
+from calotype.diffusion import LearntText, TextSpec
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.caching import (
@@ -43,8 +45,9 @@ class CacheRecipe:
     data: Source = field(default_factory=Scenes)
     transform: Transform | None = None
     """How pictures become square images; None: they are already."""
-    text: TextSpec | None = field(default_factory=LearntText)
-    """Whose tokens the captions become; None: no captions."""
+    text: TextSpec | PromptSpec | None = field(default_factory=LearntText)
+    """Whose tokens the captions become: a CLIP text encoder's, for any generator; another
+    tokenizer's or one a class, for an autoregressive one; None: no captions."""
     count: int | None = None
     """Images to encode; None: all."""
     flipped: bool = False
@@ -130,15 +133,16 @@ def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
     return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
 
 
-def _write_prompts(text: TextSpec, root: Path, captions: list[str]) -> int:
+def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str]) -> int:
     tokenizer = text.tokenizer(captions)
     tokenizer.save_pretrained(root / TEXT_TOKENIZER)
     parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
     _warn_of_cut(tokenizer, parts)
-    return write_tokens(root, torch.cat([tokenize(tokenizer, part).int() for part in parts]))
+    rows = [[column.int() for column in tokenize(tokenizer, part)] for part in parts]
+    return write_tokens(root, *map(torch.cat, zip(*rows, strict=True)))
 
 
-def _warn_of_cut(tokenizer: CLIPTokenizer, parts: list[list[str]]) -> None:
+def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, parts: list[list[str]]) -> None:
     limit, captions = tokenizer.model_max_length, sum(map(len, parts))
     ids = (row for part in parts for row in tokenizer(part, verbose=False).input_ids)
     if cut := sum(len(row) > limit for row in ids):

@@ -203,7 +203,7 @@ def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
     elif not bottleneck.exported and processes().is_main_process:
         warnings.warn(
             f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
-            "load by calotype.tokenizers.ImageTokenizer, and in no pipeline",
+            "load by calotype.tokenizers.ImageTokenizer, and in no stock pipeline",
             stacklevel=3,
         )
 

@@ -1,0 +1,43 @@
+"""A causal transformer over text and image tokens."""
+
+from calotype.autoregressive.decoder import Decoder
+from calotype.autoregressive.layout import Layout
+from calotype.autoregressive.likelihood import log_likelihood, unigram_bits
+from calotype.autoregressive.objective import NextToken
+from calotype.autoregressive.orders import Annealed, Order, Raster
+from calotype.autoregressive.ramps import Constant, Linear, PowerCosine, Ramp
+from calotype.autoregressive.sampling import Prompts, TokenSampling, draw_codes
+from calotype.autoregressive.text import (
+    Classes,
+    HubTokenizer,
+    PromptSpec,
+    check_classes,
+    prompt_tokenizer,
+)
+from calotype.autoregressive.transformer import Rows, Sequential, Transformer
+
+__all__ = [
+    "Annealed",
+    "Classes",
+    "Constant",
+    "Decoder",
+    "HubTokenizer",
+    "Layout",
+    "Linear",
+    "NextToken",
+    "Order",
+    "PowerCosine",
+    "PromptSpec",
+    "Prompts",
+    "Ramp",
+    "Raster",
+    "Rows",
+    "Sequential",
+    "TokenSampling",
+    "Transformer",
+    "check_classes",
+    "draw_codes",
+    "log_likelihood",
+    "prompt_tokenizer",
+    "unigram_bits",
+]

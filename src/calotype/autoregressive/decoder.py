@@ -1,0 +1,145 @@
+"""The transformer a token at a time: keys and values of what was read stay where they are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+
+from calotype.autoregressive.layout import Layout
+from calotype.autoregressive.packed import PackedLinear
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What a transformer's layer multiplies by."""
+
+    before_attention: Float[Tensor, " c"]
+    attention_in: PackedLinear
+    attention_out: PackedLinear
+    before_mlp: Float[Tensor, " c"]
+    mlp_in: PackedLinear
+    mlp_out: PackedLinear
+    activation: Callable[[Tensor], Tensor]
+
+
+class Decoder:
+    """The weights of a LlamaForCausalLM as a sampler wants them: what reads the same is one matrix,
+    and only image tokens are answered.
+
+    Raises:
+        ValueError: the model has biases, or fewer key heads than heads: none that calotype trains.
+    """
+
+    def __init__(
+        self, transformer: LlamaForCausalLM, layout: Layout, compiled: bool = False
+    ) -> None:
+        config = transformer.config
+        if (
+            config.attention_bias
+            or config.mlp_bias
+            or config.num_key_value_heads != config.num_attention_heads
+        ):
+            raise ValueError(
+                f"{config.name_or_path or 'the transformer'} has biases or grouped keys: sample it "
+                "by its own generate()"
+            )
+        self.layout, self.heads = layout, config.num_attention_heads
+        self.width, self.eps = config.hidden_size, config.rms_norm_eps
+        self.embedding = transformer.model.embed_tokens.weight.detach()
+        self.norm = transformer.model.norm.weight.detach()
+        self.rotary = transformer.model.rotary_emb
+        self.layers = [_layer(layer) for layer in transformer.model.layers]
+        head = transformer.lm_head.weight[layout.first :]
+        self.answers = [PackedLinear(part) for part in head.split(layout.codes)]
+        self.step = torch.compile(self._step, dynamic=True) if compiled else self._step
+
+    def read(self, tokens: Int[Tensor, "b n"], memory: "Memory") -> Float[Tensor, "b codes"]:
+        """Read the next tokens of each row, and answer which code comes then."""
+        n, at = tokens.shape[1], memory.read
+        turn = memory.cosines[at : at + n], memory.sines[at : at + n]
+        hidden = self.step(tokens, at, *turn, memory.mask(at, n), memory.keys, memory.values)
+        memory.read += n
+        codebook = max(0, memory.read - memory.prompt) % self.layout.codebooks
+        return self.answers[codebook](hidden)
+
+    def _step(
+        self, tokens: Int[Tensor, "b n"], at: int, cosines: Tensor, sines: Tensor,
+        mask: Float[Tensor, "b 1 n end"] | None, keys: list[Tensor], values: list[Tensor],
+    ) -> Float[Tensor, "b c"]:  # fmt: skip
+        h, end = self.embedding[tokens], at + tokens.shape[1]
+        for layer, k, v in zip(self.layers, keys, values, strict=True):
+            x = self._normed(h, layer.before_attention)
+            parts = layer.attention_in(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2)
+            q, new = _turned(parts[:, : 2 * self.heads], cosines, sines).chunk(2, dim=1)
+            k[:, :, at:end], v[:, :, at:end] = new, parts[:, 2 * self.heads :]
+            seen = functional.scaled_dot_product_attention(
+                q, k[:, :, :end], v[:, :, :end], attn_mask=mask
+            )
+            h = h + layer.attention_out(seen.transpose(1, 2).flatten(2))
+            gate, up = layer.mlp_in(self._normed(h, layer.before_mlp)).chunk(2, dim=-1)
+            h = h + layer.mlp_out(layer.activation(gate) * up)
+        return self._normed(h[:, -1], self.norm)
+
+    def _normed(self, x: Float[Tensor, "*b c"], weight: Float[Tensor, " c"]) -> Tensor:
+        return functional.rms_norm(x, (self.width,), weight, self.eps)
+
+
+class Memory:
+    """Keys and values of rows of tokens, in tensors of their final size.
+
+    Args:
+        decoder: Who reads.
+        seen: Which of the prompts' tokens are none of padding, on their left; begin-of-image is
+            the last of them.
+    """
+
+    def __init__(self, decoder: Decoder, seen: Bool[Tensor, "b prompt"]) -> None:
+        rows, self.prompt = seen.shape
+        length, weight = self.prompt + decoder.layout.length, decoder.embedding
+        shape = (rows, decoder.heads, length, decoder.width // decoder.heads)
+        self.keys = [weight.new_empty(shape) for _ in decoder.layers]
+        self.values = [weight.new_empty(shape) for _ in decoder.layers]
+        # Rotary positions are relative: padding shifts all of a row alike.
+        positions = torch.arange(length, device=weight.device)[None]
+        cosines, sines = decoder.rotary(weight, positions)
+        self.cosines, self.sines, self.read = cosines[0], sines[0], 0
+        self.hidden = None
+        if not seen.all():
+            hidden = functional.pad(~seen, (0, decoder.layout.length))
+            self.hidden = weight.new_zeros(rows, 1, 1, length)
+            self.hidden.masked_fill_(hidden[:, None, None], float("-inf"))
+
+    def mask(self, at: int, n: int) -> Float[Tensor, "b 1 n end"] | None:
+        """What `n` tokens from place `at` must not see: what comes behind them, and padding."""
+        end = at + n
+        if n == 1:
+            return None if self.hidden is None else self.hidden[..., :end]
+        ahead = self.cosines.new_full((n, end), float("-inf")).triu(at + 1)
+        if self.hidden is None:
+            return ahead.expand(len(self.keys[0]), 1, n, end)
+        # Padding sees itself: of nothing at all there would be no mean.
+        itself = torch.ones_like(ahead, dtype=torch.bool).triu(at).tril(at)
+        return (self.hidden[..., :end] + ahead).masked_fill(itself, 0)
+
+
+def _layer(layer: Any) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _Layer(
+        layer.input_layernorm.weight.detach(),
+        PackedLinear(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
+        PackedLinear(attention.o_proj.weight),
+        layer.post_attention_layernorm.weight.detach(),
+        PackedLinear(mlp.gate_proj.weight, mlp.up_proj.weight),
+        PackedLinear(mlp.down_proj.weight),
+        mlp.act_fn,
+    )
+
+
+def _turned(x: Float[Tensor, "b h n d"], cosines: Tensor, sines: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cosines + torch.cat([-second, first], dim=-1) * sines

@@ -1,0 +1,95 @@
+"""The transformer: a stock LlamaForCausalLM over text and image tokens."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from calotype.autoregressive.layout import Layout
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Rotary positions along the sequence (Su et al. 2021)."""
+
+    def parameters(self, head_width: int, length: int, row: int) -> dict[str, Any]:
+        """What transformers calls `rope_parameters`."""
+        return {"rope_type": "default", "rope_theta": THETA}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rotary positions along the sequence in half of each head, and in the other half frequencies
+    whose period is a row of the image or a whole fraction of one. To these, tokens of one column
+    stand at one place however many rows are between them, so that heads can look straight up.
+    """
+
+    def parameters(self, head_width: int, length: int, row: int) -> dict[str, Any]:
+        """What transformers calls `rope_parameters`: its "longrope" takes any frequencies, as
+        divisors of the usual ones.
+        """
+        pairs = head_width // 2
+        half = pairs // 2
+        usual = [THETA ** (-i / pairs) for i in range(pairs)]
+        along = [THETA ** (-i / (pairs - half)) for i in range(pairs - half)]
+        column = [2 * math.pi * (1 + i % max(1, row // 2)) / row for i in range(half)]
+        divisors = [u / f for u, f in zip(usual, along + column, strict=True)]
+        return {
+            "rope_type": "longrope", "rope_theta": THETA, "attention_factor": 1.0, "factor": 1.0,
+            "short_factor": divisors, "long_factor": divisors,
+            "original_max_position_embeddings": length,
+        }  # fmt: skip
+
+
+THETA = 10_000.0
+"""Base of the usual frequencies."""
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A causal transformer as Llama's: RMSNorm before each block, SwiGLU, no biases."""
+
+    width: int = 768
+    """Channels of a token."""
+    layers: int = 12
+    heads: int = 12
+    """Attention heads; must divide the width."""
+    positions: Sequential | Rows = field(default_factory=Rows)
+    """How places are told apart."""
+    dropout: float = 0.0
+    """Of attention weights; what stock Llama has."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"transformer.{name} is {value}: it must be at least 1")
+        if self.width % (4 * self.heads):
+            raise ValueError(
+                f"transformer.width is {self.width}: choose a multiple of 4 * transformer.heads, "
+                f"{4 * self.heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"transformer.dropout is {self.dropout}: it lies in [0, 1)")
+
+    def build(self, layout: Layout, prompt: int, pad: Any = None) -> LlamaForCausalLM:
+        """Fresh weights for prompts of up to `prompt` tokens and images of the layout, padded by
+        the token `pad`; `generate()` then yields images, and nothing else.
+        """
+        length = prompt + 1 + layout.length
+        row = layout.width * layout.codebooks
+        rope = self.positions.parameters(self.width // self.heads, length, row)
+        config = LlamaConfig(
+            vocab_size=layout.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, num_key_value_heads=self.heads,
+            # Two thirds of 4 * width, which cost what two matrices of 4 * width do.
+            intermediate_size=32 * math.ceil(8 * self.width / 3 / 32),
+            max_position_embeddings=length, attention_dropout=self.dropout,
+            rope_parameters=rope, bos_token_id=None, eos_token_id=None, pad_token_id=pad,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        model.generation_config = GenerationConfig(
+            max_new_tokens=layout.length, min_new_tokens=layout.length, pad_token_id=pad,
+            suppress_tokens=list(range(layout.first)), do_sample=True, top_k=0,
+        )  # fmt: skip
+        return model

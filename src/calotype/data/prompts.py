@@ -1,0 +1,26 @@
+"""Prompts as tokens, and how many of those count."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+
+class Prompted(NamedTuple):
+    """Tokens of prompts, padded on the right to one length."""
+
+    tokens: Int[Tensor, "b length"]
+    lengths: Int[Tensor, " b"]
+    """Tokens of each prompt, its begin and end included, the padding not."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Prompted:
+    """Tokens as a tokenizer with a pad token makes them, cut to its `model_max_length`."""
+    rows = tokenizer(
+        list(prompts), padding="max_length", padding_side="right", truncation=True,
+        max_length=tokenizer.model_max_length, return_attention_mask=True, return_tensors="pt",
+    )  # fmt: skip
+    # Counted in the mask: CLIP pads with its end, so ids do not tell the one from the other.
+    return Prompted(rows.input_ids, rows.attention_mask.sum(1))

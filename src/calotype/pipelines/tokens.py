@@ -1,0 +1,237 @@
+"""Images from a transformer over tokens: its parts in one folder, and how they are called.
+
+The folder is the transformer's: `AutoModelForCausalLM` and `AutoTokenizer` load it as it stands,
+and `generate()` yields an image's tokens, which the `VQModel` in `vqvae/` decodes.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from calotype.autoregressive import (
+    Constant,
+    Decoder,
+    Layout,
+    Prompts,
+    TokenSampling,
+    check_classes,
+    draw_codes,
+    log_likelihood,
+)
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
+
+IMAGES = "vqvae"
+"""Sub-folder of the image tokenizer."""
+
+Images = Float[Tensor, "b 3 H W"]
+
+
+class TokenPipeline:
+    """A transformer with the tokenizer of its prompts and that of its images.
+
+    Args:
+        transformer: Over the layout's vocabulary.
+        prompts: Turns prompts into tokens, begin-of-image the last of them; None: there are none,
+            and images are drawn unconditionally.
+        tokenizer: Turns images into codes and back.
+        layout: Of both in one vocabulary.
+    """
+
+    def __init__(
+        self, transformer: LlamaForCausalLM, prompts: PreTrainedTokenizerFast | None,
+        tokenizer: ImageTokenizer, layout: Layout,
+    ) -> None:  # fmt: skip
+        self.transformer, self.prompts = transformer, prompts
+        self.tokenizer, self.layout = tokenizer, layout
+
+    def to(self, device: str | torch.device) -> "TokenPipeline":
+        """Move both networks."""
+        self.transformer.to(device)  # type: ignore[reportArgumentType]
+        self.tokenizer.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.transformer.device
+
+    def encode(self, prompts: Sequence[str]) -> Prompts:
+        """Rows of prompts' tokens; the empty prompt is the null prompt."""
+        if self.prompts is None or not any(prompts):
+            tokens = torch.full((len(prompts), 1), self.layout.begin, device=self.device)
+            return Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        found = self.prompts(list(prompts), padding=True, truncation=True, return_tensors="pt")
+        check_classes(self.prompts, prompts)
+        found = found.to(self.device)
+        seen = found["attention_mask"].bool()
+        empty = [i for i, prompt in enumerate(prompts) if not prompt]
+        seen[empty, :-1] = False
+        return Prompts(found["input_ids"], seen)
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of its images."""
+        widths = self.tokenizer.autoencoder.config["block_out_channels"]
+        return self.layout.height * 2 ** (len(widths) - 1)
+
+    @torch.no_grad()
+    def codes(self, images: Images) -> Int[Tensor, "b n"]:
+        """Codes of images in the order of the sequence."""
+        return self.layout.flatten(self.tokenizer.pack(images.to(self.device)))
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "b n"]) -> Images:
+        """Images of codes, near [-1, 1], on the CPU."""
+        z = self.tokenizer.bottleneck.unpack(self.layout.unflatten(codes))
+        return self.tokenizer.decode(z).cpu()
+
+
+@dataclass(frozen=True)
+class Top:
+    """What images begin with."""
+
+    images: Images
+    """One for each to draw."""
+    rows: int
+    """How many of the layout's `height` rows of sites are taken from them."""
+
+
+def draw(
+    pipeline: TokenPipeline, prompts: Sequence[str], seeds: Sequence[int],
+    sampling: TokenSampling, top: Top | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Iterator[Int[Tensor, "b n"]]:  # fmt: skip
+    """Batches of images' codes, one image for each prompt and its seed, for `pipeline.decode`.
+
+    Args:
+        pipeline: What draws.
+        prompts: What each image shows.
+        seeds: Of each image's own numbers.
+        sampling: How tokens are drawn.
+        top: What the images begin with; None: nothing.
+        progress: Called with the number of images after each token of theirs.
+    """
+    decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled)
+    for first in range(0, len(prompts), sampling.batch_size):
+        chosen = slice(first, first + sampling.batch_size)
+        known = None if top is None else _begun(pipeline, top, chosen)
+        yield draw_codes(decoder, pipeline.encode(prompts[chosen]), seeds[chosen], sampling,
+                         known, progress)  # fmt: skip
+
+
+def best(
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str], candidates: int
+) -> list[int]:
+    """Of every `candidates` neighbours the place of the one that takes the fewest bits under its
+    prompt.
+    """
+    bits = [score(pipeline, *each) for each in _pairs(codes, prompts, 64)]
+    groups = torch.cat(bits).view(-1, candidates)
+    return (groups.argmin(1) + candidates * torch.arange(len(groups))).tolist()
+
+
+def score(
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str]
+) -> Float[Tensor, " b"]:
+    """Bits that images' codes take under prompts, one of each: the negative log-likelihood of an
+    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel.
+    """
+    rows = pipeline.encode(prompts)
+    lengths = rows.seen.sum(1) - 1
+    # Padding to the right, behind what counts.
+    order = (~rows.seen).int().argsort(dim=1, stable=True)
+    tokens = rows.tokens.gather(1, order)[:, :-1]
+    nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
+                          codes.to(tokens.device))  # fmt: skip
+    return -nats.sum(1).cpu() / math.log(2)
+
+
+def _pairs(
+    codes: Tensor, prompts: Sequence[str], size: int
+) -> Iterator[tuple[Tensor, Sequence[str]]]:
+    for first in range(0, len(prompts), size):
+        yield codes[first : first + size], prompts[first : first + size]
+
+
+def _begun(pipeline: TokenPipeline, top: Top, chosen: slice) -> Int[Tensor, "b known"]:
+    layout = pipeline.layout
+    known = top.rows * layout.width * layout.codebooks
+    return pipeline.codes(top.images[chosen])[:, :known]
+
+
+def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
+    """The layout of square images of `length` tokens.
+
+    Raises:
+        ValueError: the tokenizer has no codes, or the tokens make no square.
+    """
+    bottleneck = tokenizer.bottleneck
+    if not isinstance(bottleneck, Discrete):
+        raise ValueError(
+            f"a transformer draws tokens, and a tokenizer with a {type(bottleneck).__name__} has "
+            "none: choose one with codes, such as the model/ of scenes-vq or vqgan-f16"
+        )
+    side = math.isqrt(length // bottleneck.codebooks)
+    if side * side * bottleneck.codebooks != length:
+        raise ValueError(f"{length} tokens are no square image of {bottleneck.codebooks} a site")
+    return Layout(text, bottleneck.codes, bottleneck.codebooks, side, side)
+
+
+def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -> None:
+    """Write the stock parts; `generate()` draws by default as `sampling` does."""
+    said: Any = pipeline.transformer.generation_config
+    said.do_sample = drawn = sampling.temperature > 0
+    said.temperature = sampling.temperature if drawn else None
+    said.top_k, said.top_p = (sampling.top_k or 0, sampling.top_p) if drawn else (None, None)
+    guided = sampling.guidance != 1 and isinstance(sampling.ramp, Constant)
+    said.guidance_scale = sampling.guidance if guided else None
+    pipeline.transformer.eval().save_pretrained(folder, safe_serialization=True)
+    _serve_older_transformers(folder / "config.json")
+    if pipeline.prompts is not None:
+        pipeline.prompts.save_pretrained(folder)
+    pipeline.tokenizer.save(folder / IMAGES)
+
+
+def _serve_older_transformers(file: Path) -> None:
+    """Say the rotary frequencies under the names of transformers 4 too, which would otherwise take
+    the usual ones.
+    """
+    config = json.loads(file.read_text())
+    rope = config["rope_parameters"]
+    config["rope_theta"] = rope["rope_theta"]
+    if rope["rope_type"] != "default":
+        config["rope_scaling"] = rope
+    file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_parts(path: str | Path) -> TokenPipeline:
+    """A pipeline from the folder that `save_parts` wrote, or its copy on the Hub; only safetensors
+    are read.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        folder = Path(path) if Path(path).exists() else Path(snapshot_download(str(path)))
+        transformer = LlamaForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
+        text = (folder / "tokenizer.json").exists()
+        prompts = AutoTokenizer.from_pretrained(folder) if text else None
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
+        raise ValueError(f"no transformer with its tokenizer in {path}: {e}") from e
+    tokenizer = ImageTokenizer.load(folder / IMAGES)
+    bottleneck = tokenizer.bottleneck
+    length = transformer.generation_config.max_new_tokens
+    images = bottleneck.codes * bottleneck.codebooks if isinstance(bottleneck, Discrete) else 0
+    layout = layout_of(transformer.config.vocab_size - images - 1, tokenizer, length)
+    return TokenPipeline(transformer, prompts, tokenizer, layout)

@@ -1,0 +1,150 @@
+"""Images from prompts, by a trained pipeline."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from diffusers import StableDiffusionPipeline
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from calotype.data import CenterCrop, Transform
+from calotype.data.images import read_image
+from calotype.data.pictures import Example
+from calotype.pipelines import (
+    Choice,
+    HowToSample,
+    Pipeline,
+    Sampling,
+    TokenPipeline,
+    Top,
+    best,
+    draw,
+    load,
+    picture,
+    recommended,
+    sample,
+    turns,
+)
+
+
+@dataclass(frozen=True)
+class TopOf:
+    """The top part of a picture, which images are to continue; of a transformer."""
+
+    path: Path
+    """The picture; it is resized and centre-cropped to the pipeline's size."""
+    part: float = 0.5
+    """How much of it stands, from its top, in whole rows of sites."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.part < 1:
+            raise ValueError(f"--top.part is {self.part}: it lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Draw images from prompts with a trained pipeline."""
+
+    prompts: tyro.conf.Positional[tuple[str, ...]]
+    """What to draw, each in quotes; an unconditional pipeline counts them, and needs none."""
+    pipeline: str = "runs/demo/pipeline"
+    """Folder of a pipeline, or a name on the Hub."""
+    out: Path = Path("generated")
+    """Folder of the PNG files, named by number, prompt and seed."""
+    images: int = 1
+    """Images of each prompt."""
+    seed: int = 0
+    """Of the first image of each prompt; the next ones count up."""
+    candidates: int = 1
+    """Of so many images, which have seeds of their own, the likeliest under its prompt is kept; of
+    a transformer."""
+    top: TopOf | None = None
+    """What images begin with; None: nothing."""
+    sampling: Choice = field(default_factory=Choice)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "candidates"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"--{name} is {value}: it must be at least 1")
+
+
+def generate(options: Generate) -> Path:
+    """Draw and save; returns the folder.
+
+    Raises:
+        ValueError: there is no such pipeline, or it cannot do what is asked.
+    """
+    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
+    sampling = options.sampling.over(recommended(options.pipeline))
+    _check(options, pipeline)
+    asked = options.prompts or ("",)
+    each = range(options.seed, options.seed + options.images * options.candidates)
+    prompts = [prompt for prompt in asked for _ in each]
+    seeds = [seed for _ in asked for seed in each]
+    options.out.mkdir(parents=True, exist_ok=True)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("drawing", total=len(prompts) * turns(pipeline))
+        drawn = _drawn(options, pipeline, prompts, seeds, sampling, lambda n: bar.advance(task, n))
+        for number, (place, image) in enumerate(drawn):
+            name = f"{number:03d}-{_slug(prompts[place])}-{seeds[place]}.png"
+            picture(image).save(options.out / name)
+    return options.out
+
+
+def _check(options: Generate, pipeline: Pipeline) -> None:
+    asked = options.prompts
+    if not asked and _reads_prompts(pipeline):
+        raise ValueError("no prompts: say what to draw, in quotes")
+    if len(asked) > 1 and not any(" " in prompt for prompt in asked):
+        print(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
+    if isinstance(pipeline, TokenPipeline):
+        return
+    for name, given in (("top", options.top), ("candidates", options.candidates > 1)):
+        if given:
+            raise ValueError(f"--{name} is for a transformer, and this is a diffusion pipeline")
+
+
+def _reads_prompts(pipeline: Pipeline) -> bool:
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.prompts is not None
+    return isinstance(pipeline, StableDiffusionPipeline)
+
+
+def _drawn(
+    options: Generate, pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int],
+    sampling: HowToSample, progress: Callable[[int], None],
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """Images that are kept, and their places among the prompts."""
+    if not isinstance(pipeline, TokenPipeline):
+        batches = sample(pipeline, prompts, seeds, sampling, progress)
+        yield from enumerate(image for batch in batches for image in batch)
+        return
+    assert not isinstance(sampling, Sampling)
+    top = options.top and _top(options.top, pipeline, len(prompts))
+    codes = torch.cat(list(draw(pipeline, prompts, seeds, sampling, top, progress)))
+    places = best(pipeline, codes, prompts, options.candidates)
+    for some in torch.tensor(places).split(sampling.batch_size):
+        yield from zip(some.tolist(), pipeline.decode(codes[some]), strict=True)
+
+
+def _top(asked: TopOf, pipeline: TokenPipeline, count: int) -> Top:
+    rows = round(asked.part * pipeline.layout.height)
+    if not 0 < rows < pipeline.layout.height:
+        raise ValueError(
+            f"--top.part is {asked.part}: of {pipeline.layout.height} rows it leaves "
+            f"{'none' if rows == 0 else 'nothing to draw'}"
+        )
+    example: Example = {"image": read_image(asked.path, str(asked.path)), "caption": ""}
+    crop = Transform(CenterCrop(pipeline.size))
+    image = crop(example, np.random.default_rng(0))["image"]
+    return Top(image.expand(count, -1, -1, -1), rows)
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "empty"

@@ -1,0 +1,92 @@
+"""Training a transformer over cached tokens: the recipe's fields and its run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from calotype.autoregressive import (
+    Layout,
+    NextToken,
+    Order,
+    Raster,
+    TokenSampling,
+    Transformer,
+    prompt_tokenizer,
+)
+from calotype.data import LatentCache
+from calotype.data.latents import TEXT_TOKENIZER
+from calotype.pipelines import TokenPipeline, layout_of
+from calotype.recipes.cached import check_drop, open_cache, train
+from calotype.tokenizers import ImageTokenizer
+from calotype.training import AdamW, Run
+
+
+@dataclass(frozen=True)
+class TransformerRecipe:
+    """Train an autoregressive transformer over cached ids of codes and their prompts."""
+
+    tokenizer: str
+    """The tokenizer that encoded them: its folder, or its name on the Hub."""
+    latents: Path
+    """Folder of the cache."""
+    transformer: Transformer = field(default_factory=Transformer)
+    prompted: bool = True
+    """Whether it reads prompts, or classes where the cache's text is that; no: unconditional."""
+    order: Order = field(default_factory=Raster)
+    """In which order an image's tokens are learnt."""
+    drop: float = 0.1
+    """Fraction of prompts that are left out, so that guidance can be used."""
+    image_weight: float = 7.0
+    """Of the image tokens' loss beside that of text, which weighs 1 (Ramesh et al. 2021)."""
+    optimizer: AdamW = field(default_factory=AdamW)
+    gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the pictures in samples/; none: the cache's first captions."""
+    sampling: TokenSampling = field(default_factory=TokenSampling)
+    """How those pictures are drawn, and `calotype generate` unless told otherwise."""
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        check_drop(self.drop)
+        if not self.image_weight > 0:
+            raise ValueError(f"image_weight is {self.image_weight}: it must be positive")
+
+
+def train_transformer(recipe: TransformerRecipe) -> Path:
+    """Train and save a pipeline that stock transformers and diffusers load; returns its folder,
+    `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    latents, tokenizer = open_cache(recipe)
+    torch.manual_seed(recipe.run.seed)
+    pipeline = _pipeline(recipe, latents, tokenizer)
+    if recipe.gradient_checkpointing:
+        pipeline.transformer.gradient_checkpointing_enable()
+    objective = NextToken(
+        pipeline.transformer, pipeline.layout, recipe.order, recipe.optimizer, recipe.drop,
+        recipe.image_weight, recipe.prompted,
+    )  # fmt: skip
+    return train(recipe, latents, objective, pipeline)
+
+
+def _pipeline(
+    recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> TokenPipeline:
+    length = latents[0]["packed"].numel()
+    if not recipe.prompted:
+        layout = layout_of(0, tokenizer, length)
+        return TokenPipeline(recipe.transformer.build(layout, 0), None, tokenizer, layout)
+    if latents.index.tokens is None:
+        raise ValueError(
+            f"{latents.root} has no prompts: cache it again with a text, or train with "
+            "--no-prompted"
+        )
+    prompts = prompt_tokenizer(AutoTokenizer.from_pretrained(latents.root / TEXT_TOKENIZER))
+    layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
+    network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
+    return TokenPipeline(network, prompts, tokenizer, layout)

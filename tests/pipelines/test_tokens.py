@@ -1,0 +1,337 @@
+"""Transformers trained by their recipe: stock classes draw the same where calotype is not."""
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import tiny
+from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
+from calotype.data import LatentCache
+from calotype.pipelines import (
+    Choice,
+    Sampling,
+    TokenPipeline,
+    Top,
+    best,
+    draw,
+    load,
+    picture,
+    sample,
+    save,
+    score,
+)
+from calotype.recipes.generate import Generate, TopOf, generate
+from calotype.recipes.latents import cache
+from calotype.recipes.score import Score, score_images
+from calotype.recipes.tokenizer import train_tokenizer
+from calotype.recipes.transformer import train_transformer
+from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, BottleneckSpec, Gumbel
+from calotype.training.schedules import Cosine
+
+STOCK: dict[str, BottleneckSpec] = {
+    "vq": tiny.VQ_BOTTLENECK,
+    "dvae": Gumbel(32, 4, temperature=Cosine(1.0, 1 / 16, 3)),
+    "lfq": LFQ(bits=6),
+}
+OWN: dict[str, BottleneckSpec] = {
+    "fsq": FSQ((5, 4, 3)),
+    "rvq": RVQ(2, tiny.VQ_BOTTLENECK.codebook),
+}
+PROMPTS = ["a red circle", "There is a big blue square on the left; the background is grey.", ""]
+GREEDY = TokenSampling(guidance=2.0, temperature=0.0)
+STRANGER = """
+import sys
+sys.modules["calotype"] = None
+import json
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from diffusers import VQModel
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+torch.set_grad_enabled(False)
+prompts = json.loads(sys.argv[1])
+for folder in map(Path, sys.argv[2:]):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    inputs = AutoTokenizer.from_pretrained(folder)(prompts, padding=True, return_tensors="pt")
+    vq = VQModel.from_pretrained(folder, subfolder="vqvae")
+    read = inputs["input_ids"].shape[1]
+    first = model.config.vocab_size - vq.config.num_vq_embeddings
+    ids = {
+        "guided": model.generate(**inputs, do_sample=False),
+        "plain": model.generate(**inputs, do_sample=False, guidance_scale=None),
+        "drawn": model.generate(**inputs),
+    }
+    ids = {name: (tokens[:, read:] - first).contiguous() for name, tokens in ids.items()}
+    side = int(ids["plain"].shape[1] ** 0.5)
+    grid = ids["plain"].view(-1, side, side)
+    codes = vq.quantize.get_codebook_entry(grid.flatten(), (*grid.shape, vq.config.vq_embed_dim))
+    images = vq.decode(codes, force_not_quantize=True).sample
+    save_file({**ids, "images": images}, folder / "stranger.safetensors")
+assert not any(name.startswith("calotype.") for name in sys.modules)
+"""
+
+
+def train(root: Path, bottleneck: BottleneckSpec, **changes) -> Path:
+    tokenizer, cached, recipe = tiny.token_recipes(root, bottleneck, **changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # three steps use few codes; no stock class
+        train_tokenizer(tokenizer)
+    cache(cached)
+    folder = train_transformer(recipe)
+    _make_sharp(folder)
+    return folder
+
+
+def _make_sharp(folder: Path) -> None:
+    """After three steps all tokens are alike, and the likeliest is a matter of rounding."""
+    weights = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in weights.items():
+        if weight.ndim == 2:
+            noise = torch.randn(weight.shape, generator=generator)
+            weights[name] = 2 * noise / weight.shape[1] ** 0.5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("tokens")
+    return {name: train(root / name, spec) for name, spec in {**STOCK, **OWN}.items()}
+
+
+@pytest.fixture(scope="module")
+def pipeline(folders) -> TokenPipeline:
+    found = load(folders["vq"])
+    assert isinstance(found, TokenPipeline)
+    return found
+
+
+def codes_of(pipeline: TokenPipeline, prompts: list[str], how: TokenSampling) -> torch.Tensor:
+    return torch.cat(list(draw(pipeline, prompts, range(len(prompts)), how)))
+
+
+def test_stock_classes_draw_the_same_without_calotype(folders):
+    """With the guidance of the recipe, which the folder's generation config says, and without; the
+    empty prompt is drawn by transformers from its own tokens, so it is left out."""
+    said = PROMPTS[:2]
+    stock = [str(folders[name]) for name in STOCK]
+    command = [sys.executable, "-c", STRANGER, json.dumps(said), *stock]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in STOCK:
+        found, ours = load_file(folders[name] / "stranger.safetensors"), load(folders[name])
+        assert isinstance(ours, TokenPipeline)
+        assert torch.equal(found["guided"], codes_of(ours, said, GREEDY)), name
+        plain = codes_of(ours, said, replace(GREEDY, guidance=1.0))
+        assert torch.equal(found["plain"], plain) and not torch.equal(plain, found["guided"]), name
+        assert found["drawn"].min() >= 0 and found["drawn"].max() < ours.layout.codes, name
+        assert torch.equal(found["images"], ours.decode(plain)), name
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_tokenizers_without_a_stock_class_serve_too(name, folders):
+    pipeline = load(folders[name])
+    assert isinstance(pipeline, TokenPipeline)
+    images = torch.cat(list(sample(pipeline, PROMPTS, range(3), GREEDY)))
+    assert images.shape == (3, 3, tiny.SIZE, tiny.SIZE)
+    codes = codes_of(pipeline, PROMPTS, TokenSampling(temperature=2.0))
+    again = pipeline.layout.flatten(pipeline.layout.unflatten(codes))
+    assert torch.equal(codes, again) and int(codes.max()) < pipeline.layout.codes
+
+
+def test_the_cache_and_the_pipeline_read_prompts_alike(folders, pipeline):
+    """What was trained on is what is asked for."""
+    cached = LatentCache(folders["vq"].parent.parent / "tokens")
+    rows = pipeline.encode(cached.captions)
+    for i, (tokens, length) in enumerate(zip(*cached.prompts, strict=True)):
+        said = rows.tokens[i][rows.seen[i]]
+        assert torch.equal(said[:-1], tokens[:length].long())
+        assert said[-1] == pipeline.layout.begin
+
+
+def test_an_image_needs_only_its_own_prompt_and_seed(pipeline):
+    how = TokenSampling(guidance=2.0, batch_size=2)
+    together = codes_of(pipeline, PROMPTS, how)
+    alone = [next(draw(pipeline, [p], [i], how)) for i, p in enumerate(PROMPTS)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_the_empty_prompt_is_the_null_prompt(pipeline):
+    """Guidance is away from it, so of it any scale leaves the same."""
+    plain = codes_of(pipeline, [""], replace(GREEDY, guidance=1.0))
+    assert torch.equal(codes_of(pipeline, [""], replace(GREEDY, guidance=5.0)), plain)
+
+
+def test_images_continue_the_top_of_a_picture(pipeline, tmp_path):
+    images = tiny.images(2)
+    rows = pipeline.layout.height // 2
+    known = rows * pipeline.layout.width
+    for codes in draw(pipeline, PROMPTS[:2], [0, 1], GREEDY, Top(images, rows)):
+        assert torch.equal(codes[:, :known], pipeline.codes(images)[:, :known])
+
+
+def test_the_command_continues_a_picture(folders, tmp_path):
+    picture(tiny.images(1)[0]).save(tmp_path / "begun.png")
+    options = Generate(
+        ("a red circle",), str(folders["vq"]), tmp_path / "out", images=2, candidates=3,
+        top=TopOf(tmp_path / "begun.png"), sampling=Choice(temperature=0.5, top_k=4),
+    )  # fmt: skip
+    names = sorted(file.name for file in generate(options).iterdir())
+    assert [name[:3] for name in names] == ["000", "001"]
+    seeds = [int(name.rsplit("-", 1)[1].removesuffix(".png")) for name in names]
+    assert seeds[0] in range(3) and seeds[1] in range(3, 6)
+    # What was kept is what its seed draws.
+    one = replace(options, images=1, candidates=1, seed=seeds[1], out=tmp_path / "one")
+    again = next(generate(one).iterdir())
+    with Image.open(again) as a, Image.open(tmp_path / "out" / names[1]) as b:
+        assert list(a.getdata()) == list(b.getdata())
+
+
+def test_the_likeliest_is_kept(pipeline):
+    prompts = ["a red circle"] * 6
+    codes = codes_of(pipeline, prompts, TokenSampling(temperature=3.0))
+    bits = score(pipeline, codes, prompts)
+    kept = best(pipeline, codes, prompts, 3)
+    assert kept == [int(bits[:3].argmin()), 3 + int(bits[3:].argmin())]
+    assert best(pipeline, codes, prompts, 1) == list(range(6))
+
+
+def test_scores_do_not_depend_on_the_batch(pipeline):
+    codes = codes_of(pipeline, PROMPTS, GREEDY)
+    bits = score(pipeline, codes, PROMPTS)
+    alone = [score(pipeline, codes[i : i + 1], [PROMPTS[i]]) for i in range(3)]
+    torch.testing.assert_close(bits, torch.cat(alone), rtol=1e-5, atol=1e-4)
+
+
+def test_the_command_scores(folders, pipeline, tmp_path, capsys):
+    data = replace(tiny.SCENES, count=5)
+    options = Score(str(folders["vq"]), data, batch_size=2, out=tmp_path / "s.jsonl")
+    lines = [json.loads(line) for line in score_images(options).read_text().splitlines()]
+    batch = data.build().batch(range(5))
+    bits = score(pipeline, pipeline.codes(batch["image"]), batch["caption"])
+    per_token = torch.tensor([line["bits_per_token"] for line in lines])
+    torch.testing.assert_close(per_token, bits / 64, rtol=1e-5, atol=1e-5)
+    assert lines[0]["bits_per_pixel"] == pytest.approx(lines[0]["bits_per_token"] * 64 / 256)
+    assert [line["prompt"] for line in lines] == batch["caption"]
+    assert "bits per token:" in capsys.readouterr().out
+    one = replace(options, prompt="a red circle", count=3)
+    lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]
+    assert [line["prompt"] for line in lines] == ["a red circle"] * 3
+
+
+def test_classes(tmp_path):
+    """Each caption of the folder source is the name of a class."""
+    folder = train(tmp_path, tiny.VQ_BOTTLENECK, text=Classes())
+    pipeline = load(folder)
+    assert isinstance(pipeline, TokenPipeline)
+    captions = LatentCache(tmp_path / "tokens").captions
+    rows = pipeline.encode([captions[0], ""])
+    assert rows.tokens.shape == (2, 2) and rows.seen.tolist() == [[True, True], [False, True]]
+    with pytest.raises(ValueError, match="no class 'a dragon'"):
+        pipeline.encode([captions[0], "a dragon"])
+
+
+def test_unconditional(tmp_path):
+    folder = train(tmp_path, tiny.VQ_BOTTLENECK, text=None)
+    pipeline = load(folder)
+    assert isinstance(pipeline, TokenPipeline) and pipeline.prompts is None
+    codes = codes_of(pipeline, ["", ""], GREEDY)
+    stock = pipeline.transformer.generate(
+        torch.zeros(2, 1, dtype=torch.long), do_sample=False, guidance_scale=None
+    )
+    assert torch.equal(codes, stock[:, 1:] - pipeline.layout.first)
+    out = generate(Generate((), str(folder), tmp_path / "out", images=2))
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("changes", [
+    {"order": Annealed(1, 2)}, {"gradient_checkpointing": True},
+    {"transformer": replace(tiny.token_recipes(Path())[2].transformer, positions=Sequential())},
+], ids=["annealed", "checkpointing", "sequential"])  # fmt: skip
+def test_choices_train_and_load(changes, folders, tmp_path):
+    root = folders["vq"].parent.parent
+    recipe = tiny.token_recipes(root, **changes)[2]
+    folder = train_transformer(replace(recipe, run=tiny.run(tmp_path / "run")))
+    pipeline = load(folder)
+    assert isinstance(pipeline, TokenPipeline)
+    assert not any("asked" in name for name in load_file(folder / "model.safetensors"))
+    assert codes_of(pipeline, PROMPTS, GREEDY).shape == (3, 64)
+
+
+def test_transformers_4_is_told_the_frequencies_too(folders):
+    """It reads them under another name, and would silently take the usual ones."""
+    config = json.loads((folders["vq"] / "config.json").read_text())
+    assert config["rope_scaling"] == config["rope_parameters"]
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+
+
+def test_generate_draws_as_the_recipe_does(folders, pipeline, tmp_path):
+    how = TokenSampling(guidance=3.0, temperature=0.7, top_k=5, top_p=0.9)
+    save(pipeline, tmp_path / "model", how)
+    said: Any = load(tmp_path / "model")
+    said = said.transformer.generation_config
+    assert (said.guidance_scale, said.temperature, said.top_k, said.top_p) == (3.0, 0.7, 5, 0.9)
+    save(pipeline, tmp_path / "ramp", replace(how, ramp=Linear(), top_k=None, temperature=0.0))
+    said = load(tmp_path / "ramp").transformer.generation_config  # type: ignore[union-attr]
+    assert said.guidance_scale is None and not said.do_sample and said.top_k is None
+
+
+def refused(root: Path, match: str, **changes: Any) -> None:
+    recipe = replace(tiny.token_recipes(root)[2], run=tiny.run(root / "refused"), **changes)
+    with pytest.raises(ValueError, match=match):
+        train_transformer(recipe)
+    assert not (root / "refused").exists()
+
+
+def test_what_cannot_be_is_said_before_training(folders, artifacts, tmp_path):
+    root = folders["vq"].parent.parent
+    other = folders["dvae"].parent.parent / "codes/model"
+    refused(root, "was encoded by tokenizer", tokenizer=str(other))
+    with pytest.raises(ValueError, match=r"drop is 1.5"):
+        tiny.token_recipes(root, drop=1.5)
+    with pytest.raises(ValueError, match="image_weight"):
+        tiny.token_recipes(root, image_weight=0.0)
+    continuous = str(artifacts / "tokenizer/model")
+    refused(root, "has none: choose one with codes", tokenizer=continuous,
+            latents=artifacts / "latents")  # fmt: skip
+    silent = replace(tiny.token_recipes(root)[1], out=tmp_path / "silent", text=None)
+    cache(silent)
+    refused(root, "has no prompts", latents=silent.out)
+
+
+def test_flags_of_the_other_kind_are_refused(folders, artifacts, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"sampling.steps: a transformer has none"):
+        generate(Generate(("x",), str(folders["vq"]), out, sampling=Choice(steps=3)))
+    diffusion = str(artifacts / "generator/model")
+    with pytest.raises(ValueError, match=r"sampling.top_k: a diffusion pipeline has none"):
+        generate(Generate(("x",), diffusion, out, sampling=Choice(top_k=3)))
+    with pytest.raises(ValueError, match="--candidates is for a transformer"):
+        generate(Generate(("x",), diffusion, out, candidates=2))
+    with pytest.raises(ValueError, match="--top is for a transformer"):
+        generate(Generate(("x",), diffusion, out, top=TopOf(tmp_path / "x.png")))
+    with pytest.raises(ValueError, match="only a transformer scores"):
+        score_images(Score(diffusion, tiny.SCENES))
+    with pytest.raises(ValueError, match="no prompts"):
+        generate(Generate((), str(folders["vq"]), out))
+    assert Choice(guidance=2.0).over(Sampling()) == Sampling(guidance=2.0)
+    assert not out.exists()
+
+
+def test_another_tokenizer_in_the_folder_is_refused(folders, tmp_path):
+    shutil.copytree(folders["vq"], tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed/vqvae")
+    shutil.copytree(folders["rvq"] / "vqvae", tmp_path / "mixed/vqvae")
+    with pytest.raises(ValueError, match=r"but the generator was trained in|no square"):
+        load(tmp_path / "mixed")

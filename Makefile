@@ -10,7 +10,7 @@ demo: $(READY)  ## the main job: scenes -> tokenizer -> latents -> pipeline -> g
 	$(RUN)/calotype demo
 
 test: $(READY)  ## the whole suite, slow tests too
-	$(RUN)/python -m pytest -q
+	$(RUN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(READY)  ## lint, format, types
 	$(RUN)/ruff check .

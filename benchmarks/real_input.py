@@ -3,6 +3,8 @@ to emoji. Figures go to report.json of each run, pictures to docs/.
 
     python benchmarks/real_input.py emoji-tokenizer --data FOLDER
     python benchmarks/real_input.py emoji-diffusion --data FOLDER
+    python benchmarks/real_input.py emoji-codes --data FOLDER
+    python benchmarks/real_input.py emoji-transformer --data FOLDER
     python benchmarks/real_input.py photo-tokenizer --data FOLDER --backbone-weights FILE
 
 The emoji families and photographs that validate are in no training set. A run that was stopped
@@ -11,7 +13,7 @@ goes on; one that has ended is only measured again.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,20 +22,26 @@ import pyarrow.parquet as pq
 import torch
 import tyro
 
+from calotype.autoregressive import TokenSampling, Transformer
 from calotype.data import CenterCrop, Flip, Parquet, RandomCrop, Transform, once
 from calotype.diffusion import Flow, LearntText
 from calotype.pipelines import Sampling, load, sample
+from calotype.recipes.discrete import scenes_vq
 from calotype.recipes.gallery import write_sheet
 from calotype.recipes.generator import GeneratorRecipe, train_generator
 from calotype.recipes.generators import scenes_diffusion
 from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
+from calotype.recipes.transformer import TransformerRecipe, train_transformer
 from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.tokenizers.bottlenecks import VQ
+from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
 from calotype.tokenizers.terms import L1, LPIPS
 from calotype.training import AdamW, Run, has_ended
 from calotype.training.checkpoint import write_text
 from calotype.training.log import save_grid
+from calotype.training.run import describe
 
 EMOJI_TEXT = LearntText(width=192, layers=3, heads=4, length=24, vocabulary=4000)
 FREE = ("Apache-2.0", "MIT", "CC0-1.0", "public domain")
@@ -107,6 +115,45 @@ def photo_tokenizer(places: Places) -> None:
     rebuild(places, photo_tokenizer_recipe(places, photos), photos.validation, 128)
 
 
+def emoji_codes_recipe(places: Places, emoji: Split) -> TokenizerRecipe:
+    """Emoji of 64 pixels to 16x16 codes of 1024, by L2."""
+    base = scenes_vq()
+    bottleneck = VQ(Codebook(1024, 8, EMA(), KMeans(), Restart()), features=32)
+    run = replace(base.run, out=places.out / "emoji-codes", steps=2800, resume=True)
+    return replace(
+        base, data=Parquet(emoji.train), validation=Parquet(emoji.validation),
+        transform=Transform(CenterCrop(64)), measure=5000, run=run,
+        model=replace(base.model, bottleneck=bottleneck),
+    )  # fmt: skip
+
+
+def emoji_codes(places: Places) -> None:
+    """Train a tokenizer with codes on emoji; reconstruct families that were not shown."""
+    emoji = split(places, "emoji_train", "family")
+    rebuild(places, emoji_codes_recipe(places, emoji), emoji.validation, 64)
+
+
+def emoji_transformer(places: Places) -> None:
+    """Train text to emoji over tokens; draw the captions that `emoji_diffusion` draws."""
+    emoji = split(places, "emoji_train", "family")
+    tokenizer = emoji_codes_recipe(places, emoji)
+    tokens = CacheRecipe(
+        str(tokenizer.run.model), places.out / "emoji-tokens", tokenizer.data,
+        tokenizer.transform, EMOJI_TEXT,
+    )  # fmt: skip
+    recipe = TransformerRecipe(
+        tokens.tokenizer, tokens.out, Transformer(256, 8, 4),
+        optimizer=AdamW(1e-3, (0.9, 0.95), weight_decay=0.05, warmup=100, schedule="cosine"),
+        sampling=TokenSampling(guidance=3.0, top_p=0.95),
+        run=replace(tokenizer.run, out=places.out / "emoji-transformer", steps=2400,
+                    batch_size=64, ema=0.998, sample_every=400),
+    )  # fmt: skip
+    cache(tokens)
+    if not has_ended(recipe.run, recipe):
+        train_transformer(recipe)
+    show(places, emoji, recipe, "emoji-tokens")
+
+
 def emoji_diffusion(places: Places) -> None:
     """Train text to emoji; draw captions it was shown and captions of other families."""
     emoji = split(places, "emoji_train", "family")
@@ -126,14 +173,21 @@ def emoji_diffusion(places: Places) -> None:
     cache(latents)
     if not has_ended(recipe.run, recipe):
         train_generator(recipe)
+    show(places, emoji, recipe, "emoji")
+
+
+def show(
+    places: Places, emoji: Split, recipe: GeneratorRecipe | TransformerRecipe, name: str
+) -> None:
+    """Draw captions of training and of other families."""
     pipeline = load(recipe.run.model)
-    for name, file in (("shown", emoji.train), ("unseen", emoji.validation)):
+    for which, file in (("shown", emoji.train), ("unseen", emoji.validation)):
         prompts = spread(pq.read_table(file)["caption"].to_pylist(), 32)
         images = torch.cat(list(sample(pipeline, prompts, range(32), recipe.sampling)))
-        write_sheet(places.docs / f"emoji-{name}.png", images, prompts)
+        write_sheet(places.docs / f"{name}-{which}.png", images, prompts)
     metrics = recipe.run.out / "metrics.jsonl"
     last = json.loads(metrics.read_text().splitlines()[-1])
-    report(recipe.run, {"last": last, "sampling": asdict(recipe.sampling)})
+    report(recipe.run, {"last": last, "sampling": describe(recipe.sampling)})
 
 
 def rebuild(places: Places, recipe: TokenizerRecipe, validation: Path, size: int) -> None:
@@ -176,6 +230,8 @@ RUNS = {
     "emoji-tokenizer": emoji_tokenizer,
     "emoji-diffusion": emoji_diffusion,
     "photo-tokenizer": photo_tokenizer,
+    "emoji-codes": emoji_codes,
+    "emoji-transformer": emoji_transformer,
 }
 
 if __name__ == "__main__":

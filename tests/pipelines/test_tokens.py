@@ -302,6 +302,8 @@ def test_what_cannot_be_is_said_before_training(folders, artifacts, tmp_path):
         tiny.token_recipes(root, drop=1.5)
     with pytest.raises(ValueError, match="image_weight"):
         tiny.token_recipes(root, image_weight=0.0)
+    with pytest.raises(ValueError, match=r"order\.end is 4, but run\.steps is 3"):
+        tiny.token_recipes(root, order=Annealed(1, 4))
     continuous = str(artifacts / "tokenizer/model")
     refused(root, "has none: choose one with codes", tokenizer=continuous,
             latents=artifacts / "latents")  # fmt: skip

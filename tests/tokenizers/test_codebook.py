@@ -153,7 +153,7 @@ def test_codes_that_begin_at_k_means_weigh_one_step():
 
 
 def test_a_code_that_is_dead_from_the_first_restarts_at_once():
-    """Bug: all codes seemed alike used at first, so that it took 230 steps to see that one is not."""
+    """Bug: all codes seemed used alike at first, and it took 230 steps to see that one is not."""
     restart = Restart(below=0.1, every=2)
     bottleneck = quantizer(learning=EMA(0.9), restart=restart).train()
     bottleneck.codebook.place(torch.tensor([2]), torch.full((1, 3), 50.0))

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoTokenizer
 
 from calotype.autoregressive import (
+    Annealed,
     Layout,
     NextToken,
     Order,
@@ -53,6 +54,11 @@ class TransformerRecipe:
         check_drop(self.drop)
         if not self.image_weight > 0:
             raise ValueError(f"image_weight is {self.image_weight}: it must be positive")
+        if isinstance(self.order, Annealed) and self.order.end > self.run.steps:
+            raise ValueError(
+                f"order.end is {self.order.end}, but run.steps is {self.run.steps}: images are "
+                "drawn row by row, so random orders must have faded by then"
+            )
 
 
 def train_transformer(recipe: TransformerRecipe) -> Path:

@@ -21,7 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calotype.autoregressive import Decoder, Layout, Prompts, Sequential, TokenSampling, draw_codes
+from calotype.autoregressive import (
+    Decoder,
+    Layout,
+    PromptTokens,
+    Sequential,
+    TokenSampling,
+    draw_codes,
+)
 from calotype.autoregressive import Transformer as Spec
 
 LAYOUT = Layout(text=1023, codes=512, codebooks=1, height=16, width=16)
@@ -43,7 +50,7 @@ def stock(batch: int) -> dict[str, Callable[[], Tensor]]:
 
     def ours() -> Tensor:
         decoder = Decoder(model, LAYOUT)
-        return draw_codes(decoder, Prompts(tokens, seen.bool()), range(batch), how)
+        return draw_codes(decoder, PromptTokens(tokens, seen.bool()), range(batch), how)
 
     def generate(**options: Any) -> Tensor:
         drawn = model.generate(tokens, attention_mask=seen, do_sample=False,

@@ -36,7 +36,7 @@ def main(options: TextToImage) -> None:
         raise ValueError(f"no file {options.prompts}: --prompts names one with a prompt a line")
     lines = list(enumerate(options.prompts.read_text(encoding="utf-8").splitlines()))
     state = processes()
-    pipeline = load(options.pipeline).to(state.device)
+    pipeline = load(options.pipeline).to(str(state.device))
     sampling = options.sampling.over(recommended(options.pipeline))
     options.out.mkdir(parents=True, exist_ok=True)
     with state.split_between_processes(lines) as mine:

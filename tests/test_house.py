@@ -21,8 +21,8 @@ FLOORS = [
     {"__main__"},
 ]
 """From the ground up; a package imports from the floors below its own."""
-BESIDE = {("diffusion", "tokenizers"), ("autoregressive", "tokenizers")}
-"""Imports on one floor: generators read what a bottleneck packs."""
+BESIDE = {("diffusion", "tokenizers")}
+"""Imports on one floor: a denoiser reads what a bottleneck packs."""
 
 MODULES = {
     ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): file

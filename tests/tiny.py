@@ -133,7 +133,7 @@ def denoising(lr: float = 1e-3) -> TextDenoising:
     )  # fmt: skip
 
 
-LAYOUT = Layout(text=300, codes=16, codebooks=1, height=4, width=4)
+LAYOUT = Layout(text=600, codes=16, codebooks=1, height=4, width=4)
 
 
 FADING = Annealed(1, 6)

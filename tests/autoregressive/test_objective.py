@@ -163,6 +163,18 @@ def test_a_lost_prompt_changes_nothing():
         assert same == [dropped[j]] * 2
 
 
+def test_bug_the_token_that_pads_was_never_learnt():
+    """CLIP pads with its end of text; a padding token's embedding is zero and stays so."""
+    fresh = Transformer(32, 2, 2).build(LAYOUT, PROMPT, pad=3)
+    assert fresh.model.embed_tokens.weight[3].any()
+    made, given = objective(), batch()
+    made.transformer = fresh
+    given["tokens"][:, 0] = 3
+    total(made(given, 0)).backward()
+    gradient = fresh.model.embed_tokens.weight.grad
+    assert gradient is not None and gradient[3].any()
+
+
 def test_a_lost_prompt_gets_no_gradient():
     made, given = objective(drop=0.5), own_tokens()
     dropped = lost(made, given)

@@ -13,7 +13,7 @@ from calotype.autoregressive import (
     Layout,
     Linear,
     PowerCosine,
-    Prompts,
+    PromptTokens,
     Ramp,
     TokenSampling,
     Transformer,
@@ -50,18 +50,18 @@ def model(layout: Layout = LAYOUT) -> LlamaForCausalLM:
     return made
 
 
-def prompts() -> Prompts:
+def prompts() -> PromptTokens:
     """Of several lengths, one the null prompt."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(LAYOUT.text, (len(LENGTHS), 6), generator=generator)
     tokens[:, -1] = LAYOUT.begin
-    return Prompts(tokens, torch.arange(6) >= 5 - torch.tensor(LENGTHS)[:, None])
+    return PromptTokens(tokens, torch.arange(6) >= 5 - torch.tensor(LENGTHS)[:, None])
 
 
-def repeated(count: int) -> Prompts:
+def repeated(count: int) -> PromptTokens:
     """The first prompt so many times."""
     given = prompts()
-    return Prompts(given.tokens[:1].repeat(count, 1), given.seen[:1].repeat(count, 1))
+    return PromptTokens(given.tokens[:1].repeat(count, 1), given.seen[:1].repeat(count, 1))
 
 
 def logits(rows: int, codes: int = 32) -> torch.Tensor:
@@ -132,11 +132,11 @@ def test_an_image_is_its_prompts_and_seeds_alone(guidance, layout):
     codes = draw_codes(decoder, given, SEEDS, sampling)
     assert codes.shape == (4, layout.length) and 0 <= codes.min() and codes.max() < layout.codes
     mixed = [2, 0, 3, 1, 0]
-    others = Prompts(given.tokens[mixed], given.seen[mixed])
+    others = PromptTokens(given.tokens[mixed], given.seen[mixed])
     found = draw_codes(decoder, others, [SEEDS[j] for j in mixed[:4]] + [9], sampling)
     assert torch.equal(found[:4], codes[mixed[:4]]) and not torch.equal(found[4], codes[0])
     for j, (tokens, seen) in enumerate(zip(given.tokens, given.seen, strict=True)):
-        alone = Prompts(tokens[seen][None], seen[seen][None])
+        alone = PromptTokens(tokens[seen][None], seen[seen][None])
         assert torch.equal(draw_codes(decoder, alone, [SEEDS[j]], sampling)[0], codes[j])
 
 

@@ -120,10 +120,12 @@ def text(request) -> PreTrainedTokenizerFast:
 
 
 def trained(text: PreTrainedTokenizerFast) -> Iterator[list[int]]:
-    """What the transformer is trained to draw behind."""
+    """What the transformer is trained to draw behind; of the empty prompt, its own tokens."""
     tokens, lengths = tokenize(text, PROMPTS)
-    for row, length in zip(tokens, lengths, strict=True):
-        yield [*row[:length].tolist(), len(text)]
+    marks = len(text("").input_ids)
+    for said, row, length in zip(PROMPTS, tokens, lengths, strict=True):
+        assert said or length == 0, "it is the null prompt"
+        yield [*row[: length if said else marks].tolist(), len(text)]
 
 
 def test_prompts_are_sampled_as_they_were_trained(text):
@@ -214,8 +216,9 @@ def test_lengths_are_of_what_is_no_padding(name):
     tokens, lengths = tokenize(text, PROMPTS)
     assert tokens.shape == (len(PROMPTS), text.model_max_length)
     for said, row, length in zip(PROMPTS, tokens, lengths, strict=True):
-        assert row[:length].tolist() == text(said, truncation=True).input_ids
-        assert set(row[length:].tolist()) <= {text.pad_token_id}
+        assert row[:length].tolist() == (text(said, truncation=True).input_ids if said else [])
+        if said:
+            assert set(row[length:].tolist()) <= {text.pad_token_id}
 
 
 def test_a_class_is_a_token():

@@ -6,7 +6,7 @@ from calotype.autoregressive.likelihood import log_likelihood, unigram_bits
 from calotype.autoregressive.objective import NextToken
 from calotype.autoregressive.orders import Annealed, Order, Raster
 from calotype.autoregressive.ramps import Constant, Linear, PowerCosine, Ramp
-from calotype.autoregressive.sampling import Prompts, TokenSampling, draw_codes
+from calotype.autoregressive.sampling import PromptTokens, TokenSampling, draw_codes
 from calotype.autoregressive.text import (
     Classes,
     HubTokenizer,
@@ -14,7 +14,7 @@ from calotype.autoregressive.text import (
     check_classes,
     prompt_tokenizer,
 )
-from calotype.autoregressive.transformer import Rows, Sequential, Transformer
+from calotype.autoregressive.transformer import RowPeriodic, Sequential, Transformer
 
 __all__ = [
     "Annealed",
@@ -28,10 +28,10 @@ __all__ = [
     "Order",
     "PowerCosine",
     "PromptSpec",
-    "Prompts",
+    "PromptTokens",
     "Ramp",
     "Raster",
-    "Rows",
+    "RowPeriodic",
     "Sequential",
     "TokenSampling",
     "Transformer",

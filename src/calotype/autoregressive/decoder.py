@@ -36,25 +36,27 @@ class Decoder:
     """
 
     def __init__(
-        self, transformer: LlamaForCausalLM, layout: Layout, compiled: bool = False
-    ) -> None:
-        config = transformer.config
+        self, transformer: LlamaForCausalLM, layout: Layout, compiled: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        config, layers = transformer.config, list[Any](transformer.model.layers)
         if (
             config.attention_bias
             or config.mlp_bias
             or config.num_key_value_heads != config.num_attention_heads
+            or layers[0].self_attn.head_dim * config.num_attention_heads != config.hidden_size
         ):
             raise ValueError(
-                f"{config.name_or_path or 'the transformer'} has biases or grouped keys: sample it "
-                "by its own generate()"
+                f"{config.name_or_path or 'the transformer'} has biases, or keys of another "
+                "width: sample it by its own generate()"
             )
         self.layout, self.heads = layout, config.num_attention_heads
         self.width, self.eps = config.hidden_size, config.rms_norm_eps
-        self.embedding = transformer.model.embed_tokens.weight.detach()
-        self.norm = transformer.model.norm.weight.detach()
+        self.embedding = transformer.model.embed_tokens.weight.detach().to(dtype)
+        self.norm = transformer.model.norm.weight.detach().to(dtype)
         self.rotary = transformer.model.rotary_emb
-        self.layers = [_layer(layer) for layer in transformer.model.layers]
-        head = transformer.lm_head.weight[layout.first :]
+        self.layers = [_layer(layer, dtype) for layer in layers]
+        head = transformer.lm_head.weight[layout.first :].to(dtype)
         self.answers = [PackedLinear(part) for part in head.split(layout.codes)]
         self.step = torch.compile(self._step, dynamic=True) if compiled else self._step
 
@@ -127,15 +129,19 @@ class Memory:
         return (self.hidden[..., :end] + ahead).masked_fill(itself, 0)
 
 
-def _layer(layer: Any) -> _Layer:
+def _layer(layer: Any, dtype: torch.dtype) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
+
+    def packed(*layers: Any) -> PackedLinear:
+        return PackedLinear(*(each.weight.to(dtype) for each in layers))
+
     return _Layer(
-        layer.input_layernorm.weight.detach(),
-        PackedLinear(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-        PackedLinear(attention.o_proj.weight),
-        layer.post_attention_layernorm.weight.detach(),
-        PackedLinear(mlp.gate_proj.weight, mlp.up_proj.weight),
-        PackedLinear(mlp.down_proj.weight),
+        layer.input_layernorm.weight.detach().to(dtype),
+        packed(attention.q_proj, attention.k_proj, attention.v_proj),
+        packed(attention.o_proj),
+        layer.post_attention_layernorm.weight.detach().to(dtype),
+        packed(mlp.gate_proj, mlp.up_proj),
+        packed(mlp.down_proj),
         mlp.act_fn,
     )
 

@@ -64,7 +64,9 @@ class NextToken(Objective):
 
     def _prompts(self, batch: Batch) -> tuple[Int[Tensor, "b prompt"], Int[Tensor, " b"]]:
         if self.prompted:
-            return batch["tokens"], batch["lengths"]
+            # Beyond the longest there is nothing to see.
+            lengths = batch["lengths"]
+            return batch["tokens"][:, : int(lengths.max())], lengths
         none = batch["packed"].new_zeros(len(batch["packed"]), 0, dtype=torch.long)
         return none, none.sum(1)
 

@@ -5,13 +5,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+OPERATORS = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+"""Of torch's, for which it has no public names."""
+
 
 class PackedLinear:
     """Linear maps of one input, side by side as one, for inference.
 
     On a CPU the weights are held a second time, in the order in which oneDNN multiplies them: for
     the few rows of a sampler's step that is about three times as fast as `torch.nn.Linear`, which
-    reads them unpacked each time. Elsewhere it is `torch.nn.Linear`.
+    reads them unpacked each time. Elsewhere they are multiplied as they are.
     """
 
     def __init__(self, *weights: Float[Tensor, "_ in"]) -> None:
@@ -29,6 +32,8 @@ class PackedLinear:
 
 def _pack(weight: Float[Tensor, "out in"]) -> Tensor | None:
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if not all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS):
         return None
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None

@@ -26,11 +26,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class PowerCosine:
-    """Half a cosine over a power of what is done: late, for images vary before it (Yu et al. 2024,
-    appendix; their B model has a scale of 16 and a power of 2.75).
+    """From none to the whole scale along half a cosine over a power of what is done (Yu et al.
+    2024, appendix; their B model has a scale of 16 and a power of 2.75): little at first, where
+    guidance makes images alike.
     """
 
     power: float = 2.75
+    """The larger, the later the scale grows."""
 
     def __post_init__(self) -> None:
         if not self.power > 0:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +32,8 @@ class TokenSampling:
     """Images at a time."""
     compiled: bool = False
     """Compile a step by torch.compile: pays where many images are drawn."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the computation; what is drawn from is float32 in either."""
 
     def __post_init__(self) -> None:
         positive = (("top_k", self.top_k), ("batch_size", self.batch_size))
@@ -47,23 +49,23 @@ class TokenSampling:
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptTokens:
     """Rows of prompts' tokens, padded on their left; begin-of-image is the last of each."""
 
     tokens: Int[Tensor, "b prompt"]
     seen: Bool[Tensor, "b prompt"]
     """Which are none of padding."""
 
-    def guided(self) -> "Prompts":
+    def guided(self) -> "PromptTokens":
         """The same, and behind them as many null prompts: begin-of-image alone."""
         alone = torch.zeros_like(self.seen)
         alone[:, -1] = True
-        return Prompts(self.tokens.repeat(2, 1), torch.cat([self.seen, alone]))
+        return PromptTokens(self.tokens.repeat(2, 1), torch.cat([self.seen, alone]))
 
 
 @torch.inference_mode()
 def draw_codes(
-    decoder: Decoder, prompts: Prompts, seeds: Sequence[int], sampling: TokenSampling,
+    decoder: Decoder, prompts: PromptTokens, seeds: Sequence[int], sampling: TokenSampling,
     top: Int[Tensor, "b known"] | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Int[Tensor, "b n"]:  # fmt: skip
@@ -89,13 +91,17 @@ def draw_codes(
     known = prompts.tokens.new_zeros(len(seeds), 0) if top is None else top.to(device)
     drawn = [torch.rand(layout.length, generator=torch.Generator().manual_seed(s)) for s in seeds]
     chances = torch.stack(drawn).to(device)
-    rows = prompts if sampling.guidance == 1 else prompts.guided()
+    # Of the null prompt itself both halves are one.
+    guided = sampling.guidance != 1 and prompts.seen.sum(1).max() > 1
+    rows = prompts.guided() if guided else prompts
     repeats = len(rows.tokens) // len(seeds)
     memory = Memory(decoder, rows.seen)
     read = torch.cat([rows.tokens, layout.tokens(known).repeat(repeats, 1)], dim=1)
     codes = [known]
     for place in range(known.shape[1], layout.length):
-        logits = guide(decoder.read(read, memory).float(), sampling, place / layout.length)
+        logits = decoder.read(read, memory).float()
+        if guided:
+            logits = guide(logits, sampling, place / layout.length)
         code = choose(logits, chances[:, place], sampling)
         codes.append(code[:, None])
         offset = layout.first + place % layout.codebooks * layout.codes

@@ -19,7 +19,7 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowPeriodic:
     """Rotary positions along the sequence in half of each head, and in the other half frequencies
     whose period is a row of the image or a whole fraction of one. To these, tokens of one column
     stand at one place however many rows are between them, so that heads can look straight up.
@@ -53,9 +53,10 @@ class Transformer:
     width: int = 768
     """Channels of a token."""
     layers: int = 12
+    """Blocks of attention and MLP."""
     heads: int = 12
     """Attention heads; must divide the width."""
-    positions: Sequential | Rows = field(default_factory=Rows)
+    positions: Sequential | RowPeriodic = field(default_factory=RowPeriodic)
     """How places are told apart."""
     dropout: float = 0.0
     """Of attention weights; what stock Llama has."""
@@ -74,7 +75,7 @@ class Transformer:
 
     def build(self, layout: Layout, prompt: int, pad: Any = None) -> LlamaForCausalLM:
         """Fresh weights for prompts of up to `prompt` tokens and images of the layout, padded by
-        the token `pad`; `generate()` then yields images, and nothing else.
+        the token `pad`; `generate()` then yields image tokens and nothing else.
         """
         length = prompt + 1 + layout.length
         row = layout.width * layout.codebooks
@@ -85,11 +86,13 @@ class Transformer:
             # Two thirds of 4 * width, which cost what two matrices of 4 * width do.
             intermediate_size=32 * math.ceil(8 * self.width / 3 / 32),
             max_position_embeddings=length, attention_dropout=self.dropout,
-            rope_parameters=rope, bos_token_id=None, eos_token_id=None, pad_token_id=pad,
+            # No pad: its embedding would stay zero, and CLIP pads with its end of text.
+            rope_parameters=rope, bos_token_id=None, eos_token_id=None, pad_token_id=None,
         )  # fmt: skip
         model = LlamaForCausalLM(config)
         model.generation_config = GenerationConfig(
-            max_new_tokens=layout.length, min_new_tokens=layout.length, pad_token_id=pad,
+            max_new_tokens=layout.length, min_new_tokens=layout.length,
+            bos_token_id=layout.begin, pad_token_id=pad,
             suppress_tokens=list(range(layout.first)), do_sample=True, top_k=0,
         )  # fmt: skip
         return model

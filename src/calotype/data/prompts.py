@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -13,7 +14,8 @@ class Prompted(NamedTuple):
 
     tokens: Int[Tensor, "b length"]
     lengths: Int[Tensor, " b"]
-    """Tokens of each prompt, its begin and end included, the padding not."""
+    """Tokens of each prompt, its begin and end included, the padding not; of the empty prompt none,
+    for to a transformer that is the null prompt."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Prompted:
@@ -23,4 +25,5 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Prom
         max_length=tokenizer.model_max_length, return_attention_mask=True, return_tensors="pt",
     )  # fmt: skip
     # Counted in the mask: CLIP pads with its end, so ids do not tell the one from the other.
-    return Prompted(rows.input_ids, rows.attention_mask.sum(1))
+    said = torch.tensor([bool(prompt) for prompt in prompts])
+    return Prompted(rows.input_ids, rows.attention_mask.sum(1) * said)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from diffusers import (
     UNet2DModel,
 )
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from calotype.autoregressive import TokenSampling
-from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling
+from calotype.autoregressive import Layout
+from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, for_tokens
 from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
@@ -56,14 +57,14 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
+    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
     if isinstance(pipeline, TokenPipeline):
-        assert isinstance(sampling, TokenSampling)
-        save_parts(pipeline, beside, sampling)
+        save_parts(pipeline, beside, for_tokens(sampling))
+        mark["layout"] = asdict(pipeline.layout)
     else:
         pipeline.save_pretrained(beside, safe_serialization=True)
     if isinstance(pipeline, StableDiffusionPipeline):
         _serve_older_transformers(pipeline, beside)
-    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
     (beside / MARK).write_text(json.dumps(mark) + "\n")
     publish(beside, folder)
 
@@ -87,8 +88,8 @@ def load(path: str | Path) -> Pipeline:
     Raises:
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
-    if isinstance(recommended(path), TokenSampling):
-        found = load_parts(path)
+    if layout := _mark(path).get("layout"):
+        found = load_parts(path, Layout(**layout))
         _check(path, found)
         return found
     try:
@@ -114,7 +115,7 @@ def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
 def recommended(path: str | Path) -> HowToSample:
     """How the recipe of a pipeline's folder drew its samples; the defaults where it is not told."""
     said = _mark(path).get("sampling")
-    return restore(HowToSample, said) if said else Sampling()
+    return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else Sampling()
 
 
 MARK = "calotype.json"
@@ -126,7 +127,7 @@ def _mark(path: str | Path) -> dict[str, Any]:
     if not Path(path).exists():
         try:
             file = Path(hf_hub_download(str(path), MARK))
-        except (HfHubHTTPError, LocalEntryNotFoundError):
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
             return {}
     return json.loads(file.read_text()) if file.exists() else {}
 

@@ -1,8 +1,8 @@
 """Images from a pipeline: many prompts, a seed for each image."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from diffusers import LDMPipeline, StableDiffusionPipeline
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from calotype.autoregressive import TokenSampling
+from calotype.autoregressive import Ramp, TokenSampling
 from calotype.pipelines.tokens import TokenPipeline, draw
 
 DiffusionPipelines = StableDiffusionPipeline | LDMPipeline
@@ -48,6 +48,8 @@ class Choice:
     """Classifier-free guidance scale; 1: none."""
     batch_size: int | None = None
     """Images at a time."""
+    ramp: Ramp | None = None
+    """Of a transformer: how the scale grows from an image's first token to its last."""
     temperature: float | None = None
     """Of a transformer: divides the logits; 0: the likeliest token always."""
     top_k: int | None = None
@@ -56,6 +58,8 @@ class Choice:
     """Of a transformer: the fewest codes that together are so likely are drawn."""
     compiled: bool | None = None
     """Of a transformer: a step is compiled, which pays where many images are drawn."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """Of a transformer's computation."""
 
     def over(self, default: HowToSample) -> HowToSample:
         """What is chosen, and the rest of `default`.
@@ -63,13 +67,14 @@ class Choice:
         Raises:
             ValueError: what is chosen is not of such a pipeline.
         """
-        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        own = [field.name for field in fields(self)]
+        chosen = {name: value for name in own if (value := getattr(self, name)) is not None}
         known = {field.name for field in fields(default)}
         if unknown := sorted(chosen.keys() - known):
             kind = "transformer" if isinstance(default, TokenSampling) else "diffusion pipeline"
             raise ValueError(
                 f"sampling.{unknown[0]}: a {kind} has none; choose from "
-                f"{', '.join(sorted(known & asdict(self).keys()))}"
+                f"{', '.join(sorted(known & {*own}))}"
             )
         return replace(default, **chosen)
 
@@ -83,18 +88,32 @@ def sample(
     An image depends on its own prompt and seed alone, not on its batch's other ones (up to the
     rounding of batched arithmetic). An unconditional pipeline only counts the prompts. `progress`
     is called with the number of images after each of `turns` turns of theirs.
+
+    Raises:
+        ValueError: the sampling is for another kind of pipeline.
     """
     if isinstance(pipeline, TokenPipeline):
-        assert isinstance(sampling, TokenSampling)
-        for codes in draw(pipeline, prompts, seeds, sampling, progress=progress):
+        for codes in draw(pipeline, prompts, seeds, for_tokens(sampling), progress=progress):
             yield pipeline.decode(codes)
         return
-    assert isinstance(sampling, Sampling)
+    if not isinstance(sampling, Sampling):
+        raise ValueError("a diffusion pipeline is called by a Sampling, not a TokenSampling")
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
         yield _call(pipeline, list(prompts[chosen]), generator, sampling)
         progress(len(generator))
+
+
+def for_tokens(sampling: HowToSample) -> TokenSampling:
+    """The same, where it is for a transformer.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(sampling, TokenSampling):
+        raise ValueError("a transformer is called by a TokenSampling, not a Sampling")
+    return sampling
 
 
 def turns(pipeline: Pipeline) -> int:

@@ -1,11 +1,13 @@
 """Images from a transformer over tokens: its parts in one folder, and how they are called.
 
 The folder is the transformer's: `AutoModelForCausalLM` and `AutoTokenizer` load it as it stands,
-and `generate()` yields an image's tokens, which the `VQModel` in `vqvae/` decodes.
+and `generate()` yields an image's tokens, which the `VQModel` in `vqvae/` decodes. Where no stock
+class holds the tokenizer, calotype alone decodes them, and of several codebooks also draws them.
 """
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,7 +25,7 @@ from calotype.autoregressive import (
     Constant,
     Decoder,
     Layout,
-    Prompts,
+    PromptTokens,
     TokenSampling,
     check_classes,
     draw_codes,
@@ -66,18 +69,24 @@ class TokenPipeline:
         """Where it is."""
         return self.transformer.device
 
-    def encode(self, prompts: Sequence[str]) -> Prompts:
-        """Rows of prompts' tokens; the empty prompt is the null prompt."""
+    def encode(self, prompts: Sequence[str]) -> PromptTokens:
+        """Rows of prompts' tokens; the empty prompt is the null prompt. A prompt that is too long
+        is cut, which is said.
+
+        Raises:
+            ValueError: classes are asked for, and a prompt names none.
+        """
         if self.prompts is None or not any(prompts):
             tokens = torch.full((len(prompts), 1), self.layout.begin, device=self.device)
-            return Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        found = self.prompts(list(prompts), padding=True, truncation=True, return_tensors="pt")
+            return PromptTokens(tokens, torch.ones_like(tokens, dtype=torch.bool))
         check_classes(self.prompts, prompts)
+        _warn_of_cut(self.prompts, prompts)
+        found = self.prompts(list(prompts), padding=True, truncation=True, return_tensors="pt")
         found = found.to(self.device)
         seen = found["attention_mask"].bool()
         empty = [i for i, prompt in enumerate(prompts) if not prompt]
         seen[empty, :-1] = False
-        return Prompts(found["input_ids"], seen)
+        return PromptTokens(found["input_ids"], seen)
 
     @property
     def size(self) -> int:
@@ -97,12 +106,19 @@ class TokenPipeline:
         return self.tokenizer.decode(z).cpu()
 
 
+def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> None:
+    limit = tokenizer.model_max_length
+    cut = sum(len(row) > limit for row in tokenizer(list(prompts), verbose=False).input_ids)
+    if cut:
+        warnings.warn(f"{cut} of {len(prompts)} prompts are cut to {limit} tokens", stacklevel=3)
+
+
 @dataclass(frozen=True)
 class Top:
     """What images begin with."""
 
     images: Images
-    """One for each to draw."""
+    """One for each to draw, or one for all."""
     rows: int
     """How many of the layout's `height` rows of sites are taken from them."""
 
@@ -121,13 +137,20 @@ def draw(
         sampling: How tokens are drawn.
         top: What the images begin with; None: nothing.
         progress: Called with the number of images after each token of theirs.
+
+    Raises:
+        ValueError: seeds or tops are not one for each prompt, or the top leaves nothing to draw.
     """
-    decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled)
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+    known = None if top is None else _begun(pipeline, top, len(prompts))
+    dtype = torch.bfloat16 if sampling.precision == "bf16" else torch.float32
+    decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled, dtype)
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
-        known = None if top is None else _begun(pipeline, top, chosen)
+        begun = None if known is None else known[chosen]
         yield draw_codes(decoder, pipeline.encode(prompts[chosen]), seeds[chosen], sampling,
-                         known, progress)  # fmt: skip
+                         begun, progress)  # fmt: skip
 
 
 def best(
@@ -136,8 +159,9 @@ def best(
     """Of every `candidates` neighbours the place of the one that takes the fewest bits under its
     prompt.
     """
-    bits = [score(pipeline, *each) for each in _pairs(codes, prompts, 64)]
-    groups = torch.cat(bits).view(-1, candidates)
+    if candidates == 1:
+        return list(range(len(codes)))
+    groups = score(pipeline, codes, prompts).view(-1, candidates)
     return (groups.argmin(1) + candidates * torch.arange(len(groups))).tolist()
 
 
@@ -157,17 +181,15 @@ def score(
     return -nats.sum(1).cpu() / math.log(2)
 
 
-def _pairs(
-    codes: Tensor, prompts: Sequence[str], size: int
-) -> Iterator[tuple[Tensor, Sequence[str]]]:
-    for first in range(0, len(prompts), size):
-        yield codes[first : first + size], prompts[first : first + size]
-
-
-def _begun(pipeline: TokenPipeline, top: Top, chosen: slice) -> Int[Tensor, "b known"]:
+def _begun(pipeline: TokenPipeline, top: Top, count: int) -> Int[Tensor, "b known"]:
     layout = pipeline.layout
+    if len(top.images) not in (1, count) or not 0 <= top.rows < layout.height:
+        raise ValueError(
+            f"{len(top.images)} tops of {top.rows} rows for {count} images of {layout.height}: "
+            "give one for each or one for all, and leave rows to draw"
+        )
     known = top.rows * layout.width * layout.codebooks
-    return pipeline.codes(top.images[chosen])[:, :known]
+    return pipeline.codes(top.images)[:, :known].expand(count, -1)
 
 
 def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
@@ -189,13 +211,13 @@ def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
 
 
 def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -> None:
-    """Write the stock parts; `generate()` draws by default as `sampling` does."""
+    """Write the stock parts; `generate()` draws by default as `sampling` does, but for a ramp."""
     said: Any = pipeline.transformer.generation_config
     said.do_sample = drawn = sampling.temperature > 0
     said.temperature = sampling.temperature if drawn else None
     said.top_k, said.top_p = (sampling.top_k or 0, sampling.top_p) if drawn else (None, None)
-    guided = sampling.guidance != 1 and isinstance(sampling.ramp, Constant)
-    said.guidance_scale = sampling.guidance if guided else None
+    constant = sampling.guidance != 1 and isinstance(sampling.ramp, Constant)
+    said.guidance_scale = sampling.guidance if constant and pipeline.prompts else None
     pipeline.transformer.eval().save_pretrained(folder, safe_serialization=True)
     _serve_older_transformers(folder / "config.json")
     if pipeline.prompts is not None:
@@ -215,23 +237,29 @@ def _serve_older_transformers(file: Path) -> None:
     file.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_parts(path: str | Path) -> TokenPipeline:
+def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     """A pipeline from the folder that `save_parts` wrote, or its copy on the Hub; only safetensors
     are read.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not whole.
     """
     try:
-        folder = Path(path) if Path(path).exists() else Path(snapshot_download(str(path)))
-        transformer = LlamaForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
+        folder = Path(path) if Path(path).exists() else _fetched(str(path))
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True
+        )
+        transformer, report = loaded
         text = (folder / "tokenizer.json").exists()
-        prompts = AutoTokenizer.from_pretrained(folder) if text else None
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
-        raise ValueError(f"no transformer with its tokenizer in {path}: {e}") from e
+        prompts = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if text else None
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError, SafetensorError) as error:
+        raise ValueError(f"no transformer with its tokenizer in {path}: {error}") from error
+    # transformers leaves at random what is missing.
+    if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
+        raise ValueError(f"the transformer in {path} is not whole: {wrong[0]} is where it is not")
     tokenizer = ImageTokenizer.load(folder / IMAGES)
-    bottleneck = tokenizer.bottleneck
-    length = transformer.generation_config.max_new_tokens
-    images = bottleneck.codes * bottleneck.codebooks if isinstance(bottleneck, Discrete) else 0
-    layout = layout_of(transformer.config.vocab_size - images - 1, tokenizer, length)
-    return TokenPipeline(transformer, prompts, tokenizer, layout)
+    return TokenPipeline(transformer.eval(), prompts, tokenizer, layout)
+
+
+def _fetched(name: str) -> Path:
+    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))

@@ -100,7 +100,7 @@ def _vocabulary(latents: LatentCache) -> str:
 
 
 def _picture(recipe: CachedRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
-    prompts = recipe.prompts or latents.captions[:16]
+    prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
     network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
     pipeline.to(network.device)
     how: HowToSample = recipe.sampling

@@ -20,11 +20,11 @@ from calotype.pipelines import (
     Choice,
     HowToSample,
     Pipeline,
-    Sampling,
     TokenPipeline,
     Top,
     best,
     draw,
+    for_tokens,
     load,
     picture,
     recommended,
@@ -35,7 +35,9 @@ from calotype.pipelines import (
 
 @dataclass(frozen=True)
 class TopOf:
-    """The top part of a picture, which images are to continue; of a transformer."""
+    """The top part of a picture, as the tokenizer rebuilds it, which images are to continue; of a
+    transformer.
+    """
 
     path: Path
     """The picture; it is resized and centre-cropped to the pipeline's size."""
@@ -80,18 +82,18 @@ def generate(options: Generate) -> Path:
     Raises:
         ValueError: there is no such pipeline, or it cannot do what is asked.
     """
-    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
     sampling = options.sampling.over(recommended(options.pipeline))
+    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
     _check(options, pipeline)
     asked = options.prompts or ("",)
     each = range(options.seed, options.seed + options.images * options.candidates)
     prompts = [prompt for prompt in asked for _ in each]
     seeds = [seed for _ in asked for seed in each]
-    options.out.mkdir(parents=True, exist_ok=True)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("drawing", total=len(prompts) * turns(pipeline))
         drawn = _drawn(options, pipeline, prompts, seeds, sampling, lambda n: bar.advance(task, n))
         for number, (place, image) in enumerate(drawn):
+            options.out.mkdir(parents=True, exist_ok=True)
             name = f"{number:03d}-{_slug(prompts[place])}-{seeds[place]}.png"
             picture(image).save(options.out / name)
     return options.out
@@ -101,10 +103,11 @@ def _check(options: Generate, pipeline: Pipeline) -> None:
     asked = options.prompts
     if not asked and _reads_prompts(pipeline):
         raise ValueError("no prompts: say what to draw, in quotes")
+    if isinstance(pipeline, TokenPipeline):
+        pipeline.encode(asked)  # that each is a class, where classes are what it knows
+        return
     if len(asked) > 1 and not any(" " in prompt for prompt in asked):
         print(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
-    if isinstance(pipeline, TokenPipeline):
-        return
     for name, given in (("top", options.top), ("candidates", options.candidates > 1)):
         if given:
             raise ValueError(f"--{name} is for a transformer, and this is a diffusion pipeline")
@@ -125,15 +128,20 @@ def _drawn(
         batches = sample(pipeline, prompts, seeds, sampling, progress)
         yield from enumerate(image for batch in batches for image in batch)
         return
-    assert not isinstance(sampling, Sampling)
-    top = options.top and _top(options.top, pipeline, len(prompts))
-    codes = torch.cat(list(draw(pipeline, prompts, seeds, sampling, top, progress)))
-    places = best(pipeline, codes, prompts, options.candidates)
-    for some in torch.tensor(places).split(sampling.batch_size):
-        yield from zip(some.tolist(), pipeline.decode(codes[some]), strict=True)
+    how, many = for_tokens(sampling), options.candidates
+    top = options.top and _top(options.top, pipeline)
+    # Whole groups of candidates, so that what is chosen is saved before the next are drawn.
+    group = many * max(1, how.batch_size // many)
+    for first in range(0, len(prompts), group):
+        some = slice(first, first + group)
+        batches = draw(pipeline, prompts[some], seeds[some], how, top, progress)
+        codes = torch.cat(list(batches))
+        places = best(pipeline, codes, prompts[some], many)
+        for place, image in zip(places, pipeline.decode(codes[places]), strict=True):
+            yield first + place, image
 
 
-def _top(asked: TopOf, pipeline: TokenPipeline, count: int) -> Top:
+def _top(asked: TopOf, pipeline: TokenPipeline) -> Top:
     rows = round(asked.part * pipeline.layout.height)
     if not 0 < rows < pipeline.layout.height:
         raise ValueError(
@@ -143,7 +151,7 @@ def _top(asked: TopOf, pipeline: TokenPipeline, count: int) -> Top:
     example: Example = {"image": read_image(asked.path, str(asked.path)), "caption": ""}
     crop = Transform(CenterCrop(pipeline.size))
     image = crop(example, np.random.default_rng(0))["image"]
-    return Top(image.expand(count, -1, -1, -1), rows)
+    return Top(image[None], rows)
 
 
 def _slug(prompt: str) -> str:

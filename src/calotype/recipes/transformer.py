@@ -1,5 +1,6 @@
 """Training a transformer over cached tokens: the recipe's fields and its run."""
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from calotype.data.latents import TEXT_TOKENIZER
 from calotype.pipelines import TokenPipeline, layout_of
 from calotype.recipes.cached import check_drop, open_cache, train
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training import AdamW, Run
 
 
@@ -62,15 +64,17 @@ class TransformerRecipe:
 
 
 def train_transformer(recipe: TransformerRecipe) -> Path:
-    """Train and save a pipeline that stock transformers and diffusers load; returns its folder,
-    `run.out/model`.
+    """Train and save a pipeline, which stock transformers and diffusers load if there is a stock
+    class for the tokenizer; returns its folder, `run.out/model`.
 
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents, tokenizer = open_cache(recipe)
+    _warn_of_no_stock_class(tokenizer)
     torch.manual_seed(recipe.run.seed)
     pipeline = _pipeline(recipe, latents, tokenizer)
+    pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
     if recipe.gradient_checkpointing:
         pipeline.transformer.gradient_checkpointing_enable()
     objective = NextToken(
@@ -78,6 +82,16 @@ def train_transformer(recipe: TransformerRecipe) -> Path:
         recipe.image_weight, recipe.prompted,
     )  # fmt: skip
     return train(recipe, latents, objective, pipeline)
+
+
+def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:
+    bottleneck = tokenizer.bottleneck
+    if isinstance(bottleneck, Discrete) and not bottleneck.exported:
+        warnings.warn(
+            f"no stock class holds what {type(bottleneck).__name__} does: images of the "
+            "transformer will be drawn by calotype, and by no stock class",
+            stacklevel=3,
+        )
 
 
 def _pipeline(
@@ -92,7 +106,8 @@ def _pipeline(
             f"{latents.root} has no prompts: cache it again with a text, or train with "
             "--no-prompted"
         )
-    prompts = prompt_tokenizer(AutoTokenizer.from_pretrained(latents.root / TEXT_TOKENIZER))
+    folder = latents.root / TEXT_TOKENIZER
+    prompts = prompt_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
     network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
     return TokenPipeline(network, prompts, tokenizer, layout)

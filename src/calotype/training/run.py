@@ -87,7 +87,7 @@ MAY_CHANGE = {
                                  "patience", "log_every", "save_every", "sample_every",
                                  "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
-    "examples", "measure", "prompts", "sampling.steps", "sampling.guidance", "sampling.batch_size",
+    "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
 and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is
@@ -217,7 +217,7 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
 
 
 def _may_change(name: str, free: Sequence[str]) -> bool:
-    return name in MAY_CHANGE or name.split(".")[0] in {"validation", *free}
+    return name in MAY_CHANGE or name.split(".")[0] in {"validation", "sampling", *free}
 
 
 def _has_schedule(settings: Any) -> bool:

@@ -14,8 +14,8 @@ from calotype.recipes.demo import Demo, demo
 SHORT = Demo(
     tokenizer_steps=3, generator_steps=2, codes_steps=3, transformer_steps=2, scenes=256, prompts=8
 )  # fmt: skip
-PICTURES = 32 + 8 + 2
-"""Reconstructions, unseen prompts, and those of two objects."""
+PICTURES = 2 * (8 + 32 + 2)
+"""Each way unseen prompts, reconstructions, and prompts of two objects."""
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ PICTURES = 32 + 8 + 2
 def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path):
     options = replace(SHORT, out=tmp_path / "demo")
     page = demo(options)
-    assert page.read_text().count("<figure>") == 2 * PICTURES
+    assert page.read_text().count("<figure>") == PICTURES
     report = json.loads((options.out / "report.json").read_text())
     for way in ("diffusion", "transformer"):
         with Image.open(options.out / f"{way}.png") as sheet:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 
 from calotype.data import LatentCache, Scenes
@@ -28,7 +29,7 @@ from calotype.recipes.latents import CacheRecipe, cache
 from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
 from calotype.recipes.tokenizers import scenes_kl
 from calotype.recipes.transformer import TransformerRecipe
-from calotype.recipes.unseen import evaluate, likelihood
+from calotype.recipes.unseen import Drawn, evaluate, likelihood
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Run, has_ended
 from calotype.training.checkpoint import publish, write_text
@@ -87,15 +88,16 @@ def demo(options: Demo) -> Path:
         _travel(way, console)
     report: dict[str, Any] = {}
     grids: list[Grid] = []
+    drawn: dict[str, Drawn] = {}
     for way in ways:
         console.print(f"{way.name}: unseen prompts")
-        report[way.name], pictures = _evaluate(options, way)
+        report[way.name], drawn[way.name], pictures = _evaluate(options, way)
         grids += pictures
     report["minutes"] = round((time.monotonic() - started) / 60, 1)
     lines = [*(line for way in ways for line in _lines(way.name, report[way.name])),
              f"{report['minutes']} minutes"]  # fmt: skip
     write_text(options.out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_gallery(options.out / "gallery.html", lines, grids)
+    write_gallery(options.out / "gallery.html", lines, [_side_by_side(drawn), *grids])
     for line in lines:
         console.print(line)
     return options.out / "gallery.html"
@@ -136,7 +138,8 @@ def _travel(way: Way, console: Console) -> None:
     if not _is_there(way.generator, console):
         train_any(way.generator)
     beside = way.pipeline.with_name(f".{way.pipeline.name}.partial")
-    shutil.copytree(way.generator.run.model, beside, dirs_exist_ok=True)
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(way.generator.run.model, beside)
     publish(beside, way.pipeline)
 
 
@@ -149,8 +152,9 @@ def _is_there(
     return True
 
 
-def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], list[Grid]]:
-    spec, pipeline = way.tokenizer.data, load(way.pipeline)
+def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], Drawn, list[Grid]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    spec, pipeline = way.tokenizer.data, load(way.pipeline).to(device)
     assert isinstance(spec, Scenes)
     report, one, grids = evaluate(
         pipeline, ImageTokenizer.load(way.pipeline), spec, options.prompts, options.seed,
@@ -160,7 +164,18 @@ def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], list[Grid]]:
     if isinstance(pipeline, TokenPipeline):
         held_out = replace(spec, split="held-out", seed=options.seed + 1)
         report |= likelihood(pipeline, LatentCache(way.cache.out), held_out)
-    return report, [replace(grid, title=f"{way.name}: {grid.title}") for grid in grids]
+    return report, one, [replace(grid, title=f"{way.name}: {grid.title}") for grid in grids]
+
+
+def _side_by_side(drawn: dict[str, Drawn], count: int = 32) -> Grid:
+    """The same prompts, drawn each way."""
+    images = torch.stack([each.images[:count] for each in drawn.values()], 1).flatten(0, 1)
+    captions, verdicts = [], []
+    for i in range(len(images) // len(drawn)):
+        for name, each in drawn.items():
+            captions.append(f"{name}: {each.captions[i]}")
+            verdicts.append(each.checked.verdicts[i])
+    return Grid("unseen prompts, each way", images, captions, verdicts)
 
 
 def _lines(name: str, report: dict[str, Any]) -> list[str]:

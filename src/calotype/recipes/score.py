@@ -6,26 +6,34 @@ from pathlib import Path
 
 import torch
 import tyro
+from rich.console import Console
+from rich.progress import Progress
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.pipelines import TokenPipeline, load, score
-from calotype.training.checkpoint import write_text
+
+MEANS = ("bits_per_token", "bits_per_token_without_prompt", "bits_per_pixel")
+"""What is printed of all images."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Bits that a transformer needs for images, under their captions and without."""
+    """Bits that a transformer needs for the tokens of images, under their captions and without;
+    what the tokenizer leaves out is not among them.
+    """
 
     pipeline: tyro.conf.Positional[str]
     """Folder of a transformer's pipeline, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
+    """The images; they are resized and centre-cropped to the pipeline's size."""
     prompt: str | None = None
     """Score all images under this one; None: under their captions."""
     count: int | None = None
     """Images to score; None: all."""
     batch_size: int = 32
+    """Images at a time."""
     out: Path = Path("scores.jsonl")
-    """The file to write: a line of JSON for each image."""
+    """The file to write: a line of JSON for each image, in the order of the data."""
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size"):
@@ -40,21 +48,30 @@ def score_images(options: Score) -> Path:
     Raises:
         ValueError, FileNotFoundError: there is no such pipeline, or there are no images.
     """
+    if options.out.is_dir():
+        raise ValueError(f"--out is {options.out}, a folder: name a file, such as scores.jsonl")
     pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
-    lines: list[dict] = []
-    transform = Transform(CenterCrop(pipeline.size))
-    for batch in once(options.data.build(), options.batch_size, transform):
-        lines += _scored(pipeline, batch["image"], _prompts(options, batch["caption"]))
-        if options.count and len(lines) >= options.count:
-            break
-    lines = lines[: options.count]
-    if not lines:
+    data = options.data.build()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    sums, count = dict.fromkeys(MEANS, 0.0), 0
+    with options.out.open("w") as file, Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("scoring", total=options.count)
+        for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
+            lines = _scored(pipeline, batch["image"], _prompts(options, batch["caption"]))
+            lines = lines[: options.count - count] if options.count else lines
+            for number, line in enumerate(lines, count):
+                file.write(json.dumps({"image": number, **line}) + "\n")
+            sums = {name: total + sum(line[name] for line in lines) for name, total in sums.items()}
+            count += len(lines)
+            bar.advance(task, len(lines))
+            if count == options.count:
+                break
+    if not count:
         raise ValueError("no images to score: the data source is empty")
-    for name in ("bits_per_token", "bits_per_token_without_prompt", "bits_per_pixel"):
-        print(f"{name.replace('_', ' ')}: {sum(line[name] for line in lines) / len(lines):.4f}")
-    write_text(options.out, "".join(json.dumps(line) + "\n" for line in lines))
+    for name, total in sums.items():
+        print(f"{name.replace('_', ' ')}: {total / count:.4f}")
     return options.out
 
 

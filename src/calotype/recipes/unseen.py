@@ -76,7 +76,6 @@ def evaluate(
     grids = [
         Grid("reconstructions of held-out scenes: original, then decoded",
              torch.stack([real, fake], 1).flatten(0, 1)[:32], None, None),
-        Grid("unseen prompts", one.images[:64], one.captions, one.checked.verdicts),
         Grid("two objects in a relation: training showed single objects",
              two.images[:16], two.captions, two.checked.verdicts),
     ]  # fmt: skip

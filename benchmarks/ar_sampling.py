@@ -68,9 +68,9 @@ def dalle(batch: int) -> dict[str, Callable[[], Tensor]]:
     sys.modules.setdefault("pkg_resources", types.SimpleNamespace(get_distribution=None))  # type: ignore[arg-type]
     kinds = {name: type(name, (nn.Module,), {}) for name in ("OpenAIDiscreteVAE", "VQGanVAE")}
     sys.modules.setdefault("dalle_pytorch.vae", types.SimpleNamespace(**kinds))  # type: ignore[arg-type]
-    from dalle_pytorch import DALLE
+    from dalle_pytorch import DALLE, VQGanVAE
 
-    class Tokens(kinds["VQGanVAE"]):
+    class Tokens(VQGanVAE):
         """Of an image nothing but its tokens."""
 
         image_size, num_layers, num_tokens = 16 * LAYOUT.width, 4, LAYOUT.codes

@@ -205,7 +205,8 @@ def test_the_command_continues_a_picture(folders, tmp_path):
     picture(tiny.images(1)[0]).save(tmp_path / "begun.png")
     options = Generate(
         ("a red circle",), str(folders["vq"]), tmp_path / "out", images=2, candidates=3,
-        top=TopOf(tmp_path / "begun.png"), sampling=Choice(temperature=0.5, top_k=4),
+        top=TopOf(tmp_path / "begun.png"),
+        sampling=Choice(temperature=0.5, top_k=4, batch_size=2),  # fewer than candidates
     )  # fmt: skip
     names = sorted(file.name for file in generate(options).iterdir())
     assert [name[:3] for name in names] == ["000", "001"]

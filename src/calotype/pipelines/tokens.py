@@ -159,7 +159,7 @@ def best(
     """Of every `candidates` neighbours the place of the one that takes the fewest bits under its
     prompt.
     """
-    if candidates == 1:
+    if candidates == 1 or not len(codes):
         return list(range(len(codes)))
     groups = score(pipeline, codes, prompts).view(-1, candidates)
     return (groups.argmin(1) + candidates * torch.arange(len(groups))).tolist()

@@ -180,13 +180,17 @@ def _side_by_side(drawn: dict[str, Drawn], count: int = 32) -> Grid:
 
 def _lines(name: str, report: dict[str, Any]) -> list[str]:
     factors = ", ".join(f"{name} {value:.0%}" for name, value in report["factors_right"].items())
-    sampling = report["protocol"]["sampling"]
+    protocol = report["protocol"]
+    sampling = protocol["sampling"]
+    solver = (
+        f"{protocol['scheduler']} in {sampling['steps']} steps, " if "steps" in sampling else ""
+    )
     lines = [
         f"{name}: reconstruction of {report['reconstructed']} held-out scenes, likeliest latents: "
         f"{report['reconstruction_psnr_db']} dB PSNR",
         f"{name}: {report['prompts']} unseen prompts, every factor right: "
-        f"{report['all_factors_right']:.1%} ({factors}), guidance {sampling['guidance']}, "
-        f"seed {report['protocol']['seed']}",
+        f"{report['all_factors_right']:.1%} ({factors}), {solver}guidance "
+        f"{sampling['guidance']}, seed {protocol['seed']}",
         f"{name}: two objects in a relation, every factor right: "
         f"{report['two_objects_all_right']:.1%}",
     ]

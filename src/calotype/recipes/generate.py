@@ -130,15 +130,15 @@ def _drawn(
         return
     how, many = for_tokens(sampling), options.candidates
     top = options.top and _top(options.top, pipeline)
-    # Whole groups of candidates, so that what is chosen is saved before the next are drawn.
-    group = many * max(1, how.batch_size // many)
-    for first in range(0, len(prompts), group):
-        some = slice(first, first + group)
-        batches = draw(pipeline, prompts[some], seeds[some], how, top, progress)
-        codes = torch.cat(list(batches))
-        places = best(pipeline, codes, prompts[some], many)
+    first, waiting = 0, []
+    for batch in draw(pipeline, prompts, seeds, how, top, progress):
+        # As soon as all candidates of an image are there, so that it is saved before the next.
+        codes = torch.cat([*waiting, batch])
+        whole = len(codes) // many * many
+        places = best(pipeline, codes[:whole], prompts[first : first + whole], many)
         for place, image in zip(places, pipeline.decode(codes[places]), strict=True):
             yield first + place, image
+        first, waiting = first + whole, [codes[whole:]]
 
 
 def _top(asked: TopOf, pipeline: TokenPipeline) -> Top:

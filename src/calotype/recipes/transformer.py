@@ -47,7 +47,8 @@ class TransformerRecipe:
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""
     prompts: tuple[str, ...] = ()
-    """Prompts of the pictures in samples/; none: the cache's first captions."""
+    """Prompts of the pictures in samples/; none: captions from all over
+    the cache."""
     sampling: TokenSampling = field(default_factory=TokenSampling)
     """How those pictures are drawn, and `calotype generate` unless told otherwise."""
     run: Run = field(default_factory=Run)

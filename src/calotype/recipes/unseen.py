@@ -89,6 +89,8 @@ def evaluate(
         "protocol": {"sampling": describe(sampling), "seed": seed, "resolution": spec.size,
                      "split": "held-out", "tokenizer": fingerprint(tokenizer)},
     }  # fmt: skip
+    if not isinstance(pipeline, TokenPipeline):
+        report["protocol"]["scheduler"] = type(pipeline.scheduler).__name__
     return report, one, grids
 
 

@@ -288,6 +288,15 @@ def test_choices_train_and_load(changes, folders, tmp_path):
     assert codes_of(pipeline, PROMPTS, GREEDY).shape == (3, 64)
 
 
+def test_how_training_computes_attention_is_not_saved(folders):
+    """Short sequences train by plain products on a CPU; whoever loads the model chooses anew."""
+    assert not [name for name in json.loads((folders["vq"] / "config.json").read_text())
+                if "attn" in name]  # fmt: skip
+    loaded = load(folders["vq"])
+    assert isinstance(loaded, TokenPipeline)
+    assert loaded.transformer.config._attn_implementation == "sdpa"
+
+
 def test_transformers_4_is_told_the_frequencies_too(folders):
     """It reads them under another name, and would silently take the usual ones."""
     config = json.loads((folders["vq"] / "config.json").read_text())

@@ -102,10 +102,10 @@ def unconditional_diffusion() -> GeneratorRecipe:
 def scenes_ar() -> TransformerRecipe:
     """Text to the tokens of 32-pixel scenes."""
     return TransformerRecipe(
-        "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(256, 6, 4),
-        sampling=TokenSampling(guidance=1.5, batch_size=64),
-        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
-        run=Run(Path("runs/scenes-ar"), steps=4_000, batch_size=128, ema=0.998,
+        "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(192, 4, 6),
+        sampling=TokenSampling(guidance=1.5, temperature=0.7, batch_size=64),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
+        run=Run(Path("runs/scenes-ar"), steps=8_000, batch_size=64, ema=0.998,
                 precision="bf16"),
     )  # fmt: skip
 

@@ -1,5 +1,5 @@
 """What a transformer's positions and orders are worth on scenes: bits per held-out token, prompts
-right. Everything else is equal: tokenizer, cache, 1000 steps of 64, seed.
+right. Everything else is equal: tokenizer, cache, 600 steps of 64, seed.
 
     python benchmarks/ar_choices.py DEMO
 
@@ -18,7 +18,7 @@ from calotype.recipes.transformer import TransformerRecipe, train_transformer
 from calotype.recipes.unseen import draw, likelihood
 from calotype.training import has_ended
 
-OUT, STEPS = Path("runs/ar-choices"), 1000
+OUT, STEPS = Path("runs/ar-choices"), 600
 
 
 def recipes(demo: Path) -> dict[str, TransformerRecipe]:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
-from calotype.data import LatentCache
+from calotype.data import Folder, LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.pipelines import (
@@ -34,7 +34,7 @@ from calotype.pipelines import (
     score,
 )
 from calotype.recipes.generate import Generate, TopOf, generate
-from calotype.recipes.latents import cache
+from calotype.recipes.latents import _write_prompts, cache
 from calotype.recipes.score import Score, score_images
 from calotype.recipes.tokenizer import train_tokenizer
 from calotype.recipes.transformer import train_transformer
@@ -249,6 +249,18 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     one = replace(options, prompt="a red circle", count=3)
     lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]
     assert [line["prompt"] for line in lines] == ["a red circle"] * 3
+    assert [line["image"] for line in lines] == [0, 1, 2]
+    for i, image in enumerate(batch["image"][:3]):
+        picture(image).save(tmp_path / f"{i}.png")
+    named = replace(one, data=Folder(tmp_path))
+    lines = [json.loads(line) for line in score_images(named).read_text().splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["0.png", "1.png", "2.png"]
+
+
+def test_captions_are_hardly_classes(tmp_path):
+    """Of a folder of captions, each would silently become a class."""
+    with pytest.warns(UserWarning, match="101 classes in 101 images: these seem to be captions"):
+        _write_prompts(Classes(), tmp_path, [f"picture {i}" for i in range(101)])
 
 
 def test_classes(tmp_path):

@@ -145,7 +145,7 @@ def emoji_transformer(places: Places) -> None:
         tokens.tokenizer, tokens.out, Transformer(192, 6, 6),
         optimizer=AdamW(1.5e-3, (0.9, 0.95), weight_decay=0.05, warmup=100, schedule="cosine"),
         sampling=TokenSampling(guidance=2.0, temperature=0.8),
-        run=replace(tokenizer.run, out=places.out / "emoji-transformer", steps=3600,
+        run=replace(tokenizer.run, out=places.out / "emoji-transformer", steps=2700,
                     batch_size=32, ema=0.998, sample_every=600),
     )  # fmt: skip
     cache(tokens)

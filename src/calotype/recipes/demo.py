@@ -47,11 +47,11 @@ class Demo:
     """Optimiser steps of the continuous tokenizer, of 32 scenes."""
     generator_steps: int = 1000
     """Optimiser steps of the diffusion model, of 128 latents."""
-    codes_steps: int = 1200
+    codes_steps: int = 1400
     """Optimiser steps of the tokenizer with codes, of 32 scenes."""
-    transformer_steps: int = 1400
+    transformer_steps: int = 1300
     """Optimiser steps of the transformer, of 64 scenes' tokens."""
-    scenes: int = 60_000
+    scenes: int = 40_000
     """Scenes whose latents the generators are trained on."""
     prompts: int = 256
     """Unseen prompts to draw and check."""
@@ -125,6 +125,8 @@ def _cut(options: Demo, recipe: R, name: str, steps: int, ema: float | None = No
         recipe.run, out=options.out / name, steps=steps, ema=ema or recipe.run.ema, resume=True,
         seed=options.seed, save_every=250, sample_every=500,
     )  # fmt: skip
+    if isinstance(recipe, TokenizerRecipe):
+        recipe = replace(recipe, measure=10_000)
     return replace(recipe, run=run)
 
 

@@ -2,9 +2,11 @@
 
 from calotype.pipelines.assemble import (
     autoencoder,
+    is_pipeline,
     load,
     recommended,
     save,
+    size_of,
     text_to_image,
     unconditional,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "best",
     "draw",
     "for_tokens",
+    "is_pipeline",
     "layout_of",
     "load",
     "picture",
@@ -38,6 +41,7 @@ __all__ = [
     "sample",
     "save",
     "score",
+    "size_of",
     "text_to_image",
     "turns",
     "unconditional",

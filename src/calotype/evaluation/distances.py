@@ -1,0 +1,105 @@
+"""Distances between sets of images, by their features."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NEIGHBOURS = 3
+"""Of precision and recall, as published."""
+
+
+def frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+    """Squared Frechet distance between Gaussians fitted to features (Heusel et al. 2017, eq. 6), by
+    torch-fidelity, in float64.
+
+    Raises:
+        ValueError: there are fewer than two of either.
+    """
+    from torch_fidelity.metric_fid import (
+        KEY_METRIC_FID,
+        fid_features_to_statistics,
+        fid_statistics_to_metric,
+    )
+
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(f"a Frechet distance of {len(real)} and {len(fake)} images: give 2 of each")
+    moments = [fid_features_to_statistics(each.double().cpu()) for each in (real, fake)]
+    return fid_statistics_to_metric(*moments, verbose=False)[KEY_METRIC_FID]
+
+
+def precision_recall(
+    real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]
+) -> tuple[float, float]:  # fmt: skip
+    """Fraction of `fake` among the real, and of `real` among the fake (Kynkaanniemi et al. 2019, eq.
+    2), by torch-fidelity.
+
+    Raises:
+        ValueError: there are not more than 3 of either.
+    """
+    from torch_fidelity.metric_prc import (
+        KEY_METRIC_PRECISION,
+        KEY_METRIC_RECALL,
+        prc_features_to_metric,
+    )
+
+    if min(len(real), len(fake)) <= NEIGHBOURS:
+        raise ValueError(
+            f"precision and recall of {len(fake)} and {len(real)} images: give more than "
+            f"{NEIGHBOURS} of each"
+        )
+    found = prc_features_to_metric(
+        fake.double().cpu(), real.double().cpu(), prc_neighborhood=NEIGHBOURS,
+        prc_batch_size=4096, save_cpu_ram=True, verbose=False,
+    )  # fmt: skip
+    return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
+
+
+def nearest(
+    of: Float[Tensor, "n d"], among: Float[Tensor, "m d"], block: int = 4096
+) -> Float[Tensor, " n"]:
+    """Euclidean distance of each feature to the nearest of others."""
+    best = torch.full((len(of),), torch.inf)
+    for part in among.split(block):
+        best = torch.minimum(best, torch.cdist(of.float(), part.float()).min(1).values)
+    return best
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Whether a generator repeats training images: distances of its images to the nearest one,
+    beside those of real images that training did not show.
+    """
+
+    fake: Float[Tensor, " n"]
+    real: Float[Tensor, " m"]
+
+    @property
+    def ratio(self) -> float:
+        """Median distance of generated over that of unseen real images; far below 1: copies."""
+        return (self.fake.median() / self.real.median().clamp_min(1e-12)).item()
+
+    @property
+    def copies(self) -> float:
+        """Fraction of generated images nearer to a training image than 99 % of unseen real ones are;
+        about 0.01 of a generator that copies nothing and draws as well as reality.
+        """
+        return (self.fake < self.real.quantile(0.01)).float().mean().item()
+
+
+def diversity(features: Float[Tensor, "n d"], groups: list[str]) -> float | None:
+    """Mean Euclidean distance between features of images of one prompt, over that between images of
+    different prompts; None: no prompt has two images, or there is one prompt.
+
+    0: a prompt always gives one image; 1: as unlike as if the prompt said nothing.
+    """
+    distances = torch.cdist(features.float(), features.float())
+    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    ids = torch.tensor([number[group] for group in groups])
+    same = ids[:, None] == ids
+    within = distances[same & ~torch.eye(len(ids), dtype=torch.bool)]
+    between = distances[~same]
+    if not len(within) or not len(between):
+        return None
+    return (within.mean() / between.mean().clamp_min(1e-12)).item()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -153,6 +153,11 @@ class Transform:
 def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
     """Turn sRGB in 0..255 into [-1, 1], channels first."""
     return torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32)).div_(127.5).sub_(1)
+
+
+def eight_bits(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
+    """Images of [-1, 1] in the levels of a saved picture; what is outside is clipped."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:

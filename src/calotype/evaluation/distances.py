@@ -1,9 +1,10 @@
 """Distances between sets of images, by their features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 NEIGHBOURS = 3
@@ -56,14 +57,16 @@ def precision_recall(
     return found[KEY_METRIC_PRECISION], found[KEY_METRIC_RECALL]
 
 
-def nearest(
-    of: Float[Tensor, "n d"], among: Float[Tensor, "m d"], block: int = 4096
-) -> Float[Tensor, " n"]:
-    """Euclidean distance of each feature to the nearest of others."""
-    best = torch.full((len(of),), torch.inf)
-    for part in among.split(block):
-        best = torch.minimum(best, torch.cdist(of.float(), part.float()).min(1).values)
-    return best
+class Nearest:
+    """Euclidean distance of each feature to the nearest of others, which come batch by batch."""
+
+    def __init__(self, of: Float[Tensor, "n d"]) -> None:
+        self.of, self.distances = of.float(), torch.full((len(of),), torch.inf)
+
+    def add(self, others: Float[Tensor, "m d"]) -> None:
+        """Look at these too."""
+        found = torch.cdist(self.of, others.float()).min(1).values
+        self.distances = torch.minimum(self.distances, found)
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,33 @@ class Memorisation:
         return (self.fake < self.real.quantile(0.01)).float().mean().item()
 
 
-def diversity(features: Float[Tensor, "n d"], groups: list[str]) -> float | None:
+def diversity(
+    features: Float[Tensor, "n d"], groups: Sequence[str], pairs: int = 100_000
+) -> float | None:
     """Mean Euclidean distance between features of images of one prompt, over that between images of
-    different prompts; None: no prompt has two images, or there is one prompt.
+    different prompts, of which so many pairs are looked at; None: no prompt has two images, or there
+    is one prompt.
 
     0: a prompt always gives one image; 1: as unlike as if the prompt said nothing.
     """
-    distances = torch.cdist(features.float(), features.float())
-    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    places: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        places.setdefault(group, []).append(i)
+    within = torch.cat([torch.pdist(features[rows].double()) for rows in places.values()])
+    number = {group: n for n, group in enumerate(places)}
     ids = torch.tensor([number[group] for group in groups])
-    same = ids[:, None] == ids
-    within = distances[same & ~torch.eye(len(ids), dtype=torch.bool)]
-    between = distances[~same]
-    if not len(within) or not len(between):
+    if not len(within) or len(places) == 1:
         return None
+    first, second = _pairs(len(ids), pairs)
+    apart = ids[first] != ids[second]
+    between = (features[first[apart]] - features[second[apart]]).double().norm(dim=1)
     return (within.mean() / between.mean().clamp_min(1e-12)).item()
+
+
+def _pairs(n: int, most: int) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+    """All pairs of n things, or of many a fixed sample."""
+    if n * (n - 1) // 2 <= most:
+        first, second = torch.triu_indices(n, n, 1)
+        return first, second
+    drawn = torch.randint(n, (2, most), generator=torch.Generator().manual_seed(0))
+    return drawn[0], drawn[1]

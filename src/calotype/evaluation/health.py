@@ -43,7 +43,9 @@ class LatentHealth:
         self._sum("mode square", mode.square().sum((0, 2, 3)))
         self._sum("power", power(z).sum(0))
         if not isinstance(self.bottleneck, Discrete):
-            self._sum("kl", divergence(packed.double().cpu()).sum((0, 2, 3)))
+            mean, logvar = packed.double().cpu().chunk(2, 1)
+            seen = self.scale * (mean - self.shift), logvar + 2 * math.log(self.scale)
+            self._sum("kl", divergence(*seen).sum((0, 2, 3)))
 
     def figures(self) -> dict[str, Any]:
         """Per channel mean, standard deviation and whether active; nats and bits; the spectrum."""
@@ -61,6 +63,7 @@ class LatentHealth:
         if "kl" in self.sums:
             nats = self.sums["kl"] / count
             found["kl_nats_per_site"] = _rounded(nats)
+            # What bits-back coding would take (Townsend et al. 2019, section 2.2).
             found["rate_bits"] = round(nats.sum().item() * math.prod(self.sites) / math.log(2), 1)
         else:
             assert isinstance(self.bottleneck, Discrete)
@@ -72,11 +75,12 @@ class LatentHealth:
         self.sums[name] = self.sums.get(name, torch.zeros(())) + value
 
 
-def divergence(moments: Float[Tensor, "b two_c h w"]) -> Float[Tensor, "b c h w"]:
+def divergence(
+    mean: Float[Tensor, "b c h w"], logvar: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
     """Kullback-Leibler divergence in nats of diagonal Gaussians from N(0, 1) (Kingma & Welling 2014,
     appendix B), by mean and log-variance, which is clipped as diffusers clips it.
     """
-    mean, logvar = moments.chunk(2, 1)
     logvar = logvar.clamp(-30, 20)
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
 

@@ -1,18 +1,19 @@
 """What a figure of an evaluation depends on, beside the artifact: printed with each, and frozen."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 VERSION = 1
 """Of the protocol: raised by whatever moves a figure. Resizing is antialiased and crops are central;
-every measure reads images of 8 bits a channel, as they would be saved; SSIM has a Gaussian window
-of 11 pixels and deviation 1.5; Frechet distances are of features in float64; precision and recall
-have 3 neighbours."""
+every measure reads images of 8 bits a channel, as they would be saved; networks compute in float32,
+without TF32; a picture that comes back exactly counts 100 dB; SSIM has a Gaussian window of 11 pixels
+and deviation 1.5, at borders over the reflected picture; Frechet distances are of features in
+float64; precision and recall have 3 neighbours."""
 
 
 class ProtocolError(ValueError):
@@ -28,15 +29,22 @@ class Protocol:
     size: int
     """Pixels a side."""
     digest: str
-    """SHA-256 of those pictures, 16 hexadecimal digits: whatever the folder is called."""
+    """SHA-256 of those pictures, and for a generator their captions, 16 hexadecimal digits: whatever
+    the folder is called."""
     features: str | None
     """Network of the distances between distributions, and a digest of its weights."""
     lpips: dict[str, str] = field(default_factory=dict)
     """Backbones of LPIPS, and digests of their weights."""
     seed: int = 0
-    """Of whatever is drawn: latents, images."""
+    """Of whatever is drawn: a generator's images, or the latents whose spread is measured."""
     sampling: dict[str, Any] | None = None
     """How a generator drew; None for a tokenizer."""
+    repeats: int = 1
+    """Images that it drew for each caption."""
+    clip: str | None = None
+    """The CLIP that scored them, and a digest of its weights."""
+    training: str | None = None
+    """How many training pictures they were looked for among, and a digest of those."""
     version: int = VERSION
 
     def check(self, other: "Protocol") -> None:
@@ -60,17 +68,15 @@ class Digest:
     def __init__(self) -> None:
         self.sha = hashlib.sha256()
 
-    def add(self, images: UInt8[Tensor, "b 3 H W"]) -> None:
+    def add(self, images: UInt8[Tensor, "b 3 H W"], captions: Sequence[str] | None = None) -> None:
         """Go on with these."""
-        self.sha.update(images.cpu().contiguous().numpy().tobytes())
+        for i, image in enumerate(images.cpu()):
+            self.sha.update(image.contiguous().numpy().tobytes())
+            if captions is not None:
+                self.sha.update(captions[i].encode() + b"\0")
 
     def __str__(self) -> str:
         return self.sha.hexdigest()[:16]
-
-
-def eight_bits(images: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
-    """Images of [-1, 1] as they would be saved; what is outside is clipped."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def digest_of(weights: dict[str, Tensor]) -> str:

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from calotype.data.batches import draw_keys
+from calotype.data.transforms import eight_bits
 from calotype.evaluation.codebook import CodebookHealth
 from calotype.evaluation.distances import frechet
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import Features
 from calotype.evaluation.health import LatentHealth
-from calotype.evaluation.protocol import Digest, Protocol, eight_bits
+from calotype.evaluation.protocol import Digest, Protocol
 from calotype.evaluation.speed import speed
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
@@ -35,10 +37,10 @@ class Judges:
     """By name of the backbone."""
     lpips_digests: Mapping[str, str] = field(default_factory=dict)
 
-    def protocol(self, images: int, size: int, digest: Digest, seed: int) -> Protocol:
+    def protocol(self, images: int, size: int, digest: str, seed: int) -> Protocol:
         """Of what they measured."""
         name = self.features.name if self.features else None
-        return Protocol(images, size, str(digest), name, dict(self.lpips_digests), seed)
+        return Protocol(images, size, digest, name, dict(self.lpips_digests), seed)
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Evaluation:
     """Standard errors of those figures that are means over images."""
     health: dict[str, Any] = field(default_factory=dict)
     """Of the latent space."""
-    speed: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, float | int] = field(default_factory=dict)
     """Of this machine, and not of the protocol."""
     examples: tuple[Tensor, Tensor] | None = None
     """The first pictures and what became of them, 8 bits [n 3 H W]."""
@@ -73,10 +75,12 @@ def evaluate_tokenizer(
     seen: tuple[list[Tensor], list[Tensor]] = ([], [])
     kept: list[tuple[Tensor, Tensor]] = []
     counts = _no_counts(tokenizer)
-    images = torch.zeros(0)
+    first: Tensor | None = None
     for batch in batches:
-        images = batch["image"]
-        real, fake, packed = _pass(tokenizer, images.to(device), batch["key"], health)
+        images = batch["image"].to(device)
+        first = images if first is None else first
+        keys = draw_keys(seed, health.images, len(images))
+        real, fake, packed = _pass(tokenizer, images, keys, health)
         if counts is not None and isinstance(tokenizer.bottleneck, Discrete):
             tokenizer.bottleneck.tally(packed.long().cpu(), counts)
         digest.add(real)
@@ -87,7 +91,7 @@ def evaluate_tokenizer(
                 features.append(judges.features(each).cpu())
         if sum(len(r) for r, _ in kept) < examples:
             kept.append((real[:examples].cpu(), fake[:examples].cpu()))
-    if health.images < 2:
+    if first is None or health.images < 2:
         raise ValueError(f"{health.images} pictures to measure: give 2 or more")
     figures, errors = _means({name: torch.cat(parts) for name, parts in values.items()})
     if judges.features:
@@ -98,8 +102,8 @@ def evaluate_tokenizer(
         found |= {"code_use": round(codes.use, 4), "code_perplexity": round(codes.perplexity, 2)}
     pairs = tuple(torch.cat(each)[:examples] for each in zip(*kept, strict=True))
     return Evaluation(
-        figures, judges.protocol(health.images, images.shape[-1], digest, seed), errors, found,
-        throughput(tokenizer, images.to(device)), (pairs[0], pairs[1]),
+        figures, judges.protocol(health.images, first.shape[-1], str(digest), seed), errors, found,
+        throughput(tokenizer, first), (pairs[0], pairs[1]),
     )  # fmt: skip
 
 
@@ -130,7 +134,9 @@ def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]
 
 
 @torch.no_grad()
-def throughput(tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]) -> dict[str, float]:
+def throughput(
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]
+) -> dict[str, float | int]:
     """Images a second of encoding and decoding a batch of this size, and MiB that each takes
     beside the weights.
     """

@@ -17,6 +17,7 @@ from calotype.pipelines.sampling import (
     Sampling,
     for_tokens,
     picture,
+    reads_prompts,
     sample,
     turns,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "layout_of",
     "load",
     "picture",
+    "reads_prompts",
     "recommended",
     "sample",
     "save",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from calotype.autoregressive import Ramp, TokenSampling
+from calotype.data.transforms import eight_bits
 from calotype.pipelines.tokens import TokenPipeline, draw
 
 DiffusionPipelines = StableDiffusionPipeline | LDMPipeline
@@ -116,6 +117,13 @@ def for_tokens(sampling: HowToSample) -> TokenSampling:
     return sampling
 
 
+def reads_prompts(pipeline: Pipeline) -> bool:
+    """Whether it heeds prompts; an unconditional one only counts them."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.prompts is not None
+    return isinstance(pipeline, StableDiffusionPipeline)
+
+
 def turns(pipeline: Pipeline) -> int:
     """How often `sample` tells of the progress of an image."""
     return pipeline.layout.length if isinstance(pipeline, TokenPipeline) else 1
@@ -123,7 +131,7 @@ def turns(pipeline: Pipeline) -> int:
 
 def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
     """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
-    return to_pil_image((image.clamp(-1, 1) + 1) / 2)
+    return to_pil_image(eight_bits(image))  # of floats it would cut, not round
 
 
 @torch.no_grad()

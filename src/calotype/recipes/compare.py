@@ -52,9 +52,11 @@ def compare(options: Compare) -> Path:
         raise ValueError("tokenizers and pipelines cannot be compared: give one kind")
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{path} {size}" for path, size in sizes.items())
-        raise ProtocolError(f"images of several sizes ({said}): choose one with --size")
+        mend = "choose one with --size" if artifacts[0].tokenizer else "compare those of one"
+        raise ProtocolError(f"images of several sizes ({said}): {mend}")
     bench = Bench(options)
-    found = {each.path: bench.measure(each) for each in artifacts}
+    work = {each.path: bench.prepare(each) for each in artifacts}
+    found = {path: measure() for path, measure in work.items()}
     first = next(iter(found.values()))
     for other in found.values():
         first.protocol.check(other.protocol)
@@ -93,15 +95,19 @@ def table(found: dict[str, Evaluation]) -> list[list[str]]:
 
 
 def _all(evaluation: Evaluation) -> dict[str, Any]:
-    return {**evaluation.figures, **evaluation.health, **evaluation.speed}
+    drawn = {name: value for name, value in (evaluation.protocol.sampling or {}).items()
+             if isinstance(value, int | float | str)}  # fmt: skip
+    return {**evaluation.figures, **evaluation.health, **evaluation.speed, **drawn}
 
 
 def _cell(value: Any, error: float | None) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
         return " ".join(f"{each:g}" for each in value)
-    return f"{value:g}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{value:.6g}" + (f" ± {error:.2g}" if error is not None else "")
 
 
 def protocol(evaluation: Evaluation) -> str:
@@ -110,7 +116,8 @@ def protocol(evaluation: Evaluation) -> str:
     lpips = ", ".join(f"{net} {digest}" for net, digest in how.lpips.items())
     parts = [f"Protocol {how.version}", f"{how.images} pictures of {how.size} pixels, {how.digest}",
              f"features of {how.features}", f"LPIPS {lpips}" if lpips else "",
-             f"seed {how.seed}"]  # fmt: skip
+             f"seed {how.seed}", f"CLIP {how.clip}" if how.clip else "",
+             f"training images: {how.training}" if how.training else ""]  # fmt: skip
     return "; ".join(part for part in parts if part) + "."
 
 

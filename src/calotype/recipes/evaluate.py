@@ -2,28 +2,42 @@
 
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
+from diffusers import StableDiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 
 from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
-from calotype.data.scenes import SceneDataset
+from calotype.data.scenes import Scene
 from calotype.evaluation.features import Network, features
 from calotype.evaluation.generator import Reference, evaluate_generator
-from calotype.evaluation.prompts import clip_score
+from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.protocol import digest_of
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
-from calotype.pipelines import Choice, Pipeline, is_pipeline, load, recommended, sample, size_of
+from calotype.pipelines import (
+    Choice,
+    Pipeline,
+    TokenPipeline,
+    is_pipeline,
+    load,
+    reads_prompts,
+    recommended,
+    sample,
+    size_of,
+)
+from calotype.recipes.ending import exact_convolutions
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import LPIPS
+from calotype.tokenizers.terms.perceptual import SMALLEST
 from calotype.training import Batch
 from calotype.training.checkpoint import write_text
 from calotype.training.run import describe
@@ -94,21 +108,35 @@ def evaluate(options: Evaluate) -> Path:
         ValueError, FileNotFoundError: there is no such artifact, or something that measures it is
             missing; before any measuring.
     """
-    found = Bench(options).measure(Artifact(options.artifact))
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    found = Bench(options).prepare(Artifact(options.artifact))()
     write_text(options.out, json.dumps(described(options.artifact, found), indent=1) + "\n")
     Console().print(table(found))
     return options.out
 
 
 class Artifact:
-    """A tokenizer or a pipeline, from disk or the Hub."""
+    """A tokenizer or a pipeline, from disk or the Hub.
+
+    Raises:
+        ValueError: there is none that calotype knows: AutoencoderKL, VQModel,
+            StableDiffusionPipeline, LDMPipeline, and what calotype trains.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.pipeline = load(path).to(self.device) if is_pipeline(path) else None
-        self.tokenizer = None if self.pipeline else ImageTokenizer.load(path).to(self.device)
+        self.pipeline = load(path) if is_pipeline(path) else None
+        self.tokenizer = None if self.pipeline else ImageTokenizer.load(path)
+        if isinstance(self.pipeline, StableDiffusionPipeline) and self.pipeline.safety_checker:
+            print(f"{path}: measured without its safety checker, which would black images out")
+            self.pipeline.safety_checker = None
+
+    @property
+    def part(self) -> Pipeline | ImageTokenizer:
+        """Whichever it is."""
+        found = self.pipeline or self.tokenizer
+        assert found is not None
+        return found
 
     def size(self, asked: int | None) -> int:
         """Pixels a side at which it is measured.
@@ -128,36 +156,65 @@ class Artifact:
 
 
 class Bench:
-    """Where artifacts are measured one after the other, by the same networks."""
+    """Where artifacts are measured one after the other, by the same networks.
+
+    Raises:
+        ValueError: a network that measures cannot be had.
+    """
 
     def __init__(self, how: Measuring) -> None:
         self.how = how
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.features = features(how.features).to(self.device)
 
-    def measure(self, artifact: Artifact) -> Evaluation:
-        """Measure it on the pictures, at its size."""
-        size = artifact.size(self.how.size)
-        if artifact.pipeline is not None:
-            return self._generator(artifact.pipeline, artifact.path, size)
-        assert artifact.tokenizer is not None
-        judges = self._judges(size)
-        return evaluate_tokenizer(artifact.tokenizer, self._pictures(size), judges, self.how.seed)
+    def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
+        """Open all that it takes; what it returns measures the artifact, at its size, and leaves it
+        on the CPU again.
 
-    def _generator(self, pipeline: Pipeline, path: str, size: int) -> Evaluation:
-        how = self.how
-        sampling = how.sampling.over(recommended(path))
-        dataset, training, scenes = how.data.build(), None, None
-        if isinstance(dataset, SceneDataset):
-            scenes = [dataset.scene(i) for i in range(min(how.count or len(dataset), len(dataset)))]
+        Raises:
+            ValueError, FileNotFoundError: something is not there, or does not fit.
+        """
+        size = artifact.size(self.how.size)
+        prepare = self._tokenizer if artifact.pipeline is None else self._generator
+        work = prepare(artifact, size)
+
+        def measure() -> Evaluation:
+            artifact.part.to(self.device)
+            with exact_convolutions(), torch.random.fork_rng():
+                # Some stock schedulers draw without a generator.
+                torch.manual_seed(self.how.seed)
+                found = work()
+            artifact.part.to("cpu")
+            return found
+
+        return measure
+
+    def _tokenizer(self, artifact: Artifact, size: int) -> Callable[[], Evaluation]:
+        judges, seen = self._judges(size), self._pictures(size)
+        return lambda: evaluate_tokenizer(artifact.tokenizer, seen, judges, self.how.seed)
+
+    def _generator(self, artifact: Artifact, size: int) -> Callable[[], Evaluation]:
+        how, pipeline = self.how, artifact.pipeline
+        sampling = how.sampling.over(recommended(artifact.path))
+        training = None
         if how.training is not None:
             training = pictures(how.training, size, how.batch_size, None)
-        reference = Reference(self._pictures(size), scenes, training, how.repeats)
-        return evaluate_generator(
-            partial(sample, pipeline, sampling=sampling), reference, Judges(self.features),
-            how.seed, clip_score(how.clip, self.device) if how.clip else None, self.device,
-            describe(sampling),
-        )  # fmt: skip
+        reference = Reference(self._pictures(size), reads_prompts(pipeline), self._scenes(size),
+                              training, how.repeats)  # fmt: skip
+        clip = ClipScore(how.clip, self.device) if how.clip else None
+        said = describe(sampling)
+        if not isinstance(pipeline, TokenPipeline):
+            said["scheduler"] = type(pipeline.scheduler).__name__
+        draw = partial(sample, pipeline, sampling=sampling)
+        return lambda: evaluate_generator(
+            draw, reference, Judges(self.features), how.seed, clip, said
+        )
+
+    def _scenes(self, size: int) -> list[Scene] | None:
+        if not isinstance(self.how.data, Scenes):
+            return None
+        dataset = self.how.data.build()
+        return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
     def _pictures(self, size: int) -> Iterator[Batch]:
         return pictures(self.how.data, size, self.how.batch_size, self.how.count)
@@ -166,22 +223,41 @@ class Bench:
         terms, digests = {}, {}
         for net in self.how.lpips:
             weights = self.how.backbone_weights and self.how.backbone_weights / FILES[net]
-            spec = LPIPS(net=net, backbone_weights=weights)
+            if size < SMALLEST[net]:
+                raise ValueError(
+                    f"--lpips {net} needs images of {SMALLEST[net]} pixels or more, not {size}: "
+                    "choose another backbone, or none by --lpips with nothing behind it"
+                )
             try:
-                spec.check(size)
-                terms[net] = spec.build().to(self.device)
+                terms[net] = LPIPS(net=net, backbone_weights=weights).build().to(self.device)
             except ValueError as error:
-                raise ValueError(f"--lpips {net}: {error}; or choose other backbones") from error
+                raise ValueError(
+                    f"--lpips {net}: its backbone can be neither fetched nor read; give a folder "
+                    f"with {FILES[net]} as --backbone-weights, or leave LPIPS out by --lpips with "
+                    f"nothing behind it ({error})"
+                ) from error
             digests[net] = digest_of(terms[net].state_dict())
         return Judges(self.features, terms, digests)
 
 
 def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:
-    """Batches of the first `count` pictures of a source, of `size` pixels a side; None: all."""
+    """Batches of the first `count` pictures of a source, of `size` pixels a side; None: all.
+
+    Raises:
+        ValueError, FileNotFoundError: there are none; before the first batch is asked for.
+    """
     drawn = isinstance(source, Scenes | OpenMoji)  # at any size
     dataset = (replace(source, size=size) if drawn else source).build()
+    batches = once(dataset, each, None if drawn else Transform(CenterCrop(size)))
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(f"{type(source).__name__} has no pictures to measure on")
+    return _cut(chain([first], batches), count)
+
+
+def _cut(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
     left = count
-    for batch in once(dataset, each, None if drawn else Transform(CenterCrop(size))):
+    for batch in batches:
         kept = batch if left is None else {name: values[:left] for name, values in batch.items()}
         yield kept
         if left is not None and (left := left - len(kept["image"])) == 0:

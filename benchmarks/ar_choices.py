@@ -1,5 +1,5 @@
 """What a transformer's positions and orders are worth on scenes: bits per held-out token, prompts
-right. Everything else is equal: tokenizer, cache, 600 steps of 128, seed.
+right. Everything else is equal: tokenizer, cache, 600 steps of 64, seed.
 
     python benchmarks/ar_choices.py DEMO
 

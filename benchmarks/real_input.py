@@ -142,11 +142,11 @@ def emoji_transformer(places: Places) -> None:
         tokenizer.transform, EMOJI_TEXT,
     )  # fmt: skip
     recipe = TransformerRecipe(
-        tokens.tokenizer, tokens.out, Transformer(256, 8, 4),
-        optimizer=AdamW(1e-3, (0.9, 0.95), weight_decay=0.05, warmup=100, schedule="cosine"),
-        sampling=TokenSampling(guidance=3.0, top_p=0.95),
-        run=replace(tokenizer.run, out=places.out / "emoji-transformer", steps=2400,
-                    batch_size=64, ema=0.998, sample_every=400),
+        tokens.tokenizer, tokens.out, Transformer(192, 6, 6),
+        optimizer=AdamW(1.5e-3, (0.9, 0.95), weight_decay=0.05, warmup=100, schedule="cosine"),
+        sampling=TokenSampling(guidance=2.0, temperature=0.8),
+        run=replace(tokenizer.run, out=places.out / "emoji-transformer", steps=3600,
+                    batch_size=32, ema=0.998, sample_every=600),
     )  # fmt: skip
     cache(tokens)
     if not has_ended(recipe.run, recipe):

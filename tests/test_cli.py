@@ -1,6 +1,7 @@
 """The command: what it lists, what it refuses in one line, what it writes."""
 
 import re
+import shlex
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -35,6 +36,18 @@ def refused(arguments: str, capsys) -> str:
     assert said.err.startswith("calotype: ") and said.err.endswith("\n")
     assert said.err.count("\n") == 1
     return said.err
+
+
+FUNCTIONS = {
+    "train-tokenizer": "calotype.recipes.tokenizer.train_tokenizer",
+    "cache-latents": "calotype.recipes.latents.cache",
+    "train-generator": "calotype.recipes.generators.train_any",
+    "generate": "calotype.recipes.generate.generate",
+    "reconstruct": "calotype.recipes.reconstruct.reconstruct",
+    "score": "calotype.recipes.score.score_images",
+    "demo": "calotype.recipes.demo.demo",
+}
+"""What each command calls."""
 
 
 def listed(arguments: str, capsys) -> str:
@@ -94,6 +107,8 @@ def test_help_explains_the_others(command, capsys):
         ("train-tokenizer ldm-kl-f8 --data.path .", "no images in .: expected ./<class>/<image>"),
         ("train-tokenizer scenes-kl data:folder --data.path .",
          "Folder pictures come in any size: choose transform:transform and --transform.crop.size"),
+        ("train-tokenizer scenes-vq data:folder --data.path . --transform.crop.size 64",
+         "validation is scenes and data is not.*choose validation:none"),
         ("train-tokenizer scenes-kl --data.size 33", "images of 33 pixels cannot be encoded"),
         ("train-tokenizer scenes-kl --model.backbone.groups 5", "groups that divide every"),
         ("train-tokenizer scenes-kl --model.backbone.groups 0", "backbone.groups .* at least 1"),
@@ -193,6 +208,25 @@ def test_an_option_chooses_the_only_type_that_has_it():
         cli._recipe("train-tokenizer", TOKENIZERS, words)
 
 
+def commands(file: Path) -> list[list[str]]:
+    """The lines of a document that call calotype."""
+    return [shlex.split(line, comments=True)[1:] for line in file.read_text().splitlines()
+            if line.startswith("    calotype ") and "..." not in line]  # fmt: skip
+
+
+def test_commands_of_the_readme_are_understood(here, monkeypatch):
+    """Each reaches the work with what it says, and nothing is left over."""
+    begun: list[str] = []
+    for command, entry in list(cli.COMMANDS.items()):
+        function = FUNCTIONS[command]
+        monkeypatch.setattr(function, lambda options, name=command: begun.append(name))
+        assert entry.help
+    said = commands(Path(__file__).parents[1] / "README.md")
+    for arguments in said:
+        cli.main(arguments)
+    assert begun == [arguments[0] for arguments in said] and len(set(begun)) >= 6
+
+
 def test_prompts_keep_their_order():
     from calotype.recipes.generate import Generate
 
@@ -220,6 +254,14 @@ def test_generate_writes_its_images(artifacts, here, capsys):
     assert said.splitlines() == [
         "2 prompts of one word each; one of several words stands in quotes", "images: drawn"
     ]  # fmt: skip
+
+
+def test_pictures_are_not_drawn_over(artifacts, here, capsys):
+    """Bug: another model's pictures of the same prompt and seed replaced the first one's."""
+    for _ in range(2):
+        listed(f"generate red --pipeline {artifacts}/generator/model --sampling.steps 1", capsys)
+    names = sorted(file.name for file in (here / "generated").iterdir())
+    assert names == ["000-red-0.png", "001-red-0.png"]
 
 
 def test_generate_draws_without_prompts_too(artifacts, here):

@@ -253,7 +253,9 @@ def _say(what: str, where: object) -> None:
 COMMANDS = {
     "train-tokenizer": Command(_train_tokenizer, "train an image tokenizer from a named recipe"),
     "cache-latents": Command(_cache_latents, "encode images and captions once, for a generator"),
-    "train-generator": Command(_train_generator, "train a diffusion model or a transformer in it"),
+    "train-generator": Command(
+        _train_generator, "train a diffusion model or transformer in a cache"
+    ),
     "generate": Command(_generate, "images from prompts"),
     "reconstruct": Command(_reconstruct, "images beside what a tokenizer makes of them"),
     "score": Command(_score, "bits that a transformer needs for images under their captions"),

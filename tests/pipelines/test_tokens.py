@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
-from calotype.data import LatentCache
+from calotype.data import Folder, LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.pipelines import (
@@ -34,7 +34,7 @@ from calotype.pipelines import (
     score,
 )
 from calotype.recipes.generate import Generate, TopOf, generate
-from calotype.recipes.latents import cache
+from calotype.recipes.latents import _write_prompts, cache
 from calotype.recipes.score import Score, score_images
 from calotype.recipes.tokenizer import train_tokenizer
 from calotype.recipes.transformer import train_transformer
@@ -249,6 +249,18 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     one = replace(options, prompt="a red circle", count=3)
     lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]
     assert [line["prompt"] for line in lines] == ["a red circle"] * 3
+    assert [line["image"] for line in lines] == [0, 1, 2]
+    for i, image in enumerate(batch["image"][:3]):
+        picture(image).save(tmp_path / f"{i}.png")
+    named = replace(one, data=Folder(tmp_path))
+    lines = [json.loads(line) for line in score_images(named).read_text().splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["0.png", "1.png", "2.png"]
+
+
+def test_captions_are_hardly_classes(tmp_path):
+    """Of a folder of captions, each would silently become a class."""
+    with pytest.warns(UserWarning, match="101 classes in 101 images: these seem to be captions"):
+        _write_prompts(Classes(), tmp_path, [f"picture {i}" for i in range(101)])
 
 
 def test_classes(tmp_path):
@@ -286,6 +298,15 @@ def test_choices_train_and_load(changes, folders, tmp_path):
     assert isinstance(pipeline, TokenPipeline)
     assert not any("asked" in name for name in load_file(folder / "model.safetensors"))
     assert codes_of(pipeline, PROMPTS, GREEDY).shape == (3, 64)
+
+
+def test_how_training_computes_attention_is_not_saved(folders):
+    """Short sequences train by plain products on a CPU; whoever loads the model chooses anew."""
+    assert not [name for name in json.loads((folders["vq"] / "config.json").read_text())
+                if "attn" in name]  # fmt: skip
+    loaded = load(folders["vq"])
+    assert isinstance(loaded, TokenPipeline)
+    assert loaded.transformer.config._attn_implementation == "sdpa"
 
 
 def test_transformers_4_is_told_the_frequencies_too(folders):

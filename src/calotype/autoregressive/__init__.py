@@ -12,6 +12,7 @@ from calotype.autoregressive.text import (
     HubTokenizer,
     PromptSpec,
     check_classes,
+    knows_classes,
     prompt_tokenizer,
 )
 from calotype.autoregressive.transformer import RowPeriodic, Sequential, Transformer
@@ -37,6 +38,7 @@ __all__ = [
     "Transformer",
     "check_classes",
     "draw_codes",
+    "knows_classes",
     "log_likelihood",
     "prompt_tokenizer",
     "unigram_bits",

@@ -100,13 +100,18 @@ def prompt_tokenizer(text: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
+def knows_classes(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether its prompts are classes."""
+    return tokenizer.unk_token == UNKNOWN
+
+
 def check_classes(tokenizer: PreTrainedTokenizerFast, prompts: Iterable[str]) -> None:
     """Refuse prompts that name no class, where a tokenizer knows classes alone.
 
     Raises:
         ValueError: one does not.
     """
-    if tokenizer.unk_token != UNKNOWN:
+    if not knows_classes(tokenizer):
         return
     known = tokenizer.get_vocab().keys() - {UNKNOWN, BEGIN}
     for prompt in prompts:

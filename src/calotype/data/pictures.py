@@ -11,6 +11,7 @@ from warnings import warn
 import fsspec
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
+from typing_extensions import NotRequired
 
 from calotype.data.images import BrokenImage, read_image
 
@@ -28,6 +29,8 @@ class Example(TypedDict):
     """RGB, 8 bits."""
     caption: str
     """Empty if there is none."""
+    name: NotRequired[str]
+    """What errors call it: a file's name; none of what is drawn."""
 
 
 class Record(NamedTuple):
@@ -45,7 +48,8 @@ class Record(NamedTuple):
         Raises:
             BrokenImage: it cannot be decoded.
         """
-        return {"image": read_image(self._fetch(), self.name), "caption": self.caption}
+        image = read_image(self._fetch(), self.name)
+        return {"image": image, "caption": self.caption, "name": self.name}
 
     def _fetch(self) -> bytes | Path | Image.Image:
         if not isinstance(self.file, str):

@@ -29,6 +29,7 @@ from calotype.autoregressive import (
     TokenSampling,
     check_classes,
     draw_codes,
+    knows_classes,
     log_likelihood,
 )
 from calotype.tokenizers import ImageTokenizer
@@ -57,6 +58,11 @@ class TokenPipeline:
     ) -> None:  # fmt: skip
         self.transformer, self.prompts = transformer, prompts
         self.tokenizer, self.layout = tokenizer, layout
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether its prompts are names of classes."""
+        return self.prompts is not None and knows_classes(self.prompts)
 
     def to(self, device: str | torch.device) -> "TokenPipeline":
         """Move both networks."""

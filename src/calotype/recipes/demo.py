@@ -47,10 +47,10 @@ class Demo:
     """Optimiser steps of the continuous tokenizer, of 32 scenes."""
     generator_steps: int = 1000
     """Optimiser steps of the diffusion model, of 128 latents."""
-    codes_steps: int = 1000
+    codes_steps: int = 1200
     """Optimiser steps of the tokenizer with codes, of 32 scenes."""
-    transformer_steps: int = 1000
-    """Optimiser steps of the transformer, of 128 scenes' tokens."""
+    transformer_steps: int = 1400
+    """Optimiser steps of the transformer, of 64 scenes' tokens."""
     scenes: int = 60_000
     """Scenes whose latents the generators are trained on."""
     prompts: int = 256

@@ -58,14 +58,14 @@ class Generate:
     pipeline: str = "runs/demo/pipeline"
     """Folder of a pipeline, or a name on the Hub."""
     out: Path = Path("generated")
-    """Folder of the PNG files, named by number, prompt and seed."""
+    """Folder of the PNG files, named by number, prompt and seed; numbers go on from those there."""
     images: int = 1
     """Images of each prompt."""
     seed: int = 0
     """Of the first image of each prompt; the next ones count up."""
     candidates: int = 1
-    """Of so many images, which have seeds of their own, the likeliest under its prompt is kept; of
-    a transformer."""
+    """Draw so many for each image, with seeds of their own, and keep the likeliest under the
+    prompt; of a transformer."""
     top: TopOf | None = None
     """What images begin with; None: nothing."""
     sampling: Choice = field(default_factory=Choice)
@@ -92,7 +92,7 @@ def generate(options: Generate) -> Path:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("drawing", total=len(prompts) * turns(pipeline))
         drawn = _drawn(options, pipeline, prompts, seeds, sampling, lambda n: bar.advance(task, n))
-        for number, (place, image) in enumerate(drawn):
+        for number, (place, image) in enumerate(drawn, _next(options.out)):
             options.out.mkdir(parents=True, exist_ok=True)
             name = f"{number:03d}-{_slug(prompts[place])}-{seeds[place]}.png"
             picture(image).save(options.out / name)
@@ -105,9 +105,11 @@ def _check(options: Generate, pipeline: Pipeline) -> None:
         raise ValueError("no prompts: say what to draw, in quotes")
     if isinstance(pipeline, TokenPipeline):
         pipeline.encode(asked)  # that each is a class, where classes are what it knows
-        return
-    if len(asked) > 1 and not any(" " in prompt for prompt in asked):
+    words = len(asked) > 1 and not any(" " in prompt for prompt in asked)
+    if words and not (isinstance(pipeline, TokenPipeline) and pipeline.knows_classes):
         print(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
+    if isinstance(pipeline, TokenPipeline):
+        return
     for name, given in (("top", options.top), ("candidates", options.candidates > 1)):
         if given:
             raise ValueError(f"--{name} is for a transformer, and this is a diffusion pipeline")
@@ -146,6 +148,13 @@ def _top(asked: TopOf, pipeline: TokenPipeline) -> Top:
     crop = Transform(CenterCrop(pipeline.size))
     image = crop(example, np.random.default_rng(0))["image"]
     return Top(image[None], rows)
+
+
+def _next(folder: Path) -> int:
+    """The number behind those of pictures that are there."""
+    numbers = [int(found[1]) for path in folder.glob("*.png")
+               if (found := re.match(r"(\d{3,})-", path.name))]  # fmt: skip
+    return max(numbers, default=-1) + 1
 
 
 def _slug(prompt: str) -> str:

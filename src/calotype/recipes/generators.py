@@ -49,7 +49,7 @@ def folder_tokens() -> CacheRecipe:
 
 def class_tokens() -> CacheRecipe:
     """Tokens of images in folders named after their class, 256 pixels a side, and their mirror
-    images; each class is one token.
+    images; each class is one token, which is the whole prompt.
     """
     return replace(
         folder_tokens(), tokenizer="runs/llamagen-vq-f16/model", out=Path("runs/class-tokens"),
@@ -100,12 +100,12 @@ def unconditional_diffusion() -> GeneratorRecipe:
 
 
 def scenes_ar() -> TransformerRecipe:
-    """Text to the tokens of 32-pixel scenes."""
+    """Text to the tokens of 32-pixel scenes; about half an hour of two cores."""
     return TransformerRecipe(
-        "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(256, 6, 4),
-        sampling=TokenSampling(guidance=1.5, batch_size=64),
-        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
-        run=Run(Path("runs/scenes-ar"), steps=4_000, batch_size=128, ema=0.998,
+        "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(192, 4, 6),
+        sampling=TokenSampling(guidance=1.25, temperature=0.5, batch_size=64),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
+        run=Run(Path("runs/scenes-ar"), steps=8_000, batch_size=64, ema=0.998,
                 precision="bf16"),
     )  # fmt: skip
 

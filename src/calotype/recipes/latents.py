@@ -11,7 +11,7 @@ from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from calotype.autoregressive.text import PromptSpec
+from calotype.autoregressive.text import Classes, PromptSpec
 from calotype.data import Scenes, Source, Transform, once
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
 from calotype.data.prompts import tokenize
@@ -133,8 +133,18 @@ def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
     return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
 
 
+MANY = 100
+"""Images; in fewer each may be a class of its own."""
+
+
 def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str]) -> int:
     tokenizer = text.tokenizer(captions)
+    if isinstance(text, Classes) and 2 * (classes := len(set(captions))) > len(captions) > MANY:
+        warnings.warn(
+            f"{classes} classes in {len(captions)} images: these seem to be captions; choose "
+            "text:learnt-text, or take metadata and .txt files out of the folder",
+            stacklevel=2,
+        )
     tokenizer.save_pretrained(root / TEXT_TOKENIZER)
     parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
     _warn_of_cut(tokenizer, parts)
@@ -148,6 +158,6 @@ def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, parts: list[list[str]]) -> 
     if cut := sum(len(row) > limit for row in ids):
         warnings.warn(
             f"{cut} of {captions} captions are longer than {limit} tokens and were cut: "
-            "run it again with a longer --text.length, if the text encoder takes more",
+            "run it again with a longer --text.length, if what reads it takes more",
             stacklevel=2,
         )

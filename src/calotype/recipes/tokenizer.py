@@ -113,6 +113,12 @@ class TokenizerRecipe:
         for name in ("measure", "validate", "examples"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
+        if isinstance(self.validation, Scenes) and not isinstance(self.data, Scenes):
+            raise ValueError(
+                "validation is scenes and data is not, so that codes would be counted on other "
+                "pictures than they are for: choose validation:none, or validation:folder and "
+                "--validation.path DIR"
+            )
         if self.pixel.maps != 3 and isinstance(self.model, PretrainedDecoder):
             raise ValueError(
                 f"pixel is {type(self.pixel).__name__}, which reads {self.pixel.maps} maps, and a "

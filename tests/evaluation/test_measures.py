@@ -56,7 +56,9 @@ def test_precision_falls_with_what_is_not_real_and_recall_with_what_is_missing()
     assert (precision, recall) == (0.5, 1)
 
 
-@pytest.mark.parametrize("measure, least", [(frechet, "2 of each"), (precision_recall, "more than")])
+@pytest.mark.parametrize(
+    "measure, least", [(frechet, "2 of each"), (precision_recall, "more than")]
+)
 def test_too_few_images_are_refused(measure, least):
     with pytest.raises(ValueError, match=least):
         measure(torch.randn(1, 4), torch.randn(1, 4))

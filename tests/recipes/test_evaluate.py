@@ -27,7 +27,13 @@ from calotype.recipes.transformer import train_transformer
 from calotype.tokenizers import ImageTokenizer, psnr
 
 HELD_OUT = Scenes(size=tiny.SIZE, split="held-out")
-HOW = {"data": HELD_OUT, "count": 12, "features": "efficientnet-lite0", "lpips": (), "batch_size": 5}
+HOW = {
+    "data": HELD_OUT,
+    "count": 12,
+    "features": "efficientnet-lite0",
+    "lpips": (),
+    "batch_size": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +215,7 @@ def test_clip_score_is_the_cosine(tmp_path):
 
 
 def test_a_missing_clip_is_named(tmp_path):
-    with pytest.raises(ValueError, match="--clip .*: no CLIP there"):
+    with pytest.raises(ValueError, match=r"--clip .*: no CLIP there"):
         ClipScore(str(tmp_path), torch.device("cpu"))
 
 
@@ -252,7 +258,7 @@ def test_what_cannot_be_compared_is_said_before_measuring(vq, artifacts, tmp_pat
     large = tiny.tokenizer()
     large.autoencoder.register_to_config(sample_size=32)
     large.save(tmp_path / "large")
-    with pytest.raises(ProtocolError, match="several sizes .*--size"):
+    with pytest.raises(ProtocolError, match=r"several sizes .*--size"):
         compare(Compare(artifacts=(tokenizer, str(tmp_path / "large")), **HOW))
     assert not (tmp_path / "c").exists()
 
@@ -269,8 +275,8 @@ def test_mistakes_are_said_before_measuring(vq, artifacts, tmp_path):
         Evaluate(artifact=str(vq), out=tmp_path)
     with pytest.raises(ValueError, match="images of 17 pixels cannot be encoded"):
         Artifact(str(vq)).size(17)
-    with pytest.raises(ValueError, match="--size is 99, but .* draws 16 pixels"):
+    with pytest.raises(ValueError, match=r"--size is 99, but .* draws 16 pixels"):
         Artifact(str(artifacts / "generator/model")).size(99)
-    with pytest.raises(ValueError, match="--lpips alex needs images of 31 pixels"):
+    with pytest.raises(ValueError, match=r"--lpips alex needs images of 31 pixels"):
         report(vq, tmp_path, lpips=("alex",))
     assert not (tmp_path / "e.json").exists()

@@ -84,6 +84,12 @@ def test_the_best_outlives_a_restart(tmp_path):
     assert figures(tmp_path, "w") == {**figures(tmp_path / "whole", "w")}
 
 
+def test_which_value_is_best_is_told_by_the_figure():
+    assert Best("psnr_db").beats(2.0, 1.0) and not Best("psnr_db").beats(1.0, 2.0)
+    assert Best("loss").beats(1.0, 2.0) and not Best("loss").beats(2.0, 1.0)
+    assert Best("loss", "highest").beats(2.0, 1.0) and Best("loss").beats(3.0, None)
+
+
 def test_ties_keep_the_first(tmp_path):
     objective = Walk(0.0)
     objective.evaluation = lambda: {"error": 1.0}
@@ -94,15 +100,14 @@ def test_ties_keep_the_first(tmp_path):
 
 def test_what_cannot_be_told_is_refused_before_any_step(tmp_path):
     with pytest.raises(ValueError, match=r"run\.best\.figure is 'psnr': choose from error, w"):
-        walk(tmp_path, best=Best("psnr"))
+        walk(tmp_path, best=Best("psnr", "highest"))
     objective = Walk(0.0)
     objective.evaluation = None
-    with pytest.raises(ValueError, match="give a validation, or choose run.best:none"):
+    with pytest.raises(ValueError, match=r"give a validation, or choose run\.best:none"):
         fit([objective], tiny.Repeating({"x": torch.ones(4, 1)}, 2), tiny.run(tmp_path, best=ERROR))
     assert not (tmp_path / "checkpoints").exists()
 
 
-@torch.no_grad()
 def test_a_tokenizer_is_measured_on_pictures_that_it_does_not_see(tmp_path):
     recipe = tiny.tokenizer_recipe(tmp_path, validation=UNSEEN, validate=6)
     train_tokenizer(replace(recipe, run=replace(recipe.run, evaluate_every=2)))
@@ -134,7 +139,7 @@ def test_rows_are_trained_on_or_held_out(artifacts):
     assert list(held_out.rows) == [0, 6, 12, 19, 25]
     torch.testing.assert_close(held_out.batch([1], [0])["packed"], cache.batch([6], [0])["packed"])
     for wrong in (32, -1):
-        with pytest.raises(ValueError, match="held_out is .* 32 rows"):
+        with pytest.raises(ValueError, match=r"held_out is .* 32 rows"):
             cache.split(wrong)
 
 

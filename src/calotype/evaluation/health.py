@@ -78,8 +78,8 @@ class LatentHealth:
 def divergence(
     mean: Float[Tensor, "b c h w"], logvar: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, "b c h w"]:
-    """Kullback-Leibler divergence in nats of diagonal Gaussians from N(0, 1) (Kingma & Welling 2014,
-    appendix B), by mean and log-variance, which is clipped as diffusers clips it.
+    """Kullback-Leibler divergence in nats of diagonal Gaussians from N(0, 1) (Kingma & Welling
+    2014, appendix B), by mean and log-variance, which is clipped as diffusers clips it.
     """
     logvar = logvar.clamp(-30, 20)
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar)

@@ -1,6 +1,7 @@
 """How well images go with their prompts, by CLIP."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -12,8 +13,8 @@ from calotype.evaluation.protocol import digest_of
 
 
 class ClipScore:
-    """100 times the cosine of an image and its prompt, 0 where that is negative (Hessel et al. 2021,
-    eq. 1, with torchmetrics' weight, whose own does not run with transformers 5).
+    """100 times the cosine of an image and its prompt, 0 where that is negative (Hessel et al.
+    2021, eq. 1, with the weight of torchmetrics, whose own does not run with transformers 5).
 
     Raises:
         ValueError: there is no such CLIP; only safetensors are read.
@@ -21,14 +22,14 @@ class ClipScore:
 
     def __init__(self, path: str, device: torch.device) -> None:
         try:
-            self.model = CLIPModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+            model: Any = CLIPModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
             self.processor = AutoProcessor.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "
                 f"({error})"
             ) from error
-        self.model = self.model.to(device).eval()
+        self.model = model.to(device).eval()
         self.name = f"{path} {digest_of(self.model.state_dict())}"
         self.scores: list[float] = []
 

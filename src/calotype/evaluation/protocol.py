@@ -9,11 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 VERSION = 1
-"""Of the protocol: raised by whatever moves a figure. Resizing is antialiased and crops are central;
-every measure reads images of 8 bits a channel, as they would be saved; networks compute in float32,
-without TF32; a picture that comes back exactly counts 100 dB; SSIM has a Gaussian window of 11 pixels
-and deviation 1.5, at borders over the reflected picture; Frechet distances are of features in
-float64; precision and recall have 3 neighbours."""
+"""Of the protocol: raised by whatever moves a figure. Resizing is antialiased and crops are
+central; every measure reads images of 8 bits a channel, as they would be saved; networks compute in
+float32, without TF32; a picture that comes back exactly counts 100 dB; SSIM has a Gaussian window
+of 11 pixels and deviation 1.5, at borders over the reflected picture; Frechet distances are of
+features in float64; precision and recall have 3 neighbours."""
 
 
 class ProtocolError(ValueError):
@@ -29,8 +29,8 @@ class Protocol:
     size: int
     """Pixels a side."""
     digest: str
-    """SHA-256 of those pictures, and for a generator their captions, 16 hexadecimal digits: whatever
-    the folder is called."""
+    """SHA-256 of those pictures, and for a generator their captions, 16 hexadecimal digits:
+    whatever the folder is called."""
     features: str | None
     """Network of the distances between distributions, and a digest of its weights."""
     lpips: dict[str, str] = field(default_factory=dict)

@@ -107,14 +107,16 @@ def load(path: str | Path) -> Pipeline:
 
 def is_pipeline(path: str | Path) -> bool:
     """Whether there is a pipeline in a folder or on the Hub, rather than one part of it."""
-    return bool(_mark(path).get("layout")) or _noted(path, DiffusionPipeline.config_name) is not None
+    ours = bool(_mark(path).get("layout"))
+    return ours or _noted(path, DiffusionPipeline.config_name) is not None
 
 
 def size_of(pipeline: Pipeline) -> int:
     """Pixels a side of the images that a pipeline draws unless told otherwise."""
     if isinstance(pipeline, TokenPipeline):
         return pipeline.size
-    factor = 2 ** (len(autoencoder(pipeline).config["block_out_channels"]) - 1)
+    vae: Any = autoencoder(pipeline)
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     return pipeline.unet.config["sample_size"] * factor
 
 

@@ -25,6 +25,7 @@ from calotype.evaluation.protocol import digest_of
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
 from calotype.pipelines import (
     Choice,
+    HowToSample,
     Pipeline,
     TokenPipeline,
     is_pipeline,
@@ -175,8 +176,11 @@ class Bench:
             ValueError, FileNotFoundError: something is not there, or does not fit.
         """
         size = artifact.size(self.how.size)
-        prepare = self._tokenizer if artifact.pipeline is None else self._generator
-        work = prepare(artifact, size)
+        if artifact.pipeline is not None:
+            work = self._generator(artifact.pipeline, recommended(artifact.path), size)
+        else:
+            assert artifact.tokenizer is not None
+            work = self._tokenizer(artifact.tokenizer, size)
 
         def measure() -> Evaluation:
             artifact.part.to(self.device)
@@ -189,13 +193,14 @@ class Bench:
 
         return measure
 
-    def _tokenizer(self, artifact: Artifact, size: int) -> Callable[[], Evaluation]:
+    def _tokenizer(self, tokenizer: ImageTokenizer, size: int) -> Callable[[], Evaluation]:
         judges, seen = self._judges(size), self._pictures(size)
-        return lambda: evaluate_tokenizer(artifact.tokenizer, seen, judges, self.how.seed)
+        return lambda: evaluate_tokenizer(tokenizer, seen, judges, self.how.seed)
 
-    def _generator(self, artifact: Artifact, size: int) -> Callable[[], Evaluation]:
-        how, pipeline = self.how, artifact.pipeline
-        sampling = how.sampling.over(recommended(artifact.path))
+    def _generator(
+        self, pipeline: Pipeline, recommended: HowToSample, size: int
+    ) -> Callable[[], Evaluation]:
+        how, sampling = self.how, self.how.sampling.over(recommended)
         training = None
         if how.training is not None:
             training = pictures(how.training, size, how.batch_size, None)

@@ -35,7 +35,7 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
     return Image.open(buffer)
 
 
-def _plane(axes, found: Mapping[str, Evaluation]) -> None:  # noqa: ANN001
+def _plane(axes, found: Mapping[str, Evaluation]) -> None:
     for path, each in found.items():
         rate, distortion = each.health["rate_bits"], each.figures["psnr_db"]
         axes.plot(rate, distortion, "o")
@@ -60,7 +60,7 @@ def _strips(found: Mapping[str, Evaluation], plain: bool) -> list[tuple[str, np.
     return strips
 
 
-def _strip(images) -> np.ndarray:  # noqa: ANN001
+def _strip(images) -> np.ndarray:
     return np.concatenate([each.permute(1, 2, 0).numpy() for each in images[:SHOWN]], 1)
 
 

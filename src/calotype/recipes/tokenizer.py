@@ -4,6 +4,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
@@ -26,7 +27,7 @@ from calotype.tokenizers.bottlenecks import (
     GumbelBottleneck,
     Table,
 )
-from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
+from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel, Term
 from calotype.training import AdamW, Objective, Run, begin, fit
 from calotype.training.distributed import processes
 
@@ -165,9 +166,14 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     _check_codes(recipe, reconstruction.tokenizer)
     _warn_of_warmth(reconstruction.tokenizer.bottleneck, recipe.run)
     if validation is not None:
-        lpips = {recipe.perceptual.net: reconstruction.terms["lpips"]} if recipe.perceptual else {}
+        spec, terms = recipe.perceptual, reconstruction.terms
+        lpips = {spec.net: cast(Term, terms["lpips"])} if spec else {}
         reconstruction.evaluation = of_tokenizer(
-            reconstruction.tokenizer, validation, recipe.transform, recipe.validate, lpips,
+            reconstruction.tokenizer,
+            validation,
+            recipe.transform,
+            recipe.validate,
+            lpips,
             recipe.run.batch_size,
         )
     objectives: list[Objective] = [reconstruction]

@@ -17,7 +17,7 @@ from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
 from calotype.recipes.ending import exact_convolutions
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.terms import PerceptualTerm
+from calotype.tokenizers.terms import Term
 from calotype.training import Objective
 
 Figures = dict[str, float]
@@ -25,7 +25,7 @@ Figures = dict[str, float]
 
 def of_tokenizer(
     tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
-    lpips: Mapping[str, PerceptualTerm], each: int,
+    lpips: Mapping[str, Term], each: int,
 ) -> Callable[[], Figures]:  # fmt: skip
     """PSNR, SSIM and LPIPS by what is given, of the first `count` pictures, `each` at a time."""
     return partial(_distortion, tokenizer, dataset, transform, count, lpips, each)
@@ -34,7 +34,7 @@ def of_tokenizer(
 @exact_convolutions()
 def _distortion(
     tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
-    lpips: Mapping[str, PerceptualTerm], each: int,
+    lpips: Mapping[str, Term], each: int,
 ) -> Figures:  # fmt: skip
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}

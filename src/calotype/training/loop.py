@@ -22,7 +22,6 @@ from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.player import Player
 from calotype.training.run import Run
 
-
 R = TypeVar("R")
 BEST = "best"
 """Name of the best checkpoint."""
@@ -221,8 +220,8 @@ class _Trainer:
         return seen
 
     def save(self, name: str | None = None) -> None:
-        """Write a checkpoint, named after the step unless told otherwise; ranks hold the same state,
-        so the main one writes.
+        """Write a checkpoint, named after the step unless told otherwise; ranks hold the same
+        state, so the main one writes.
         """
         for mean in sorted(self.means.sums):
             self.means.sums[mean] = all_mean(self.means.sums[mean])

@@ -19,18 +19,22 @@ from calotype.training.optimizer import AdamW
 class Best:
     """Which weights are exported: those whose figure was best, and not the last ones."""
 
-    figure: str
+    figure: str = "psnr_db"
     """One of those in metrics.jsonl under validation/."""
-    wanted: Literal["highest", "lowest"]
-    """Which value of it is best."""
+    wanted: Literal["highest", "lowest"] | None = None
+    """Which value of it is best. None: of psnr_db and ssim the highest, of others the lowest."""
 
     def beats(self, value: float, before: float | None) -> bool:
         """Whether a value is better than the best before; None: there is none. What is no number
         beats nothing.
         """
-        if not math.isfinite(value):
-            return False
-        return before is None or (value > before if self.wanted == "highest" else value < before)
+        if not math.isfinite(value) or before is None:
+            return before is None and math.isfinite(value)
+        wanted = self.wanted or ("highest" if self.figure in HIGHER_IS_BETTER else "lowest")
+        return value > before if wanted == "highest" else value < before
+
+
+HIGHER_IS_BETTER = ("psnr_db", "ssim")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ check: $(READY)  ## lint, format, types
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "calotype needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install -q --constraint constraints.txt --editable ".[dev,openmoji]"
+	$(RUN)/python -m pip install -q --constraint constraints.txt --editable ".[dev,openmoji,offline]"
 	touch $(READY)
 
 clean:

@@ -45,6 +45,8 @@ FUNCTIONS = {
     "generate": "calotype.recipes.generate.generate",
     "reconstruct": "calotype.recipes.reconstruct.reconstruct",
     "score": "calotype.recipes.score.score_images",
+    "evaluate": "calotype.recipes.evaluate.evaluate",
+    "compare": "calotype.recipes.compare.compare",
     "demo": "calotype.recipes.demo.demo",
 }
 """What each command calls."""
@@ -80,7 +82,9 @@ def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
         assert ("--out" if command == "cache-latents" else "--run.steps") in said
 
 
-@pytest.mark.parametrize("command", ["generate", "reconstruct", "demo"])
+@pytest.mark.parametrize(
+    "command", ["generate", "reconstruct", "score", "evaluate", "compare", "demo"]
+)
 def test_help_explains_the_others(command, capsys):
     assert f"usage: calotype {command}" in listed(f"{command} --help", capsys)
 

@@ -228,6 +228,18 @@ def _score(arguments: Arguments) -> None:
     _say("scores", score_images(_parse(Score, "calotype score", arguments)))
 
 
+def _evaluate(arguments: Arguments) -> None:
+    from calotype.recipes.evaluate import Evaluate, evaluate
+
+    _say("figures", evaluate(_parse(Evaluate, "calotype evaluate", arguments)))
+
+
+def _compare(arguments: Arguments) -> None:
+    from calotype.recipes.compare import Compare, compare
+
+    _say("comparison", compare(_parse(Compare, "calotype compare", arguments)))
+
+
 def _demo(arguments: Arguments) -> None:
     from calotype.recipes.demo import Demo, demo
 
@@ -247,5 +259,7 @@ COMMANDS = {
     "generate": Command(_generate, "images from prompts"),
     "reconstruct": Command(_reconstruct, "images beside what a tokenizer makes of them"),
     "score": Command(_score, "bits that a transformer needs for images under their captions"),
+    "evaluate": Command(_evaluate, "figures of any tokenizer or pipeline, by one protocol"),
+    "compare": Command(_compare, "the same figures of several, as a page, a table and a picture"),
     "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
 }

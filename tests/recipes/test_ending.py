@@ -126,7 +126,6 @@ def test_what_has_no_stock_class_says_so_before_it_trains(tmp_path, bottleneck):
 @pytest.mark.parametrize(
     ("bottleneck", "validation", "error"),
     [
-        (tiny.BOTTLENECK, UNSEEN, "validation is for the use of codes"),
         (VQ(SMALL), replace(UNSEEN, size=32), "32 pixels, and data of 16"),
         (VQ(SMALL), Parquet("nowhere.parquet"), "validation: Parquet pictures come in any size"),
     ],

@@ -11,12 +11,14 @@ many codes for that.
 import json
 import os
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int32
 from safetensors import safe_open
@@ -164,6 +166,21 @@ class LatentCache(Dataset[dict[str, Any]]):
         files = [shard(self.root, n).with_suffix(".captions.json") for n in range(len(self.ends))]
         return [caption for file in files for caption in json.loads(file.read_text())]
 
+    def split(self, held_out: int) -> "tuple[LatentRows, LatentRows]":
+        """Rows to train on, and `held_out` others, evenly spread.
+
+        Raises:
+            ValueError: nothing is left to train on.
+        """
+        if not 0 <= held_out < len(self):
+            raise ValueError(
+                f"held_out is {held_out}: {self.root} has {len(self)} rows, of which some must be "
+                "left to train on"
+            )
+        chosen = [i * len(self) // held_out for i in range(held_out)]
+        left = sorted(set(range(len(self))) - set(chosen))
+        return LatentRows(self, left), LatentRows(self, chosen)
+
     def __getstate__(self) -> dict[str, Any]:
         state = {k: v for k, v in self.__dict__.items() if k not in ("prompts", "captions")}
         return {**state, "_open": {}}  # a memory map does not travel to a worker
@@ -180,3 +197,20 @@ class LatentCache(Dataset[dict[str, Any]]):
         if number not in self._open:
             self._open[number] = safe_open(shard(self.root, number), "pt")
         return self._open[number].get_slice(name)[row : row + 1][0]
+
+
+class LatentRows(Dataset[dict[str, Any]]):
+    """Some rows of a cache."""
+
+    def __init__(self, cache: LatentCache, rows: Sequence[int]) -> None:
+        self.cache, self.rows = cache, np.asarray(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.cache[int(self.rows[i])]
+
+    def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
+        """As `LatentCache.batch`, of indices into these rows."""
+        return self.cache.batch(self.rows[indices].tolist(), keys)

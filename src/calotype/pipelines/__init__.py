@@ -2,9 +2,11 @@
 
 from calotype.pipelines.assemble import (
     autoencoder,
+    is_pipeline,
     load,
     recommended,
     save,
+    size_of,
     text_to_image,
     unconditional,
 )
@@ -15,6 +17,7 @@ from calotype.pipelines.sampling import (
     Sampling,
     for_tokens,
     picture,
+    reads_prompts,
     sample,
     turns,
 )
@@ -31,13 +34,16 @@ __all__ = [
     "best",
     "draw",
     "for_tokens",
+    "is_pipeline",
     "layout_of",
     "load",
     "picture",
+    "reads_prompts",
     "recommended",
     "sample",
     "save",
     "score",
+    "size_of",
     "text_to_image",
     "turns",
     "unconditional",

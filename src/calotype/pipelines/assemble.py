@@ -105,6 +105,21 @@ def load(path: str | Path) -> Pipeline:
     return found
 
 
+def is_pipeline(path: str | Path) -> bool:
+    """Whether there is a pipeline in a folder or on the Hub, rather than one part of it."""
+    ours = bool(_mark(path).get("layout"))
+    return ours or _noted(path, DiffusionPipeline.config_name) is not None
+
+
+def size_of(pipeline: Pipeline) -> int:
+    """Pixels a side of the images that a pipeline draws unless told otherwise."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.size
+    vae: Any = autoencoder(pipeline)
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return pipeline.unet.config["sample_size"] * factor
+
+
 def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
     """A pipeline's tokenizer, whatever its class calls it."""
     if isinstance(pipeline, TokenPipeline):
@@ -123,13 +138,18 @@ MARK = "calotype.json"
 
 def _mark(path: str | Path) -> dict[str, Any]:
     """What `save` noted beside a pipeline, in a folder or on the Hub; {}: it is not ours."""
-    file = Path(path, MARK)
-    if not Path(path).exists():
-        try:
-            file = Path(hf_hub_download(str(path), MARK))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
-            return {}
-    return json.loads(file.read_text()) if file.exists() else {}
+    file = _noted(path, MARK)
+    return {} if file is None else json.loads(file.read_text())
+
+
+def _noted(path: str | Path, name: str) -> Path | None:
+    """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
+    if Path(path).exists():
+        return file if (file := Path(path, name)).exists() else None
+    try:
+        return Path(hf_hub_download(str(path), name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return None
 
 
 def _check(folder: str | Path, pipeline: Pipeline) -> None:

@@ -117,6 +117,13 @@ def for_tokens(sampling: HowToSample) -> TokenSampling:
     return sampling
 
 
+def reads_prompts(pipeline: Pipeline) -> bool:
+    """Whether it heeds prompts; an unconditional one only counts them."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.prompts is not None
+    return isinstance(pipeline, StableDiffusionPipeline)
+
+
 def turns(pipeline: Pipeline) -> int:
     """How often `sample` tells of the progress of an image."""
     return pipeline.layout.length if isinstance(pipeline, TokenPipeline) else 1

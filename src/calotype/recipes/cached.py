@@ -13,6 +13,7 @@ from calotype.data import LatentCache, Loader
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, save
+from calotype.recipes.validation import of_generator
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.training import Run, begin, fit
 from calotype.training.distributed import processes
@@ -43,6 +44,11 @@ class CachedRecipe(Protocol):
         ...
 
     @property
+    def held_out(self) -> int:
+        """Samples of the cache that are not trained on."""
+        ...
+
+    @property
     def run(self) -> Run:
         """Of the training."""
         ...
@@ -68,11 +74,14 @@ def train(
 ) -> Path:
     """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
     state, run = processes(), recipe.run
+    rows, held_out = latents.split(recipe.held_out)
     if state.is_main_process:
         begin(run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)})
     state.wait_for_everyone()
     objective.picture = partial(_picture, recipe, latents, pipeline)
-    loader = Loader(latents, run.batch_size, seed=run.seed, workers=run.workers)
+    if len(held_out):
+        objective.evaluation = of_generator(objective, held_out, run.batch_size)
+    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
     fit([objective], loader, run)
     if state.is_main_process:
         save(pipeline, run.model, recipe.sampling)

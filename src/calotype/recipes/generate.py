@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from diffusers import StableDiffusionPipeline
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -27,6 +26,7 @@ from calotype.pipelines import (
     for_tokens,
     load,
     picture,
+    reads_prompts,
     recommended,
     sample,
     turns,
@@ -101,7 +101,7 @@ def generate(options: Generate) -> Path:
 
 def _check(options: Generate, pipeline: Pipeline) -> None:
     asked = options.prompts
-    if not asked and _reads_prompts(pipeline):
+    if not asked and reads_prompts(pipeline):
         raise ValueError("no prompts: say what to draw, in quotes")
     if isinstance(pipeline, TokenPipeline):
         pipeline.encode(asked)  # that each is a class, where classes are what it knows
@@ -113,12 +113,6 @@ def _check(options: Generate, pipeline: Pipeline) -> None:
     for name, given in (("top", options.top), ("candidates", options.candidates > 1)):
         if given:
             raise ValueError(f"--{name} is for a transformer, and this is a diffusion pipeline")
-
-
-def _reads_prompts(pipeline: Pipeline) -> bool:
-    if isinstance(pipeline, TokenPipeline):
-        return pipeline.prompts is not None
-    return isinstance(pipeline, StableDiffusionPipeline)
 
 
 def _drawn(

@@ -48,6 +48,9 @@ class GeneratorRecipe:
     optimizer: AdamW = field(default_factory=AdamW)
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""
+    held_out: int = 0
+    """Samples of the cache, evenly spread, that are not trained on: their losses are measured every
+    `run.evaluate_every` steps."""
     prompts: tuple[str, ...] = ()
     """Prompts of the pictures in samples/; none: captions from all over
     the cache."""

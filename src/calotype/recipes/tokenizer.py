@@ -4,12 +4,14 @@ import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
 from calotype.recipes.ending import Ending, finish
+from calotype.recipes.validation import of_tokenizer
 from calotype.tokenizers import (
     Backbone,
     Critic,
@@ -25,7 +27,7 @@ from calotype.tokenizers.bottlenecks import (
     GumbelBottleneck,
     Table,
 )
-from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
+from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel, Term
 from calotype.training import AdamW, Objective, Run, begin, fit
 from calotype.training.distributed import processes
 
@@ -99,14 +101,17 @@ class TokenizerRecipe:
     """Training images on which the latents' mean and deviation are measured; at most four passes
     over the source."""
     validation: Source | None = None
-    """Pictures that are not trained on: the use of codes is counted over all of them when training
-    ends. None: over training images, as many as `measure`."""
+    """Pictures that are not trained on: the first `validate` are rebuilt and measured every
+    `run.evaluate_every` steps, and the use of codes is counted over all when training ends. None:
+    nothing is measured, and codes are counted over training images, as many as `measure`."""
+    validate: int = 256
+    """Pictures of `validation` that are measured while training runs."""
     examples: int = 8
     """Pictures reconstructed in samples/: the first of the source."""
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:
-        for name in ("measure", "examples"):
+        for name in ("measure", "validate", "examples"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if isinstance(self.validation, Scenes) and not isinstance(self.data, Scenes):
@@ -160,6 +165,17 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     reconstruction = _reconstruction(recipe, size, dataset)
     _check_codes(recipe, reconstruction.tokenizer)
     _warn_of_warmth(reconstruction.tokenizer.bottleneck, recipe.run)
+    if validation is not None:
+        spec, terms = recipe.perceptual, reconstruction.terms
+        lpips = {spec.net: cast(Term, terms["lpips"])} if spec else {}
+        reconstruction.evaluation = of_tokenizer(
+            reconstruction.tokenizer,
+            validation,
+            recipe.transform,
+            recipe.validate,
+            lpips,
+            recipe.run.batch_size,
+        )
     objectives: list[Objective] = [reconstruction]
     if recipe.adversary:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
@@ -200,13 +216,8 @@ def _validation(recipe: TokenizerRecipe) -> Dataset | None:
 
 def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
     bottleneck = tokenizer.bottleneck
-    if not isinstance(bottleneck, Discrete):
-        if recipe.validation is not None:
-            raise ValueError(
-                "validation is for the use of codes, and these latents have none: choose "
-                "validation:none"
-            )
-    elif not bottleneck.exported and processes().is_main_process:
+    stock = not isinstance(bottleneck, Discrete) or bottleneck.exported
+    if not stock and processes().is_main_process:
         warnings.warn(
             f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
             "load by calotype.tokenizers.ImageTokenizer, and in no stock pipeline",

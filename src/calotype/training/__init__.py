@@ -4,11 +4,12 @@ from calotype.training.interrupt import Interrupted
 from calotype.training.loop import DivergedError, fit
 from calotype.training.objective import Batch, Losses, Objective
 from calotype.training.optimizer import AdamW
-from calotype.training.run import Run, begin, has_ended
+from calotype.training.run import Best, Run, begin, has_ended
 
 __all__ = [
     "AdamW",
     "Batch",
+    "Best",
     "DivergedError",
     "Interrupted",
     "Losses",

@@ -63,8 +63,8 @@ def prune(checkpoints: Path, keep: int) -> None:
 
 def sweep(folder: Path) -> None:
     """Delete what a kill left half-written or half-deleted in a run's folder."""
-    for path in [*folder.glob(".model.*"), *folder.glob("checkpoints/.step-*")]:
-        if re.fullmatch(r"\.(model|step-\d+)\.(partial|old)", path.name):
+    for path in [*folder.glob(".model.*"), *folder.glob("checkpoints/.*")]:
+        if re.fullmatch(r"\.(model|best|step-\d+)\.(partial|old)", path.name):
             shutil.rmtree(path)
 
 

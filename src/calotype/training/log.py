@@ -92,8 +92,7 @@ class Log:
         equals the uninterrupted one's.
         """
         if self.main:
-            with (self.run.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+            self._write(step, values)
         if self.run.trackers:
             self.accelerator.log({**values, "images_per_second": self.speed(step)}, step)
         note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -101,6 +100,20 @@ class Log:
         if not self.console.is_terminal:
             self.say(f"{self.run.out.name} {step}/{self.run.steps} "
                      f"{self.speed(step):.0f} img/s, {self._left(step)} left  {note}")  # fmt: skip
+
+    def figures(self, step: int, values: Mapping[str, float]) -> None:
+        """Write what an evaluation found as a line of its own, its names under validation/."""
+        named = {f"validation/{name}": value for name, value in values.items()}
+        if self.main:
+            self._write(step, named)
+            found = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            self.say(f"step {step}, not trained on: {found}")
+        if self.run.trackers:
+            self.accelerator.log(named, step)
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        with (self.run.out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
 
     def say(self, line: str) -> None:
         """Tell the person who watches."""

@@ -1,9 +1,10 @@
 """The one training loop. It knows nothing of images, latents or codes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from signal import SIGTERM
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +22,10 @@ from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.player import Player
 from calotype.training.run import Run
 
+R = TypeVar("R")
+BEST = "best"
+"""Name of the best checkpoint."""
+
 
 class DivergedError(ValueError):
     """A run is beyond mending: it skips step after step."""
@@ -36,12 +41,13 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
     Raises:
         Interrupted: on SIGTERM or Ctrl-C, after a checkpoint has been saved.
         DivergedError: a term was not finite for `run.patience` steps in a row.
-        ValueError: the checkpoint to resume from is another run's.
+        ValueError: the checkpoint to resume from is another run's, or the best one cannot be told.
     """
     trainer = _Trainer(objectives, run)
     trainer.restore()
     log = Log(run, trainer.accelerator, trainer.step, trainer.images)
     with Interrupts() as interrupts, log:
+        trainer.check_best()
         batches = loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
             world=trainer.accelerator.num_processes,
@@ -51,6 +57,8 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
             trainer.gradients(batches)
             signal = trainer.update(log, interrupts.number)
             log.advance(trainer.step)
+            if trainer.step % run.evaluate_every == 0 or trainer.step == run.steps:
+                trainer.evaluate(log)
             if trainer.step % run.log_every == 0 or trainer.step == run.steps:
                 log.metrics(trainer.step, trainer.means.take())
             if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
@@ -93,6 +101,7 @@ class _Trainer:
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
         self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
         self.values: dict[str, Tensor] = {}
+        self.best: float | None = None
 
     def gradients(self, batches: Iterator[Batch]) -> None:
         """Accumulate one optimiser step's gradients."""
@@ -161,30 +170,69 @@ class _Trainer:
 
     def preview(self, log: Log) -> None:
         """Save the first objective's picture of itself, by its averaged weights."""
-        if not log.main:
-            return
-        objective = self.players[0].objective
-        objective.eval()
-        if self.average:
-            with self.average.applied():
-                images = objective.preview()
-        else:
-            images = objective.preview()
-        objective.train()
-        if images is not None:
+        if log.main and (images := self._averaged(self.players[0].objective.preview)) is not None:
             log.picture(self.step, images)
 
-    def save(self) -> None:
-        """Write a checkpoint; ranks hold the same state, so the main one writes."""
-        for name in sorted(self.means.sums):
-            self.means.sums[name] = all_mean(self.means.sums[name])
+    def check_best(self) -> None:
+        """See that the run's best checkpoint can be told, before any step; what was best by another
+        figure, or on other images, is forgotten.
+
+        Raises:
+            ValueError: there is no such figure.
+        """
+        if not (best := self.run.best):
+            return
+        evaluation = self.players[0].objective.evaluation
+        if evaluation is None:
+            raise ValueError(
+                "run.best is told by what is not trained on: give a validation, or choose "
+                "run.best:none"
+            )
+        figures = self._averaged(evaluation)
+        if best.figure not in figures:
+            known = ", ".join(sorted(figures))
+            raise ValueError(f"run.best.figure is {best.figure!r}: choose from {known}")
+
+    def evaluate(self, log: Log) -> None:
+        """Measure the first objective on what is not trained on, by its averaged weights; keep the
+        checkpoint if it is the best.
+        """
+        evaluation = self.players[0].objective.evaluation
+        if evaluation is None:
+            return
+        # Every rank measures: all weights are equal, and nobody waits or decides alone.
+        figures = self._averaged(evaluation)
+        log.figures(self.step, figures)
+        if not (best := self.run.best):
+            return
+        value = all_mean(torch.tensor(figures[best.figure], device=self.accelerator.device)).item()
+        if best.beats(value, self.best):
+            self.best = value
+            self.save(BEST)
+
+    def _averaged(self, look: Callable[[], R]) -> R:
+        """What is seen of the first objective in evaluation, with its averaged weights."""
+        objective = self.players[0].objective
+        objective.eval()
+        with self.average.applied() if self.average else nullcontext():
+            seen = look()
+        objective.train()
+        return seen
+
+    def save(self, name: str | None = None) -> None:
+        """Write a checkpoint, named after the step unless told otherwise; ranks hold the same
+        state, so the main one writes.
+        """
+        for mean in sorted(self.means.sums):
+            self.means.sums[mean] = all_mean(self.means.sums[mean])
         if self.accelerator.is_main_process:
             parts = [player.state() for player in self.players]
             groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
             groups["means"] = self.means.sums
             if self.average:
                 groups["ema"] = self.average.tensors()
-            checkpoint.write(self.run.checkpoints / f"step-{self.step}", groups, self._counts())
+            folder = self.run.checkpoints / (name or f"step-{self.step}")
+            checkpoint.write(folder, groups, self._counts())
             checkpoint.prune(self.run.checkpoints, self.run.keep)
         self.accelerator.wait_for_everyone()
 
@@ -224,11 +272,19 @@ class _Trainer:
             )
 
     def _counts(self) -> Mapping[str, Any]:
-        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row")
+        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best")
         return {**{name: getattr(self, name) for name in names}, "means": self.means.counts}
 
     def finish(self) -> None:
-        """Leave the averaged weights in the first objective, ready for export."""
+        """Leave the averaged weights in the first objective, ready for export; of the best
+        checkpoint, if the run keeps one.
+        """
+        best = self.run.checkpoints / BEST
+        if self.run.best and best.exists():  # none, if no figure was ever a number
+            groups, _ = checkpoint.read(best)
+            self.players[0].load(groups["model-0"], groups["optimizer-0"])
+            if self.average:
+                self.average.load(groups["ema"], self.updates)
         if self.average:
             self.average.apply()
         for player in self.players:

@@ -1,7 +1,7 @@
 """What a run minimises."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -46,6 +46,8 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.optimizer = optimizer
         self.metrics = {}
+        self.evaluation: Callable[[], dict[str, float]] | None = None
+        """Figures of what is not trained on, by the weights as they are; None: there are none."""
 
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,33 @@ from calotype.training.optimizer import AdamW
 
 
 @dataclass(frozen=True)
+class Best:
+    """Which weights are exported: those whose figure was best, and not the last ones."""
+
+    figure: str = "psnr_db"
+    """One of those in metrics.jsonl under validation/."""
+    wanted: Literal["highest", "lowest"] | None = None
+    """Which value of it is best. None: of psnr_db and ssim the highest, of others the lowest."""
+
+    def beats(self, value: float, before: float | None) -> bool:
+        """Whether a value is better than the best before; None: there is none. What is no number
+        beats nothing.
+        """
+        if not math.isfinite(value) or before is None:
+            return before is None and math.isfinite(value)
+        wanted = self.wanted or ("highest" if self.figure in HIGHER_IS_BETTER else "lowest")
+        return value > before if wanted == "highest" else value < before
+
+
+HIGHER_IS_BETTER = ("psnr_db", "ssim")
+
+
+@dataclass(frozen=True)
 class Run:
     """How long, how fast, how often. Means the same for every objective.
 
-    The folder it fills: `recipe.json`, `metrics.jsonl`, `samples/`, `checkpoints/step-N/`, and,
-    when the recipe has ended, `model/`.
+    The folder it fills: `recipe.json`, `metrics.jsonl`, `samples/`, `checkpoints/step-N/` and
+    `checkpoints/best/`, and, when the recipe has ended, `model/`.
     """
 
     out: Path = Path("runs/default")
@@ -47,8 +70,13 @@ class Run:
     """Optimiser steps between checkpoints."""
     sample_every: int = 1000
     """Optimiser steps between pictures in samples/."""
+    evaluate_every: int = 1000
+    """Optimiser steps between evaluations on what is not trained on, where the recipe has such."""
+    best: Best | None = None
+    """Keep the checkpoint of the best evaluation, checkpoints/best, and export it; None: export
+    the last weights."""
     keep: int = 2
-    """Checkpoints to keep, newest first."""
+    """Checkpoints to keep, newest first, besides the best."""
     patience: int = 50
     """Steps in a row that may be skipped for a term that is not finite before the run stops."""
     resume: bool = False
@@ -58,7 +86,7 @@ class Run:
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulate", "log_every", "save_every",
-                    "sample_every", "keep", "patience")  # fmt: skip
+                    "sample_every", "evaluate_every", "keep", "patience")  # fmt: skip
         for name in positive:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"run.{name} is {value}: it must be at least 1")
@@ -85,7 +113,7 @@ class Run:
 MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "out", "workers", "trackers", "keep", "steps",
                                  "patience", "log_every", "save_every", "sample_every",
-                                 "batch_size", "accumulate")),
+                                 "evaluate_every", "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
     "examples", "measure", "prompts",
 }  # fmt: skip
@@ -208,7 +236,7 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
                 f"{run.out} was begun with {what} {was}, and now it is {now}:"
                 " give it the same again, or choose another folder for what is new"
             )
-        if scheduled or not _may_change(name, free):
+        if scheduled or not _may_change(name, run, free):
             why = ", and the learning rate is scheduled by it" if scheduled else ""
             raise ValueError(
                 f"{name} was {was} when {run.out} began and is {now}{why}: "
@@ -216,8 +244,10 @@ def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[s
             )
 
 
-def _may_change(name: str, free: Sequence[str]) -> bool:
-    return name in MAY_CHANGE or name.split(".")[0] in {"validation", "sampling", *free}
+def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:
+    # What was best on other pictures says nothing about these.
+    told = () if run.best else ("validation", "validate")
+    return name in MAY_CHANGE or name.split(".")[0] in {"sampling", *told, *free}
 
 
 def _has_schedule(settings: Any) -> bool:

@@ -1,0 +1,186 @@
+"""Everything that is measured of a generator: pictures, and what it draws for their captions."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from calotype.data.scenes import Scene
+from calotype.data.transforms import eight_bits
+from calotype.evaluation.alignment import Alignment, check
+from calotype.evaluation.distances import (
+    NEIGHBOURS,
+    Memorisation,
+    Nearest,
+    diversity,
+    frechet,
+    precision_recall,
+)
+from calotype.evaluation.features import Features
+from calotype.evaluation.prompts import ClipScore
+from calotype.evaluation.protocol import Digest
+from calotype.evaluation.speed import speed
+from calotype.evaluation.tokenizer import Evaluation, Judges
+from calotype.training import Batch
+
+Draw = Callable[[Sequence[str], Sequence[int]], Iterator[Float[Tensor, "b 3 H W"]]]
+"""Batches of images in [-1, 1] of some prompts, one for each and its seed."""
+SHOWN = 16
+"""Images that are kept to be looked at."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real pictures that a generator is measured against."""
+
+    batches: Iterable[Batch]
+    """Pictures with captions, which are the prompts."""
+    prompted: bool = True
+    """Whether the generator heeds prompts: without, nothing is said about how."""
+    scenes: Sequence[Scene] | None = None
+    """What each caption says, where that is known."""
+    training: Iterable[Batch] | None = None
+    """Pictures it was trained on: does it repeat them?"""
+    repeats: int = 1
+    """Images drawn of each prompt; from 2 on their diversity is measured."""
+
+
+@dataclass
+class _Seen:
+    """Of a set of images."""
+
+    features: Float[Tensor, "n d"]
+    captions: list[str]
+    digest: str
+    size: int
+
+
+@dataclass
+class _Drawn:
+    """What was drawn, gathered batch by batch; of the images themselves only the first are kept."""
+
+    features: list[Tensor] = field(default_factory=list)
+    verdicts: list[dict[str, bool]] = field(default_factory=list)
+    examples: list[Tensor] = field(default_factory=list)
+    count: int = 0
+
+
+@torch.no_grad()
+def evaluate_generator(
+    draw: Draw, reference: Reference, judges: Judges, seed: int = 0,
+    clip: ClipScore | None = None, sampling: dict[str, Any] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Draw every caption, image i with seed + i, and measure.
+
+    Raises:
+        ValueError: there are too few pictures, no network to judge them by, or nothing that CLIP
+            could compare them with.
+    """
+    features = judges.features
+    if features is None:
+        raise ValueError("a generator is measured by features: choose a network for them")
+    real = _look(reference.batches, features)
+    if len(real.captions) <= NEIGHBOURS:
+        raise ValueError(f"{len(real.captions)} pictures to measure: give more than {NEIGHBOURS}")
+    if clip and not (reference.prompted and any(real.captions)):
+        raise ValueError(
+            "--clip compares images with their prompts, and here are none: leave it out"
+        )
+    prompts = [caption for caption in real.captions for _ in range(reference.repeats)]
+    drawn = _draw(draw, prompts, reference, features, seed, clip)
+    fake = torch.cat(drawn.features)
+    precision, recall = precision_recall(real.features, fake)
+    figures: dict[str, Any] = {
+        "frechet": frechet(real.features, fake), "precision": precision, "recall": recall,
+        "clip_score": clip.mean if clip else None,
+    }  # fmt: skip
+    if reference.prompted and reference.repeats > 1:
+        figures["diversity"] = diversity(fake, prompts)
+    if drawn.verdicts:
+        checked = Alignment(tuple(drawn.verdicts))
+        figures |= {"all_factors_right": checked.all_right, "factors_right": checked.accuracy}
+    protocol = judges.protocol(len(real.captions), real.size, real.digest, seed)
+    protocol = replace(protocol, sampling=sampling, repeats=reference.repeats,
+                       clip=clip.name if clip else None)  # fmt: skip
+    if reference.training is not None:
+        found, training = _memorised(real.features, fake, reference.training, features)
+        figures |= {"nearest_training_ratio": found.ratio,
+                    "nearer_than_99_percent_of_real": found.copies}  # fmt: skip
+        protocol = replace(protocol, training=training)
+    figures = {name: value for name, value in figures.items() if value is not None}
+    images = torch.cat(drawn.examples)
+    return Evaluation(
+        rounded(figures), protocol, speed=_speed(draw, prompts, len(drawn.features[0]), features),
+        examples=(images, images),
+    )  # fmt: skip
+
+
+def _look(batches: Iterable[Batch], features: Features) -> _Seen:
+    found, captions, digest, size = [], [], Digest(), 0
+    for batch in batches:
+        images = eight_bits(batch["image"])
+        said = batch.get("caption") or [""] * len(images)
+        digest.add(images, said)
+        found.append(features(images.to(features.device)).cpu())
+        captions += said
+        size = images.shape[-1]
+    return _Seen(torch.cat(found), captions, str(digest), size)
+
+
+def _draw(
+    draw: Draw, prompts: Sequence[str], reference: Reference, features: Features, seed: int,
+    clip: ClipScore | None,
+) -> _Drawn:  # fmt: skip
+    out = _Drawn()
+    for batch in draw(prompts, range(seed, seed + len(prompts))):
+        images = eight_bits(batch)
+        places = range(out.count, out.count + len(images))
+        out.count += len(images)
+        out.features.append(features(images.to(features.device)).cpu())
+        if clip:
+            clip.add(images, [prompts[i] for i in places])
+        if reference.scenes is not None and reference.prompted:
+            wanted = [reference.scenes[i // reference.repeats] for i in places]
+            out.verdicts += _check(images, wanted)
+        if places.start < SHOWN:
+            out.examples.append(images[: SHOWN - places.start])
+    return out
+
+
+def _check(images: UInt8[Tensor, "b 3 H W"], scenes: Sequence[Scene]) -> list[dict[str, bool]]:
+    floats = images.float() / 127.5 - 1
+    return [check(image, scene) for image, scene in zip(floats, scenes, strict=True)]
+
+
+def _memorised(
+    real: Tensor, fake: Tensor, batches: Iterable[Batch], features: Features
+) -> tuple[Memorisation, str]:
+    """How near the training pictures are, and how many of which these were."""
+    of_fake, of_real, digest, count = Nearest(fake), Nearest(real), Digest(), 0
+    for batch in batches:
+        images = eight_bits(batch["image"])
+        digest.add(images)
+        found = features(images.to(features.device)).cpu()
+        of_fake.add(found)
+        of_real.add(found)
+        count += len(images)
+    return Memorisation(of_fake.distances, of_real.distances), f"{count} pictures, {digest}"
+
+
+def _speed(
+    draw: Draw, prompts: Sequence[str], count: int, features: Features
+) -> dict[str, float | int]:
+    """Of drawing as many as were drawn at a time, and MiB that it takes beside the weights."""
+    found = speed(lambda: next(draw(prompts[:count], range(count))), features.device, repeats=1)
+    return {"batch_size": count, "images_per_second": round(count / found.seconds, 2),
+            "peak_mib": round(found.peak_mib, 1)}  # fmt: skip
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to four places, in dictionaries too."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,50 @@
+"""How well images go with their prompts, by CLIP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoProcessor, CLIPModel
+
+from calotype.evaluation.protocol import digest_of
+
+
+class ClipScore:
+    """100 times the cosine of an image and its prompt, 0 where that is negative (Hessel et al.
+    2021, eq. 1, with the weight of torchmetrics, whose own does not run with transformers 5).
+
+    Raises:
+        ValueError: there is no such CLIP; only safetensors are read.
+    """
+
+    def __init__(self, path: str, device: torch.device) -> None:
+        try:
+            model: Any = CLIPModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+            self.processor = AutoProcessor.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "
+                f"({error})"
+            ) from error
+        self.model = model.to(device).eval()
+        self.name = f"{path} {digest_of(self.model.state_dict())}"
+        self.scores: list[float] = []
+
+    @torch.no_grad()
+    def add(self, images: UInt8[Tensor, "b 3 H W"], prompts: Sequence[str]) -> None:
+        """Score images, each under its own prompt, which is cut where CLIP reads no further."""
+        inputs = self.processor(
+            text=list(prompts), images=list(images.cpu()), return_tensors="pt", padding=True,
+            truncation=True, max_length=self.model.config.text_config.max_position_embeddings,
+        )  # fmt: skip
+        found = self.model(**inputs.to(self.model.device))
+        cosine = functional.cosine_similarity(found.image_embeds, found.text_embeds)
+        self.scores += (100 * cosine.float()).clamp_min(0).tolist()
+
+    @property
+    def mean(self) -> float:
+        """Of all that was scored."""
+        return sum(self.scores) / len(self.scores)

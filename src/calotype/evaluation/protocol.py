@@ -1,0 +1,87 @@
+"""What a figure of an evaluation depends on, beside the artifact: printed with each, and frozen."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+VERSION = 1
+"""Of the protocol: raised by whatever moves a figure. Resizing is antialiased and crops are
+central; every measure reads images of 8 bits a channel, as they would be saved; networks compute in
+float32, without TF32; a picture that comes back exactly counts 100 dB; SSIM has a Gaussian window
+of 11 pixels and deviation 1.5, at borders over the reflected picture; Frechet distances are of
+features in float64; precision and recall have 3 neighbours."""
+
+
+class ProtocolError(ValueError):
+    """Figures of unlike protocols were to be compared."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How an artifact was measured."""
+
+    images: int
+    """Pictures of the data."""
+    size: int
+    """Pixels a side."""
+    digest: str
+    """SHA-256 of those pictures, and for a generator their captions, 16 hexadecimal digits:
+    whatever the folder is called."""
+    features: str | None
+    """Network of the distances between distributions, and a digest of its weights."""
+    lpips: dict[str, str] = field(default_factory=dict)
+    """Backbones of LPIPS, and digests of their weights."""
+    seed: int = 0
+    """Of whatever is drawn: a generator's images, or the latents whose spread is measured."""
+    sampling: dict[str, Any] | None = None
+    """How a generator drew; None for a tokenizer."""
+    repeats: int = 1
+    """Images that it drew for each caption."""
+    clip: str | None = None
+    """The CLIP that scored them, and a digest of its weights."""
+    training: str | None = None
+    """How many training pictures they were looked for among, and a digest of those."""
+    version: int = VERSION
+
+    def check(self, other: "Protocol") -> None:
+        """Refuse to compare with figures of another protocol; how generators draw may differ.
+
+        Raises:
+            ProtocolError: something else does.
+        """
+        own, theirs = asdict(self), asdict(other)
+        for name in own.keys() - {"sampling"}:
+            if own[name] != theirs[name]:
+                raise ProtocolError(
+                    f"figures of unlike protocols: {name} is {own[name]} and {theirs[name]}; "
+                    "measure both again on the same pictures"
+                )
+
+
+class Digest:
+    """Of images in the order in which they come, in whatever batches."""
+
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
+
+    def add(self, images: UInt8[Tensor, "b 3 H W"], captions: Sequence[str] | None = None) -> None:
+        """Go on with these."""
+        for i, image in enumerate(images.cpu()):
+            self.sha.update(image.contiguous().numpy().tobytes())
+            if captions is not None:
+                self.sha.update(captions[i].encode() + b"\0")
+
+    def __str__(self) -> str:
+        return self.sha.hexdigest()[:16]
+
+
+def digest_of(weights: dict[str, Tensor]) -> str:
+    """Of a network's weights, 8 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        sha.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:8]

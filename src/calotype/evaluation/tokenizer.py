@@ -1,0 +1,153 @@
+"""Everything that is measured of a tokenizer, in one pass over pictures."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from calotype.data.batches import draw_keys
+from calotype.data.transforms import eight_bits
+from calotype.evaluation.codebook import CodebookHealth
+from calotype.evaluation.distances import frechet
+from calotype.evaluation.distortion import distortion
+from calotype.evaluation.features import Features
+from calotype.evaluation.health import LatentHealth
+from calotype.evaluation.protocol import Digest, Protocol
+from calotype.evaluation.speed import speed
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.terms.base import Term
+from calotype.training import Batch
+from calotype.training.noise import generators
+
+EXACT_DB = 100.0
+"""What an image that came back exactly counts in the mean of PSNRs, whose limit is infinite."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that judge images; none: what they measure is left out."""
+
+    features: Features | None = None
+    lpips: Mapping[str, Term] = field(default_factory=dict)
+    """By name of the backbone."""
+    lpips_digests: Mapping[str, str] = field(default_factory=dict)
+
+    def protocol(self, images: int, size: int, digest: str, seed: int) -> Protocol:
+        """Of what they measured."""
+        name = self.features.name if self.features else None
+        return Protocol(images, size, digest, name, dict(self.lpips_digests), seed)
+
+
+@dataclass
+class Evaluation:
+    """What was found."""
+
+    figures: dict[str, Any]
+    protocol: Protocol
+    errors: dict[str, float] = field(default_factory=dict)
+    """Standard errors of those figures that are means over images."""
+    health: dict[str, Any] = field(default_factory=dict)
+    """Of the latent space."""
+    speed: dict[str, float | int] = field(default_factory=dict)
+    """Of this machine, and not of the protocol."""
+    examples: tuple[Tensor, Tensor] | None = None
+    """The first pictures and what became of them, 8 bits [n 3 H W]."""
+
+
+@torch.no_grad()
+def evaluate_tokenizer(
+    tokenizer: ImageTokenizer, batches: Iterable[Batch], judges: Judges, seed: int = 0,
+    examples: int = 16,
+) -> Evaluation:  # fmt: skip
+    """Reconstruct every picture from its likeliest latent, and measure.
+
+    Raises:
+        ValueError: there are fewer than two pictures.
+    """
+    tokenizer = tokenizer.eval()
+    device, digest, health = tokenizer.last_layer.weight.device, Digest(), LatentHealth(tokenizer)
+    values: dict[str, list[Tensor]] = {}
+    seen: tuple[list[Tensor], list[Tensor]] = ([], [])
+    kept: list[tuple[Tensor, Tensor]] = []
+    counts = _no_counts(tokenizer)
+    first: Tensor | None = None
+    for batch in batches:
+        images = batch["image"].to(device)
+        first = images if first is None else first
+        keys = draw_keys(seed, health.images, len(images))
+        real, fake, packed = _pass(tokenizer, images, keys, health)
+        if counts is not None and isinstance(tokenizer.bottleneck, Discrete):
+            tokenizer.bottleneck.tally(packed.long().cpu(), counts)
+        digest.add(real)
+        for name, found in distortion(real, fake, judges.lpips).items():
+            values.setdefault(name, []).append(found)
+        if judges.features:
+            for each, features in zip((real, fake), seen, strict=True):
+                features.append(judges.features(each).cpu())
+        if sum(len(r) for r, _ in kept) < examples:
+            kept.append((real[:examples].cpu(), fake[:examples].cpu()))
+    if first is None or health.images < 2:
+        raise ValueError(f"{health.images} pictures to measure: give 2 or more")
+    figures, errors = _means({name: torch.cat(parts) for name, parts in values.items()})
+    if judges.features:
+        figures["frechet"] = round(frechet(*(torch.cat(each) for each in seen)), 4)
+    found = health.figures()
+    if counts is not None:
+        codes = CodebookHealth(counts)
+        found |= {"code_use": round(codes.use, 4), "code_perplexity": round(codes.perplexity, 2)}
+    pairs = tuple(torch.cat(each)[:examples] for each in zip(*kept, strict=True))
+    return Evaluation(
+        figures, judges.protocol(health.images, first.shape[-1], str(digest), seed), errors, found,
+        throughput(tokenizer, first), (pairs[0], pairs[1]),
+    )  # fmt: skip
+
+
+def _pass(
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"], keys: list[int],
+    health: LatentHealth,
+) -> tuple[UInt8[Tensor, "b 3 H W"], UInt8[Tensor, "b 3 H W"], Tensor]:  # fmt: skip
+    bottleneck, h = tokenizer.bottleneck, tokenizer.features(images)
+    packed, mode = bottleneck.pack(h), bottleneck.mode(h)
+    health.add(packed, bottleneck.unpack(packed, generators(keys)), mode)
+    return eight_bits(images), eight_bits(tokenizer.decode(mode)), packed
+
+
+def _no_counts(tokenizer: ImageTokenizer) -> Tensor | None:
+    bottleneck = tokenizer.bottleneck
+    if not isinstance(bottleneck, Discrete):
+        return None
+    return torch.zeros(bottleneck.codebooks, bottleneck.codes, dtype=torch.int64)
+
+
+def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]:
+    finite = {name: each.double().clamp(max=EXACT_DB) for name, each in values.items()}
+    means = {name: round(each.mean().item(), 4) for name, each in finite.items()}
+    errors = {
+        name: round(each.std().item() / math.sqrt(len(each)), 4) for name, each in finite.items()
+    }
+    return means, errors
+
+
+@torch.no_grad()
+def throughput(
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]
+) -> dict[str, float | int]:
+    """Images a second of encoding and decoding a batch of this size, and MiB that each takes
+    beside the weights.
+    """
+    device = images.device
+    encoded = tokenizer.bottleneck.mode(tokenizer.features(images))
+    there = speed(lambda: tokenizer.bottleneck.mode(tokenizer.features(images)), device)
+    back = speed(lambda: tokenizer.decode(encoded), device)
+    return {
+        "batch_size": len(images),
+        "encode_images_per_second": round(len(images) / there.seconds, 2),
+        "decode_images_per_second": round(len(images) / back.seconds, 2),
+        "encode_peak_mib": round(there.peak_mib, 1),
+        "decode_peak_mib": round(back.peak_mib, 1),
+    }

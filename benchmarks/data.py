@@ -1,0 +1,219 @@
+"""Reading pictures beside torchvision and HF `datasets`: images/s from a folder, a parquet file and
+tars, and memory of a stream from a thousand images to a million.
+
+    python benchmarks/data.py speed
+    python benchmarks/data.py memory
+
+The pictures are made here: JPEGs of 256 pixels, cut at random from scikit-learn's two photographs
+(pip install scikit-learn), and, for memory, PNGs of 8. All readers decode, resize the shorter side
+to 224 antialiased, crop the centre and give batches of 64 floats in [-1, 1], with the same number
+of workers; they take turns. What a peer cannot read from is left out.
+"""
+
+import io
+import itertools
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from calotype.data import CenterCrop, Folder, Loader, Parquet, Source, Transform, WebDataset
+
+IMAGES, SIDE, CROP, BATCH, ROUNDS = 2048, 256, 224, 64, 5
+COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+"""Images of the streams whose memory is measured."""
+PEER = v2.Compose([
+    v2.RGB(), v2.Resize(CROP, antialias=True), v2.CenterCrop(CROP), v2.ToImage(),
+    v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3),
+])  # fmt: skip
+Batches = Callable[[], Iterator[Any]]
+
+
+def jpegs(count: int) -> Iterator[bytes]:
+    """Crops of photographs."""
+    from sklearn.datasets import load_sample_images
+
+    rng, photos = np.random.default_rng(0), load_sample_images().images
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        y, x = (int(rng.integers(n - SIDE)) for n in photo.shape[:2])
+        out = io.BytesIO()
+        Image.fromarray(photo[y : y + SIDE, x : x + SIDE]).save(out, "JPEG", quality=90)
+        yield out.getvalue()
+
+
+def write(root: Path) -> None:
+    """The same pictures as a folder, a parquet file and tars."""
+    encoded = list(jpegs(IMAGES))
+    for i, data in enumerate(encoded):
+        file = root / f"folder/{i % 16:02d}/{i:06d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    rows = [{"bytes": data, "path": None} for data in encoded]
+    table = pa.table({"image": rows, "caption": [f"picture {i}" for i in range(IMAGES)]})
+    pq.write_table(table, root / "pictures.parquet")
+    write_tars(root / "tars", encoded, "jpg", each=512)
+
+
+def write_tars(folder: Path, encoded: Iterable[bytes], ending: str, each: int) -> None:
+    """Pictures and captions, `each` pictures a tar."""
+    folder.mkdir()
+    numbered = enumerate(encoded)
+    while shard := list(itertools.islice(numbered, each)):
+        with tarfile.open(folder / f"{shard[0][0]:08d}.tar", "w") as tar:
+            for i, data in shard:
+                for name, content in ((ending, data), ("txt", f"picture {i}".encode())):
+                    member = tarfile.TarInfo(f"{i:08d}.{name}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+
+def ours(source: Source, workers: int) -> Batches:
+    """Our loader."""
+    loader = Loader(source.build(), BATCH, seed=0, transform=Transform(CenterCrop(CROP)),
+                    workers=workers)  # fmt: skip
+    return lambda: (batch["image"] for batch in loader.batches())
+
+
+def torchvision_folder(path: Path, workers: int) -> Batches:
+    """Torchvision's ImageFolder in torch's DataLoader."""
+    data = ImageFolder(str(path), PEER)
+    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    return lambda: (images for images, _ in endless(loader))
+
+
+def hugging_face(table: Any, column: str, workers: int) -> Batches:
+    """HF `datasets` in torch's DataLoader."""
+
+    def transform(row: dict[str, Any]) -> dict[str, Any]:
+        return {"image": PEER(row[column])}
+
+    streamed = isinstance(table, datasets.IterableDataset)
+    if streamed:
+        data = table.shuffle(seed=0, buffer_size=1000).map(
+            transform, remove_columns=table.column_names
+        )
+    else:
+        data = table.with_transform(lambda rows: {"image": [PEER(x) for x in rows[column]]})
+    loader = DataLoader(
+        data, BATCH, shuffle=None if streamed else True, num_workers=workers, drop_last=True
+    )
+    return lambda: (batch["image"] for batch in endless(loader))
+
+
+def endless(loader: DataLoader) -> Iterator[Any]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
+    """By what is read and who reads."""
+    load: Any = datasets.load_dataset
+    folder, file, tars = root / "folder", root / "pictures.parquet", str(root / "tars/*.tar")
+    return {
+        "folder": {
+            "calotype": ours(Folder(folder), workers),
+            "torchvision ImageFolder": torchvision_folder(folder, workers),
+            "datasets imagefolder": hugging_face(
+                load("imagefolder", data_dir=str(folder), split="train"), "image", workers),
+        },
+        "parquet": {
+            "calotype": ours(Parquet(file), workers),
+            "datasets parquet": hugging_face(
+                load("parquet", data_files=str(file), split="train").cast_column(
+                    "image", datasets.Image()), "image", workers),
+        },
+        "webdataset, streamed": {
+            "calotype": ours(WebDataset(tars), workers),
+            "datasets webdataset": hugging_face(
+                load("webdataset", data_files=tars, split="train", streaming=True), "jpg",
+                workers),
+        },
+    }  # fmt: skip
+
+
+def rate(batches: Batches, count: int) -> float:
+    """Images a second, of `count` batches after the first."""
+    found = batches()
+    next(found)
+    started = time.perf_counter()
+    for batch in itertools.islice(found, count):
+        assert tuple(batch.shape) == (BATCH, 3, CROP, CROP)
+    return BATCH * count / (time.perf_counter() - started)
+
+
+def speed() -> None:
+    """The table."""
+    print(f"torch {torch.__version__}, datasets {datasets.__version__}, "
+          f"{torch.get_num_threads()} threads\n")  # fmt: skip
+    print("| read from | workers | by | images/s | ours is faster by (spread) |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        for workers in (0, 2):
+            for source, found in readers(Path(folder), workers).items():
+                rates: dict[str, list[float]] = {name: [] for name in found}
+                for turn in range(ROUNDS):
+                    for name in list(found) if turn % 2 else list(reversed(found)):
+                        rates[name].append(rate(found[name], 8))
+                for name, values in rates.items():
+                    ratios = [a / b for a, b in zip(rates["calotype"], values, strict=True)]
+                    said = "" if name == "calotype" else (
+                        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                    )  # fmt: skip
+                    print(f"| {source} | {workers} | {name} | {statistics.median(values):.0f} | "
+                          f"{said} |", flush=True)  # fmt: skip
+
+
+def memory() -> None:
+    """Resident memory at the end of one pass over streams of more and more images."""
+    print("| images streamed | MiB of the process | images/s |")
+    print("|---|---|---|")
+    for count in COUNTS:
+        done = subprocess.run([sys.executable, __file__, "pass", str(count)], check=True,
+                              capture_output=True, text=True)  # fmt: skip
+        print(done.stdout.splitlines()[-1], flush=True)
+
+
+def one_pass(count: int) -> None:
+    """Stream `count` small pictures, in a process of its own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), dtype=np.uint8)
+    encoded = []
+    for image in pixels:
+        out = io.BytesIO()
+        Image.fromarray(image).save(out, "PNG")
+        encoded.append(out.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        tars = Path(folder) / "tars"
+        write_tars(tars, (encoded[i % 16] for i in range(count)), "png", each=20_000)
+        loader = Loader(WebDataset(str(tars)).build(), 100, seed=0)
+        started = time.perf_counter()
+        for _ in itertools.islice(loader.batches(), count // 100):
+            pass
+        took = time.perf_counter() - started
+        mib = psutil.Process().memory_info().rss / 2**20
+    print(f"| {count:,} | {mib:.0f} | {count / took:.0f} |")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["pass"]:
+        one_pass(int(sys.argv[2]))
+    else:
+        {"speed": speed, "memory": memory}[sys.argv[1]]()

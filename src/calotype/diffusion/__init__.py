@@ -4,7 +4,7 @@ from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
 from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
-from calotype.diffusion.unet import UNet
+from calotype.diffusion.unet import UNet, attend_plainly
 
 __all__ = [
     "Denoising",
@@ -20,5 +20,6 @@ __all__ = [
     "UNet",
     "Uniform",
     "Velocity",
+    "attend_plainly",
     "tokenize",
 ]

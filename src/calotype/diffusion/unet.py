@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ class UNet:
             attention_head_dim=self.head_width, **self._common(size, channels),
         )  # fmt: skip
 
+    def places(self, size: int) -> int:
+        """Sites of the largest feature map that attends to itself, of a latent of `size` a side."""
+        levels = [level for level, on in enumerate(self.attention) if on]
+        largest = size // 2 ** min([*levels, len(self.widths) - 1])
+        return largest**2
+
     def _common(self, size: int, channels: int) -> dict[str, Any]:
         return {
             "sample_size": size, "in_channels": channels, "out_channels": channels,
@@ -91,6 +98,13 @@ class UNet:
                 f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
                 "use fewer unet.widths, or larger images"
             )
+
+
+def attend_plainly(unet: UNet2DModel | UNet2DConditionModel) -> None:
+    """Compute attention by plain products, until the UNet is loaded again."""
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
 
 
 def _pooling_heads(width: int) -> int:

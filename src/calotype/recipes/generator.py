@@ -19,6 +19,7 @@ from calotype.diffusion import (
     TextDenoising,
     TextSpec,
     UNet,
+    attend_plainly,
     tokenize,
 )
 from calotype.pipelines import Pipeline, Sampling, text_to_image, unconditional
@@ -27,6 +28,7 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
 from calotype.training import AdamW, Run
+from calotype.training.attention import plain_is_faster
 from calotype.training.distributed import processes
 from calotype.training.run import describe
 
@@ -73,6 +75,8 @@ def train_generator(recipe: GeneratorRecipe) -> Path:
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
+    if plain_is_faster(recipe.unet.places(_shape(latents, tokenizer)[0])):
+        attend_plainly(objective.unet)
     return train(recipe, latents, objective, pipeline)
 
 

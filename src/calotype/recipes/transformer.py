@@ -24,11 +24,7 @@ from calotype.recipes.cached import check_drop, open_cache, train
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training import AdamW, Run
-from calotype.training.distributed import on_cpu
-
-SHORT = 256
-"""Up to this many tokens torch's fused attention takes longer on a CPU than two plain products do:
-twice as long at 89, where a step is then 1.2 to 1.8 times as fast."""
+from calotype.training.attention import plain_is_faster
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def train_transformer(recipe: TransformerRecipe) -> Path:
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
     if recipe.gradient_checkpointing:
         pipeline.transformer.gradient_checkpointing_enable()
-    if on_cpu() and pipeline.transformer.config.max_position_embeddings <= SHORT:
+    if plain_is_faster(pipeline.transformer.config.max_position_embeddings):
         pipeline.transformer.set_attn_implementation("eager")
     objective = NextToken(
         pipeline.transformer, pipeline.layout, recipe.order, recipe.optimizer, recipe.drop,

@@ -126,3 +126,19 @@ def test_impossible_optimisers_are_named(field, value):
 def test_impossible_fields_are_named(field, value):
     with pytest.raises(ValueError, match=rf"run\.{field} is {value}"):
         Run(**{field: value})
+
+
+def test_bug_a_run_of_an_older_version_could_not_be_resumed(tmp_path):
+    """A field that recipes had not then is what it is by default, and nothing else."""
+    run = Run(tmp_path, resume=True)
+    begin(run, Recipe(run=run))
+    saved(run)
+    recorded = json.loads((tmp_path / "recipe.json").read_text())
+    del recorded["optimizer"], recorded["run"]["ema"]
+    (tmp_path / "recipe.json").write_text(json.dumps(recorded))
+    begin(run, Recipe(run=run))
+    (tmp_path / "recipe.json").write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match=r"run\.ema was 0\.999 .* is 0\.5"):
+        begin(run, Recipe(run=replace(run, ema=0.5)))
+    with pytest.raises(ValueError, match=r"optimizer\.lr was 0\.0001 .* is 0\.1"):
+        begin(run, Recipe(AdamW(0.1), run))

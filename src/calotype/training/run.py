@@ -143,7 +143,7 @@ def begin(
     if not file.exists():
         _check_empty(run.out)
     elif next(run.out.rglob("*.safetensors"), None):
-        _compare(file, settings, run, free)
+        _compare(_began(file, recipe), settings, run, free)
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
 
@@ -157,8 +157,8 @@ def has_ended(run: Run, recipe: Any) -> bool:
     if not run.model.exists():
         return False
     file = run.out / "recipe.json"
-    began = json.loads(file.read_text())
-    _compare(file, {**describe(recipe), "inputs": began["inputs"]}, run, ())
+    began = _began(file, recipe)
+    _compare(began, {**describe(recipe), "inputs": began["inputs"]}, run, ())
     # What is still to come may be cut otherwise, but not what is over.
     steps, samples = began["run"]["steps"], _samples(**began["run"])
     for name, was, now in (
@@ -223,12 +223,32 @@ def _check_empty(folder: Path) -> None:
         raise ValueError(f"{folder} holds {min(there)} and no run: choose a new folder")
 
 
-def _compare(file: Path, settings: Mapping[str, Any], run: Run, free: Sequence[str]) -> None:
+def _began(file: Path, recipe: Any) -> dict[str, Any]:
+    """What a run was begun with; what recipes had no field for then, it had by default."""
+    return _completed(json.loads(file.read_text()), recipe)
+
+
+def _completed(began: dict[str, Any], value: Any) -> dict[str, Any]:
+    for field in dataclasses.fields(value):
+        now = getattr(value, field.name)
+        if field.name not in began:
+            if field.default is not dataclasses.MISSING:
+                began[field.name] = describe(field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                began[field.name] = describe(field.default_factory())
+        elif dataclasses.is_dataclass(now) and isinstance(began[field.name], dict):
+            began[field.name] = _completed(began[field.name], now)
+    return began
+
+
+def _compare(
+    began: Mapping[str, Any], settings: Mapping[str, Any], run: Run, free: Sequence[str]
+) -> None:
     if not run.resume:
         raise ValueError(
             f"{run.out} already holds a run: pass --run.resume to continue it, or another --run.out"
         )
-    for name, was, now in _differences(json.loads(file.read_text()), settings):
+    for name, was, now in _differences(began, settings):
         scheduled = name == "run.steps" and _has_schedule(settings)
         if name.startswith("inputs."):
             what = name.removeprefix("inputs.")

@@ -135,8 +135,8 @@ def test_a_generator_is_measured_on_rows_that_it_does_not_see(artifacts, tmp_pat
 def test_rows_are_trained_on_or_held_out(artifacts):
     cache = LatentCache(artifacts / "latents")
     left, held_out = cache.split(5)
-    assert sorted([*left.rows, *held_out.rows]) == list(range(32))
-    assert list(held_out.rows) == [0, 6, 12, 19, 25]
+    assert sorted([*left.indices, *held_out.indices]) == list(range(32))
+    assert list(held_out.indices) == [0, 6, 12, 19, 25]
     torch.testing.assert_close(held_out.batch([1], [0])["packed"], cache.batch([6], [0])["packed"])
     for wrong in (32, -1):
         with pytest.raises(ValueError, match=r"held_out is .* 32 rows"):

@@ -11,20 +11,18 @@ many codes for that.
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int32
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from calotype.data.prompts import Prompted
 from calotype.training.checkpoint import write_text
@@ -199,18 +197,13 @@ class LatentCache(Dataset[dict[str, Any]]):
         return self._open[number].get_slice(name)[row : row + 1][0]
 
 
-class LatentRows(Dataset[dict[str, Any]]):
-    """Some rows of a cache."""
+class LatentRows(Subset[dict[str, Any]]):
+    """Some rows of a cache, which can be read by batches too."""
 
-    def __init__(self, cache: LatentCache, rows: Sequence[int]) -> None:
-        self.cache, self.rows = cache, np.asarray(rows, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.cache[int(self.rows[i])]
+    def __init__(self, cache: LatentCache, rows: list[int]) -> None:
+        super().__init__(cache, rows)
+        self.cache = cache
 
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """As `LatentCache.batch`, of indices into these rows."""
-        return self.cache.batch(self.rows[indices].tolist(), keys)
+        return self.cache.batch([self.indices[i] for i in indices], keys)

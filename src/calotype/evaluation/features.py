@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 from urllib.error import URLError
 
@@ -16,7 +17,7 @@ Network = Literal["inception", "efficientnet-lite0"]
 OTHER = "--features efficientnet-lite0"
 
 
-class Features(nn.Module):
+class Features(nn.Module, ABC):
     """A frozen network. Distances by one say nothing about distances by another."""
 
     def __init__(self, name: str, network: nn.Module) -> None:
@@ -31,15 +32,15 @@ class Features(nn.Module):
         """Where it is."""
         return next(self.network.parameters()).device
 
-    @torch.no_grad()
+    @abstractmethod
     def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b d"]:
         """Features of images, resized as the network was trained."""
-        raise NotImplementedError
 
 
 class Inception(Features):
     """Inception-v3 as torch-fidelity has it, of which published FIDs are (Heusel et al. 2017)."""
 
+    @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 2048"]:
         """The last pooled features."""
         return self.network(images)[0]

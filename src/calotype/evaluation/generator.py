@@ -21,7 +21,7 @@ from calotype.evaluation.distances import (
 )
 from calotype.evaluation.features import Features
 from calotype.evaluation.prompts import ClipScore
-from calotype.evaluation.protocol import Digest
+from calotype.evaluation.protocol import Digest, rounded
 from calotype.evaluation.speed import speed
 from calotype.evaluation.tokenizer import Evaluation, Judges
 from calotype.training import Batch
@@ -64,6 +64,7 @@ class _Drawn:
 
     features: list[Tensor] = field(default_factory=list)
     verdicts: list[dict[str, bool]] = field(default_factory=list)
+    clip_scores: list[float] = field(default_factory=list)
     examples: list[Tensor] = field(default_factory=list)
     count: int = 0
 
@@ -95,7 +96,7 @@ def evaluate_generator(
     precision, recall = precision_recall(real.features, fake)
     figures: dict[str, Any] = {
         "frechet": frechet(real.features, fake), "precision": precision, "recall": recall,
-        "clip_score": clip.mean if clip else None,
+        "clip_score": sum(drawn.clip_scores) / len(fake) if clip else None,
     }  # fmt: skip
     if reference.prompted and reference.repeats > 1:
         figures["diversity"] = diversity(fake, prompts)
@@ -141,7 +142,7 @@ def _draw(
         out.count += len(images)
         out.features.append(features(images.to(features.device)).cpu())
         if clip:
-            clip.add(images, [prompts[i] for i in places])
+            out.clip_scores += clip(images, [prompts[i] for i in places])
         if reference.scenes is not None and reference.prompted:
             wanted = [reference.scenes[i // reference.repeats] for i in places]
             out.verdicts += _check(images, wanted)
@@ -177,10 +178,3 @@ def _speed(
     found = speed(lambda: next(draw(prompts[:count], range(count))), features.device, repeats=1)
     return {"batch_size": count, "images_per_second": round(count / found.seconds, 2),
             "peak_mib": round(found.peak_mib, 1)}  # fmt: skip
-
-
-def rounded(value: Any) -> Any:
-    """Numbers to four places, in dictionaries too."""
-    if isinstance(value, dict):
-        return {name: rounded(each) for name, each in value.items()}
-    return round(value, 4) if isinstance(value, float) else value

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from calotype.evaluation.protocol import rounded
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 
@@ -55,14 +56,14 @@ class LatentHealth:
         bands = self.sums["power"] / self.sums["power"].sum().clamp_min(1e-300)
         found = {
             "latent": [len(mean), *self.sites],
-            "mean": _rounded(mean),
-            "std": _rounded(std),
+            "mean": rounded(mean.tolist()),
+            "std": rounded(std.tolist()),
             "active_channels": int((spread.square() > ACTIVE).sum()),
-            "spectrum": _rounded(bands),
+            "spectrum": rounded(bands.tolist()),
         }
         if "kl" in self.sums:
             nats = self.sums["kl"] / count
-            found["kl_nats_per_site"] = _rounded(nats)
+            found["kl_nats_per_site"] = rounded(nats.tolist())
             # What bits-back coding would take (Townsend et al. 2019, section 2.2).
             found["rate_bits"] = round(nats.sum().item() * math.prod(self.sites) / math.log(2), 1)
         else:
@@ -102,7 +103,3 @@ def power(z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 4"]:
 def _moments(total: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
     mean = total / count
     return mean, (squares / count - mean.square()).clamp_min(0).sqrt()
-
-
-def _rounded(values: Tensor) -> list[float]:
-    return [round(value, 4) for value in values.tolist()]

@@ -31,20 +31,14 @@ class ClipScore:
             ) from error
         self.model = model.to(device).eval()
         self.name = f"{path} {digest_of(self.model.state_dict())}"
-        self.scores: list[float] = []
 
     @torch.no_grad()
-    def add(self, images: UInt8[Tensor, "b 3 H W"], prompts: Sequence[str]) -> None:
-        """Score images, each under its own prompt, which is cut where CLIP reads no further."""
+    def __call__(self, images: UInt8[Tensor, "b 3 H W"], prompts: Sequence[str]) -> list[float]:
+        """Of each image under its own prompt, which is cut where CLIP reads no further."""
         inputs = self.processor(
             text=list(prompts), images=list(images.cpu()), return_tensors="pt", padding=True,
             truncation=True, max_length=self.model.config.text_config.max_position_embeddings,
         )  # fmt: skip
         found = self.model(**inputs.to(self.model.device))
         cosine = functional.cosine_similarity(found.image_embeds, found.text_embeds)
-        self.scores += (100 * cosine.float()).clamp_min(0).tolist()
-
-    @property
-    def mean(self) -> float:
-        """Of all that was scored."""
-        return sum(self.scores) / len(self.scores)
+        return (100 * cosine.float()).clamp_min(0).tolist()

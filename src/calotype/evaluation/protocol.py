@@ -79,6 +79,15 @@ class Digest:
         return self.sha.hexdigest()[:16]
 
 
+def rounded(value: Any) -> Any:
+    """Numbers to the four places that are written, in lists and dictionaries too."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def digest_of(weights: dict[str, Tensor]) -> str:
     """Of a network's weights, 8 hexadecimal digits."""
     sha = hashlib.sha256()

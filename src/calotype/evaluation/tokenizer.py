@@ -16,7 +16,7 @@ from calotype.evaluation.distances import frechet
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import Features
 from calotype.evaluation.health import LatentHealth
-from calotype.evaluation.protocol import Digest, Protocol
+from calotype.evaluation.protocol import Digest, Protocol, rounded
 from calotype.evaluation.speed import speed
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
@@ -126,11 +126,9 @@ def _no_counts(tokenizer: ImageTokenizer) -> Tensor | None:
 
 def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]:
     finite = {name: each.double().clamp(max=EXACT_DB) for name, each in values.items()}
-    means = {name: round(each.mean().item(), 4) for name, each in finite.items()}
-    errors = {
-        name: round(each.std().item() / math.sqrt(len(each)), 4) for name, each in finite.items()
-    }
-    return means, errors
+    means = {name: each.mean().item() for name, each in finite.items()}
+    errors = {name: each.std().item() / math.sqrt(len(each)) for name, each in finite.items()}
+    return rounded(means), rounded(errors)
 
 
 @torch.no_grad()

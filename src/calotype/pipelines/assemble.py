@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from calotype.autoregressive import Layout
 from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, for_tokens
 from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
-from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
 from calotype.training.run import describe, restore
@@ -116,8 +116,7 @@ def size_of(pipeline: Pipeline) -> int:
     if isinstance(pipeline, TokenPipeline):
         return pipeline.size
     vae: Any = autoencoder(pipeline)
-    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-    return pipeline.unet.config["sample_size"] * factor
+    return pipeline.unet.config["sample_size"] * factor(vae)
 
 
 def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:

@@ -97,8 +97,7 @@ class TokenPipeline:
     @property
     def size(self) -> int:
         """Pixels a side of its images."""
-        widths = self.tokenizer.autoencoder.config["block_out_channels"]
-        return self.layout.height * 2 ** (len(widths) - 1)
+        return self.layout.height * self.tokenizer.factor
 
     @torch.no_grad()
     def codes(self, images: Images) -> Int[Tensor, "b n"]:

@@ -54,7 +54,7 @@ def compare(options: Compare) -> Path:
         said = ", ".join(f"{path} {size}" for path, size in sizes.items())
         mend = "choose one with --size" if artifacts[0].tokenizer else "compare those of one"
         raise ProtocolError(f"images of several sizes ({said}): {mend}")
-    bench = Bench(options)
+    bench = Bench(options, next(iter(sizes.values())))
     work = {each.path: bench.prepare(each) for each in artifacts}
     found = {path: measure() for path, measure in work.items()}
     first = next(iter(found.values()))

@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -110,7 +110,8 @@ def evaluate(options: Evaluate) -> Path:
             missing; before any measuring.
     """
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    found = Bench(options).prepare(Artifact(options.artifact))()
+    artifact = Artifact(options.artifact)
+    found = Bench(options, artifact.size(options.size)).prepare(artifact)()
     write_text(options.out, json.dumps(described(options.artifact, found), indent=1) + "\n")
     Console().print(table(found))
     return options.out
@@ -157,30 +158,30 @@ class Artifact:
 
 
 class Bench:
-    """Where artifacts are measured one after the other, by the same networks.
+    """Where artifacts are measured one after the other, on images of `size` pixels a side, by the
+    same networks.
 
     Raises:
         ValueError: a network that measures cannot be had.
     """
 
-    def __init__(self, how: Measuring) -> None:
-        self.how = how
+    def __init__(self, how: Measuring, size: int) -> None:
+        self.how, self.size = how, size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.features = features(how.features).to(self.device)
 
     def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
-        """Open all that it takes; what it returns measures the artifact, at its size, and leaves it
-        on the CPU again.
+        """Open all that it takes; what it returns measures the artifact, and leaves it on the CPU
+        again.
 
         Raises:
             ValueError, FileNotFoundError: something is not there, or does not fit.
         """
-        size = artifact.size(self.how.size)
         if artifact.pipeline is not None:
-            work = self._generator(artifact.pipeline, recommended(artifact.path), size)
+            work = self._generator(artifact.pipeline, recommended(artifact.path))
         else:
             assert artifact.tokenizer is not None
-            work = self._tokenizer(artifact.tokenizer, size)
+            work = self._tokenizer(artifact.tokenizer)
 
         def measure() -> Evaluation:
             artifact.part.to(self.device)
@@ -193,20 +194,18 @@ class Bench:
 
         return measure
 
-    def _tokenizer(self, tokenizer: ImageTokenizer, size: int) -> Callable[[], Evaluation]:
-        judges, seen = self._judges(size), self._pictures(size)
+    def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
+        judges, seen = self._judges, self._pictures()
         return lambda: evaluate_tokenizer(tokenizer, seen, judges, self.how.seed)
 
-    def _generator(
-        self, pipeline: Pipeline, recommended: HowToSample, size: int
-    ) -> Callable[[], Evaluation]:
+    def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
         how, sampling = self.how, self.how.sampling.over(recommended)
         training = None
         if how.training is not None:
-            training = pictures(how.training, size, how.batch_size, None)
-        reference = Reference(self._pictures(size), reads_prompts(pipeline), self._scenes(size),
+            training = pictures(how.training, self.size, how.batch_size, None)
+        reference = Reference(self._pictures(), reads_prompts(pipeline), self._scenes(),
                               training, how.repeats)  # fmt: skip
-        clip = ClipScore(how.clip, self.device) if how.clip else None
+        clip = self._clip
         said = describe(sampling)
         if not isinstance(pipeline, TokenPipeline):
             said["scheduler"] = type(pipeline.scheduler).__name__
@@ -215,22 +214,28 @@ class Bench:
             draw, reference, Judges(self.features), how.seed, clip, said
         )
 
-    def _scenes(self, size: int) -> list[Scene] | None:
+    def _scenes(self) -> list[Scene] | None:
         if not isinstance(self.how.data, Scenes):
             return None
         dataset = self.how.data.build()
         return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
-    def _pictures(self, size: int) -> Iterator[Batch]:
-        return pictures(self.how.data, size, self.how.batch_size, self.how.count)
+    def _pictures(self) -> Iterator[Batch]:
+        return pictures(self.how.data, self.size, self.how.batch_size, self.how.count)
 
-    def _judges(self, size: int) -> Judges:
+    @cached_property
+    def _clip(self) -> ClipScore | None:
+        return ClipScore(self.how.clip, self.device) if self.how.clip else None
+
+    @cached_property
+    def _judges(self) -> Judges:
         terms, digests = {}, {}
         for net in self.how.lpips:
             weights = self.how.backbone_weights and self.how.backbone_weights / FILES[net]
-            if size < SMALLEST[net]:
+            if self.size < SMALLEST[net]:
                 raise ValueError(
-                    f"--lpips {net} needs images of {SMALLEST[net]} pixels or more, not {size}: "
+                    f"--lpips {net} needs images of {SMALLEST[net]} pixels or more, not "
+                    f"{self.size}: "
                     "choose another backbone, or none by --lpips with nothing behind it"
                 )
             try:

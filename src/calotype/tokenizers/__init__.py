@@ -4,7 +4,7 @@ from calotype.tokenizers.backbone import Backbone
 from calotype.tokenizers.bottlenecks import VQ, Gaussian, Latent
 from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
-from calotype.tokenizers.stock import load_autoencoder
+from calotype.tokenizers.stock import factor, load_autoencoder
 from calotype.tokenizers.tokenizer import ImageTokenizer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Latent",
     "LatentStatistics",
     "Reconstruction",
+    "factor",
     "fingerprint",
     "fold",
     "load_autoencoder",

@@ -33,6 +33,11 @@ def load_autoencoder(path: str | Path) -> Autoencoder:
         ) from error
 
 
+def factor(autoencoder: Autoencoder) -> int:
+    """Pixels a side of what becomes one site of the latent."""
+    return 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
+
+
 def _load(path: str | Path, subfolder: str) -> Autoencoder:
     config: Any = AutoencoderKL.load_config(path, subfolder=subfolder)
     kind = CLASSES.get(config.get("_class_name", "AutoencoderKL"))

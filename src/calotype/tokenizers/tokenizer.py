@@ -20,7 +20,7 @@ from calotype.tokenizers.bottlenecks import (
     Table,
 )
 from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
-from calotype.tokenizers.stock import load_autoencoder
+from calotype.tokenizers.stock import factor, load_autoencoder
 from calotype.training.noise import Generators
 from calotype.training.run import describe, restore
 
@@ -112,11 +112,10 @@ class ImageTokenizer(nn.Module):
         Raises:
             ValueError: `size` pixels a side is no multiple of the factor.
         """
-        factor = 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1)
-        if size % factor:
+        if size % self.factor:
             raise ValueError(
-                f"images of {size} pixels cannot be encoded by a factor of {factor}: choose a size "
-                f"that is a multiple of {factor}, or a tokenizer of fewer widths"
+                f"images of {size} pixels cannot be encoded by a factor of {self.factor}: choose "
+                f"a size that is a multiple of {self.factor}, or a tokenizer of fewer widths"
             )
 
     def features(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b in h w"]:
@@ -161,6 +160,11 @@ class ImageTokenizer(nn.Module):
     def last_layer(self) -> nn.Conv2d:
         """The convolution whose output is the image."""
         return self.autoencoder.decoder.conv_out
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side of what becomes one site of the latent."""
+        return factor(self.autoencoder)
 
     @property
     def maps(self) -> int:

@@ -174,11 +174,10 @@ class _Trainer:
             log.picture(self.step, images)
 
     def check_best(self) -> None:
-        """See that the run's best checkpoint can be told, before any step; what was best by another
-        figure, or on other images, is forgotten.
+        """See that the run's best checkpoint can be told, before any step, by one evaluation.
 
         Raises:
-            ValueError: there is no such figure.
+            ValueError: there is no such figure, or nothing to measure it on.
         """
         if not (best := self.run.best):
             return

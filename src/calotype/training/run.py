@@ -28,13 +28,16 @@ class Best:
         """Whether a value is better than the best before; None: there is none. What is no number
         beats nothing.
         """
-        if not math.isfinite(value) or before is None:
-            return before is None and math.isfinite(value)
+        if not math.isfinite(value):
+            return False
+        if before is None:
+            return True
         wanted = self.wanted or ("highest" if self.figure in HIGHER_IS_BETTER else "lowest")
         return value > before if wanted == "highest" else value < before
 
 
 HIGHER_IS_BETTER = ("psnr_db", "ssim")
+"""Figures; of all others a lower one is taken to be better."""
 
 
 @dataclass(frozen=True)

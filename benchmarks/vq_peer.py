@@ -1,7 +1,8 @@
 """Vector quantisation beside vector-quantize-pytorch: a step's time and memory, and quality.
 
     pip install vector-quantize-pytorch==1.32.0
-    python benchmarks/vq_peer.py
+    python benchmarks/vq_peer.py steps
+    python benchmarks/vq_peer.py quality
 
 Same codebook size, dimension, features, decay and threads; each measurement in a process of its
 own, peers in turn, medians. Both follow features by averages, straight through.
@@ -10,7 +11,6 @@ own, peers in turn, medians. Both follow features by averages, straight through.
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from paired import alone, in_turns, median, ratio
 from torch import Tensor
 
 from calotype.data import Loader, Scenes
@@ -29,9 +30,12 @@ from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Norm
 from calotype.tokenizers.terms import L2
 from calotype.training import AdamW, Run, fit
 
-SIZES = ((1024, 8), (4096, 8), (16_384, 8), (16_384, 256))
-"""Codes and their channels."""
-IMAGES, SIDE, ROUNDS = 32, 16, 5
+SIZES = (
+    (1024, 8, 32), (4096, 8, 32), (16_384, 8, 32), (16_384, 256, 32), (65_536, 8, 8),
+    (262_144, 8, 2),
+)  # fmt: skip
+"""Codes, their channels, and images: of the largest fewer, or the peer would need 50 GB."""
+SIDE, STEPS, ROUNDS = 16, 5, 3
 SEEDS = (0, 1, 2, 3, 4)
 """Of the trainings: one seed says little, runs of either kind differ by decibels."""
 
@@ -93,22 +97,22 @@ class PeerBottleneck(Discrete):
         return self.inner.get_codes_from_indices(ids)
 
 
-def measure_step(kind: str, size: int, channels: int) -> dict[str, float]:
+def measure_step(kind: str, size: int, channels: int, images: int) -> list[float]:
     """Seconds of a step, and MiB that the process grew by."""
     torch.manual_seed(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = {"ours": ours, "peer": peer}[kind](size, channels)
     seconds = []
-    for _ in range(ROUNDS):
-        h = torch.randn(IMAGES, channels, SIDE, SIDE, requires_grad=True)
+    for _ in range(STEPS):
+        h = torch.randn(images, channels, SIDE, SIDE, requires_grad=True)
         started = time.perf_counter()
         step(h)
         seconds.append(time.perf_counter() - started)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": statistics.median(seconds[1:]), "mib": grown / 1024}
+    return [statistics.median(seconds[1:]), grown / 1024]
 
 
-def measure_quality(kind: str, size: int, channels: int, seed: int = 0) -> dict[str, float]:
+def measure_quality(kind: str, size: int, channels: int, seed: int = 0) -> list[float]:
     """PSNR and use on scenes that training did not draw, after 600 steps of 32, the learning rate
     falling to zero: at a constant one the last step decides by 4 dB.
     """
@@ -131,44 +135,36 @@ def measure_quality(kind: str, size: int, channels: int, seed: int = 0) -> dict[
     real = held_out.batch(range(512))["image"]
     fake = torch.cat([tokenizer.reconstruct(x) for x in real.split(64)])
     health = codebook_health(tokenizer, [{"image": x} for x in real.split(64)])
-    return {"psnr": psnr(fake, real).mean().item(), "use": health.use,
-            "perplexity": health.perplexity}  # fmt: skip
+    return [psnr(fake, real).mean().item(), health.use, health.perplexity]
 
 
-def alone(what: str, kind: str, *numbers: int) -> dict[str, float]:
-    """One measurement in a process of its own."""
-    words = [sys.executable, __file__, what, kind, *map(str, numbers)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def steps() -> None:
+    """The table of time and memory."""
+    print("| codes x channels | images | seconds, ours | peer | ratio (spread) "
+          "| MiB, ours | peer |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for job in SIZES:
+        words = [str(number) for number in job]
+        a, b = in_turns(("ours", "peer"), lambda k, w=words: alone("step", k, *w), ROUNDS).values()
+        print(f"| {job[0]} x {job[1]} | {job[2]} | {median(a, 0):.3f} | {median(b, 0):.3f} | "
+              f"{ratio([r[0] for r in a], [r[0] for r in b])} | {median(a, 1):.0f} | "
+              f"{median(b, 1):.0f} |", flush=True)  # fmt: skip
 
 
-def main() -> None:
-    """Both tables."""
-    print("| codes x channels | seconds, ours | peer | ratio (spread) | MiB, ours | peer |")
-    print("|---|---|---|---|---|---|")
-    for size, channels in SIZES:
-        pairs = []
-        for turn in range(3):
-            kinds = ("ours", "peer") if turn % 2 == 0 else ("peer", "ours")
-            pairs.append({kind: alone("step", kind, size, channels) for kind in kinds})
-        ratios = [pair["peer"]["seconds"] / pair["ours"]["seconds"] for pair in pairs]
-        a, b = ({n: statistics.median(p[kind][n] for p in pairs) for n in ("seconds", "mib")}
-                for kind in ("ours", "peer"))  # fmt: skip
-        print(f"| {size} x {channels} | {a['seconds']:.3f} | {b['seconds']:.3f} | "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
-              f"{a['mib']:.0f} | {b['mib']:.0f} |", flush=True)  # fmt: skip
-    print("\n| 600 steps on scenes, 1024 codes of 4 | seed | PSNR, dB | use | perplexity |")
+def quality() -> None:
+    """The table of quality."""
+    print("| 600 steps on scenes, 1024 codes of 4 | seed | PSNR, dB | use | perplexity |")
     print("|---|---|---|---|---|")
     for seed in SEEDS:
         for kind in ("ours", "peer"):
-            found = alone("quality", kind, 1024, 4, seed)
-            print(f"| {kind} | {seed} | {found['psnr']:.2f} | {found['use']:.0%} | "
-                  f"{found['perplexity']:.0f} |", flush=True)  # fmt: skip
+            decibels, use, perplexity = alone("quality", kind, "1024", "4", str(seed))
+            print(f"| {kind} | {seed} | {decibels:.2f} | {use:.0%} | {perplexity:.0f} |",
+                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
+    if len(sys.argv) == 2:
+        {"steps": steps, "quality": quality}[sys.argv[1]]()
     else:
         measured = {"step": measure_step, "quality": measure_quality}[sys.argv[1]]
         print(json.dumps(measured(sys.argv[2], *map(int, sys.argv[3:]))))

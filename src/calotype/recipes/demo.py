@@ -43,13 +43,13 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Folder of everything."""
-    tokenizer_steps: int = 1500
+    tokenizer_steps: int = 1300
     """Optimiser steps of the continuous tokenizer, of 32 scenes."""
-    generator_steps: int = 1000
+    generator_steps: int = 800
     """Optimiser steps of the diffusion model, of 128 latents."""
     codes_steps: int = 1400
     """Optimiser steps of the tokenizer with codes, of 32 scenes."""
-    transformer_steps: int = 1300
+    transformer_steps: int = 1650
     """Optimiser steps of the transformer, of 64 scenes' tokens."""
     scenes: int = 40_000
     """Scenes whose latents the generators are trained on."""

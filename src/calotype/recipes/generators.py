@@ -103,7 +103,7 @@ def scenes_ar() -> TransformerRecipe:
     """Text to the tokens of 32-pixel scenes; about half an hour of two cores."""
     return TransformerRecipe(
         "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(192, 4, 6),
-        sampling=TokenSampling(guidance=1.25, temperature=0.5, batch_size=64),
+        sampling=TokenSampling(guidance=1.5, temperature=0.3, batch_size=64),
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
         run=Run(Path("runs/scenes-ar"), steps=8_000, batch_size=64, ema=0.998,
                 precision="bf16"),

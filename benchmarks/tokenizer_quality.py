@@ -1,0 +1,137 @@
+"""Tokenizers after equal steps, beside diffusers' train_autoencoderkl.py and train_vqgan.py
+(scripts.py says how they are taken over), by `calotype compare` on what was not trained on.
+
+    python benchmarks/tokenizer_quality.py emoji --data FOLDER --backbone-weights FOLDER
+    python benchmarks/tokenizer_quality.py photos --data FOLDER --backbone-weights FOLDER
+
+Autoencoder, its beginning, pictures, batch, learning rate, LPIPS, discriminator and what losses
+weigh are the same; averaged weights are measured. A step is the scripts' own count, a batch for
+one player: ours teaches both by each. `kl-published` is train_autoencoderkl.py as it stands, LPIPS
+without a gradient. Training's LPIPS is VGG's; AlexNet's, which nobody trained by, is measured too.
+A tokenizer that is there already is not trained again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from real_input import Places, split
+from scripts import KLScript, Script, VQScript
+from tokenizer_step import LATENTS, PIXELS
+from torch import Tensor
+
+from calotype.data import CenterCrop, Flip, Loader, Parquet, RandomCrop, Transform
+from calotype.recipes.compare import Compare, compare
+from calotype.tokenizers import Backbone, Critic, ImageTokenizer, Reconstruction
+from calotype.tokenizers.terms import LPIPS, Adversary, Term
+from calotype.training import AdamW, Run, fit
+
+SIDE = 64
+BACKBONE = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
+PICTURES = {
+    "emoji": ("emoji_train", "family", Transform(CenterCrop(SIDE))),
+    "photos": ("photos_train", "photo", Transform(RandomCrop(SIDE, resize=128), Flip())),
+}
+"""Table, what groups its rows, and how rows are cropped."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained, and on what."""
+
+    pictures: tyro.conf.Positional[Literal["emoji", "photos"]]
+    data: Path
+    """Folder of emoji_train.parquet and photos_train.parquet."""
+    backbone_weights: Path
+    """Folder of alexnet-features.safetensors and vgg16-features.safetensors."""
+    out: Path = Path("runs/quality")
+    """Folder of tokenizers and comparisons."""
+    kinds: tuple[Literal["kl", "vq"], ...] = ("kl", "vq")
+    steps: int = 600
+    start: int = 300
+    """Step from which there is an adversary, of those that wait."""
+    batch_size: int = 8
+    lr: float = 3e-4
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Of these pictures."""
+        return self.out / self.pictures
+
+    def lpips(self) -> Term:
+        """Over VGG."""
+        return LPIPS(backbone_weights=self.backbone_weights / "vgg16-features.safetensors").build()
+
+
+def ours(options: Options, kind: str, loader: Loader, folder: Path) -> None:
+    """By `fit`."""
+    latent, settings = LATENTS[kind], AdamW(options.lr, weight_decay=0.01)
+    tokenizer = ImageTokenizer(BACKBONE.autoencoder(latent, SIDE), latent.build())
+    terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, options.lpips())}
+    first = Reconstruction(tokenizer, terms, settings)
+    critic = Critic(Adversary(start=options.start, effect_start=options.start), first, settings)
+    run = Run(folder.with_name(f"{folder.name}-run"), steps=options.steps, seed=options.seed,
+              batch_size=options.batch_size, ema=0.99, log_every=50, sample_every=9999)  # fmt: skip
+    fit([first, critic], loader, run)
+    tokenizer.save(folder)
+
+
+def peer(make: Callable[..., Script]) -> Callable[[Options, str, Loader, Path], None]:
+    """By a script."""
+
+    def train(options: Options, kind: str, loader: Loader, folder: Path) -> None:
+        model = BACKBONE.autoencoder(LATENTS[kind], SIDE)
+        script = make(model, options.lpips(), options.lr, options.start)
+        for image in islice(pictures(loader), options.steps):
+            script.step(image)
+        script.average.copy_to(model.parameters())
+        model.save_pretrained(folder)
+
+    return train
+
+
+def published(*given: Any) -> Script:
+    """train_autoencoderkl.py with LPIPS that teaches nothing."""
+    script = KLScript(*given)
+    script.published = True
+    return script
+
+
+def pictures(loader: Loader) -> Iterator[Tensor]:
+    """Batches in the order in which ours sees them."""
+    return (batch["image"] for batch in loader.batches())
+
+
+WHO: dict[str, dict[str, Callable[[Options, str, Loader, Path], None]]] = {
+    "kl": {"calotype": ours, "script": peer(KLScript), "published": peer(published)},
+    "vq": {"calotype": ours, "script": peer(VQScript)},
+}
+
+
+def main(options: Options) -> None:
+    """Train what is not there, and compare."""
+    name, group, transform = PICTURES[options.pictures]
+    cut = split(Places(options.data, options.out), name, group)
+    data = Parquet(cut.train, caption_column=None).build()
+    for kind in options.kinds:
+        folders = []
+        for who, train in WHO[kind].items():
+            folders.append(str(folder := options.folder / f"{kind}-{who}"))
+            if not (folder / "config.json").exists():
+                torch.manual_seed(options.seed)
+                loader = Loader(data, options.batch_size, seed=options.seed, transform=transform)
+                train(options, kind, loader, folder)
+        compare(Compare(
+            artifacts=tuple(folders), out=options.folder / f"compare-{kind}", size=SIDE,
+            data=Parquet(cut.validation, caption_column=None), features="efficientnet-lite0",
+            backbone_weights=options.backbone_weights,
+        ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

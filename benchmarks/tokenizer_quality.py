@@ -21,16 +21,15 @@ import torch
 import tyro
 from real_input import Places, split
 from scripts import KLScript, Script, VQScript
-from tokenizer_step import LATENTS, PIXELS
+from tokenizer_step import PIXELS, SIDE, fresh
 from torch import Tensor
 
 from calotype.data import CenterCrop, Flip, Loader, Parquet, RandomCrop, Transform
 from calotype.recipes.compare import Compare, compare
-from calotype.tokenizers import Backbone, Critic, ImageTokenizer, Reconstruction
+from calotype.tokenizers import Backbone, Critic, Reconstruction
 from calotype.tokenizers.terms import LPIPS, Adversary, Term
 from calotype.training import AdamW, Run, fit
 
-SIDE = 64
 BACKBONE = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
 PICTURES = {
     "emoji": ("emoji_train", "family", Transform(CenterCrop(SIDE))),
@@ -70,8 +69,7 @@ class Options:
 
 def ours(options: Options, kind: str, loader: Loader, folder: Path) -> None:
     """By `fit`."""
-    latent, settings = LATENTS[kind], AdamW(options.lr, weight_decay=0.01)
-    tokenizer = ImageTokenizer(BACKBONE.autoencoder(latent, SIDE), latent.build())
+    tokenizer, settings = fresh(BACKBONE, kind), AdamW(options.lr, weight_decay=0.01)
     terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, options.lpips())}
     first = Reconstruction(tokenizer, terms, settings)
     critic = Critic(Adversary(start=options.start, effect_start=options.start), first, settings)
@@ -85,7 +83,7 @@ def peer(make: Callable[..., Script]) -> Callable[[Options, str, Loader, Path], 
     """By a script."""
 
     def train(options: Options, kind: str, loader: Loader, folder: Path) -> None:
-        model = BACKBONE.autoencoder(LATENTS[kind], SIDE)
+        model: Any = fresh(BACKBONE, kind).export()
         script = make(model, options.lpips(), options.lr, options.start)
         for image in islice(pictures(loader), options.steps):
             script.step(image)

@@ -185,9 +185,13 @@ def run(out: Path, **changes) -> Run:
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
     """Train; `kind` is tokenizer, r1, lecam, generator, transformer or a name of BOTTLENECKS, or a
-    whole recipe, with model/: recipe, a tokenizer's, or pipeline, a generator's in the latents of
-    `artifacts`.
+    whole recipe, with model/: recipe, a tokenizer's, measured, that with a validation, or pipeline,
+    a generator's in the latents of `artifacts`.
     """
+    if kind == "measured":
+        held_out = Scenes(size=SIZE, split="held-out", count=8)
+        train_tokenizer(tokenizer_recipe(settings.out, validation=held_out, run=settings))
+        return []
     if kind == "recipe":
         train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
         return []

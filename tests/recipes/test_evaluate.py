@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
@@ -14,7 +15,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 import tiny
 from calotype import cli
-from calotype.data import Folder, Scenes
+from calotype.data import Folder, Scenes, WebDataset
 from calotype.evaluation import features as networks
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.protocol import ProtocolError
@@ -87,6 +88,17 @@ def test_a_folder_of_the_same_pictures_is_the_same_protocol(vq, of_vq, tmp_path)
     for i, image in enumerate(HELD_OUT.build().batch(range(12))["image"]):
         picture(image).save(tmp_path / f"{i:02}.png")
     found = report(vq, tmp_path, data=Folder(tmp_path))
+    assert found["protocol"] == of_vq["protocol"]
+    assert found["figures"] == of_vq["figures"]
+
+
+def test_a_stream_of_the_same_pictures_is_the_same_protocol(vq, of_vq, tmp_path):
+    with tarfile.open(tmp_path / "pictures.tar", "w") as tar:
+        for i, image in enumerate(HELD_OUT.build().batch(range(12))["image"]):
+            picture(image).save(file := tmp_path / f"{i:02}.png")
+            tar.add(file, file.name)
+    streamed = WebDataset(str(tmp_path / "pictures.tar"), caption_key=None)
+    found = report(vq, tmp_path, data=streamed, count=None)
     assert found["protocol"] == of_vq["protocol"]
     assert found["figures"] == of_vq["figures"]
 

@@ -22,7 +22,16 @@ from transformers import get_cosine_schedule_with_warmup
 
 import tiny
 from calotype.tokenizers.terms import Adaptive
-from calotype.training import AdamW, Batch, DivergedError, Interrupted, Losses, Objective, fit
+from calotype.training import (
+    AdamW,
+    Batch,
+    Best,
+    DivergedError,
+    Interrupted,
+    Losses,
+    Objective,
+    fit,
+)
 from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
 from calotype.training.noise import seed_ambient
@@ -208,6 +217,22 @@ def test_accumulated_steps_equal_one(balance, tmp_path):
         weights.append([p for o in objectives for p in o.parameters()])
     for one, four in zip(*weights, strict=True):
         torch.testing.assert_close(one, four, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
+    """Both measure, one writes, and both export it: a rank that had judged by itself would wait for
+    the other for ever."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    measured = {"evaluate_every": 1, "best": Best("psnr_db", "highest")}
+    ranks(1, "measured", one, batch_size=4, **measured)
+    ranks(2, "measured", two, batch_size=2, **measured)
+    kept = [checkpoints.read(out / "checkpoints/best") for out in (one, two)]
+    assert kept[0][1]["step"] == kept[1][1]["step"]
+    assert kept[0][1]["best"] == pytest.approx(kept[1][1]["best"], abs=1e-3)
+    for file in one.glob("model/*.safetensors"):
+        again = load_file(two / file.relative_to(one))
+        torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

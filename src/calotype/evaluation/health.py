@@ -10,6 +10,7 @@ from torch import Tensor
 from calotype.evaluation.protocol import rounded
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.bottlenecks.gaussian import GaussianBottleneck
 
 ACTIVE = 0.01
 """Variance of a channel's posterior mean over images and sites above which it is called active
@@ -43,7 +44,7 @@ class LatentHealth:
         self._sum("mode", mode.sum((0, 2, 3)))
         self._sum("mode square", mode.square().sum((0, 2, 3)))
         self._sum("power", power(z).sum(0))
-        if not isinstance(self.bottleneck, Discrete):
+        if isinstance(self.bottleneck, GaussianBottleneck):
             mean, logvar = packed.double().cpu().chunk(2, 1)
             seen = self.scale * (mean - self.shift), logvar + 2 * math.log(self.scale)
             self._sum("kl", divergence(*seen).sum((0, 2, 3)))
@@ -66,8 +67,7 @@ class LatentHealth:
             found["kl_nats_per_site"] = rounded(nats.tolist())
             # What bits-back coding would take (Townsend et al. 2019, section 2.2).
             found["rate_bits"] = round(nats.sum().item() * math.prod(self.sites) / math.log(2), 1)
-        else:
-            assert isinstance(self.bottleneck, Discrete)
+        elif isinstance(self.bottleneck, Discrete):
             bits = math.log2(self.bottleneck.codes) * self.bottleneck.codebooks
             found["rate_bits"] = round(bits * math.prod(self.sites), 1)
         return found

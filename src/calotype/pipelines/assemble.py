@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from calotype.autoregressive import Layout
-from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, for_tokens
+from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, draws, for_tokens
 from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
@@ -99,8 +99,11 @@ def load(path: str | Path) -> Pipeline:
             f"no pipeline in {path}: expected a folder with model_index.json or calotype.json, as "
             f"the model/ of a train-generator run, or a name on the Hub ({error})"
         ) from error
-    if not isinstance(found, Pipeline):
-        raise ValueError(f"{path} holds a {type(found).__name__}, which calotype cannot call")
+    if not draws(found):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}, which draws neither from prompts nor from "
+            "noise alone: choose a pipeline whose call takes prompt or batch_size"
+        )
     _check(path, found)
     return found
 
@@ -115,15 +118,23 @@ def size_of(pipeline: Pipeline) -> int:
     """Pixels a side of the images that a pipeline draws unless told otherwise."""
     if isinstance(pipeline, TokenPipeline):
         return pipeline.size
-    vae: Any = autoencoder(pipeline)
-    return pipeline.unet.config["sample_size"] * factor(vae)
+    network = _part(pipeline, "unet", "transformer")
+    size = getattr(pipeline, "default_sample_size", None) or network.config["sample_size"]
+    if (vae := _part(pipeline, "vae", "vqvae")) is None:
+        return size
+    return size * (getattr(pipeline, "vae_scale_factor", None) or factor(vae))
 
 
 def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
     """A pipeline's tokenizer, whatever its class calls it."""
     if isinstance(pipeline, TokenPipeline):
         return pipeline.tokenizer
-    return pipeline.vae if isinstance(pipeline, StableDiffusionPipeline) else pipeline.vqvae
+    return _part(pipeline, "vae", "vqvae")
+
+
+def _part(pipeline: DiffusionPipeline, *names: str) -> Any:
+    """The first that it has of these; None: it has none."""
+    return next((found for name in names if (found := getattr(pipeline, name, None))), None)
 
 
 def recommended(path: str | Path) -> HowToSample:
@@ -152,8 +163,9 @@ def _noted(path: str | Path, name: str) -> Path | None:
 
 
 def _check(folder: str | Path, pipeline: Pipeline) -> None:
-    trained, found = _mark(folder).get("tokenizer"), fingerprint(autoencoder(pipeline))
-    if trained not in (None, found):
+    if (trained := _mark(folder).get("tokenizer")) is None:
+        return
+    if (found := fingerprint(autoencoder(pipeline))) != trained:
         raise ValueError(
             f"{folder} has tokenizer {found}, but the generator was trained in the latents of "
             f"{trained}: put that tokenizer back"

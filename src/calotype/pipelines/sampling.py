@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, cast
 
 import torch
-from diffusers import LDMPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -15,8 +16,7 @@ from calotype.autoregressive import Ramp, TokenSampling
 from calotype.data.transforms import eight_bits
 from calotype.pipelines.tokens import TokenPipeline, draw
 
-DiffusionPipelines = StableDiffusionPipeline | LDMPipeline
-Pipeline = DiffusionPipelines | TokenPipeline
+Pipeline = DiffusionPipeline | TokenPipeline
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,15 @@ def reads_prompts(pipeline: Pipeline) -> bool:
     """Whether it heeds prompts; an unconditional one only counts them."""
     if isinstance(pipeline, TokenPipeline):
         return pipeline.prompts is not None
-    return isinstance(pipeline, StableDiffusionPipeline)
+    return "prompt" in _asks(pipeline)
+
+
+def draws(pipeline: DiffusionPipeline) -> bool:
+    """Whether it makes images of prompts, or of nothing but noise, and can be told the seed of
+    each.
+    """
+    asks = _asks(pipeline)
+    return ("prompt" in asks or "batch_size" in asks) and {"generator", "output_type"} <= asks
 
 
 def turns(pipeline: Pipeline) -> int:
@@ -136,21 +144,20 @@ def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
 
 @torch.no_grad()
 def _call(
-    pipeline: DiffusionPipelines,
+    pipeline: DiffusionPipeline,
     prompts: list[str],
     generator: list[torch.Generator],
     sampling: Sampling,
 ) -> Float[Tensor, "b 3 H W"]:
     pipeline.set_progress_bar_config(disable=True)
-    if isinstance(pipeline, StableDiffusionPipeline):
-        images: Any = pipeline(
-            prompts, num_inference_steps=sampling.steps, guidance_scale=sampling.guidance,
-            generator=generator, output_type="pt",
-        ).images  # type: ignore[union-attr]  # fmt: skip
-    else:
-        images = pipeline(
-            len(prompts), generator=generator, num_inference_steps=sampling.steps, eta=0.0,
-            output_type="np",
-        ).images  # type: ignore[union-attr]  # fmt: skip
-        images = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return 2 * images.float().cpu() - 1
+    asks, call = _asks(pipeline), cast("Any", pipeline)
+    asked = {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
+    asked = {name: value for name, value in asked.items() if name in asks}
+    what = {"prompt": prompts} if reads_prompts(pipeline) else {"batch_size": len(prompts)}
+    images = call(**what, **asked, generator=generator, output_type="np").images
+    return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
+
+
+def _asks(pipeline: DiffusionPipeline) -> set[str]:
+    """What it can be told when it is called."""
+    return set(signature(cast("Any", pipeline).__call__).parameters)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from diffusers import StableDiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from calotype.evaluation.features import Network, features
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.protocol import digest_of
+from calotype.evaluation.stock import load_tokenizer
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
 from calotype.pipelines import (
     Choice,
@@ -121,17 +121,17 @@ class Artifact:
     """A tokenizer or a pipeline, from disk or the Hub.
 
     Raises:
-        ValueError: there is none that calotype knows: AutoencoderKL, VQModel,
-            StableDiffusionPipeline, LDMPipeline, and what calotype trains.
+        ValueError: there is none, or of a class that cannot be measured.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.pipeline = load(path) if is_pipeline(path) else None
-        self.tokenizer = None if self.pipeline else ImageTokenizer.load(path)
-        if isinstance(self.pipeline, StableDiffusionPipeline) and self.pipeline.safety_checker:
+        self.tokenizer = None if self.pipeline else load_tokenizer(path)
+        found: Any = self.pipeline
+        if getattr(found, "safety_checker", None):
             print(f"{path}: measured without its safety checker, which would black images out")
-            self.pipeline.safety_checker = None
+            found.safety_checker = None
 
     @property
     def part(self) -> Pipeline | ImageTokenizer:

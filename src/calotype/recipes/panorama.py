@@ -18,7 +18,7 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
     """Draw it: of tokenizers, how many dB for how many bits an image on the left, and samples under
     their originals on the right; of generators samples alone.
     """
-    plain = any("rate_bits" in each.health for each in found.values())
+    plain = any(each.health for each in found.values())
     strips = _strips(found, plain)
     figure = Figure(figsize=(6 * plain + SHOWN, 1.15 * len(strips) + 1), layout="constrained")
     grid = figure.add_gridspec(len(strips), 2 if plain else 1,
@@ -36,7 +36,8 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
 
 
 def _plane(axes, found: Mapping[str, Evaluation]) -> None:
-    for path, each in found.items():
+    rated = {path: each for path, each in found.items() if "rate_bits" in each.health}
+    for path, each in rated.items():
         rate, distortion = each.health["rate_bits"], each.figures["psnr_db"]
         axes.plot(rate, distortion, "o")
         axes.annotate(short(path), (rate, distortion), (4, 4), textcoords="offset points",

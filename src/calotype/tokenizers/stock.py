@@ -1,6 +1,7 @@
 """Stock autoencoders from a folder or the Hub."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,34 @@ from calotype.tokenizers.bottlenecks import Autoencoder
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 
 
-def load_autoencoder(path: str | Path) -> Autoencoder:
-    """A stock AutoencoderKL or VQModel from its folder, from a pipeline's, or from either on the
-    Hub.
+def load_autoencoder(path: str | Path, classes: Mapping[str, Any] = CLASSES) -> Any:
+    """A stock autoencoder of some class from its folder, from a pipeline's, or from the Hub, where
+    owner/name/folder names one of a pipeline's parts; unless told otherwise an AutoencoderKL or
+    VQModel, which are what calotype trains.
 
     Raises:
         ValueError: there is none, its weights are not safetensors, or they are another class's.
     """
-    root = Path(path)
-    inside = [name for name in ("vae", "vqvae") if (root / name).is_dir()]
-    *others, last = inside or ([""] if root.exists() else ["vae", "vqvae", ""])
+    root, (*others, last) = _places(Path(path))
     for subfolder in others:
         with contextlib.suppress(OSError):
-            return _load(path, subfolder)
+            return _load(root, subfolder, classes)
     try:
-        return _load(path, last)
+        return _load(root, last, classes)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"no AutoencoderKL or VQModel in {path}: expected a folder with config.json and "
+            f"no {' or '.join(classes)} in {path}: expected a folder with config.json and "
             f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error})"
         ) from error
+
+
+def _places(path: Path) -> tuple[str, list[str]]:
+    """Where it is, and in which of its folders to look."""
+    if path.exists():
+        return str(path), [name for name in ("vae", "vqvae") if (path / name).is_dir()] or [""]
+    if len(path.parts) == 3:
+        return "/".join(path.parts[:2]), [path.parts[2]]
+    return str(path), ["vae", "vqvae", ""]
 
 
 def factor(autoencoder: Autoencoder) -> int:
@@ -38,9 +47,9 @@ def factor(autoencoder: Autoencoder) -> int:
     return 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
 
 
-def _load(path: str | Path, subfolder: str) -> Autoencoder:
+def _load(path: str, subfolder: str, classes: Mapping[str, Any]) -> Any:
     config: Any = AutoencoderKL.load_config(path, subfolder=subfolder)
-    kind = CLASSES.get(config.get("_class_name", "AutoencoderKL"))
+    kind = classes.get(config.get("_class_name", "AutoencoderKL"))
     if kind is None:
         raise ValueError(f"it is a {config['_class_name']}")
     loaded: Any = kind.from_pretrained(

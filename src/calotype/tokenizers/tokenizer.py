@@ -49,7 +49,11 @@ class ImageTokenizer(nn.Module):
         """
         if Path(path, OWN_CONFIG).exists():
             return cls._load_own(Path(path))
-        autoencoder = load_autoencoder(path)
+        return cls.around(load_autoencoder(path))
+
+    @classmethod
+    def around(cls, autoencoder: Autoencoder) -> "ImageTokenizer":
+        """A stock autoencoder as it stands."""
         if isinstance(autoencoder, VQModel):
             return cls(autoencoder, Table(autoencoder.quantize.embedding.weight))
         return cls(autoencoder, Gaussian(autoencoder.config["latent_channels"]).build())

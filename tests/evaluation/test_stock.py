@@ -1,0 +1,199 @@
+"""Stock autoencoders and pipelines of kinds that calotype does not train are measured too."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AsymmetricAutoencoderKL,
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DDPMPipeline,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+import tiny
+from calotype.data import Scenes
+from calotype.data.transforms import eight_bits
+from calotype.evaluation.stock import load_tokenizer
+from calotype.pipelines import Choice, Sampling, load, sample, size_of
+from calotype.recipes.compare import Compare, compare
+from calotype.recipes.evaluate import Evaluate, evaluate
+from calotype.tokenizers import psnr, stock
+
+HELD_OUT = Scenes(size=tiny.SIZE, split="held-out")
+HOW = {"data": HELD_OUT, "count": 6, "features": "efficientnet-lite0", "lpips": ()}
+
+
+def report(artifact: Path, folder: Path, **changes) -> dict:
+    options = Evaluate(artifact=str(artifact), out=folder / "e.json", **{**HOW, **changes})
+    return json.loads(evaluate(options).read_text())
+
+
+def small_tiny():
+    return AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), latent_channels=3,
+    )  # fmt: skip
+
+
+def small_dc():
+    return AutoencoderDC(
+        latent_channels=4, attention_head_dim=4, encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()),
+    )  # fmt: skip
+
+
+def small_asymmetric():
+    return AsymmetricAutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, down_block_out_channels=(8, 8),
+        up_block_types=("UpDecoderBlock2D",) * 2, up_block_out_channels=(8, 8),
+        norm_num_groups=4, sample_size=tiny.SIZE, scaling_factor=1.0,
+    )  # fmt: skip
+
+
+AUTOENCODERS = {"tiny": small_tiny, "dc": small_dc, "asymmetric": small_asymmetric}
+
+
+@pytest.fixture(params=AUTOENCODERS)
+def autoencoder(request, tmp_path):
+    torch.manual_seed(0)
+    made = AUTOENCODERS[request.param]().eval()
+    made.save_pretrained(tmp_path / "stock")
+    return made
+
+
+@torch.no_grad()
+def test_a_stock_autoencoder_is_measured_by_its_own_encode_and_decode(autoencoder, tmp_path):
+    found = report(tmp_path / "stock", tmp_path, size=tiny.SIZE)
+    real = HELD_OUT.build().batch(range(6))["image"]
+    encoded = autoencoder.encode(real)
+    posterior = encoded.get("latent_dist")
+    z = posterior.mode() if posterior else next(iter(encoded.values()))
+    fake = eight_bits(autoencoder.decode(z).sample).float() / 127.5 - 1
+    expected = psnr(fake, eight_bits(real).float() / 127.5 - 1).mean().item()
+    assert found["figures"]["psnr_db"] == pytest.approx(expected, abs=1e-3)
+    assert found["latents"]["latent"] == [*z.shape[1:]]
+    if posterior:
+        nats = posterior.kl().mean().item()
+        assert found["latents"]["kl_nats_per_site"] and found["latents"]["rate_bits"] == (
+            pytest.approx(nats / torch.log(torch.tensor(2.0)).item(), abs=0.1)
+        )
+    else:  # nothing bounds how much it says
+        assert "rate_bits" not in found["latents"]
+        std = z.double().std((0, 2, 3), correction=0).tolist()
+        assert found["latents"]["std"] == pytest.approx(std, abs=1e-4)
+
+
+def test_what_is_no_autoencoder_of_diffusers_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderOobleck"}))
+    with pytest.raises(ValueError, match="it is a AutoencoderOobleck"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_part_of_a_pipeline_of_the_hub_has_a_name(artifacts, tmp_path, monkeypatch):
+    """As the Hub's library would find it, from a copy that lies on this machine."""
+    asked = []
+
+    def from_hub(path: str, subfolder: str, classes) -> AutoencoderKL:
+        asked.append((path, subfolder))
+        return AutoencoderKL.from_pretrained(artifacts / "tokenizer/model")
+
+    monkeypatch.setattr(stock, "_load", from_hub)
+    load_tokenizer("someone/pipeline/vae")
+    load_tokenizer("someone/tokenizer")
+    assert asked == [("someone/pipeline", "vae"), ("someone/tokenizer", "vae")]
+
+
+def test_kinds_are_compared_and_drawn_where_there_is_no_rate(artifacts, autoencoder, tmp_path):
+    ours = str(artifacts / "tokenizer/model")
+    how = {**HOW, "size": tiny.SIZE}
+    page = compare(Compare(artifacts=(ours, str(tmp_path / "stock")), out=tmp_path / "c", **how))
+    assert "psnr db" in (page.parent / "comparison.md").read_text()
+    assert (page.parent / "comparison.png").exists()
+
+
+def unet(**changes) -> dict:
+    return {"sample_size": 8, "block_out_channels": (8, 8), "layers_per_block": 1,
+            "norm_num_groups": 4, **changes}  # fmt: skip
+
+
+def test_pixel_diffusion_is_measured(tmp_path):
+    torch.manual_seed(0)
+    network = UNet2DModel(**unet(
+        sample_size=tiny.SIZE, down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    ))  # fmt: skip
+    DDPMPipeline(network, DDIMScheduler()).save_pretrained(tmp_path / "ddpm")
+    assert size_of(load(tmp_path / "ddpm")) == tiny.SIZE
+    found = report(tmp_path / "ddpm", tmp_path, sampling=Choice(steps=2))
+    assert set(found["figures"]) == {"frechet", "precision", "recall"}
+
+
+@pytest.fixture(scope="module")
+def sdxl(artifacts, tmp_path_factory) -> StableDiffusionXLPipeline:
+    torch.manual_seed(0)
+    prompts = CLIPTokenizer.from_pretrained(artifacts / "generator/model/tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(prompts), hidden_size=8, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=prompts.model_max_length, projection_dim=8,
+        bos_token_id=prompts.bos_token_id, eos_token_id=prompts.eos_token_id,
+        pad_token_id=prompts.pad_token_id,
+    )  # fmt: skip
+    network = UNet2DConditionModel(**unet(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16,
+        attention_head_dim=2, addition_embed_type="text_time", addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=20,
+    ))  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), norm_num_groups=4,
+    )  # fmt: skip
+    made = StableDiffusionXLPipeline(
+        vae, CLIPTextModel(text), CLIPTextModelWithProjection(text), prompts, prompts, network,
+        DDIMScheduler(), add_watermarker=False,
+    )  # fmt: skip
+    made.save_pretrained(folder := tmp_path_factory.mktemp("sdxl"))
+    return StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
+
+
+def test_another_pipeline_of_prompts_is_called_as_its_users_call_it(sdxl):
+    pipeline = load(sdxl.config._name_or_path)
+    assert size_of(pipeline) == tiny.SIZE
+    (found,) = sample(pipeline, ["a red square"] * 2, [3, 4], Sampling(steps=2, guidance=2.0))
+    generator = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    drawn = sdxl(["a red square"] * 2, num_inference_steps=2, guidance_scale=2.0,
+                 generator=generator, output_type="pt").images  # fmt: skip
+    assert torch.equal(found, 2 * drawn.float() - 1)
+
+
+def test_another_pipeline_of_prompts_is_measured(sdxl, tmp_path):
+    found = report(sdxl.config._name_or_path, tmp_path, sampling=Choice(steps=1))
+    assert "all_factors_right" in found["figures"]
+
+
+def test_a_pipeline_that_asks_for_something_else_is_refused(tmp_path):
+    network = DiTTransformer2DModel(
+        num_attention_heads=1, attention_head_dim=8, in_channels=4, sample_size=8, num_layers=1,
+        norm_num_groups=4,
+    )  # fmt: skip
+    DiTPipeline(network, AutoencoderKL(norm_num_groups=4, block_out_channels=(8,)),
+                DDIMScheduler()).save_pretrained(tmp_path)  # fmt: skip
+    with pytest.raises(ValueError, match="DiTPipeline, which draws neither from prompts"):
+        load(tmp_path)

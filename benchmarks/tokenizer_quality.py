@@ -4,10 +4,12 @@
     python benchmarks/tokenizer_quality.py emoji --data FOLDER --backbone-weights FOLDER
     python benchmarks/tokenizer_quality.py photos --data FOLDER --backbone-weights FOLDER
 
-Autoencoder, its beginning, pictures, batch, learning rate, LPIPS, discriminator and what losses
-weigh are the same; averaged weights are measured. A step is the scripts' own count, a batch for
-one player: ours teaches both by each. `kl-published` is train_autoencoderkl.py as it stands, LPIPS
-without a gradient. Training's LPIPS is VGG's; AlexNet's, which nobody trained by, is measured too.
+Autoencoder, its beginning, pictures, batch, learning rate, LPIPS and the discriminator's network
+are the same; averaged weights are measured. What losses weigh is the same for KL; train_vqgan.py
+keeps its own adaptive weight (1, of LPIPS alone), penalty and start. A step is the scripts' own
+count, a batch for one player: ours teaches both by each. `kl-published` is train_autoencoderkl.py
+as it stands, LPIPS without a gradient. Training's LPIPS is VGG's; AlexNet's, which nobody
+trained by, is measured too.
 A tokenizer that is there already is not trained again.
 """
 
@@ -84,7 +86,8 @@ def peer(make: Callable[..., Script]) -> Callable[[Options, str, Loader, Path], 
 
     def train(options: Options, kind: str, loader: Loader, folder: Path) -> None:
         model: Any = fresh(BACKBONE, kind).export()
-        script = make(model, options.lpips(), options.lr, options.start)
+        # train_vqgan.py's discriminator plays from the first step.
+        script = make(model, options.lpips(), options.lr, options.start if kind == "kl" else 0)
         for image in islice(pictures(loader), options.steps):
             script.step(image)
         script.average.copy_to(model.parameters())

@@ -11,6 +11,8 @@ from PIL import Image
 
 import tiny
 from calotype import cli
+from calotype.autoregressive import Annealed, Sequential, TokenSampling
+from calotype.autoregressive.ramps import Linear, PowerCosine
 from calotype.autoregressive.text import Classes, HubTokenizer
 from calotype.data import Folder
 from calotype.recipes.generators import CACHES, GENERATORS
@@ -182,6 +184,40 @@ def test_help_lists_the_choices_further_in_and_each_can_be_made(name, capsys):
             made = cli._recipe("train-tokenizer", TOKENIZERS, words)
             chosen = reduce(getattr, field.replace("-", "_").split("."), made)
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
+
+
+@pytest.mark.parametrize(("words", "field", "value"), [
+    ("order:annealed --order.begin 1 --order.end 2", "order", Annealed(1, 2)),
+    ("transformer.positions:sequential", "transformer.positions", Sequential()),
+    ("sampling.ramp:linear", "sampling.ramp", Linear()),
+    ("sampling.ramp:power-cosine", "sampling.ramp", PowerCosine()),
+    ("--sampling.top-k 5", "sampling.top_k", 5),
+    ("--sampling.compiled", "sampling.compiled", True),
+    ("--no-prompted", "prompted", False),
+    ("--gradient-checkpointing", "gradient_checkpointing", True),
+])  # fmt: skip
+def test_a_transformer_is_trained_as_its_flags_say(words, field, value):
+    recipe = cli._recipe("train-generator", GENERATORS, ["scenes-ar", *words.split()])
+    assert reduce(getattr, field.split("."), recipe) == value
+
+
+@pytest.mark.parametrize(("words", "field", "value"), [
+    ("sampling.ramp:linear", "ramp", Linear()),
+    ("--sampling.temperature 0.5", "temperature", 0.5),
+    ("--sampling.top-k 5", "top_k", 5),
+    ("--sampling.top-p 0.9", "top_p", 0.9),
+    ("--sampling.guidance 2", "guidance", 2.0),
+    ("--sampling.compiled True", "compiled", True),
+])  # fmt: skip
+def test_a_transformer_draws_as_its_flags_say(words, field, value):
+    """What is not said stays as the recipe had it."""
+    from calotype.recipes.generate import Generate
+
+    options = cli._parse(Generate, "calotype generate", ["a cat", *words.split()])
+    default = TokenSampling(guidance=1.5, temperature=0.3)
+    chosen = options.sampling.over(default)
+    assert getattr(chosen, field) == value != getattr(default, field)
+    assert replace(chosen, **{field: getattr(default, field)}) == default
 
 
 @pytest.mark.parametrize(

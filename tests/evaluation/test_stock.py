@@ -14,6 +14,7 @@ from diffusers import (
     DDPMPipeline,
     DiTPipeline,
     DiTTransformer2DModel,
+    StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -186,6 +187,12 @@ def test_another_pipeline_of_prompts_is_called_as_its_users_call_it(sdxl):
 def test_another_pipeline_of_prompts_is_measured(sdxl, tmp_path):
     found = report(sdxl.config._name_or_path, tmp_path, sampling=Choice(steps=1))
     assert "all_factors_right" in found["figures"]
+
+
+def test_a_pipeline_that_starts_from_a_picture_is_refused(sdxl, tmp_path):
+    StableDiffusionXLImg2ImgPipeline.from_pipe(sdxl).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Img2ImgPipeline, which draws neither from prompts"):
+        load(tmp_path)
 
 
 def test_a_pipeline_that_asks_for_something_else_is_refused(tmp_path):

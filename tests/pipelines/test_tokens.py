@@ -8,12 +8,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
@@ -287,9 +289,9 @@ def test_unconditional(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [
-    {"order": Annealed(1, 2)}, {"gradient_checkpointing": True},
+    {"order": Annealed(1, 2)},
     {"transformer": replace(tiny.token_recipes(Path())[2].transformer, positions=Sequential())},
-], ids=["annealed", "checkpointing", "sequential"])  # fmt: skip
+], ids=["annealed", "sequential"])  # fmt: skip
 def test_choices_train_and_load(changes, folders, tmp_path):
     root = folders["vq"].parent.parent
     recipe = tiny.token_recipes(root, **changes)[2]
@@ -298,6 +300,18 @@ def test_choices_train_and_load(changes, folders, tmp_path):
     assert isinstance(pipeline, TokenPipeline)
     assert not any("asked" in name for name in load_file(folder / "model.safetensors"))
     assert codes_of(pipeline, PROMPTS, GREEDY).shape == (3, 64)
+
+
+def test_activations_are_computed_twice_where_that_is_asked(folders, tmp_path):
+    root, passes = folders["vq"].parent.parent, []
+    forward = LlamaDecoderLayer.forward
+    for on in (False, True):
+        recipe = tiny.token_recipes(root, gradient_checkpointing=on)[2]
+        run = tiny.run(tmp_path / str(on), steps=1)
+        with patch.object(LlamaDecoderLayer, "forward", autospec=True, side_effect=forward) as each:
+            train_transformer(replace(recipe, run=run))
+        passes.append(each.call_count)
+    assert passes[1] - passes[0] == recipe.transformer.layers
 
 
 def test_how_training_computes_attention_is_not_saved(folders):

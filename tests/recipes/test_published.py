@@ -1,10 +1,12 @@
-"""Recipes of tokenizers with codes hold what was published, and fit together."""
+"""Recipes hold what was published, and fit together."""
 
 import pytest
 import torch
 
 from calotype.recipes.discrete import DISCRETE
+from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizer import NewTokenizer
+from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers.bottlenecks import VQ, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import Cosine
 from calotype.tokenizers.terms import Adaptive, Fixed, Hinge, HingeNonSaturating, LogitLaplace
@@ -87,3 +89,19 @@ def test_beta_is_on_the_commitment(name):
     assert model.bottleneck.commitment == 0.25 and model.bottleneck.codebook.learning.weight == 1
     cosine = isinstance(model.bottleneck.codebook.similarity, Cosine)
     assert cosine == (name == "llamagen-vq-f16")
+
+
+@pytest.mark.parametrize(("name", "batch", "steps", "clip", "optimizer", "network"), [
+    ("dalle-small", 1024, 430_000, 4.0, (4.5e-4, (0.9, 0.96), 4.5e-2), (1024, 12, 16, 0.0)),
+    ("llamagen-b", 256, 1_501_200, 1.0, (1e-4, (0.9, 0.95), 0.05), (768, 12, 12, 0.1)),
+])  # fmt: skip
+def test_transformers_are_trained_as_published(name, batch, steps, clip, optimizer, network):
+    """Ramesh et al. 2021, sections 2.2 and B.2; Sun et al. 2024: 300 epochs of 1,281,167 images,
+    5004 batches each."""
+    recipe = GENERATORS[name]()
+    assert isinstance(recipe, TransformerRecipe)
+    run, adam, spec = recipe.run, recipe.optimizer, recipe.transformer
+    assert (run.batch_size * run.accumulate, run.steps, run.clip) == (batch, steps, clip)
+    assert (adam.lr, adam.betas, adam.weight_decay) == optimizer
+    assert (spec.width, spec.layers, spec.heads, spec.dropout) == network
+    assert (recipe.drop, recipe.image_weight) == (0.1, 7.0)

@@ -219,6 +219,19 @@ def test_accumulated_steps_equal_one(balance, tmp_path):
         torch.testing.assert_close(one, four, atol=1e-5, rtol=0)
 
 
+def test_accumulated_steps_of_a_transformer_equal_one(tmp_path):
+    """Prompts of several lengths: each micro-batch is cut to its own longest."""
+    weights = []
+    for name, settings in {"one": {}, "four": {"batch_size": 1, "accumulate": 4}}.items():
+        objective, run = tiny.next_token(), tiny.run(tmp_path / name, **settings)
+        fit([objective], tiny.Repeating(tiny.tokens(), run.batch_size), run)
+        weights.append([*objective.parameters()])
+    moved = [*tiny.next_token().parameters()]
+    assert max((a - b).abs().max().item() for a, b in zip(weights[0], moved, strict=True)) > 1e-4
+    for one, four in zip(*weights, strict=True):
+        torch.testing.assert_close(one, four, atol=1e-5, rtol=0)
+
+
 @pytest.mark.slow
 def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
     """Both measure, one writes, and both export it: a rank that had judged by itself would wait for
@@ -230,7 +243,9 @@ def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
     kept = [checkpoints.read(out / "checkpoints/best") for out in (one, two)]
     assert kept[0][1]["step"] == kept[1][1]["step"]
     assert kept[0][1]["best"] == pytest.approx(kept[1][1]["best"], abs=1e-3)
-    for file in one.glob("model/*.safetensors"):
+    files = [*one.glob("model/*.safetensors")]
+    assert files
+    for file in files:
         again = load_file(two / file.relative_to(one))
         torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
 

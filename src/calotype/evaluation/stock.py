@@ -21,8 +21,8 @@ OTHERS = {
 
 
 def load_tokenizer(path: str | Path) -> ImageTokenizer:
-    """A tokenizer of calotype's, or any of diffusers' image autoencoders that reads [-1, 1]; only
-    safetensors are read.
+    """A tokenizer of calotype's, or a stock autoencoder of `CLASSES` or `OTHERS`; only safetensors
+    are read.
 
     Raises:
         ValueError: there is none at `path`.

@@ -115,12 +115,20 @@ def is_pipeline(path: str | Path) -> bool:
 
 
 def size_of(pipeline: Pipeline) -> int:
-    """Pixels a side of the images that a pipeline draws unless told otherwise."""
+    """Pixels a side of the images that a pipeline draws unless told otherwise.
+
+    Raises:
+        ValueError: it does not say.
+    """
     if isinstance(pipeline, TokenPipeline):
         return pipeline.size
-    network = _part(pipeline, "unet", "transformer")
-    size = getattr(pipeline, "default_sample_size", None) or network.config["sample_size"]
-    if (vae := _part(pipeline, "vae", "vqvae")) is None:
+    network, vae = _part(pipeline, "unet", "transformer"), _part(pipeline, "vae", "vqvae")
+    size = getattr(pipeline, "default_sample_size", None) or (
+        network and network.config.get("sample_size")
+    )
+    if not isinstance(size, int) or (vae is None and _part(pipeline, "movq", "vqgan")):
+        raise ValueError(f"a {type(pipeline).__name__} does not say how large its images are")
+    if vae is None:
         return size
     return size * (getattr(pipeline, "vae_scale_factor", None) or factor(vae))
 

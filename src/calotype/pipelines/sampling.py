@@ -125,11 +125,12 @@ def reads_prompts(pipeline: Pipeline) -> bool:
 
 
 def draws(pipeline: DiffusionPipeline) -> bool:
-    """Whether it makes images of prompts, or of nothing but noise, and can be told the seed of
+    """Whether it makes images, of prompts or of nothing but noise, and can be told the seed of
     each.
     """
     asks = _asks(pipeline)
-    return ("prompt" in asks or "batch_size" in asks) and {"generator", "output_type"} <= asks
+    told = ("prompt" in asks or "batch_size" in asks) and {"generator", "output_type"} <= asks
+    return told and not asks & {"image", "control_image", "mask_image", "num_frames"}
 
 
 def turns(pipeline: Pipeline) -> int:

@@ -141,7 +141,7 @@ def llamagen_b() -> TransformerRecipe:
         Transformer(768, 12, 12, RowPeriodic(), dropout=0.1),
         sampling=TokenSampling(guidance=2.0),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95), weight_decay=0.05),
-        run=Run(Path("runs/llamagen-b"), steps=1_501_000, batch_size=256, ema=None,
+        run=Run(Path("runs/llamagen-b"), steps=1_501_200, batch_size=256, ema=None,
                 precision="bf16", workers=8, save_every=5000),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
@@ -304,11 +304,11 @@ def test_choices_train_and_load(changes, folders, tmp_path):
 
 def test_activations_are_computed_twice_where_that_is_asked(folders, tmp_path):
     root, passes = folders["vq"].parent.parent, []
-    forward = LlamaDecoderLayer.forward
+    forward = LlamaMLP.forward
     for on in (False, True):
         recipe = tiny.token_recipes(root, gradient_checkpointing=on)[2]
         run = tiny.run(tmp_path / str(on), steps=1)
-        with patch.object(LlamaDecoderLayer, "forward", autospec=True, side_effect=forward) as each:
+        with patch.object(LlamaMLP, "forward", autospec=True, side_effect=forward) as each:
             train_transformer(replace(recipe, run=run))
         passes.append(each.call_count)
     assert passes[1] - passes[0] == recipe.transformer.layers

@@ -8,13 +8,15 @@ Autoencoder, its beginning, pictures, batch, learning rate, LPIPS and the discri
 are the same; averaged weights are measured. What losses weigh is the same for KL; train_vqgan.py
 keeps its own adaptive weight (1, of LPIPS alone), penalty and start. A step is the scripts' own
 count, a batch for one player: ours teaches both by each. `kl-published` is train_autoencoderkl.py
-as it stands, LPIPS without a gradient. Training's LPIPS is VGG's; AlexNet's, which nobody
+as it stands, LPIPS without a gradient; `bf16` is ours in that precision, LPIPS and the
+discriminator too; all else is float32. Training's LPIPS is VGG's; AlexNet's, which nobody
 trained by, is measured too.
 A tokenizer that is there already is not trained again.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -69,19 +71,25 @@ class Options:
         return LPIPS(backbone_weights=self.backbone_weights / "vgg16-features.safetensors").build()
 
 
-def ours(options: Options, kind: str, loader: Loader, folder: Path) -> None:
+Train = Callable[[Options, str, Loader, Path], None]
+
+
+def ours(
+    precision: Literal["fp32", "bf16"], options: Options, kind: str, loader: Loader, folder: Path
+) -> None:
     """By `fit`."""
     tokenizer, settings = fresh(BACKBONE, kind), AdamW(options.lr, weight_decay=0.01)
     terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, options.lpips())}
     first = Reconstruction(tokenizer, terms, settings)
     critic = Critic(Adversary(start=options.start, effect_start=options.start), first, settings)
     run = Run(folder.with_name(f"{folder.name}-run"), steps=options.steps, seed=options.seed,
-              batch_size=options.batch_size, ema=0.99, log_every=50, sample_every=9999)  # fmt: skip
+              batch_size=options.batch_size, ema=0.99, precision=precision, log_every=50,
+              sample_every=9999)  # fmt: skip
     fit([first, critic], loader, run)
     tokenizer.save(folder)
 
 
-def peer(make: Callable[..., Script]) -> Callable[[Options, str, Loader, Path], None]:
+def peer(make: Callable[..., Script]) -> Train:
     """By a script."""
 
     def train(options: Options, kind: str, loader: Loader, folder: Path) -> None:
@@ -108,9 +116,10 @@ def pictures(loader: Loader) -> Iterator[Tensor]:
     return (batch["image"] for batch in loader.batches())
 
 
-WHO: dict[str, dict[str, Callable[[Options, str, Loader, Path], None]]] = {
-    "kl": {"calotype": ours, "script": peer(KLScript), "published": peer(published)},
-    "vq": {"calotype": ours, "script": peer(VQScript)},
+OURS: dict[str, Train] = {"calotype": partial(ours, "fp32"), "bf16": partial(ours, "bf16")}
+WHO: dict[str, dict[str, Train]] = {
+    "kl": {**OURS, "script": peer(KLScript), "published": peer(published)},
+    "vq": {**OURS, "script": peer(VQScript)},
 }
 
 

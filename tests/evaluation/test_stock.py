@@ -121,6 +121,13 @@ def test_a_part_of_a_pipeline_of_the_hub_has_a_name(artifacts, tmp_path, monkeyp
     assert asked == [("someone/pipeline", "vae"), ("someone/tokenizer", "vae")]
 
 
+def test_a_mistyped_path_is_no_name_of_the_hub(artifacts, monkeypatch):
+    """Bug: of runs/tokenizer/model the Hub was asked for runs/tokenizer."""
+    monkeypatch.chdir(artifacts)
+    with pytest.raises(ValueError, match="in tokenizer/run/model: expected a folder"):
+        load_tokenizer("tokenizer/run/model")
+
+
 def test_kinds_are_compared_and_drawn_where_there_is_no_rate(artifacts, autoencoder, tmp_path):
     ours = str(artifacts / "tokenizer/model")
     how = {**HOW, "size": tiny.SIZE}
@@ -144,6 +151,7 @@ def test_pixel_diffusion_is_measured(tmp_path):
     assert size_of(load(tmp_path / "ddpm")) == tiny.SIZE
     found = report(tmp_path / "ddpm", tmp_path, sampling=Choice(steps=2))
     assert set(found["figures"]) == {"frechet", "precision", "recall"}
+    assert found["protocol"]["sampling"].keys() == {"steps", "batch_size", "scheduler"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from calotype.tokenizers.terms import L1, L2, LPIPS, Adversary, Huber
-from calotype.tokenizers.terms.perceptual import SMALLEST, random_backbone
+from calotype.tokenizers.terms.perceptual import SMALLEST, PerceptualTerm, random_backbone
 
 BACKBONES = Path(os.environ.get("CALOTYPE_BACKBONES", Path(__file__).parents[3] / "shared/weights"))
 
@@ -81,3 +81,16 @@ def _takes(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
 def test_pixel_terms_are_means_over_the_image(spec, value):
     real = torch.zeros(2, 3, 5, 7)
     torch.testing.assert_close(spec.build()(real + 0.3, real), torch.full((2,), value))
+
+
+@pytest.mark.parametrize("net", SMALLEST)
+def test_lpips_is_its_authors(net):
+    """Their package's own forward pass, value and gradient."""
+    network, found = random_backbone(net, 0), []
+    real, other = torch.rand(2, 3, 3, 32, 40, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for judge in (PerceptualTerm(network), lambda a, b: network(a, b).flatten()):
+        fake = other.clone().requires_grad_()
+        values = judge(fake, real)
+        found.append((values.detach(), *torch.autograd.grad(values.sum(), fake)))
+    torch.testing.assert_close(*found)
+    assert (found[0][0] > 0).all()

@@ -364,6 +364,23 @@ def test_bug_bf16_weights(tmp_path):
     assert {t.dtype for tensors in groups.values() for t in tensors.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_in_bf16(kind, tmp_path):
+    """Beside float32: every term within a tenth, all that is kept without bf16."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        tiny.train(kind, tiny.run(out, precision=precision, log_every=1))
+        found.append(json.loads((out / "metrics.jsonl").read_text().splitlines()[0]))
+        groups, _ = checkpoints.read(out / "checkpoints/step-3")
+        assert torch.bfloat16 not in {t.dtype for part in groups.values() for t in part.values()}
+    exact, cast = found
+    assert exact.keys() == cast.keys()
+    assert any(exact[name] != cast[name] for name in exact)
+    for name in exact:
+        assert cast[name] == pytest.approx(exact[name], rel=0.1, abs=5e-3), name
+
+
 def test_small_steps_are_not_lost_in_bf16(tmp_path):
     objective = Line(w=1.0, lr=1e-5)
     fit([objective], points(1, 2), tiny.run(tmp_path, precision="bf16", ema=None))

@@ -36,6 +36,8 @@ class Sampling:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
 
 
+TOLD = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+"""A Sampling's numbers, and what pipelines call them."""
 HowToSample = Sampling | TokenSampling
 
 
@@ -133,6 +135,12 @@ def draws(pipeline: DiffusionPipeline) -> bool:
     return told and not asks & {"image", "control_image", "mask_image", "num_frames"}
 
 
+def heeds(pipeline: DiffusionPipeline) -> list[str]:
+    """What of a Sampling's numbers moves its images."""
+    asks = _asks(pipeline)
+    return [name for name, argument in TOLD.items() if argument in asks]
+
+
 def turns(pipeline: Pipeline) -> int:
     """How often `sample` tells of the progress of an image."""
     return pipeline.layout.length if isinstance(pipeline, TokenPipeline) else 1
@@ -151,10 +159,9 @@ def _call(
     sampling: Sampling,
 ) -> Float[Tensor, "b 3 H W"]:
     pipeline.set_progress_bar_config(disable=True)
-    asks, call = _asks(pipeline), cast("Any", pipeline)
-    asked = {"num_inference_steps": sampling.steps, "guidance_scale": sampling.guidance}
-    asked = {name: value for name, value in asked.items() if name in asks}
+    asked = {TOLD[name]: getattr(sampling, name) for name in heeds(pipeline)}
     what = {"prompt": prompts} if reads_prompts(pipeline) else {"batch_size": len(prompts)}
+    call = cast("Any", pipeline)
     images = call(**what, **asked, generator=generator, output_type="np").images
     return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
 

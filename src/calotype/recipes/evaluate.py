@@ -28,6 +28,7 @@ from calotype.pipelines import (
     HowToSample,
     Pipeline,
     TokenPipeline,
+    heeds,
     is_pipeline,
     load,
     reads_prompts,
@@ -208,6 +209,7 @@ class Bench:
         clip = self._clip
         said = describe(sampling)
         if not isinstance(pipeline, TokenPipeline):
+            said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
             said["scheduler"] = type(pipeline.scheduler).__name__
         draw = partial(sample, pipeline, sampling=sampling)
         return lambda: evaluate_generator(

@@ -18,13 +18,13 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
     """Draw it: of tokenizers, how many dB for how many bits an image on the left, and samples under
     their originals on the right; of generators samples alone.
     """
-    plain = any(each.health for each in found.values())
-    strips = _strips(found, plain)
-    figure = Figure(figsize=(6 * plain + SHOWN, 1.15 * len(strips) + 1), layout="constrained")
-    grid = figure.add_gridspec(len(strips), 2 if plain else 1,
-                               width_ratios=[5, SHOWN] if plain else None)  # fmt: skip
-    if plain:
-        _plane(figure.add_subplot(grid[:, 0]), found)
+    rated = {path: each for path, each in found.items() if "rate_bits" in each.health}
+    strips = _strips(found)
+    figure = Figure(figsize=(6 * bool(rated) + SHOWN, 1.15 * len(strips) + 1), layout="constrained")
+    grid = figure.add_gridspec(len(strips), 2 if rated else 1,
+                               width_ratios=[5, SHOWN] if rated else None)  # fmt: skip
+    if rated:
+        _plane(figure.add_subplot(grid[:, 0]), rated)
     for row, (name, images) in enumerate(strips):
         axes = figure.add_subplot(grid[row, -1])
         axes.imshow(images)
@@ -35,8 +35,7 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
     return Image.open(buffer)
 
 
-def _plane(axes, found: Mapping[str, Evaluation]) -> None:
-    rated = {path: each for path, each in found.items() if "rate_bits" in each.health}
+def _plane(axes, rated: Mapping[str, Evaluation]) -> None:
     for path, each in rated.items():
         rate, distortion = each.health["rate_bits"], each.figures["psnr_db"]
         axes.plot(rate, distortion, "o")
@@ -48,14 +47,14 @@ def _plane(axes, found: Mapping[str, Evaluation]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _strips(found: Mapping[str, Evaluation], plain: bool) -> list[tuple[str, np.ndarray]]:
-    """Rows of samples with their names; the originals on top."""
+def _strips(found: Mapping[str, Evaluation]) -> list[tuple[str, np.ndarray]]:
+    """Rows of samples with their names; the originals on top of what tokenizers made of them."""
     strips = []
     for path, each in found.items():
         if each.examples is None:
             continue
         real, fake = each.examples
-        if plain and not strips:
+        if each.health and not strips:
             strips.append(("originals", _strip(real)))
         strips.append((short(path), _strip(fake)))
     return strips

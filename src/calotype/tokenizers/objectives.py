@@ -59,14 +59,13 @@ class Reconstruction(Objective):
         latent, maps, last = self._rebuild(batch)
         emitted = maps.detach().float()
         self.fake = emitted[:, :3]
-        with torch.autocast(real.device.type, enabled=False):
-            values, gradients = self._image_terms(emitted, real, step)
-            if ADVERSARIAL in values:
-                weight = self._adversarial_weight(last, gradients)
-                self.metrics["adversarial_weight"] = weight
-                values[ADVERSARIAL] *= weight
-                gradients[ADVERSARIAL] *= weight
-            losses = {n: _WithGradient.apply(maps, values[n], gradients[n]) for n in values}
+        values, gradients = self._image_terms(emitted, real, step)
+        if ADVERSARIAL in values:
+            weight = self._adversarial_weight(last, gradients)
+            self.metrics["adversarial_weight"] = weight
+            values[ADVERSARIAL] *= weight
+            gradients[ADVERSARIAL] *= weight
+        losses = {n: _WithGradient.apply(maps, values[n], gradients[n]) for n in values}
         self.metrics["psnr"] = psnr(self.fake, real).mean()
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
@@ -110,6 +109,8 @@ class Reconstruction(Objective):
             with torch.enable_grad():
                 leaf = maps.clone().requires_grad_()
                 value = score(leaf)
+            # Going back each operation has its precision already.
+            with _no_autocast(maps):
                 (gradients[name],) = torch.autograd.grad(value, leaf)
             values[name] = value.detach()
 
@@ -141,9 +142,8 @@ class Reconstruction(Objective):
 
     def _last_layer_pair(self, batch: Batch, step: int) -> Float[Tensor, "2 ..."]:
         _, maps, last = self._rebuild(batch)
-        with torch.autocast(last.device.type, enabled=False):
-            _, gradients = self._image_terms(maps.float(), batch["image"], step)
-            return self._at_last_layer(last, gradients)
+        _, gradients = self._image_terms(maps.float(), batch["image"], step)
+        return self._at_last_layer(last, gradients)
 
     def _at_last_layer(
         self, last: Tensor, gradients: Mapping[str, Tensor]
@@ -155,7 +155,8 @@ class Reconstruction(Objective):
         padding = layer.kernel_size[0] // 2
         both = (torch.stack(others).sum(0), gradients[ADVERSARIAL])
         shape = layer.weight.shape
-        return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
+        with _no_autocast(last):
+            return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
 
     def step_end(self, step: int) -> Rows:
         """Let the bottleneck's statistics follow the step."""
@@ -198,13 +199,10 @@ class Critic(Objective):
         self.sums: Tensor
 
     def forward(self, batch: Batch, step: int) -> Losses:
-        """Score the images and their reconstructions, in float32 as the decoder is judged."""
+        """Score the images and their reconstructions."""
         if step < self.adversary.start:
             return {}
-        with torch.autocast(batch["image"].device.type, enabled=False):
-            return self._score(batch["image"])
-
-    def _score(self, real_images: Images) -> Losses:
+        real_images: Images = batch["image"]
         penalised = isinstance(self.adversary.regulariser, R1)
         if penalised:
             real_images = real_images.detach().requires_grad_()
@@ -244,7 +242,8 @@ def squared_gradient(
 ) -> Float[Tensor, " b"]:
     """|d (mean logit) / d image|^2 summed over each image, itself differentiable."""
     scores = logits.mean((1, 2, 3)).sum()
-    (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
+    with _no_autocast(images):
+        (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
     return gradient.square().sum((1, 2, 3))
 
 
@@ -254,6 +253,10 @@ def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:
     """
     error = (fake.clamp(-1, 1) - real).square().mean((1, 2, 3))
     return -10 * torch.log10((error / 4).clamp_min(1e-10))
+
+
+def _no_autocast(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 class _WithGradient(torch.autograd.Function):

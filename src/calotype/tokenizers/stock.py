@@ -37,7 +37,8 @@ def _places(path: Path) -> tuple[str, list[str]]:
     """Where it is, and in which of its folders to look."""
     if path.exists():
         return str(path), [name for name in ("vae", "vqvae") if (path / name).is_dir()] or [""]
-    if len(path.parts) == 3:
+    # A path whose first folder is here is a mistyped one, and no name on the Hub.
+    if len(path.parts) == 3 and not Path(path.parts[0]).exists():
         return "/".join(path.parts[:2]), [path.parts[2]]
     return str(path), ["vae", "vqvae", ""]
 

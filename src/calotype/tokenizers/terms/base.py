@@ -10,7 +10,8 @@ class Term(nn.Module, ABC):
     """Compares reconstructions with their images.
 
     Values are per sample and never averaged over the batch, so that a batch repeated keeps its
-    value. The loop calls terms in float32, outside autocast.
+    value. The loop calls terms by float32 images, under training's autocast: networks compute in
+    its precision, values are float32.
     """
 
     maps: int = 3

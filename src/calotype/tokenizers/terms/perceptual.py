@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.tokenizers.terms.base import Term
 
@@ -81,9 +81,21 @@ class PerceptualTerm(Term):
         self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
     ) -> Float[Tensor, " b"]:
         """LPIPS, without unit; the gradient reaches `fake` alone, and `real`'s features keep
-        no graph because nothing about them requires one.
+        no graph because nothing about them requires one. Under autocast the backbone computes in
+        its precision; features are compared in float32.
         """
-        return self.network(fake, real.detach()).flatten()
+        features = [self.network.net(self.network.scaling_layer(x)) for x in (fake, real.detach())]
+        with torch.autocast(fake.device.type, enabled=False):
+            layers = zip(self.network.lins, *features, strict=True)
+            return torch.stack([_distance(*layer) for layer in layers]).sum(0)
+
+
+def _distance(
+    head: nn.Module, fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]
+) -> Float[Tensor, " b"]:
+    """One layer's."""
+    unit_fake, unit_real = (lpips.normalize_tensor(x.float()) for x in (fake, real))
+    return head((unit_fake - unit_real).square()).mean((1, 2, 3))
 
 
 def with_backbone(net: str, features: Mapping[str, Tensor]) -> lpips.LPIPS:

@@ -4,7 +4,9 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin
 
-.PHONY: demo test check clean
+PEERS := benchmarks/.venv
+
+.PHONY: demo test check peers clean
 
 demo: $(READY)  ## the main job: scenes -> tokenizer -> latents -> pipeline -> gallery
 	$(RUN)/calotype demo
@@ -23,5 +25,14 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN)/python -m pip install -q --constraint constraints.txt --editable ".[dev,openmoji,offline]"
 	touch $(READY)
 
+peers: $(PEERS)/.ready  ## what benchmarks measure beside, in an environment of its own
+
+$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt benchmarks/peers-alone.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q --constraint constraints.txt \
+		--requirement benchmarks/peers.txt --editable ".[dev,openmoji,offline]"
+	$(PEERS)/bin/python -m pip install -q --no-deps --requirement benchmarks/peers-alone.txt
+	touch $(PEERS)/.ready
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

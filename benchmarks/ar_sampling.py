@@ -1,9 +1,7 @@
 """Drawing image tokens beside transformers' `generate()` and DALLE-pytorch: 256 tokens of 512
 codes, 12 layers of 512, guidance 3, a prompt of 24 tokens.
 
-    pip install --no-deps --target peers dalle-pytorch==1.6.6 axial_positional_embedding==0.3.12 \
-        rotary-embedding-torch==0.9.1 einops==0.8.2
-    PYTHONPATH=peers python benchmarks/ar_sampling.py
+    python benchmarks/ar_sampling.py
 
 Ours and `generate()` draw with the same weights, greedily, and give the same tokens. DALLE-pytorch
 has a transformer of its own, of the same size; its guidance is only right without its cache, which

@@ -1,6 +1,5 @@
 """Every bottleneck on the same footing: encoder and decoder, steps, batches and seed are the same.
 
-    pip install torchmetrics==1.9.0
     python benchmarks/bottlenecks.py --data FOLDER --backbone-weights FILE
 
 Scenes, emoji and photographs of 32 pixels, to 8x8 sites each; about 10 bits a site for those with

@@ -4,8 +4,8 @@ tars, and memory of a stream from a thousand images to a million.
     python benchmarks/data.py speed
     python benchmarks/data.py memory
 
-The pictures are made here: JPEGs of 256 pixels, cut at random from scikit-learn's two photographs
-(pip install scikit-learn), and, for memory, PNGs of 8. All readers decode, resize the shorter side
+The pictures are made here: JPEGs of 256 pixels, cut at random from scikit-learn's two photographs,
+and, for memory, PNGs of 8. All readers decode, resize the shorter side
 to 224 antialiased, crop the centre and give batches of 64 floats in [-1, 1], with the same number
 of workers; they take turns. What a peer cannot read from is left out.
 """

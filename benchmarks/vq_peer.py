@@ -1,6 +1,5 @@
 """Vector quantisation beside vector-quantize-pytorch: a step's time and memory, and quality.
 
-    pip install vector-quantize-pytorch==1.32.0
     python benchmarks/vq_peer.py steps
     python benchmarks/vq_peer.py quality
 

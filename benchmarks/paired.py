@@ -7,7 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
+
 from calotype.training import Batch
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where `fit` trains, and so peers too."""
 
 
 class Timed:

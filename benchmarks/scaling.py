@@ -17,18 +17,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from paired import Timed, alone
+from paired import DEVICE, Timed, alone
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from calotype.autoregressive import Layout, NextToken, Raster, Transformer
 from calotype.data import Loader, Scenes
+from calotype.evaluation.speed import speed
 from calotype.tokenizers import VQ, Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, Normal
 from calotype.tokenizers.terms import L1, Adversary, PerceptualTerm
@@ -136,13 +136,8 @@ def cost(name: str) -> None:
 
 def peak(dtype: torch.dtype) -> float:
     """Operations a second of the fastest of some products of large matrices."""
-    a, b = torch.randn(2, 4096, 4096, dtype=dtype)
-    taken = []
-    for _ in range(8):
-        started = time.perf_counter()
-        a @ b
-        taken.append(time.perf_counter() - started)
-    return 2 * 4096**3 / min(taken)
+    a, b = torch.randn(2, 4096, 4096, dtype=dtype, device=DEVICE)
+    return 2 * 4096**3 / speed(lambda: a @ b, DEVICE, repeats=8).seconds
 
 
 def costs() -> None:

@@ -3,10 +3,11 @@ beside.
 
 Both take one batch for the autoencoder and one for the discriminator, by turns, and both find the
 adaptive weight by two further passes back to the decoder's last layer. What would make a script
-cheaper than the job, or spoil what it makes, is mended here: train_autoencoderkl.py's LPIPS has no
-gradient (unless `published`), train_vqgan.py's images lie in [0, 1], which no pipeline expects.
-What costs it is left. Networks, LPIPS and discriminator are the caller's, so the same as ours:
-train_vqgan.py's own perceptual term would resize 64 pixels to 224.
+cheaper than the job, or spoil what it makes, is mended here unless a KLScript is told otherwise:
+train_autoencoderkl.py's LPIPS has no gradient, and each player moves by the other's gradients too;
+train_vqgan.py's images lie in [0, 1], which no pipeline expects. What costs it is left. Networks,
+LPIPS and discriminator are the caller's, so the same as ours: train_vqgan.py's own perceptual term
+would resize 64 pixels to 224.
 """
 
 from abc import ABC, abstractmethod
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, VQModel
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from paired import DEVICE
+from torch import Tensor
 from torch.nn import functional
 
-from calotype.tokenizers.terms import PatchDiscriminator
+from calotype.tokenizers.terms import PatchDiscriminator, PerceptualTerm
 
 
 class Script(ABC):
@@ -33,11 +35,12 @@ class Script(ABC):
     """
 
     def __init__(
-        self, model: Any, lpips: nn.Module, lr: float, start: int = 0,
+        self, model: Any, lpips: PerceptualTerm, lr: float, start: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        self.model, self.lpips = model.to(dtype).train(), lpips.to(dtype)
-        self.critic = PatchDiscriminator().to(dtype).train()
+        self.model, self.lpips = model.to(DEVICE, dtype).train(), lpips.to(DEVICE, dtype)
+        self.lpips.network.lins.float()  # compares in float32
+        self.critic = PatchDiscriminator().to(DEVICE, dtype).train()
         players = (self.model, self.critic)
         self.optimizers = [torch.optim.AdamW(each.parameters(), lr) for each in players]
         self.average = EMAModel(self.model.parameters(), decay=0.9999)
@@ -45,7 +48,7 @@ class Script(ABC):
 
     def step(self, images: Tensor) -> None:
         """One of the script's: of one player."""
-        images = images.to(self.dtype)
+        images = images.to(DEVICE, self.dtype)
         if self.steps % 2 == 0 or self.steps < self.start:
             self.rebuild(images)
         else:
@@ -75,12 +78,13 @@ class Script(ABC):
 
 
 class KLScript(Script):
-    """train_autoencoderkl.py. Neither player's loss is kept from the other's gradients, and the
-    discriminator's goes back through the autoencoder.
-    """
+    """train_autoencoderkl.py. Either player's loss goes back through both."""
 
-    published = False
-    """LPIPS without a gradient."""
+    teaching = True
+    """LPIPS has a gradient."""
+    leaking = False
+    """A player moves by what the other's loss left in its gradients, too: the discriminator learns
+    above all to please the decoder."""
 
     model: AutoencoderKL
 
@@ -88,21 +92,27 @@ class KLScript(Script):
         """L1, LPIPS, KL 1e-6, adaptive adversary 0.5."""
         posterior, fake = self._forward(images)
         pixel = (fake.float() - images.float()).abs()
-        with torch.set_grad_enabled(not self.published):
+        with torch.set_grad_enabled(self.teaching):
             perceptual = self.lpips(fake, images).view(-1, 1, 1, 1)
         rebuilt = (pixel + perceptual).sum() / len(fake)
         fooled = -self.critic(fake).mean()
         first, second = self.last_layer_norms(rebuilt, fooled)
         weight = 0.5 * (first / (second + 1e-4)).clamp(0, 1e4).detach()
         weight = weight * float(self.steps >= self.start)
+        self._clear(0)
         self.move(0, rebuilt + 1e-6 * posterior.kl().sum() / len(fake) + weight * fooled)
         self.optimizers[0].zero_grad(set_to_none=True)
 
     def judge(self, images: Tensor) -> None:
         """Hinge."""
         _, fake = self._forward(images)
+        self._clear(1)
         self.move(1, hinge(self.critic(images), self.critic(fake)) / 2)
         self.optimizers[1].zero_grad(set_to_none=True)
+
+    def _clear(self, player: int) -> None:
+        if not self.leaking:
+            self.optimizers[player].zero_grad(set_to_none=True)
 
     def _forward(self, images: Tensor) -> tuple[Any, Tensor]:
         posterior: Any = self.model.encode(images).latent_dist  # type: ignore[union-attr]
@@ -132,7 +142,7 @@ class VQScript(Script):
         """Hinge and the penalty."""
         self.optimizers[1].zero_grad(set_to_none=True)
         fake, _ = self.model(images, return_dict=False)
-        images = images.requires_grad_()
+        images = images.detach().requires_grad_()
         real = self.critic(images)
         loss = hinge(real, self.critic(fake.detach()))
         (gradient,) = torch.autograd.grad(real.sum(), images, create_graph=True)

@@ -5,12 +5,13 @@
     python benchmarks/tokenizer_quality.py photos --data FOLDER --backbone-weights FOLDER
 
 Autoencoder, its beginning, pictures, batch, learning rate, LPIPS and the discriminator's network
-are the same; averaged weights are measured. What losses weigh is the same for KL; train_vqgan.py
-keeps its own adaptive weight (1, of LPIPS alone), penalty and start. A step is the scripts' own
-count, a batch for one player: ours teaches both by each. `kl-published` is train_autoencoderkl.py
-as it stands, LPIPS without a gradient; `bf16` is ours in that precision, LPIPS and the
-discriminator too; all else is float32. Training's LPIPS is VGG's; AlexNet's, which nobody
-trained by, is measured too.
+are the same; averaged weights are measured. A step is the scripts' own count, a batch for one
+player: ours teaches both by each. The adversary's weight is each one's own: 0.5 of all other terms
+in train_autoencoderkl.py, as much as LPIPS in train_vqgan.py, 0.1 in ours, whose discriminator
+learns for 50 steps before the decoder feels it. `even` is ours by the first script's weight and
+start. `kl-leaking` is train_autoencoderkl.py with a gradient for LPIPS, `kl-published` as it
+stands; `bf16` is ours in that precision, LPIPS and the discriminator too; all else is float32.
+Training's LPIPS is VGG's; AlexNet's, which nobody trained by, is measured too.
 A tokenizer that is there already is not trained again.
 """
 
@@ -31,7 +32,7 @@ from torch import Tensor
 from calotype.data import CenterCrop, Flip, Loader, Parquet, RandomCrop, Transform
 from calotype.recipes.compare import Compare, compare
 from calotype.tokenizers import Backbone, Critic, Reconstruction
-from calotype.tokenizers.terms import LPIPS, Adversary, Term
+from calotype.tokenizers.terms import LPIPS, Adaptive, Adversary, PerceptualTerm
 from calotype.training import AdamW, Run, fit
 
 BACKBONE = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
@@ -66,7 +67,7 @@ class Options:
         """Of these pictures."""
         return self.out / self.pictures
 
-    def lpips(self) -> Term:
+    def lpips(self) -> PerceptualTerm:
         """Over VGG."""
         return LPIPS(backbone_weights=self.backbone_weights / "vgg16-features.safetensors").build()
 
@@ -75,13 +76,15 @@ Train = Callable[[Options, str, Loader, Path], None]
 
 
 def ours(
-    precision: Literal["fp32", "bf16"], options: Options, kind: str, loader: Loader, folder: Path
-) -> None:
+    precision: Literal["fp32", "bf16"], lead: int, weight: Adaptive,
+    options: Options, kind: str, loader: Loader, folder: Path,
+) -> None:  # fmt: skip
     """By `fit`."""
     tokenizer, settings = fresh(BACKBONE, kind), AdamW(options.lr, weight_decay=0.01)
     terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, options.lpips())}
     first = Reconstruction(tokenizer, terms, settings)
-    critic = Critic(Adversary(start=options.start, effect_start=options.start), first, settings)
+    adversary = Adversary(balance=weight, start=options.start - lead, effect_start=options.start)
+    critic = Critic(adversary, first, settings)
     run = Run(folder.with_name(f"{folder.name}-run"), steps=options.steps, seed=options.seed,
               batch_size=options.batch_size, ema=0.99, precision=precision, log_every=50,
               sample_every=9999)  # fmt: skip
@@ -104,10 +107,10 @@ def peer(make: Callable[..., Script]) -> Train:
     return train
 
 
-def published(*given: Any) -> Script:
-    """train_autoencoderkl.py with LPIPS that teaches nothing."""
+def defective(teaching: bool, *given: Any) -> Script:
+    """train_autoencoderkl.py with its leak, and LPIPS that teaches or not."""
     script = KLScript(*given)
-    script.published = True
+    script.teaching, script.leaking = teaching, True
     return script
 
 
@@ -116,11 +119,19 @@ def pictures(loader: Loader) -> Iterator[Tensor]:
     return (batch["image"] for batch in loader.batches())
 
 
-OURS: dict[str, Train] = {"calotype": partial(ours, "fp32"), "bf16": partial(ours, "bf16")}
-WHO: dict[str, dict[str, Train]] = {
-    "kl": {**OURS, "script": peer(KLScript), "published": peer(published)},
-    "vq": {**OURS, "script": peer(VQScript)},
+EVEN = Adaptive(0.5, largest=1e4 / (3 * SIDE**2))
+"""The script's weight: its losses are sums over the image where ours are means."""
+OURS: dict[str, Train] = {
+    "calotype": partial(ours, "fp32", 50, Adaptive(0.1)),
+    "bf16": partial(ours, "bf16", 50, Adaptive(0.1)),
 }
+WHO: dict[str, dict[str, Train]] = {
+    "kl": {
+        **OURS, "even": partial(ours, "fp32", 0, EVEN), "script": peer(KLScript),
+        "leaking": peer(partial(defective, True)), "published": peer(partial(defective, False)),
+    },
+    "vq": {**OURS, "script": peer(VQScript)},
+}  # fmt: skip
 
 
 def main(options: Options) -> None:

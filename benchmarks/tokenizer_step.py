@@ -16,15 +16,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
-from paired import Timed, alone, in_turns, median, ratio
+from paired import DEVICE, Timed, alone, in_turns, median, ratio
 from scripts import KLScript, Script, VQScript
 from torch import Tensor
 
 from calotype.data import Scenes
-from calotype.evaluation.speed import speed
+from calotype.evaluation.speed import Peak, speed
 from calotype.tokenizers import VQ, Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks.codebook import Codebook, CodebookLoss
 from calotype.tokenizers.terms import L1, L2, R1, Adversary, PerceptualTerm
@@ -56,37 +57,43 @@ def fresh(backbone: Backbone, kind: str) -> ImageTokenizer:
 
 
 def ours(kind: str, precision: str) -> tuple[float, float]:
-    """Seconds for a batch from which both have learnt, and MiB; by `fit`, checkpoints left out."""
-    tokenizer, settings = fresh(BACKBONE, kind), AdamW(1e-4)
-    terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, lpips())}
-    first = Reconstruction(tokenizer, terms, settings)
-    adversary = Adversary(start=0, effect_start=0, regulariser=PENALTIES[kind])
+    """Seconds for a batch from which both have learnt, and MiB of it all; by `fit`, checkpoints
+    left out.
+    """
     batch = {"image": images(), "key": [*range(BATCH)]}
     loader = Timed(lambda: itertools.repeat(batch))
 
     def run() -> None:
+        tokenizer, settings = fresh(BACKBONE, kind), AdamW(1e-4)
+        terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, lpips())}
+        first = Reconstruction(tokenizer, terms, settings)
+        adversary = Adversary(start=0, effect_start=0, regulariser=PENALTIES[kind])
         with tempfile.TemporaryDirectory() as out:
             run = Run(Path(out), steps=STEPS, precision=precision[:4], log_every=9999,  # type: ignore[arg-type]
                       save_every=9999, sample_every=9999)  # fmt: skip
             fit([first, Critic(adversary, first, settings)], loader, run)
 
-    found = speed(run, torch.device("cpu"), repeats=1)
-    return loader.seconds(), found.peak_mib
+    with Peak(DEVICE) as peak:
+        run()
+    return loader.seconds(), peak.mib
 
 
 def peer(kind: str, precision: str) -> tuple[float, float]:
     """The same of a script."""
-    model, cast = fresh(BACKBONE, kind).export(), precision == "bf16 weights"
+    cast, image = precision == "bf16 weights", images()
     make: type[Script] = {"kl": KLScript, "vq": VQScript}[kind]
-    script = make(model, lpips(), 1e-4, 0, torch.bfloat16 if cast else torch.float32)
-    image = images()
+
+    @cache
+    def script() -> Script:
+        model = fresh(BACKBONE, kind).export()
+        return make(model, lpips(), 1e-4, 0, torch.bfloat16 if cast else torch.float32)
 
     def pair() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            script.step(image)
-            script.step(image)
+        for _ in range(2):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
+                script().step(image)
 
-    found = speed(pair, torch.device("cpu"), repeats=STEPS // 2)
+    found = speed(pair, DEVICE, repeats=STEPS // 2)
     return found.seconds, found.peak_mib
 
 

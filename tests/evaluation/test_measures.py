@@ -105,6 +105,41 @@ def test_psnr_and_ssim():
     assert found["ssim"].tolist() == pytest.approx([1, expected], abs=1e-5)
 
 
+def test_ssim_is_its_formula_in_a_window():
+    """Wang et al. 2004, eq. 13, in the one window that lies within the picture: 11 pixels a side,
+    deviation 1.5."""
+    torch.manual_seed(0)
+    real, fake = torch.randint(0, 256, (2, 1, 3, 21, 21), dtype=torch.uint8)
+    fake = (fake // 4 + 3 * (real // 4)).to(torch.uint8)
+    line = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2)).double()
+    weight = (line[:, None] * line) / line.sum() ** 2
+
+    def at(y: int, x: int, channel: int) -> float:
+        a, b = (each[0, channel].double() / 255 for each in (real, fake))
+        a, b = (each[y - 5 : y + 6, x - 5 : x + 6] for each in (a, b))
+        mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
+        var_a, var_b = (weight * (a - mean_a) ** 2).sum(), (weight * (b - mean_b) ** 2).sum()
+        both = (weight * (a - mean_a) * (b - mean_b)).sum()
+        light = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        return (light * (2 * both + 9e-4) / (var_a + var_b + 9e-4)).item()
+
+    # Borders are over the reflected picture, so windows are those of a picture that is reflected.
+    pad = torch.nn.ReflectionPad2d(5)
+    real, fake = (pad(each.float()) for each in (real, fake))
+    places = [(y, x, c) for y in range(5, 26) for x in range(5, 26) for c in range(3)]
+    expected = sum(at(*place) for place in places) / len(places)
+    inner = [each[..., 5:-5, 5:-5].to(torch.uint8) for each in (real, fake)]
+    assert distortion(*inner, {})["ssim"].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_exact_copy_is_at_distance_nothing():
+    """Bug: float32 distances of more than 25 rows are the difference of squares."""
+    features = torch.randn(64, 1280) + 10
+    nearest = Nearest(features[:32])
+    nearest.add(features)
+    assert nearest.distances.max() < 1e-3
+
+
 def test_psnr_is_the_one_that_training_logs():
     a, b = (eight_bits(2 * torch.rand(3, 3, 16, 16) - 1) for _ in range(2))
     scaled = [each.float() / 127.5 - 1 for each in (a, b)]

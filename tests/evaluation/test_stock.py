@@ -1,6 +1,7 @@
 """Stock autoencoders and pipelines of kinds that calotype does not train are measured too."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,16 @@ def test_another_pipeline_of_prompts_is_called_as_its_users_call_it(sdxl):
 
 def test_another_pipeline_of_prompts_is_measured(sdxl, tmp_path):
     found = report(sdxl.config._name_or_path, tmp_path, sampling=Choice(steps=1))
+    assert "all_factors_right" in found["figures"]
+
+
+def test_a_text_encoder_saved_in_half_precision_draws(sdxl, tmp_path):
+    """Bug: it stayed so, and the first step of the UNet, which did not, failed."""
+    shutil.copytree(sdxl.config._name_or_path, tmp_path / "half")
+    for name in ("text_encoder", "text_encoder_2"):
+        folder = tmp_path / "half" / name
+        type(getattr(sdxl, name)).from_pretrained(folder).half().save_pretrained(folder)
+    found = report(tmp_path / "half", tmp_path, sampling=Choice(steps=1))
     assert "all_factors_right" in found["figures"]
 
 

@@ -16,10 +16,11 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 import tiny
 from calotype import cli
 from calotype.data import Folder, Scenes, WebDataset
+from calotype.data.transforms import eight_bits
 from calotype.evaluation import features as networks
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.protocol import ProtocolError
-from calotype.pipelines import Choice, picture
+from calotype.pipelines import Choice, Sampling, load, picture, sample
 from calotype.recipes.compare import Compare, compare
 from calotype.recipes.evaluate import Artifact, Bench, Evaluate, Measuring, evaluate
 from calotype.recipes.latents import cache
@@ -188,6 +189,24 @@ def test_inception_is_named_or_replaced_and_never_silently(monkeypatch):
         networks.features("inception")
 
 
+def test_inception_gives_its_pooled_features(tmp_path, monkeypatch):
+    """By torch-fidelity's network, here of weights drawn at random."""
+    from torch_fidelity import feature_extractor_inceptionv3 as theirs
+
+    torch.manual_seed(0)
+    kind = theirs.FeatureExtractorInceptionV3
+    for module in (theirs, torch.hub):
+        monkeypatch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+    monkeypatch.setattr(kind, "load_state_dict", lambda self, state: None)
+    found, last = networks.features("inception"), kind("last", ["logits_unbiased"])
+    torch.nn.Module.load_state_dict(last, found.network.state_dict())
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert found.name.startswith("inception ")
+    features, (logits,) = found(images), last(images)
+    assert features.shape == (2, 2048)
+    torch.testing.assert_close(features @ last.fc.weight.T, logits)
+
+
 def test_efficientnet_sees_what_it_learnt():
     """The package's weights are whole: features of noise and of scenes lie far apart."""
     network = networks.features("efficientnet-lite0")
@@ -198,7 +217,10 @@ def test_efficientnet_sees_what_it_learnt():
     assert distances[:4, 4:].min() > distances[:4, :4].max()
 
 
-def test_clip_score_is_the_cosine(tmp_path):
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """A small CLIP, untrained."""
+    folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     prompts = tiny.LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300).tokenizer(
         tiny.CAPTIONS
@@ -209,20 +231,43 @@ def test_clip_score_is_the_cosine(tmp_path):
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
               "num_attention_heads": 2, "image_size": 32, "patch_size": 16}  # fmt: skip
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(images, prompts).save_pretrained(tmp_path)
-    metric = ClipScore(str(tmp_path), torch.device("cpu"))
+    CLIPProcessor(images, prompts).save_pretrained(folder)
+    return folder
+
+
+def test_clip_score_is_the_cosine(clip):
+    metric = ClipScore(str(clip), torch.device("cpu"))
     drawn = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     said = tiny.CAPTIONS[:3]
     scores = [score for i in range(3) for score in metric(drawn[i : i + 1], said[i : i + 1])]
-    processor = CLIPProcessor.from_pretrained(tmp_path)
+    processor = CLIPProcessor.from_pretrained(clip)
     inputs = processor(text=said, images=list(drawn), return_tensors="pt", padding=True)
     with torch.no_grad():
-        out = model(**inputs)
+        out = CLIPModel.from_pretrained(clip)(**inputs)
     cosine = functional.cosine_similarity(out.image_embeds, out.text_embeds)
     assert scores == pytest.approx((100 * cosine).clamp_min(0).tolist(), abs=1e-3)
     assert max(scores) > 0
+
+
+def test_a_generator_is_scored_by_clip(clip, artifacts, tmp_path):
+    changes = {"sampling": Choice(steps=1, guidance=1.0), "count": 4, "clip": str(clip)}
+    found = report(artifacts / "generator/model", tmp_path, **changes)
+    pipeline = load(artifacts / "generator/model")
+    batch = HELD_OUT.build().batch(range(4))
+    (drawn,) = sample(pipeline, batch["caption"], range(4), Sampling(steps=1, guidance=1.0))
+    scores = ClipScore(str(clip), torch.device("cpu"))(eight_bits(drawn), batch["caption"])
+    assert found["figures"]["clip_score"] == pytest.approx(sum(scores) / 4, abs=1e-3)
+    assert str(clip) in found["protocol"]["clip"]
+
+
+def test_clip_without_prompts_is_refused(clip, artifacts, tmp_path):
+    for i, image in enumerate(HELD_OUT.build().batch(range(4))["image"]):
+        picture(image).save(tmp_path / f"{i}.png")
+    changes = {"sampling": Choice(steps=1, guidance=1.0), "data": Folder(tmp_path), "count": 4}
+    with pytest.raises(ValueError, match="--clip compares images with their prompts"):
+        report(artifacts / "generator/model", tmp_path, clip=str(clip), **changes)
 
 
 def test_a_missing_clip_is_named(tmp_path):

@@ -61,12 +61,13 @@ class Nearest:
     """Euclidean distance of each feature to the nearest of others, which come batch by batch."""
 
     def __init__(self, of: Float[Tensor, "n d"]) -> None:
-        self.of, self.distances = of.float(), torch.full((len(of),), torch.inf)
+        # In float32 cdist takes squares apart, and a copy is not at distance 0.
+        self.of, self.distances = of.double(), torch.full((len(of),), torch.inf)
 
     def add(self, others: Float[Tensor, "m d"]) -> None:
         """Look at these too."""
-        found = torch.cdist(self.of, others.float()).min(1).values
-        self.distances = torch.minimum(self.distances, found)
+        found = torch.cdist(self.of, others.double()).min(1).values
+        self.distances = torch.minimum(self.distances, found.float())
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Speed:
 
 def speed(call: Callable[[], object], device: torch.device, repeats: int = 5) -> Speed:
     """Call once to warm up and `repeats` times more."""
-    with _Peak(device) as peak:
+    with Peak(device) as peak:
         call()
         taken = [_seconds(call, device) for _ in range(repeats)]
     return Speed(statistics.median(taken), peak.mib)
@@ -45,14 +45,14 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class _Peak:
+class Peak:
     """Memory's peak between entering and leaving."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.mib = device, 0.0
         self._stop = threading.Event()
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> "Peak":
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)

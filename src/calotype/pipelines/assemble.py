@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from calotype.autoregressive import Layout
@@ -94,6 +95,9 @@ def load(path: str | Path) -> Pipeline:
         return found
     try:
         found = DiffusionPipeline.from_pretrained(path, use_safetensors=True)
+        for part in found.components.values():
+            if isinstance(part, nn.Module):
+                part.float()  # or a text encoder saved in half precision stays so, and nothing else
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"no pipeline in {path}: expected a folder with model_index.json or calotype.json, as "

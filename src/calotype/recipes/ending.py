@@ -84,17 +84,19 @@ class Ending:
 
 
 @contextmanager
-def exact_convolutions() -> Iterator[None]:
+def exact_products() -> Iterator[None]:
     """Without TF32, which keeps ten bits of each factor: less than the latent contract."""
-    was = torch.backends.cudnn.allow_tf32
+    was = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = was
+        torch.backends.cudnn.allow_tf32 = was[0]
+        torch.set_float32_matmul_precision(was[1])
 
 
-@exact_convolutions()
+@exact_products()
 def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
     """Normalise the latents if they may move, save, and measure what was saved.
 

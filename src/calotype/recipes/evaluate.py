@@ -36,7 +36,7 @@ from calotype.pipelines import (
     sample,
     size_of,
 )
-from calotype.recipes.ending import exact_convolutions
+from calotype.recipes.ending import exact_products
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import LPIPS
 from calotype.tokenizers.terms.perceptual import SMALLEST
@@ -186,7 +186,7 @@ class Bench:
 
         def measure() -> Evaluation:
             artifact.part.to(self.device)
-            with exact_convolutions(), torch.random.fork_rng():
+            with exact_products(), torch.random.fork_rng():
                 # Some stock schedulers draw without a generator.
                 torch.manual_seed(self.how.seed)
                 found = work()

@@ -15,7 +15,7 @@ from calotype.data.latents import LatentRows
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
-from calotype.recipes.ending import exact_convolutions
+from calotype.recipes.ending import exact_products
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
@@ -31,7 +31,7 @@ def of_tokenizer(
     return partial(_distortion, tokenizer, dataset, transform, count, lpips, each)
 
 
-@exact_convolutions()
+@exact_products()
 def _distortion(
     tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
     lpips: Mapping[str, Term], each: int,

@@ -64,11 +64,11 @@ def test_the_dvae_follows_its_three_schedules():
 @pytest.mark.parametrize(
     ("name", "balance", "start", "lr", "betas"),
     [
-        ("ldm-vq-f4", Adaptive(0.75), 0, 8 * 4.5e-6, (0.5, 0.9)),
-        ("vqgan-f16", Adaptive(0.8), 250_001, 12 * 4.5e-6, (0.5, 0.9)),
+        ("ldm-vq-f4", Adaptive(0.75, 1e4), 0, 8 * 4.5e-6, (0.5, 0.9)),
+        ("vqgan-f16", Adaptive(0.8, 1e4), 250_001, 12 * 4.5e-6, (0.5, 0.9)),
         ("llamagen-vq-f16", Fixed(0.5), 20_000, 1e-4, (0.9, 0.95)),
         ("magvit2-lfq-f16", Fixed(0.1), 0, 1e-4, (0.5, 0.9)),
-        ("fsq-f8", Adaptive(0.75), 0, 8 * 4.5e-6, (0.5, 0.9)),
+        ("fsq-f8", Adaptive(0.75, 1e4), 0, 8 * 4.5e-6, (0.5, 0.9)),
     ],
 )
 def test_adversaries_are_weighed_and_begin_as_published(name, balance, start, lr, betas):

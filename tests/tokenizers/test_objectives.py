@@ -79,7 +79,7 @@ def test_bug_tokenizer_collects_the_discriminators_gradient():
 
 
 def test_adaptive_weight_is_the_reference_formula_with_one_backward():
-    reconstruction, critic = game()
+    reconstruction, critic = game(balance=Adaptive(largest=1e4))
     batch = tiny.batch(4)
     total(reconstruction(batch, 0)).backward()
     mine, weight = gradients(reconstruction.tokenizer), reconstruction.metrics["adversarial_weight"]
@@ -196,11 +196,13 @@ def test_hinge_is_its_formula(real, fake, loss):
 def test_the_adaptive_weight_has_a_limit():
     reference, tiny_gradient = torch.ones(3), torch.zeros(3)
     assert Adaptive(0.5, largest=7.0).scale(reference, tiny_gradient).item() == 3.5
+    # LDM's, of sums over 256 pixels, in means.
+    assert Adaptive(1.0).scale(reference, tiny_gradient).item() == pytest.approx(0.0509, abs=1e-4)
 
 
 def test_the_weight_of_a_step_is_of_all_its_micro_batches():
     """Bug: each accumulated micro-batch had a weight of its own."""
-    reconstruction, _ = game()
+    reconstruction, _ = game(balance=Adaptive(largest=1e4))
     whole = tiny.batch(4)
     reconstruction(whole, 0)
     expected = reconstruction.metrics["adversarial_weight"]

@@ -112,8 +112,10 @@ def _pass(
     health: LatentHealth,
 ) -> tuple[UInt8[Tensor, "b 3 H W"], UInt8[Tensor, "b 3 H W"], Tensor]:  # fmt: skip
     bottleneck, h = tokenizer.bottleneck, tokenizer.features(images)
-    packed, mode = bottleneck.pack(h), bottleneck.mode(h)
-    health.add(packed, bottleneck.unpack(packed, generators(keys)), mode)
+    packed = bottleneck.pack(h)
+    z = bottleneck.unpack(packed, generators(keys))
+    mode = z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)
+    health.add(packed, z, mode)
     return eight_bits(images), eight_bits(tokenizer.decode(mode)), packed
 
 

@@ -66,7 +66,7 @@ def ldm_vq_f4() -> TokenizerRecipe:
     codebook = Codebook(8192, 3, init=Uniform(), restart=None)
     run = Run(Path("runs/ldm-vq-f4"), steps=533_066, batch_size=8)
     backbone = Backbone((128, 256, 512))
-    return _vqgan(run, RandomCrop(256, resize=384), backbone, VQ(codebook), Adaptive(0.75))
+    return _vqgan(run, RandomCrop(256, resize=384), backbone, VQ(codebook), 0.75)
 
 
 def vqgan_f16() -> TokenizerRecipe:
@@ -78,7 +78,7 @@ def vqgan_f16() -> TokenizerRecipe:
     """
     run = Run(Path("runs/vqgan-f16"), steps=500_000, batch_size=12)
     vq = VQ(Codebook(1024, 256))
-    return _vqgan(run, RandomCrop(256), F16, vq, Adaptive(0.8), start=250_001)
+    return _vqgan(run, RandomCrop(256), F16, vq, 0.8, start=250_001)
 
 
 def llamagen_vq_f16() -> TokenizerRecipe:
@@ -145,7 +145,7 @@ def fsq_f8() -> TokenizerRecipe:
     """
     run = Run(Path("runs/fsq-f8"), steps=500_000, batch_size=8)
     backbone, fsq = Backbone((128, 256, 512, 512)), FSQ((8, 8, 8, 6, 5), features=4)
-    return _vqgan(run, RandomCrop(256, resize=384), backbone, fsq, Adaptive(0.75))
+    return _vqgan(run, RandomCrop(256, resize=384), backbone, fsq, 0.75)
 
 
 def _scenes(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRecipe:
@@ -162,12 +162,13 @@ def _scenes(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRec
 
 
 def _vqgan(
-    run: Run, crop: RandomCrop, backbone: Backbone, bottleneck: BottleneckSpec, balance: Adaptive,
+    run: Run, crop: RandomCrop, backbone: Backbone, bottleneck: BottleneckSpec, weight: float,
     start: int = 0,
 ) -> TokenizerRecipe:  # fmt: skip
     """L1, LPIPS and an adversary in proportion, as VQGAN's and LDM's code has them."""
     # The published base rate of 4.5e-6 is per image of the batch.
     lr = 4.5e-6 * run.batch_size
+    balance = Adaptive(weight, largest=1e4)  # of means already
     return TokenizerRecipe(
         data=Folder(Path("images")),
         transform=Transform(crop, None),

@@ -8,7 +8,7 @@ from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import Backbone, Gaussian
-from calotype.tokenizers.terms import L1, L2, LPIPS, Adaptive, Adversary
+from calotype.tokenizers.terms import L1, L2, LPIPS, Adversary
 from calotype.training import AdamW, Run
 
 
@@ -71,14 +71,12 @@ def _ldm(
 ) -> TokenizerRecipe:  # fmt: skip
     # The published base rate of 4.5e-6 is per image of the batch.
     lr = 4.5e-6 * batch_size
-    # LDM sums its loss over the image where ours is a mean, and limits the adaptive weight to 1e4.
-    balance = Adaptive(largest=1e4 / (3 * 256 * 256))
     return TokenizerRecipe(
         data=Folder(Path("images")),
         transform=Transform(RandomCrop(256, resize=384), None),
         model=NewTokenizer(Backbone(widths, last_attention=last_attention), Gaussian(channels)),
         pixel=L1(), perceptual=LPIPS(),
-        adversary=Adversary(balance=balance, start=50_001, effect_start=50_001, lr=lr),
+        adversary=Adversary(start=50_001, effect_start=50_001, lr=lr),
         optimizer=AdamW(lr=lr, betas=(0.5, 0.9)),
         run=Run(Path("runs") / name, steps=steps, batch_size=batch_size, clip=None, ema=None,
                 save_every=5000, workers=8),

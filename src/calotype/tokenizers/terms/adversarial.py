@@ -63,8 +63,9 @@ class Adaptive:
     """
 
     weight: float = 0.5
-    largest: float = 1e4
-    """The proportion is never more than this."""
+    largest: float = 1e4 / (3 * 256 * 256)
+    """The proportion is never more than this: LDM's limit of 1e4, whose losses are sums over images
+    of 256 pixels. Without one a discriminator that has lost is followed as far as it leads."""
 
     def scale(self, reference: Float[Tensor, "..."], adversarial: Float[Tensor, "..."]) -> Tensor:
         """Weight * |reference| / |adversarial|, from gradients on the last layer's weight."""

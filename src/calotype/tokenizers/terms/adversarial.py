@@ -160,9 +160,9 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.apply(_initialise)
 
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Logits:
+    def forward(self, input: Float[Tensor, "b 3 H W"]) -> Logits:
         """Judge patches of images in [-1, 1]; logits are float32, under autocast too."""
-        return super().forward(images).float()
+        return super().forward(input).float()
 
 
 def _groups(width: int) -> int:

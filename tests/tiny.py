@@ -43,6 +43,7 @@ from calotype.tokenizers.bottlenecks.codebook import (
 from calotype.tokenizers.terms import (
     L1,
     R1,
+    Adaptive,
     Adversary,
     Fixed,
     LeCAM,
@@ -119,7 +120,10 @@ def players(
 
 
 def adversary(**changes) -> Adversary:
-    return replace(Adversary(width=8, layers=1, start=0, effect_start=0, lr=1e-3), **changes)
+    # Its weight has no limit that these small networks would reach.
+    free = Adversary(width=8, layers=1, balance=Adaptive(largest=1e4), start=0, effect_start=0,
+                     lr=1e-3)  # fmt: skip
+    return replace(free, **changes)
 
 
 def denoising(lr: float = 1e-3) -> TextDenoising:

@@ -31,7 +31,7 @@ from calotype.tokenizers.bottlenecks.codebook import (
 )
 from calotype.tokenizers.bottlenecks.search import k_means, nearest
 from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation, StraightThrough
-from calotype.tokenizers.terms import L2, Adaptive
+from calotype.tokenizers.terms import L2
 from calotype.training import AdamW, Run, fit
 
 PLAIN = Codebook(8, 3, init=Normal(), restart=None)
@@ -214,7 +214,7 @@ def test_bug_a_step_that_looks_ahead_counts_once():
     """Bug: the adaptive weight of several micro-batches takes each of them twice, and restarts took
     two codes to one feature.
     """
-    adversary = tiny.adversary(balance=Adaptive())
+    adversary = tiny.adversary()
     reconstruction, _ = tiny.players(False, adversary, bottleneck=tiny.VQ_BOTTLENECK)
     batches = [tiny.batch(2), tiny.batch(2, 1) | {"key": [8, 9]}]
     reconstruction.train()

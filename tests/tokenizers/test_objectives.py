@@ -79,7 +79,7 @@ def test_bug_tokenizer_collects_the_discriminators_gradient():
 
 
 def test_adaptive_weight_is_the_reference_formula_with_one_backward():
-    reconstruction, critic = game(balance=Adaptive(largest=1e4))
+    reconstruction, critic = game()
     batch = tiny.batch(4)
     total(reconstruction(batch, 0)).backward()
     mine, weight = gradients(reconstruction.tokenizer), reconstruction.metrics["adversarial_weight"]
@@ -202,7 +202,7 @@ def test_the_adaptive_weight_has_a_limit():
 
 def test_the_weight_of_a_step_is_of_all_its_micro_batches():
     """Bug: each accumulated micro-batch had a weight of its own."""
-    reconstruction, _ = game(balance=Adaptive(largest=1e4))
+    reconstruction, _ = game()
     whole = tiny.batch(4)
     reconstruction(whole, 0)
     expected = reconstruction.metrics["adversarial_weight"]

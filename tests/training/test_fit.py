@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
 import tiny
-from calotype.tokenizers.terms import Adaptive
 from calotype.training import (
     AdamW,
     Batch,
@@ -205,7 +204,7 @@ def test_ctrl_c_reaches_the_workers_too_and_saves(number, tmp_path):
     assert len(checkpoints.complete(tmp_path / "checkpoints")) == 1
 
 
-@pytest.mark.parametrize("balance", [tiny.FIXED, Adaptive(largest=1e4)])
+@pytest.mark.parametrize("balance", [tiny.FIXED, tiny.adversary().balance])
 def test_accumulated_steps_equal_one(balance, tmp_path):
     """With the adversary on: four micro-batches of one are a batch of four. Bug: each micro-batch
     had an adaptive weight of its own."""

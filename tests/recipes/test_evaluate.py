@@ -189,7 +189,7 @@ def test_inception_is_named_or_replaced_and_never_silently(monkeypatch):
         networks.features("inception")
 
 
-def test_inception_gives_its_pooled_features(tmp_path, monkeypatch):
+def test_inception_gives_its_pooled_features(monkeypatch):
     """By torch-fidelity's network, here of weights drawn at random."""
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
 

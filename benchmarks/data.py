@@ -12,7 +12,6 @@ of workers; they take turns. What a peer cannot read from is left out.
 
 import io
 import itertools
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -28,6 +27,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from paired import in_turns, median, ratio
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
@@ -39,7 +39,7 @@ IMAGES, SIDE, CROP, BATCH, ROUNDS = 2048, 256, 224, 64, 5
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 """Images of the streams whose memory is measured."""
 PEER = v2.Compose([
-    v2.RGB(), v2.Resize(CROP, antialias=True), v2.CenterCrop(CROP), v2.ToImage(),
+    v2.RGB(), v2.Resize(CROP, v2.InterpolationMode.BICUBIC), v2.CenterCrop(CROP), v2.ToImage(),
     v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3),
 ])  # fmt: skip
 Batches = Callable[[], Iterator[Any]]
@@ -169,16 +169,11 @@ def speed() -> None:
         write(Path(folder))
         for workers in (0, 2):
             for source, found in readers(Path(folder), workers).items():
-                rates: dict[str, list[float]] = {name: [] for name in found}
-                for turn in range(ROUNDS):
-                    for name in list(found) if turn % 2 else list(reversed(found)):
-                        rates[name].append(rate(found[name], 8))
-                for name, values in rates.items():
-                    ratios = [a / b for a, b in zip(rates["calotype"], values, strict=True)]
-                    said = "" if name == "calotype" else (
-                        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                    )  # fmt: skip
-                    print(f"| {source} | {workers} | {name} | {statistics.median(values):.0f} | "
+                rates = in_turns([*found], lambda name, x=found: [rate(x[name], 8)], ROUNDS)
+                ours = [row[0] for row in rates["calotype"]]
+                for name, rows in rates.items():
+                    said = "" if name == "calotype" else ratio([row[0] for row in rows], ours)
+                    print(f"| {source} | {workers} | {name} | {median(rows, 0):.0f} | "
                           f"{said} |", flush=True)  # fmt: skip
 
 

@@ -8,10 +8,12 @@ Autoencoder, its beginning, pictures, batch, learning rate, LPIPS and the discri
 are the same; averaged weights are measured. A step is the scripts' own count, a batch for one
 player: ours teaches both by each. The adversary's weight is each one's own: 0.5 of all other terms
 in train_autoencoderkl.py, as much as LPIPS in train_vqgan.py, 0.1 in ours, whose discriminator
-learns for 50 steps before the decoder feels it. `even` is ours by the first script's weight and
-start. `kl-leaking` is train_autoencoderkl.py with a gradient for LPIPS, `kl-published` as it
-stands; `bf16` is ours in that precision, LPIPS and the discriminator too; all else is float32.
-Training's LPIPS is VGG's; AlexNet's, which nobody trained by, is measured too.
+learns for 50 steps before the decoder feels it. Codes of ours begin at k-means, restart and follow
+by our defaults; train_vqgan.py's follow the loss from a stock model's start. `even` is ours by the
+first script's weight and start, or by the second's codes. `kl-leaking` is train_autoencoderkl.py
+with a gradient for LPIPS, `kl-published` as it stands; `bf16` is ours in that precision, LPIPS and
+the discriminator too; all else is float32. Training's LPIPS is VGG's; AlexNet's, which nobody
+trained by, is measured too.
 A tokenizer that is there already is not trained again.
 """
 
@@ -26,12 +28,14 @@ import torch
 import tyro
 from real_input import Places, split
 from scripts import KLScript, Script, VQScript
-from tokenizer_step import PIXELS, SIDE, fresh
+from tokenizer_step import LATENTS, PIXELS, SIDE, fresh
 from torch import Tensor
 
 from calotype.data import CenterCrop, Flip, Loader, Parquet, RandomCrop, Transform
 from calotype.recipes.compare import Compare, compare
-from calotype.tokenizers import Backbone, Critic, Reconstruction
+from calotype.tokenizers import VQ, Backbone, Critic, Reconstruction
+from calotype.tokenizers.bottlenecks import BottleneckSpec
+from calotype.tokenizers.bottlenecks.codebook import Codebook
 from calotype.tokenizers.terms import LPIPS, Adaptive, Adversary, PerceptualTerm
 from calotype.training import AdamW, Run, fit
 
@@ -77,10 +81,11 @@ Train = Callable[[Options, str, Loader, Path], None]
 
 def ours(
     precision: Literal["fp32", "bf16"], lead: int, weight: Adaptive,
-    options: Options, kind: str, loader: Loader, folder: Path,
+    latents: dict[str, BottleneckSpec], options: Options, kind: str, loader: Loader, folder: Path,
 ) -> None:  # fmt: skip
     """By `fit`."""
-    tokenizer, settings = fresh(BACKBONE, kind), AdamW(options.lr, weight_decay=0.01)
+    tokenizer = fresh(BACKBONE, latents[kind])
+    settings = AdamW(options.lr, weight_decay=0.01)
     terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, options.lpips())}
     first = Reconstruction(tokenizer, terms, settings)
     adversary = Adversary(balance=weight, start=options.start - lead, effect_start=options.start)
@@ -96,7 +101,7 @@ def peer(make: Callable[..., Script]) -> Train:
     """By a script."""
 
     def train(options: Options, kind: str, loader: Loader, folder: Path) -> None:
-        model: Any = fresh(BACKBONE, kind).export()
+        model: Any = fresh(BACKBONE, LATENTS[kind]).export()
         # train_vqgan.py's discriminator plays from the first step.
         script = make(model, options.lpips(), options.lr, options.start if kind == "kl" else 0)
         for image in islice(pictures(loader), options.steps):
@@ -119,18 +124,21 @@ def pictures(loader: Loader) -> Iterator[Tensor]:
     return (batch["image"] for batch in loader.batches())
 
 
-EVEN = Adaptive(0.5, largest=1e4 / (3 * SIDE**2))
-"""The script's weight: its losses are sums over the image where ours are means."""
+FREE, EVEN = Adaptive(0.1), Adaptive(0.5, largest=1e4 / (3 * SIDE**2))
+"""Our weight, and the first script's: its losses are sums over the image where ours are means."""
+OWN: dict[str, BottleneckSpec] = {**LATENTS, "vq": VQ(Codebook(1024, 4))}
+"""Codes by our defaults; LATENTS has them by the script's."""
 OURS: dict[str, Train] = {
-    "calotype": partial(ours, "fp32", 50, Adaptive(0.1)),
-    "bf16": partial(ours, "bf16", 50, Adaptive(0.1)),
-}
+    "calotype": partial(ours, "fp32", 50, FREE, OWN), "bf16": partial(ours, "bf16", 50, FREE, OWN),
+}  # fmt: skip
 WHO: dict[str, dict[str, Train]] = {
     "kl": {
-        **OURS, "even": partial(ours, "fp32", 0, EVEN), "script": peer(KLScript),
+        **OURS, "even": partial(ours, "fp32", 0, EVEN, OWN), "script": peer(KLScript),
         "leaking": peer(partial(defective, True)), "published": peer(partial(defective, False)),
     },
-    "vq": {**OURS, "script": peer(VQScript)},
+    "vq": {
+        **OURS, "even": partial(ours, "fp32", 50, FREE, LATENTS), "script": peer(VQScript),
+    },
 }  # fmt: skip
 
 

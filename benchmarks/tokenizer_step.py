@@ -27,14 +27,18 @@ from torch import Tensor
 from calotype.data import Scenes
 from calotype.evaluation.speed import Peak, speed
 from calotype.tokenizers import VQ, Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks.codebook import Codebook, CodebookLoss
+from calotype.tokenizers.bottlenecks import BottleneckSpec
+from calotype.tokenizers.bottlenecks.codebook import Codebook, CodebookLoss, Uniform
 from calotype.tokenizers.terms import L1, L2, R1, Adversary, PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import AdamW, Run, fit
 
 SIDE, BATCH, STEPS, ROUNDS = 64, 8, 10, 3
 BACKBONE = Backbone((64, 128, 256), layers=1, attention=False)
-LATENTS = {"kl": Gaussian(channels=4), "vq": VQ(Codebook(1024, 4, CodebookLoss(), restart=None))}
+LATENTS: dict[str, BottleneckSpec] = {
+    "kl": Gaussian(channels=4),
+    "vq": VQ(Codebook(1024, 4, CodebookLoss(), Uniform(), restart=None)),
+}
 PIXELS = {"kl": L1(), "vq": L2()}
 PENALTIES = {"kl": None, "vq": R1(10.0)}
 JOBS = [("kl", "fp32"), ("kl", "bf16"), ("kl", "bf16 weights"), ("vq", "fp32"), ("vq", "bf16")]
@@ -50,9 +54,8 @@ def lpips() -> PerceptualTerm:
     return PerceptualTerm(random_backbone("vgg", 0))
 
 
-def fresh(backbone: Backbone, kind: str) -> ImageTokenizer:
+def fresh(backbone: Backbone, latent: BottleneckSpec) -> ImageTokenizer:
     """Untrained."""
-    latent = LATENTS[kind]
     return ImageTokenizer(backbone.autoencoder(latent, SIDE), latent.build())
 
 
@@ -64,7 +67,7 @@ def ours(kind: str, precision: str) -> tuple[float, float]:
     loader = Timed(lambda: itertools.repeat(batch))
 
     def run() -> None:
-        tokenizer, settings = fresh(BACKBONE, kind), AdamW(1e-4)
+        tokenizer, settings = fresh(BACKBONE, LATENTS[kind]), AdamW(1e-4)
         terms = {"pixel": (1.0, PIXELS[kind].build()), "lpips": (1.0, lpips())}
         first = Reconstruction(tokenizer, terms, settings)
         adversary = Adversary(start=0, effect_start=0, regulariser=PENALTIES[kind])
@@ -85,7 +88,7 @@ def peer(kind: str, precision: str) -> tuple[float, float]:
 
     @cache
     def script() -> Script:
-        model = fresh(BACKBONE, kind).export()
+        model = fresh(BACKBONE, LATENTS[kind]).export()
         return make(model, lpips(), 1e-4, 0, torch.bfloat16 if cast else torch.float32)
 
     def pair() -> None:

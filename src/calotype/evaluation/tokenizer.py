@@ -70,41 +70,80 @@ def evaluate_tokenizer(
         ValueError: there are fewer than two pictures.
     """
     tokenizer = tokenizer.eval()
-    device, digest, health = tokenizer.last_layer.weight.device, Digest(), LatentHealth(tokenizer)
-    values: dict[str, list[Tensor]] = {}
-    seen: tuple[list[Tensor], list[Tensor]] = ([], [])
-    kept: list[tuple[Tensor, Tensor]] = []
-    counts = _no_counts(tokenizer)
+    device, health = tokenizer.last_layer.weight.device, LatentHealth(tokenizer)
+    pictures, codes = Reconstructions(judges, examples), CodeCounts(tokenizer)
     first: Tensor | None = None
     for batch in batches:
         images = batch["image"].to(device)
         first = images if first is None else first
         keys = draw_keys(seed, health.images, len(images))
         real, fake, packed = _pass(tokenizer, images, keys, health)
-        if counts is not None and isinstance(tokenizer.bottleneck, Discrete):
-            tokenizer.bottleneck.tally(packed.long().cpu(), counts)
-        digest.add(real)
-        for name, found in distortion(real, fake, judges.lpips).items():
-            values.setdefault(name, []).append(found)
-        if judges.features:
-            for each, features in zip((real, fake), seen, strict=True):
-                features.append(judges.features(each).cpu())
-        if sum(len(r) for r, _ in kept) < examples:
-            kept.append((real[:examples].cpu(), fake[:examples].cpu()))
+        pictures.add(real, fake)
+        codes.add(packed)
     if first is None or health.images < 2:
         raise ValueError(f"{health.images} pictures to measure: give 2 or more")
-    figures, errors = _means({name: torch.cat(parts) for name, parts in values.items()})
-    if judges.features:
-        figures["frechet"] = round(frechet(*(torch.cat(each) for each in seen)), 4)
-    found = health.figures()
-    if counts is not None:
-        codes = CodebookHealth(counts)
-        found |= {"code_use": round(codes.use, 4), "code_perplexity": round(codes.perplexity, 2)}
-    pairs = tuple(torch.cat(each)[:examples] for each in zip(*kept, strict=True))
+    figures, errors = pictures.figures()
+    protocol = judges.protocol(health.images, first.shape[-1], str(pictures.digest), seed)
     return Evaluation(
-        figures, judges.protocol(health.images, first.shape[-1], str(digest), seed), errors, found,
-        throughput(tokenizer, first), (pairs[0], pairs[1]),
+        figures, protocol, errors, health.figures() | codes.figures(),
+        throughput(tokenizer, first), pictures.pairs(),
     )  # fmt: skip
+
+
+class Reconstructions:
+    """What is gathered of originals and reconstructions, 8 bits [b 3 H W], batch by batch."""
+
+    def __init__(self, judges: Judges, examples: int) -> None:
+        self.judges, self.examples, self.digest = judges, examples, Digest()
+        self.values: dict[str, list[Tensor]] = {}
+        self.features: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, real: UInt8[Tensor, "b 3 H W"], fake: UInt8[Tensor, "b 3 H W"]) -> None:
+        """Compare a batch."""
+        self.digest.add(real)
+        for name, found in distortion(real, fake, self.judges.lpips).items():
+            self.values.setdefault(name, []).append(found)
+        if judge := self.judges.features:
+            for each, features in zip((real, fake), self.features, strict=True):
+                features.append(judge(each).cpu())
+        if sum(len(each) for each, _ in self.kept) < self.examples:
+            self.kept.append((real[: self.examples].cpu(), fake[: self.examples].cpu()))
+
+    def figures(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Figures of all, and the standard errors of those that are means."""
+        figures, errors = _means({name: torch.cat(parts) for name, parts in self.values.items()})
+        if self.judges.features:
+            figures["frechet"] = round(frechet(*(torch.cat(each) for each in self.features)), 4)
+        return figures, errors
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The first originals and what became of them."""
+        real, fake = (torch.cat(each)[: self.examples] for each in zip(*self.kept, strict=True))
+        return real, fake
+
+
+class CodeCounts:
+    """How often each code was chosen; of a continuous tokenizer nothing."""
+
+    def __init__(self, tokenizer: ImageTokenizer) -> None:
+        found = tokenizer.bottleneck
+        self.bottleneck = found if isinstance(found, Discrete) else None
+        if self.bottleneck:
+            shape = self.bottleneck.codebooks, self.bottleneck.codes
+            self.counts = torch.zeros(shape, dtype=torch.int64)
+
+    def add(self, packed: Tensor) -> None:
+        """Count a batch's."""
+        if self.bottleneck:
+            self.bottleneck.tally(packed.long().cpu(), self.counts)
+
+    def figures(self) -> dict[str, float]:
+        """Use and perplexity."""
+        if not self.bottleneck:
+            return {}
+        codes = CodebookHealth(self.counts)
+        return {"code_use": round(codes.use, 4), "code_perplexity": round(codes.perplexity, 2)}
 
 
 def _pass(
@@ -117,13 +156,6 @@ def _pass(
     mode = z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)
     health.add(packed, z, mode)
     return eight_bits(images), eight_bits(tokenizer.decode(mode)), packed
-
-
-def _no_counts(tokenizer: ImageTokenizer) -> Tensor | None:
-    bottleneck = tokenizer.bottleneck
-    if not isinstance(bottleneck, Discrete):
-        return None
-    return torch.zeros(bottleneck.codebooks, bottleneck.codes, dtype=torch.int64)
 
 
 def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]:

@@ -45,7 +45,7 @@ class Demo:
     """Folder of everything."""
     tokenizer_steps: int = 1300
     """Optimiser steps of the continuous tokenizer, of 32 scenes."""
-    generator_steps: int = 800
+    generator_steps: int = 1000
     """Optimiser steps of the diffusion model, of 128 latents."""
     codes_steps: int = 1400
     """Optimiser steps of the tokenizer with codes, of 32 scenes."""

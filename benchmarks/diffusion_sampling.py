@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from paired import ratio
+from paired import in_turns, ratio
 
 from calotype.data import Scenes
 from calotype.evaluation.features import features
@@ -91,12 +91,9 @@ def seconds(draw: Draw) -> float:
 def main(folder: Path) -> None:
     """The table."""
     draws, judge = ways(folder), Judges(features("efficientnet-lite0"))
-    taken: dict[Any, list[float]] = {way: [] for way in draws}
-    for turn in range(ROUNDS + 1):
-        for way in list(draws) if turn % 2 else list(reversed(draws)):
-            took = seconds(draws[way])
-            if turn:  # the first warms up
-                taken[way].append(took)
+    # The first round warms up.
+    rounds = in_turns([*draws], lambda way: [seconds(draws[way])], ROUNDS + 1)
+    taken = {way: [row[0] for row in rows[1:]] for way, rows in rounds.items()}
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| drawn by | order | steps | every factor right | Frechet distance | images/s "
           "| times the stock 50 steps (spread) |")  # fmt: skip

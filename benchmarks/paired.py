@@ -5,11 +5,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
 from calotype.training import Batch
+
+K = TypeVar("K", bound=Hashable)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Where `fit` trains, and so peers too."""
@@ -43,10 +46,10 @@ def alone(*words: str) -> list[float]:
 
 
 def in_turns(
-    kinds: Sequence[str], measure: Callable[[str], list[float]], rounds: int
-) -> dict[str, list[list[float]]]:
+    kinds: Sequence[K], measure: Callable[[K], list[float]], rounds: int
+) -> dict[K, list[list[float]]]:
     """Every kind's measurements, a row each round, the order turned round after each."""
-    found: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
+    found: dict[K, list[list[float]]] = {kind: [] for kind in kinds}
     for turn in range(rounds):
         for kind in kinds if turn % 2 == 0 else tuple(reversed(kinds)):
             found[kind].append(measure(kind))

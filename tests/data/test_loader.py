@@ -126,6 +126,16 @@ def test_workers_change_nothing(kind: str, workers: int) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_is_its_pictures_plane_by_plane(kind: str, workers: int) -> None:
+    options = {"shuffle": False, "transform": None, "workers": workers}
+    image = next(loader(kind, N, **options).batches())["image"]
+    levels = torch.stack([torch.from_numpy(np.array(picture(i))) for i in range(N)])
+    assert image.is_contiguous()  # or networks would compute in another layout
+    assert torch.equal(image, levels.permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+
+@BOTH
 def test_each_epoch_has_each_example_once_in_its_own_order(kind: str) -> None:
     captions = [caption for _, caption, _ in flat(loader(kind).batches(), N)]
     epochs = [captions[e * N : (e + 1) * N] for e in range(3)]

@@ -6,7 +6,7 @@ that this machine can do.
 
 Operations are those of matrix products and convolutions, forward and back, as torch counts them
 in the very step that is timed (a multiplication and an addition are two); the machine's peak is the
-fastest product of two 4096-by-4096 matrices in bf16. Every row is bf16 training by `fit`,
+median product of two 4096-by-4096 matrices in bf16. Every row is bf16 training by `fit`,
 in a process of its own. `processes` trains the same global batch by one process and by two, each
 with one thread, and by one process with two.
 """
@@ -135,7 +135,7 @@ def cost(name: str) -> None:
 
 
 def peak(dtype: torch.dtype) -> float:
-    """Operations a second of the fastest of some products of large matrices."""
+    """Operations a second of the median of some products of large matrices."""
     a, b = torch.randn(2, 4096, 4096, dtype=dtype, device=DEVICE)
     return 2 * 4096**3 / speed(lambda: a @ b, DEVICE, repeats=8).seconds
 

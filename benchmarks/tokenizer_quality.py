@@ -59,6 +59,8 @@ class Options:
     out: Path = Path("runs/quality")
     """Folder of tokenizers and comparisons."""
     kinds: tuple[Literal["kl", "vq"], ...] = ("kl", "vq")
+    who: tuple[str, ...] = ()
+    """Rows of a table, such as calotype; none: all."""
     steps: int = 600
     start: int = 300
     """Step from which there is an adversary, of those that wait."""
@@ -68,8 +70,8 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Of these pictures."""
-        return self.out / self.pictures
+        """Of these pictures and settings."""
+        return self.out / f"{self.pictures}-{self.steps}-{self.start}-{self.seed}"
 
     def lpips(self) -> PerceptualTerm:
         """Over VGG."""
@@ -150,6 +152,8 @@ def main(options: Options) -> None:
     for kind in options.kinds:
         folders = []
         for who, train in WHO[kind].items():
+            if options.who and who not in options.who:
+                continue
             folders.append(str(folder := options.folder / f"{kind}-{who}"))
             if not (folder / "config.json").exists():
                 torch.manual_seed(options.seed)

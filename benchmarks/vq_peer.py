@@ -33,7 +33,7 @@ SIZES = (
     (1024, 8, 32), (4096, 8, 32), (16_384, 8, 32), (16_384, 256, 32), (65_536, 8, 8),
     (262_144, 8, 2),
 )  # fmt: skip
-"""Codes, their channels, and images: of the largest fewer, or the peer would need 50 GB."""
+"""Codes, their channels, and images: of the largest fewer, or the peer would need 49 GiB."""
 SIDE, STEPS, ROUNDS = 16, 5, 3
 SEEDS = (0, 1, 2, 3, 4)
 """Of the trainings: one seed says little, runs of either kind differ by decibels."""

@@ -396,6 +396,34 @@ def test_pictures_of_many_sizes_do() -> None:
     next(Loader(Sizes(), 4, seed=0, transform=Transform(CenterCrop(4))).batches())
 
 
+class Numbers(Mapped):
+    """Tensors of other shapes and types than pictures."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "number": torch.tensor(index), "even": torch.tensor([index % 2 == 0]),
+            "none": torch.empty(0, 3), "large": torch.full((2**20,), index / 8).bfloat16(),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_all_tensors_of_samples_are_stacked(workers: int) -> None:
+    batch = next(Loader(Numbers(), 4, seed=0, shuffle=False, workers=workers).batches())
+    assert torch.equal(batch["number"], torch.arange(4))
+    assert torch.equal(batch["even"], torch.tensor([[True], [False], [True], [False]]))
+    assert batch["none"].shape == (4, 0, 3)
+    assert torch.equal(batch["large"][:, -1], torch.arange(4).bfloat16() / 8)  # in NumPy's memory
+
+
+def test_one_batch_has_one_type() -> None:
+    class Types(Mapped):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"depth": torch.zeros(3, dtype=(torch.float32, torch.float64)[index % 2])}
+
+    with pytest.raises(ValueError, match=r"depth: torch.float32 and torch.float64 in one batch"):
+        next(Loader(Types(), 4, seed=0).batches())
+
+
 class Empty(Mapped):
     def __len__(self) -> int:
         return 0

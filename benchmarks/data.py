@@ -150,13 +150,13 @@ def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
     }  # fmt: skip
 
 
-def rate(readers: dict[str, Batches], workers: int, name: str) -> list[float]:
+def rate(found: dict[str, Batches], workers: int, name: str) -> list[float]:
     """Images a second over an epoch, after the batches that workers have ready by then."""
-    found = readers[name]()
+    batches = found[name]()
     for _ in range(2 * max(workers, 1)):
-        next(found)
+        next(batches)
     started = time.perf_counter()
-    for batch in itertools.islice(found, IMAGES // BATCH):
+    for batch in itertools.islice(batches, IMAGES // BATCH):
         assert tuple(batch.shape) == (BATCH, 3, CROP, CROP)
     return [IMAGES / (time.perf_counter() - started)]
 

@@ -63,14 +63,14 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def streamed() -> Stream:
+def streamed(local: bool = False) -> Stream:
     table = datasets.IterableDataset.from_generator(rows)
     passes = Passes(table, Columns(("image",), "caption"), Origin("numbers", "numbers"), buffer=4)
-    return Stream(passes, PictureReader("skip", "numbers"))
+    return Stream(passes, PictureReader("skip", "numbers"), local=local)
 
 
 def build(kind: str) -> Dataset:
-    return Mapped() if kind == "map" else streamed()
+    return Mapped() if kind == "map" else streamed(kind == "local stream")
 
 
 def loader(kind: str, batch_size: int = 3, workers: int = 0, seed: int = 5, **options) -> Loader:
@@ -87,10 +87,11 @@ def flat(batches: Iterator[dict[str, Any]], count: int) -> list[tuple]:
     ]
 
 
-BOTH = pytest.mark.parametrize("kind", ["map", "stream"])
+KINDS = pytest.mark.parametrize("kind", ["map", "stream", "local stream"])
+MANY = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on few cores
 
 
-@BOTH
+@KINDS
 def test_ranks_together_see_what_one_process_sees(kind: str) -> None:
     alone = list(islice(loader(kind, 12).batches(), 2))
     for k, expected in enumerate(alone):
@@ -99,12 +100,12 @@ def test_ranks_together_see_what_one_process_sees(kind: str) -> None:
         assert [key for b in ranks for key in b["key"]] == expected["key"]
 
 
-@BOTH
+@KINDS
 def test_two_batches_are_one_of_twice_the_size(kind: str) -> None:
     assert flat(loader(kind, 4).batches(), 6) == flat(loader(kind, 8).batches(), 3)
 
 
-@BOTH
+@KINDS
 @pytest.mark.parametrize("position", [6, 9, 21])
 def test_resumed_anywhere_equals_uninterrupted(kind: str, position: int) -> None:
     assert flat(loader(kind).batches(), 12)[position:] == flat(
@@ -112,20 +113,23 @@ def test_resumed_anywhere_equals_uninterrupted(kind: str, position: int) -> None
     )
 
 
-@BOTH
+@KINDS
 def test_resumed_with_another_number_of_ranks(kind: str) -> None:
     expected = flat(loader(kind).batches(), 8)
     halves = [flat(loader(kind).batches(12, rank, 2), 2) for rank in (0, 1)]
     assert expected[12:] == halves[0][:3] + halves[1][:3] + halves[0][3:] + halves[1][3:]
 
 
-@BOTH
-@pytest.mark.parametrize("workers", [1, 2])
+@MANY
+@KINDS
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_change_nothing(kind: str, workers: int) -> None:
-    assert flat(loader(kind, workers=workers).batches(3), 6) == flat(loader(kind).batches(3), 6)
+    for rank in 0, 1:
+        expected = flat(loader(kind).batches(3, rank, 2), 9)
+        assert flat(loader(kind, workers=workers).batches(3, rank, 2), 9) == expected
 
 
-@BOTH
+@KINDS
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_batch_is_its_pictures_plane_by_plane(kind: str, workers: int) -> None:
     options = {"shuffle": False, "transform": None, "workers": workers}
@@ -135,7 +139,7 @@ def test_a_batch_is_its_pictures_plane_by_plane(kind: str, workers: int) -> None
     assert torch.equal(image, levels.permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
-@BOTH
+@KINDS
 def test_each_epoch_has_each_example_once_in_its_own_order(kind: str) -> None:
     captions = [caption for _, caption, _ in flat(loader(kind).batches(), N)]
     epochs = [captions[e * N : (e + 1) * N] for e in range(3)]
@@ -146,7 +150,7 @@ def test_each_epoch_has_each_example_once_in_its_own_order(kind: str) -> None:
     assert other[:N] != captions[:N]
 
 
-@BOTH
+@KINDS
 def test_without_shuffling_epochs_are_in_order(kind: str) -> None:
     captions = [c for _, c, _ in flat(loader(kind, 5, shuffle=False).batches(5), 3)]
     assert captions == [str(i % N) for i in range(5, 20)]
@@ -158,7 +162,7 @@ def test_batches_larger_than_the_dataset() -> None:
     assert sorted(batch["caption"][3:23]) == sorted(2 * [str(i) for i in range(N)])
 
 
-@BOTH
+@KINDS
 def test_keys_seed_the_transform_and_differ_for_each_draw(kind: str) -> None:
     samples = flat(loader(kind).batches(), 20)
     assert len({key for key, _, _ in samples}) == 60
@@ -177,7 +181,7 @@ def test_keys_are_a_function_of_seed_and_ordinal() -> None:
     assert not set(keys) & set(draw_keys(4, 0, 50_000))
 
 
-@BOTH
+@KINDS
 def test_the_runs_own_generators_are_left_alone(kind: str) -> None:
     before = torch.get_rng_state(), legacy_state()
     flat(loader(kind, workers=1).batches(), 3)
@@ -185,8 +189,9 @@ def test_the_runs_own_generators_are_left_alone(kind: str) -> None:
     assert np.array_equal(before[1], legacy_state())
 
 
-@BOTH
-@pytest.mark.parametrize("workers", [0, 1])
+@MANY
+@KINDS
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
 def test_once_is_one_pass_in_order(kind: str, workers: int) -> None:
     batches = list(once(build(kind), 4, TRANSFORM, workers))
     assert [len(batch["key"]) for batch in batches] == [4, 4, 2]
@@ -232,12 +237,12 @@ class Broken(Record):
         return super().decode()
 
 
-def broken_stream(good: str, on_error: OnError = "skip") -> Stream:
+def broken_stream(good: str, on_error: OnError = "skip", local: bool = False) -> Stream:
     def passes(seed: int | None) -> Iterator[Record]:
         for i in range(N):
             yield Broken(picture(i) if str(i) in good else b"", f"picture {i}", str(i))
 
-    return Stream(passes, PictureReader(on_error, "numbers"))
+    return Stream(passes, PictureReader(on_error, "numbers"), local=local)
 
 
 def test_a_stream_is_skipped_without_decoding() -> None:
@@ -286,20 +291,20 @@ class Picky(Mapped):
 
 
 def stopping(kind: str) -> Dataset:
-    if kind == "stream":
-        return broken_stream("013", "stop")
+    if kind != "map":
+        return broken_stream("013", "stop", kind == "local stream")
     records = [Record(b"", f"picture {i}", str(i)) for i in range(N)]
     return Pictures(records, PictureReader("stop", "numbers"))
 
 
-@BOTH
+@KINDS
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_bug_a_workers_error_was_a_traceback(kind: str, workers: int) -> None:
     """Bug: "Caught BrokenImage in DataLoader worker process 0.", and its traceback in one line."""
     batches = Loader(stopping(kind), 4, seed=0, shuffle=False, workers=workers).batches()
     with pytest.raises(BrokenImage) as error:
         next(batches)
-    first = 2 if kind == "stream" else 0
+    first = 0 if kind == "map" else 2
     assert str(error.value) == f"cannot read picture picture {first}: no bytes"
     if workers:  # which is where the rest is told
         assert "in read_image" in str(error.value.__cause__)
@@ -331,11 +336,11 @@ def test_an_error_that_cannot_travel_still_arrives() -> None:
         next(Loader(Picky(StubbornError("x", reason="y")), 2, seed=0, workers=1).batches())
 
 
-@BOTH
+@KINDS
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_each_skipped_picture_is_counted_once(kind: str, workers: int) -> None:
     """Bug: each worker counted its own, and all of them told of the same picture."""
-    dataset: Dataset = broken_stream("02468")
+    dataset: Dataset = broken_stream("02468", local=kind == "local stream")
     if kind == "map":
         records = [Record(picture(i) if i % 2 == 0 else b"", f"p {i}", str(i)) for i in range(N)]
         dataset = Pictures(records, PictureReader("skip", "numbers"))
@@ -359,11 +364,12 @@ def test_what_an_unknown_reader_skips_is_still_told() -> None:
         next(Loader(dataset, 1, seed=0, workers=1).batches())
 
 
-@BOTH
+@KINDS
 def test_once_says_that_there_is_nothing(kind: str) -> None:
     """Bug: StopIteration from `next(once(...))`."""
-    empty = Stream(lambda seed: iter(()), PictureReader("skip", "numbers"))
-    for workers in (0, 1):
+    reader = PictureReader("skip", "numbers")
+    empty = Stream(lambda seed: iter(()), reader, local=kind == "local stream")
+    for workers in (0, 1, 2):
         with pytest.raises(ValueError, match=r"no examples in it|numbers: no pictures in it"):
             next(once(Empty() if kind == "map" else empty, 4, workers=workers))
 
@@ -448,7 +454,8 @@ def test_what_cannot_be_loaded(dataset: Dataset, batch_size: int, seed: int, mes
         Loader(dataset, batch_size, seed=seed)
 
 
-def test_a_parquet_stream_resumes_in_a_worker(tmp_path: Path) -> None:
+@MANY
+def test_a_parquet_stream_resumes_in_workers(tmp_path: Path) -> None:
     for shard in range(3):
         table = datasets.Dataset.from_list(list(rows())[shard::3])
         table.to_parquet(tmp_path / f"{shard}.parquet")

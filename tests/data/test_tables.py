@@ -105,6 +105,16 @@ def test_webdataset(tmp_path: Path, streaming: bool) -> None:
     assert [caption for _, _, caption in seen(source.build())] == [f"a {c}" for c in COLOURS]
 
 
+def test_only_a_streams_local_files_are_read_by_each_worker(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", {"0.png": png("red"), "0.txt": b"red"})
+    parquet = write_parquet(tmp_path / "x.parquet", caption=COLOURS)
+    for path, local in (("", True), ("file://", False)):
+        for source in (WebDataset(f"{path}{tar}"), Parquet(f"{path}{parquet}", streaming=True)):
+            stream = source.build()
+            assert isinstance(stream, Stream) and stream.local is local
+            assert seen(stream)[0] == WHAT[0]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_broken_pictures_meet_the_policy(tmp_path: Path, streaming: bool) -> None:
     file = write_parquet(tmp_path / "x.parquet", ["", "red", "blue", ""], caption=list("abcd"))

@@ -45,7 +45,8 @@ class Loader:
         seed: Of the order and the keys; 0 or more.
         transform: Makes a sample of an example, with the generator of its key; None: pictures
             become tensors in [-1, 1] as they are.
-        workers: Processes that read ahead, 0: none; of a stream, threads of one such process.
+        workers: Processes that read ahead, 0: none. Of a stream over a network, which is read only
+            once, threads of one such process; of a local one each holds a shuffle buffer.
         shuffle: Draw in a random order, else in the dataset's.
 
     Raises:
@@ -88,10 +89,9 @@ class Loader:
         starts = range(position + rank * size, sys.maxsize, world * size)
         if isinstance(self.dataset, Stream):
             order = Epochs(self.dataset, self.seed if self.shuffle else None)
-            transform, threads = self.transform or as_is, max(self.workers, 1)
+            transform = self.transform or as_is
             return _streamed(
-                StreamBatches(self.dataset, order, size, starts, self.seed, transform, threads),
-                self.workers,
+                StreamBatches(self.dataset, order, size, starts, self.seed, transform, self.workers)
             )
         return _mapped(MapBatches(self.dataset, self.transform), self._draws(starts), self.workers)
 
@@ -131,10 +131,9 @@ def once(
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
-        starts, threads = range(0, sys.maxsize, batch_size), max(workers, 1)
+        starts = range(0, sys.maxsize, batch_size)
         return _streamed(
-            StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, threads),
-            workers,
+            StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, workers)
         )
     rows = range(_length(dataset)) if rows is None else rows
     spans = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
@@ -170,9 +169,8 @@ def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterat
     return received(opened(answers), _reader(batches.dataset))
 
 
-def _streamed(batches: StreamBatches, workers: int) -> Iterator[Batch]:
-    # One process: several would each read the whole stream, or parts in an order of their own.
-    answers = DataLoader(batches, batch_size=None, num_workers=min(workers, 1), **_options())
+def _streamed(batches: StreamBatches) -> Iterator[Batch]:
+    answers = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
     return received(opened(answers), batches.stream.reader)
 
 

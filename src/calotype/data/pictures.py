@@ -160,10 +160,18 @@ class Stream(IterableDataset[Example]):
         passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
             this seed. A pass must be a function of the seed alone.
         reader: How they are decoded.
+        local: Whether reading costs little beside decoding, so that each worker of a `Loader` may
+            read it all; what comes over a network is read by one.
     """
 
-    def __init__(self, passes: Callable[[int | None], Iterator[Record]], reader: Reader) -> None:
-        self.passes, self.reader = passes, reader
+    def __init__(
+        self,
+        passes: Callable[[int | None], Iterator[Record]],
+        reader: Reader,
+        *,
+        local: bool = False,
+    ) -> None:
+        self.passes, self.reader, self.local = passes, reader, local
 
     def __iter__(self) -> Iterator[Example]:
         window = Window(self.passes(None))

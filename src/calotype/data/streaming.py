@@ -1,4 +1,4 @@
-"""Batches of a stream: one process reads it, threads decode."""
+"""Batches of a stream, by one process or by several in turn."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from calotype.data.answers import Answer, answer
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
@@ -35,11 +35,12 @@ class Epochs:
 
 @dataclass
 class StreamBatches(IterableDataset[Answer]):
-    """The batches of a stream that begin at given ordinals.
+    """The batches of a stream that begin at given ordinals; of several workers each has every so
+    manyth, as DataLoader asks them in turn.
 
     What lies between is read but not decoded: to begin at ordinal j, and likewise to be one rank
-    of many, costs reading all before it. In exchange every sample is what an uninterrupted single
-    process would have seen.
+    or one worker of many, costs reading all before it. In exchange every sample is what an
+    uninterrupted single process would have seen.
     """
 
     stream: Stream
@@ -50,7 +51,13 @@ class StreamBatches(IterableDataset[Answer]):
     """Ordinal of the first sample of each batch."""
     seed: int
     transform: Callable[..., Sample]
-    threads: int
+    workers: int
+    """Of the `Loader`: processes where the stream is local, else threads of one."""
+
+    @property
+    def processes(self) -> int:
+        """Workers of the DataLoader."""
+        return self.workers if self.stream.local else min(self.workers, 1)
 
     def __iter__(self) -> Iterator[Answer]:
         batches = self._batches()
@@ -59,8 +66,9 @@ class StreamBatches(IterableDataset[Answer]):
 
     def _batches(self) -> Iterator[Batch]:
         window = Window(iter(self.order or self.stream.records(None)))
-        with ThreadPoolExecutor(self.threads) as pool:
-            for start in self.starts:
+        threads = 1 if self.stream.local else max(self.workers, 1)
+        with ThreadPoolExecutor(threads) as pool:
+            for start in _share(self.starts):
                 deque(islice(window, start - window.taken), maxlen=0)
                 if not (batch := self._batch(pool, window)):
                     return
@@ -88,3 +96,8 @@ class StreamBatches(IterableDataset[Answer]):
         except BrokenImage:
             example = self.stream.read(records, window)
             return self.transform(example, np.random.default_rng(key))
+
+
+def _share(starts: range) -> range:
+    worker = get_worker_info()
+    return starts if worker is None else starts[worker.id :: worker.num_workers]

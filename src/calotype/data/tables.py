@@ -21,6 +21,9 @@ from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
 
 Table = datasets.Dataset | datasets.IterableDataset
 
+ROWS = 16
+"""Rows of a streamed table that `datasets` hands over at once."""
+
 
 @dataclass(frozen=True)
 class Parquet:
@@ -224,17 +227,25 @@ class Passes:
         Raises:
             ValueError: a file cannot be read.
         """
-        rows: Iterator[dict[str, Any]] = iter(self.table)
+        rows = _rows(self.table)
         if seed is not None:
             rng, n = np.random.default_rng(seed), self.table.num_shards
             files = (self.table.shard(n, int(index)) for index in rng.permutation(n))
-            rows = _shuffled(chain.from_iterable(files), self.buffer, rng)
+            rows = _shuffled(chain.from_iterable(map(_rows, files)), self.buffer, rng)
         for index, row in enumerate(self._read(rows)):
             yield self.columns.record(row, f"{self.origin.name} sample {index}")
 
     def _read(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         with self.origin.reading():
             yield from rows
+
+
+def _rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+    """Read all of them, in a worker too, to which iterating the table would give a part."""
+    for columns in table.iter(ROWS):
+        names = [*columns]
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _shuffled(
@@ -259,7 +270,8 @@ def _pictures(
         table = table.cast_column(column, Image(decode=False))
     table, reader = table.select_columns(columns.names()), Reader(spec.on_error, origin.name)
     if isinstance(table, datasets.IterableDataset):
-        return Stream(Passes(table, columns, origin, spec.shuffle_buffer), reader)
+        local = bool(origin.files) and not any("://" in file for file in origin.files)
+        return Stream(Passes(table, columns, origin, spec.shuffle_buffer), reader, local=local)
     return Pictures(Rows(table, columns, origin.name), reader)
 
 

@@ -1,4 +1,4 @@
-"""Reading pictures beside torchvision and HF `datasets`: images/s from a folder, a parquet file and
+"""Reading pictures beside torchvision and HF `datasets`: images/s from a folder, parquet files and
 tars, and memory of a stream from a thousand images to a million.
 
     python benchmarks/data.py speed
@@ -37,6 +37,8 @@ from torchvision.transforms import v2
 from calotype.data import CenterCrop, Folder, Loader, Parquet, Source, Transform, WebDataset
 
 IMAGES, SIDE, CROP, BATCH, ROUNDS = 2048, 256, 224, 64, 5
+SHARD = 512
+"""Images in a tar and in a parquet file."""
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 """Images of the streams whose memory is measured."""
 PEER = v2.Compose([
@@ -60,7 +62,7 @@ def jpegs(count: int) -> Iterator[bytes]:
 
 
 def write(root: Path) -> None:
-    """The same pictures as a folder, a parquet file and tars."""
+    """The same pictures as a folder, parquet files and tars."""
     encoded = list(jpegs(IMAGES))
     for i, data in enumerate(encoded):
         file = root / f"folder/{i % 16:02d}/{i:06d}.jpg"
@@ -68,8 +70,10 @@ def write(root: Path) -> None:
         file.write_bytes(data)
     rows = [{"bytes": data, "path": None} for data in encoded]
     table = pa.table({"image": rows, "caption": [f"picture {i}" for i in range(IMAGES)]})
-    pq.write_table(table, root / "pictures.parquet")
-    write_tars(root / "tars", encoded, "jpg", each=512)
+    (root / "tables").mkdir()
+    for i in range(0, IMAGES, SHARD):
+        pq.write_table(table.slice(i, SHARD), root / f"tables/{i:06d}.parquet")
+    write_tars(root / "tars", encoded, "jpg", SHARD)
 
 
 def write_tars(folder: Path, encoded: Iterable[bytes], ending: str, each: int) -> None:
@@ -95,8 +99,7 @@ def ours(source: Source, workers: int) -> Batches:
 def torchvision_folder(path: Path, workers: int) -> Batches:
     """Torchvision's ImageFolder in torch's DataLoader."""
     data = ImageFolder(str(path), PEER)
-    loader = DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True)
-    return lambda: (images for images, _ in endless(loader))
+    return lambda: (images for images, _ in endless(data, workers, shuffle=True))
 
 
 def hugging_face(table: Any, column: str, workers: int) -> Batches:
@@ -112,14 +115,13 @@ def hugging_face(table: Any, column: str, workers: int) -> Batches:
         )
     else:
         data = table.with_transform(lambda rows: {"image": [PEER(x) for x in rows[column]]})
-    loader = DataLoader(
-        data, BATCH, shuffle=None if streamed else True, num_workers=workers, drop_last=True
-    )
-    return lambda: (batch["image"] for batch in endless(loader))
+    return lambda: (batch["image"] for batch in endless(data, workers, None if streamed else True))
 
 
-def endless(loader: DataLoader) -> Iterator[Any]:
-    """Epoch after epoch."""
+def endless(data: Any, workers: int, shuffle: bool | None) -> Iterator[Any]:
+    """Epoch after epoch of torch's DataLoader, whose workers stay."""
+    loader = DataLoader(data, BATCH, shuffle, num_workers=workers, drop_last=True,
+                        persistent_workers=workers > 0)  # fmt: skip
     while True:
         yield from loader
 
@@ -127,7 +129,12 @@ def endless(loader: DataLoader) -> Iterator[Any]:
 def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
     """By what is read and who reads."""
     load: Any = datasets.load_dataset
-    folder, file, tars = root / "folder", root / "pictures.parquet", str(root / "tars/*.tar")
+    folder, tars, tables = root / "folder", str(root / "tars/*.tar"), root / "tables"
+
+    def parquet(streaming: bool) -> Any:
+        table = load("parquet", data_dir=str(tables), split="train", streaming=streaming)
+        return table.cast_column("image", datasets.Image())
+
     return {
         "folder": {
             "calotype": ours(Folder(folder), workers),
@@ -136,10 +143,12 @@ def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
                 load("imagefolder", data_dir=str(folder), split="train"), "image", workers),
         },
         "parquet": {
-            "calotype": ours(Parquet(file), workers),
-            "datasets parquet": hugging_face(
-                load("parquet", data_files=str(file), split="train").cast_column(
-                    "image", datasets.Image()), "image", workers),
+            "calotype": ours(Parquet(tables), workers),
+            "datasets parquet": hugging_face(parquet(False), "image", workers),
+        },
+        "parquet, streamed": {
+            "calotype": ours(Parquet(tables, streaming=True), workers),
+            "datasets parquet": hugging_face(parquet(True), "image", workers),
         },
         "webdataset, streamed": {
             "calotype": ours(WebDataset(tars), workers),

@@ -1,5 +1,6 @@
+import tarfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from calotype.data import (
     BrokenImage,
@@ -25,6 +26,7 @@ from calotype.data import (
     Record,
     Stream,
     Transform,
+    WebDataset,
     once,
 )
 from calotype.data import Reader as PictureReader
@@ -197,6 +199,18 @@ def test_once_is_one_pass_in_order(kind: str, workers: int) -> None:
     assert [len(batch["key"]) for batch in batches] == [4, 4, 2]
     assert [c for batch in batches for c in batch["caption"]] == [str(i) for i in range(N)]
     assert [k for batch in batches for k in batch["key"]] == draw_keys(0, 0, N)
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_plain_dataloader_gives_a_stream_once(workers: int) -> None:
+    """Each of its workers once gave the whole where files were local."""
+    for local in (False, True):
+        plain = DataLoader(streamed(local), batch_size=None, num_workers=workers, collate_fn=dict)
+        assert [example["caption"] for example in plain] == [str(i) for i in range(N)]
+        broken = DataLoader(broken_stream("0123456 8", local=local), batch_size=None,
+                            num_workers=workers, collate_fn=dict)  # fmt: skip
+        assert [example["caption"] for example in broken] == [*"0123456880"]
 
 
 def test_a_part_of_a_pass_is_what_the_whole_has_there() -> None:
@@ -454,12 +468,33 @@ def test_what_cannot_be_loaded(dataset: Dataset, batch_size: int, seed: int, mes
         Loader(dataset, batch_size, seed=seed)
 
 
-@MANY
-def test_a_parquet_stream_resumes_in_workers(tmp_path: Path) -> None:
+def _tables(folder: Path) -> Stream:
     for shard in range(3):
         table = datasets.Dataset.from_list(list(rows())[shard::3])
-        table.to_parquet(tmp_path / f"{shard}.parquet")
-    stream = Parquet(tmp_path, streaming=True, shuffle_buffer=4).build()
+        table.to_parquet(folder / f"{shard}.parquet")
+    stream = Parquet(folder, streaming=True, shuffle_buffer=4).build()
+    assert isinstance(stream, Stream)
+    return stream
+
+
+def _tars(folder: Path) -> Stream:
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard}.tar", "w") as tar:
+            for i in range(shard, N, 3):
+                for ending, data in (("png", _png(picture(i))), ("txt", str(i).encode())):
+                    member = tarfile.TarInfo(f"{i}.{ending}")
+                    member.size = len(data)
+                    tar.addfile(member, BytesIO(data))
+    stream = WebDataset(folder, shuffle_buffer=4).build()
+    assert isinstance(stream, Stream)
+    return stream
+
+
+@MANY
+@pytest.mark.parametrize("write", [_tables, _tars])
+def test_files_resume_in_workers(tmp_path: Path, write: Callable[[Path], Stream]) -> None:
+    stream = write(tmp_path)
+    assert stream.local
     whole = flat(Loader(stream, 3, seed=1, transform=TRANSFORM).batches(), 8)
     resumed = Loader(stream, 3, seed=1, transform=TRANSFORM, workers=3).batches(12)
     assert flat(resumed, 4) == whole[12:]

@@ -105,14 +105,17 @@ def test_webdataset(tmp_path: Path, streaming: bool) -> None:
     assert [caption for _, _, caption in seen(source.build())] == [f"a {c}" for c in COLOURS]
 
 
-def test_only_a_streams_local_files_are_read_by_each_worker(tmp_path: Path) -> None:
+def test_streams_of_paths_are_local_and_those_of_urls_are_not(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
     tar = write_tar(tmp_path / "x.tar", {"0.png": png("red"), "0.txt": b"red"})
-    parquet = write_parquet(tmp_path / "x.parquet", caption=COLOURS)
+    parquet = write_parquet(tmp_path / "tables/x.parquet", caption=COLOURS)
     for path, local in (("", True), ("file://", False)):
         for source in (WebDataset(f"{path}{tar}"), Parquet(f"{path}{parquet}", streaming=True)):
             stream = source.build()
             assert isinstance(stream, Stream) and stream.local is local
             assert seen(stream)[0] == WHAT[0]
+    folder = Hub(str(tmp_path / "tables"), streaming=True).build()
+    assert isinstance(folder, Stream) and folder.local
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -36,8 +36,9 @@ class Loader:
     across the ends of epochs. It starts anywhere at once. If it has a method
     `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that.
 
-    A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank of
-    many, costs reading, but not decoding, all that lies before and between.
+    A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
+    worker of a local stream, of many, costs reading, but not decoding, all that lies before and
+    between.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -45,8 +46,8 @@ class Loader:
         seed: Of the order and the keys; 0 or more.
         transform: Makes a sample of an example, with the generator of its key; None: pictures
             become tensors in [-1, 1] as they are.
-        workers: Processes that read ahead, 0: none. Of a stream over a network, which is read only
-            once, threads of one such process; of a local one each holds a shuffle buffer.
+        workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
+            URL's) threads of one such process, so that a rank fetches it once.
         shuffle: Draw in a random order, else in the dataset's.
 
     Raises:

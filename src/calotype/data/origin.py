@@ -23,6 +23,8 @@ class Origin:
     """The files it is made of, if they are known."""
     read: Callable[[str], Iterable[Any]] = iter
     """Reads one of them to its end, by its format's own reader."""
+    local: bool = False
+    """Whether it is read from paths, and not from the Hub or a URL."""
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from warnings import warn
 
 import fsspec
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
 
 from calotype.data.images import BrokenImage, read_image
@@ -151,7 +151,8 @@ class Window(Iterator[Record]):
 
 
 class Stream(IterableDataset[Example]):
-    """A dataset that can only be read from its start; iterating it is one pass in order.
+    """A dataset that can only be read from its start; iterating it is one pass in order, of which
+    each worker of a plain DataLoader gives its share.
 
     Under the policy "skip", the place of a broken picture is taken by the next one in the pass
     that can be read; past the end of the last pass, by the first of another.
@@ -160,8 +161,8 @@ class Stream(IterableDataset[Example]):
         passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
             this seed. A pass must be a function of the seed alone.
         reader: How they are decoded.
-        local: Whether reading costs little beside decoding, so that each worker of a `Loader` may
-            read it all; what comes over a network is read by one.
+        local: Whether reading costs little beside decoding, so that each worker of a `Loader` reads
+            all of it; else one does.
     """
 
     def __init__(
@@ -174,9 +175,11 @@ class Stream(IterableDataset[Example]):
         self.passes, self.reader, self.local = passes, reader, local
 
     def __iter__(self) -> Iterator[Example]:
-        window = Window(self.passes(None))
-        for record in window:
-            yield self.read([record], window)
+        window, worker = Window(self.passes(None)), get_worker_info()
+        which, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for place, record in enumerate(window):
+            if place % workers == which:
+                yield self.read([record], window)
 
     def records(self, seed: int | None) -> Iterator[Record]:
         """Give one pass, in order for None, else shuffled by this seed.

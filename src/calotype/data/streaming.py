@@ -35,8 +35,8 @@ class Epochs:
 
 @dataclass
 class StreamBatches(IterableDataset[Answer]):
-    """The batches of a stream that begin at given ordinals; of several workers each has every so
-    manyth, as DataLoader asks them in turn.
+    """The batches of a stream that begin at given ordinals. Of n workers each gives every n-th, for
+    DataLoader asks them in turn.
 
     What lies between is read but not decoded: to begin at ordinal j, and likewise to be one rank
     or one worker of many, costs reading all before it. In exchange every sample is what an
@@ -68,11 +68,15 @@ class StreamBatches(IterableDataset[Answer]):
         window = Window(iter(self.order or self.stream.records(None)))
         threads = 1 if self.stream.local else max(self.workers, 1)
         with ThreadPoolExecutor(threads) as pool:
-            for start in _share(self.starts):
+            for start in self._share():
                 deque(islice(window, start - window.taken), maxlen=0)
                 if not (batch := self._batch(pool, window)):
                     return
                 yield batch
+
+    def _share(self) -> range:
+        worker = get_worker_info() if self.workers else None
+        return self.starts if worker is None else self.starts[worker.id :: worker.num_workers]
 
     def _batch(self, pool: ThreadPoolExecutor, window: Window) -> Batch | None:
         keys = draw_keys(self.seed, window.taken, self.batch_size)
@@ -96,8 +100,3 @@ class StreamBatches(IterableDataset[Answer]):
         except BrokenImage:
             example = self.stream.read(records, window)
             return self.transform(example, np.random.default_rng(key))
-
-
-def _share(starts: range) -> range:
-    worker = get_worker_info()
-    return starts if worker is None else starts[worker.id :: worker.num_workers]

@@ -21,9 +21,6 @@ from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
 
 Table = datasets.Dataset | datasets.IterableDataset
 
-ROWS = 16
-"""Rows of a streamed table that `datasets` hands over at once."""
-
 
 @dataclass(frozen=True)
 class Parquet:
@@ -42,7 +39,7 @@ class Parquet:
     streaming: bool = False
     """Read from the start each epoch, with flat memory and no copy, instead of at random."""
     shuffle_buffer: int = 1000
-    """Undecoded pictures held in memory to shuffle a stream."""
+    """Undecoded pictures held in memory to shuffle a stream; of a local one by each worker."""
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
@@ -59,7 +56,9 @@ class Parquet:
         """
         files = _files(self.path, ".parquet")
         columns = Columns((self.image_column,), self.caption_column)
-        origin = Origin(f"parquet {self.path}", "files of one kind", tuple(files), parquet_rows)
+        origin = Origin(
+            f"parquet {self.path}", "files of one kind", tuple(files), parquet_rows, _local(files)
+        )
         check_footers(origin, columns.names())
         with origin.reading():
             table = load_dataset(
@@ -88,7 +87,7 @@ class Hub:
     streaming: bool = False
     """Read from the start each epoch, with flat memory and no copy, instead of at random."""
     shuffle_buffer: int = 1000
-    """Undecoded pictures held in memory to shuffle a stream."""
+    """Undecoded pictures held in memory to shuffle a stream; of a local one by each worker."""
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
@@ -102,7 +101,9 @@ class Hub:
             ValueError: it cannot be read, or a column is missing or holds no pictures.
         """
         origin = Origin(
-            f"dataset {self.name}", "what load_dataset reads, on the Hub or in a folder"
+            f"dataset {self.name}",
+            "what load_dataset reads, on the Hub or in a folder",
+            local=Path(self.name).is_dir(),
         )
         with origin.reading():
             table = load_dataset(self.name, self.config, split=self.split, streaming=self.streaming)
@@ -128,7 +129,7 @@ class WebDataset:
     streaming: bool = True
     """Read from the start each epoch, with flat memory and no copy, instead of at random."""
     shuffle_buffer: int = 1000
-    """Undecoded pictures held in memory to shuffle a stream."""
+    """Undecoded pictures held in memory to shuffle a stream; of a local one by each worker."""
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
 
@@ -144,7 +145,9 @@ class WebDataset:
         """
         files = _files(self.path, ".tar")
         expected = "tar files of <key>.jpg, <key>.txt, with texts in UTF-8"
-        origin = Origin(f"webdataset {self.path}", expected, tuple(files), tar_members)
+        origin = Origin(
+            f"webdataset {self.path}", expected, tuple(files), tar_members, _local(files)
+        )
         with origin.reading():
             table = load_dataset(
                 "webdataset", data_files=files, split="train", streaming=self.streaming
@@ -241,11 +244,9 @@ class Passes:
 
 
 def _rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
-    """Read all of them, in a worker too, to which iterating the table would give a part."""
-    for columns in table.iter(ROWS):
-        names = [*columns]
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(names, values, strict=True))
+    """Read all rows in a worker too, where `iter(table)` would give a part of them."""
+    for row in table.iter(batch_size=1):
+        yield {column: values[0] for column, values in row.items()}
 
 
 def _shuffled(
@@ -270,8 +271,8 @@ def _pictures(
         table = table.cast_column(column, Image(decode=False))
     table, reader = table.select_columns(columns.names()), Reader(spec.on_error, origin.name)
     if isinstance(table, datasets.IterableDataset):
-        local = bool(origin.files) and not any("://" in file for file in origin.files)
-        return Stream(Passes(table, columns, origin, spec.shuffle_buffer), reader, local=local)
+        passes = Passes(table, columns, origin, spec.shuffle_buffer)
+        return Stream(passes, reader, local=origin.local)
     return Pictures(Rows(table, columns, origin.name), reader)
 
 
@@ -316,6 +317,10 @@ def _files(path: str | Path, suffix: str) -> list[str]:
     if not files:
         raise FileNotFoundError(f"no files {pattern}: expected a {suffix} file, pattern or folder")
     return files
+
+
+def _local(files: list[str]) -> bool:
+    return not any("://" in file for file in files)
 
 
 def _check_buffer(size: int) -> None:

@@ -84,39 +84,51 @@ def evaluate_generator(
     if features is None:
         raise ValueError("a generator is measured by features: choose a network for them")
     real = _look(reference.batches, features)
+    _check_enough(real, reference, clip)
+    prompts = [caption for caption in real.captions for _ in range(reference.repeats)]
+    drawn = _draw(draw, prompts, reference, features, seed, clip)
+    figures = _figures(real, drawn, prompts, reference)
+    protocol = judges.protocol(len(real.captions), real.size, real.digest, seed)
+    protocol = replace(protocol, sampling=sampling, repeats=reference.repeats,
+                       clip=clip.name if clip else None)  # fmt: skip
+    if reference.training is not None:
+        found, training = _memorised(real, drawn, reference.training, features)
+        figures |= {"nearest_training_ratio": found.ratio,
+                    "nearer_than_99_percent_of_real": found.copies}  # fmt: skip
+        protocol = replace(protocol, training=training)
+    images = torch.cat(drawn.examples)
+    return Evaluation(
+        rounded(figures), protocol, speed=_speed(draw, prompts, len(drawn.features[0]), features),
+        examples=(images, images),
+    )  # fmt: skip
+
+
+def _check_enough(real: _Seen, reference: Reference, clip: ClipScore | None) -> None:
     if len(real.captions) <= NEIGHBOURS:
         raise ValueError(f"{len(real.captions)} pictures to measure: give more than {NEIGHBOURS}")
     if clip and not (reference.prompted and any(real.captions)):
         raise ValueError(
             "--clip compares images with their prompts, and here are none: leave it out"
         )
-    prompts = [caption for caption in real.captions for _ in range(reference.repeats)]
-    drawn = _draw(draw, prompts, reference, features, seed, clip)
+
+
+def _figures(
+    real: _Seen, drawn: _Drawn, prompts: Sequence[str], reference: Reference
+) -> dict[str, Any]:
+    """Beside real pictures, and of what the prompts asked for."""
     fake = torch.cat(drawn.features)
     precision, recall = precision_recall(real.features, fake)
     figures: dict[str, Any] = {
         "frechet": frechet(real.features, fake), "precision": precision, "recall": recall,
-        "clip_score": sum(drawn.clip_scores) / len(fake) if clip else None,
     }  # fmt: skip
+    if drawn.clip_scores:
+        figures["clip_score"] = sum(drawn.clip_scores) / len(fake)
     if reference.prompted and reference.repeats > 1:
         figures["diversity"] = diversity(fake, prompts)
     if drawn.verdicts:
         checked = Alignment(tuple(drawn.verdicts))
         figures |= {"all_factors_right": checked.all_right, "factors_right": checked.accuracy}
-    protocol = judges.protocol(len(real.captions), real.size, real.digest, seed)
-    protocol = replace(protocol, sampling=sampling, repeats=reference.repeats,
-                       clip=clip.name if clip else None)  # fmt: skip
-    if reference.training is not None:
-        found, training = _memorised(real.features, fake, reference.training, features)
-        figures |= {"nearest_training_ratio": found.ratio,
-                    "nearer_than_99_percent_of_real": found.copies}  # fmt: skip
-        protocol = replace(protocol, training=training)
-    figures = {name: value for name, value in figures.items() if value is not None}
-    images = torch.cat(drawn.examples)
-    return Evaluation(
-        rounded(figures), protocol, speed=_speed(draw, prompts, len(drawn.features[0]), features),
-        examples=(images, images),
-    )  # fmt: skip
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _look(batches: Iterable[Batch], features: Features) -> _Seen:
@@ -157,10 +169,11 @@ def _check(images: UInt8[Tensor, "b 3 H W"], scenes: Sequence[Scene]) -> list[di
 
 
 def _memorised(
-    real: Tensor, fake: Tensor, batches: Iterable[Batch], features: Features
+    real: _Seen, drawn: _Drawn, batches: Iterable[Batch], features: Features
 ) -> tuple[Memorisation, str]:
     """How near the training pictures are, and how many of which these were."""
-    of_fake, of_real, digest, count = Nearest(fake), Nearest(real), Digest(), 0
+    of_fake, of_real = Nearest(torch.cat(drawn.features)), Nearest(real.features)
+    digest, count = Digest(), 0
     for batch in batches:
         images = eight_bits(batch["image"])
         digest.add(images)

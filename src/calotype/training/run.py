@@ -66,7 +66,9 @@ class Run:
     """Of the computation. Weights, losses and averages are float32 in either."""
     seed: int = 0
     workers: int = 0
-    """Processes that read and transform samples; 0: the training process does."""
+    """Processes that read and transform samples, of a stream from the Hub or a URL threads of one;
+    0: the training process does.
+    """
     log_every: int = 50
     """Optimiser steps between lines of metrics.jsonl; each is the mean over its interval."""
     save_every: int = 1000

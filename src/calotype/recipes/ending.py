@@ -124,7 +124,7 @@ def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         publish(beside, model)
         if breach:
-            warnings.warn(f"{model / REPORT}: {breach}", stacklevel=2)
+            warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
         if health:
             _show(health, tokenizer, ending)
     state.wait_for_everyone()
@@ -153,7 +153,7 @@ def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> 
     warnings.warn(
         f"{health.use:.0%} of {bottleneck.codes} codes are in use over {health.sites} sites "
         f"({histogram}): {mend}",
-        stacklevel=3,
+        stacklevel=4,  # past finish and exact_products
     )
 
 

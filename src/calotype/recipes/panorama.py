@@ -36,11 +36,14 @@ def panorama(found: Mapping[str, Evaluation]) -> Image.Image:
 
 
 def _plane(axes, rated: Mapping[str, Evaluation]) -> None:
+    rates = [each.health["rate_bits"] for each in rated.values()]
+    middle = (min(rates) + max(rates)) / 2
     for path, each in rated.items():
         rate, distortion = each.health["rate_bits"], each.figures["psnr_db"]
         axes.plot(rate, distortion, "o")
-        axes.annotate(short(path), (rate, distortion), (4, 4), textcoords="offset points",
-                      fontsize=9)  # fmt: skip
+        away, side = (-4, "right") if rate > middle else (4, "left")  # names stay within the axes
+        axes.annotate(short(path), (rate, distortion), (away, 4), textcoords="offset points",
+                      fontsize=9, ha=side)  # fmt: skip
     axes.set_xlabel("rate, bits an image")
     axes.set_ylabel("PSNR, dB")
     axes.margins(0.2)

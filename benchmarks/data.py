@@ -190,15 +190,15 @@ def speed() -> None:
 
 def memory() -> None:
     """Resident memory at the end of one pass over streams of more and more images."""
-    print("| images streamed | MiB of the process | images/s |")
-    print("|---|---|---|")
-    for count in COUNTS:
-        done = subprocess.run([sys.executable, __file__, "pass", str(count)], check=True,
-                              capture_output=True, text=True)  # fmt: skip
+    print("| images streamed | workers | MiB of the process | of each worker | images/s |")
+    print("|---|---|---|---|---|")
+    for workers, count in itertools.product((0, 2), COUNTS):
+        command = [sys.executable, __file__, "pass", str(count), str(workers)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         print(done.stdout.splitlines()[-1], flush=True)
 
 
-def one_pass(count: int) -> None:
+def one_pass(count: int, workers: int) -> None:
     """Stream `count` small pictures, in a process of its own."""
     pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), dtype=np.uint8)
     encoded = []
@@ -209,17 +209,18 @@ def one_pass(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tars = Path(folder) / "tars"
         write_tars(tars, (encoded[i % 16] for i in range(count)), "png", each=20_000)
-        loader = Loader(WebDataset(str(tars)).build(), 100, seed=0)
-        started = time.perf_counter()
-        for _ in itertools.islice(loader.batches(), count // 100):
+        loader = Loader(WebDataset(str(tars)).build(), 100, seed=0, workers=workers)
+        started, batches = time.perf_counter(), loader.batches()
+        for _ in itertools.islice(batches, count // 100):
             pass
-        took = time.perf_counter() - started
-        mib = psutil.Process().memory_info().rss / 2**20
-    print(f"| {count:,} | {mib:.0f} | {count / took:.0f} |")
+        took, this = time.perf_counter() - started, psutil.Process()
+        mib = [p.memory_info().rss / 2**20 for p in (this, *this.children())]
+    each = ", ".join(f"{size:.0f}" for size in mib[1:]) or "-"
+    print(f"| {count:,} | {workers} | {mib[0]:.0f} | {each} | {count / took:.0f} |")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["pass"]:
-        one_pass(int(sys.argv[2]))
+        one_pass(int(sys.argv[2]), int(sys.argv[3]))
     else:
         {"speed": speed, "memory": memory}[sys.argv[1]]()

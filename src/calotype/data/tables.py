@@ -244,7 +244,10 @@ class Passes:
 
 
 def _rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
-    """Read all rows in a worker too, where `iter(table)` would give a part of them."""
+    """Read all rows in a worker too, where `iter(table)` would give a part of them.
+
+    That batches of one are not divided among workers is what `datasets` does, not what it promises.
+    """
     for row in table.iter(batch_size=1):
         yield {column: values[0] for column, values in row.items()}
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.autoregressive import Annealed, Sequential, TokenSampling
+from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache, Scenes
+from calotype.evaluation.scenes import draw, likelihood
 from calotype.pipelines import TokenPipeline, load
 from calotype.recipes.generators import scenes_ar
-from calotype.recipes.transformer import TransformerRecipe, train_transformer
-from calotype.recipes.unseen import draw, likelihood
+from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import has_ended
 
 OUT, STEPS = Path("runs/ar-choices"), 600
@@ -44,7 +45,7 @@ def main(demo: Path) -> None:
                       ema=0.99, resume=True)  # fmt: skip
         recipe = replace(base, run=run)
         if not has_ended(run, recipe):
-            train_transformer(recipe)
+            train_generator(recipe)
         pipeline = load(run.model)
         assert isinstance(pipeline, TokenPipeline)
         held_out = Scenes(size=32, split="held-out", seed=1)

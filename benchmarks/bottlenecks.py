@@ -17,10 +17,11 @@ import tyro
 from real_input import Places, split
 from torch import Tensor
 
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import CenterCrop, Parquet, RandomCrop, Scenes, Source, Transform, once
 from calotype.evaluation.codebook import codebook_health
 from calotype.recipes.discrete import scenes_vq
-from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.tokenizers import Gaussian, ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import (
     BSQ,

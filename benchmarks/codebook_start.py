@@ -14,10 +14,11 @@ import torch
 import tyro
 from real_input import Places, split
 
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import CenterCrop, Parquet, RandomCrop, Transform, once
 from calotype.evaluation.codebook import codebook_health
 from calotype.recipes.discrete import scenes_vq
-from calotype.recipes.tokenizer import NewTokenizer, train_tokenizer
+from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import VQ, ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks.codebook import (
     EMA,

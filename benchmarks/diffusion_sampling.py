@@ -24,12 +24,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from paired import in_turns, ratio
 
+from calotype.commands.evaluate import pictures
 from calotype.data import Scenes
 from calotype.evaluation.features import features
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.tokenizer import Judges
 from calotype.pipelines import Sampling, load, recommended, sample
-from calotype.recipes.evaluate import pictures
 
 IMAGES, BATCH, SEEDS, ROUNDS = 256, 32, (0, 1000), 3
 STOCK = ((1, 8), (1, 12), (1, 20), (1, 50), (2, 50))

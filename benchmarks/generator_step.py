@@ -28,6 +28,7 @@ from paired import DEVICE, Timed, alone, in_turns, median, ratio
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from calotype.commands.cache_latents import cache as cache_latents
 from calotype.data import LatentCache, Loader, Scenes
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
@@ -40,8 +41,7 @@ from calotype.diffusion import (
     tokenize,
 )
 from calotype.evaluation.speed import Peak, speed
-from calotype.recipes.latents import CacheRecipe
-from calotype.recipes.latents import cache as cache_latents
+from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers import Backbone, Gaussian, ImageTokenizer
 from calotype.training import AdamW, Run, fit
 from calotype.training.attention import plain_is_faster

@@ -23,17 +23,20 @@ import torch
 import tyro
 
 from calotype.autoregressive import TokenSampling, Transformer
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import CenterCrop, Flip, Parquet, RandomCrop, Transform, once
 from calotype.diffusion import Flow, LearntText
+from calotype.pages.sheet import write_sheet
 from calotype.pipelines import Sampling, load, sample
+from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.discrete import scenes_vq
-from calotype.recipes.gallery import write_sheet
-from calotype.recipes.generator import GeneratorRecipe, train_generator
+from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.generators import scenes_diffusion
-from calotype.recipes.latents import CacheRecipe, cache
-from calotype.recipes.tokenizer import TokenizerRecipe, train_tokenizer
+from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.recipes.transformer import TransformerRecipe, train_transformer
+from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import VQ
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
@@ -150,7 +153,7 @@ def emoji_transformer(places: Places) -> None:
     )  # fmt: skip
     cache(tokens)
     if not has_ended(recipe.run, recipe):
-        train_transformer(recipe)
+        train_generator(recipe)
     show(places, emoji, recipe, "emoji-tokens")
 
 

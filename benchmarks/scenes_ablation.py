@@ -15,15 +15,16 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Scenes
 from calotype.diffusion import Flow, LogitNormal, ProcessSpec, UNet, Uniform
+from calotype.evaluation.scenes import draw
 from calotype.pipelines import Sampling, load
-from calotype.recipes.generator import train_generator
-from calotype.recipes.generators import scenes_cache, scenes_diffusion
-from calotype.recipes.latents import cache
-from calotype.recipes.tokenizer import train_tokenizer
+from calotype.recipes.caches import scenes_cache
+from calotype.recipes.generators import scenes_diffusion
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.recipes.unseen import draw
 from calotype.tokenizers import Gaussian
 from calotype.training import has_ended
 

@@ -9,14 +9,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Scenes
+from calotype.evaluation.scenes import draw, reconstructions
 from calotype.pipelines import load
-from calotype.recipes.generator import train_generator
-from calotype.recipes.generators import scenes_cache, scenes_diffusion
-from calotype.recipes.latents import cache
-from calotype.recipes.tokenizer import train_tokenizer
+from calotype.recipes.caches import scenes_cache
+from calotype.recipes.generators import scenes_diffusion
 from calotype.recipes.tokenizers import scenes_kl
-from calotype.recipes.unseen import draw, reconstructions
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import has_ended
 from calotype.training.checkpoint import write_text

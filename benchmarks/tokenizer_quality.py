@@ -31,8 +31,8 @@ from scripts import KLScript, Script, VQScript
 from tokenizer_step import LATENTS, PIXELS, SIDE, fresh
 from torch import Tensor
 
+from calotype.commands.compare import Compare, compare
 from calotype.data import CenterCrop, Flip, Loader, Parquet, RandomCrop, Transform
-from calotype.recipes.compare import Compare, compare
 from calotype.tokenizers import VQ, Backbone, Critic, Reconstruction
 from calotype.tokenizers.bottlenecks import BottleneckSpec
 from calotype.tokenizers.bottlenecks.codebook import Codebook

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import tiny
-from calotype.recipes.generator import train_generator
-from calotype.recipes.latents import cache
-from calotype.recipes.tokenizer import train_tokenizer
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 
 # Threads cost tiny networks more than they give, and most of all on a busy machine.
 torch.set_num_threads(1)

@@ -15,7 +15,8 @@ from calotype.autoregressive import Annealed, Sequential, TokenSampling
 from calotype.autoregressive.ramps import Linear, PowerCosine
 from calotype.autoregressive.text import Classes, HubTokenizer
 from calotype.data import Folder
-from calotype.recipes.generators import CACHES, GENERATORS
+from calotype.recipes.caches import CACHES
+from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 
 
@@ -25,8 +26,8 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
-    for recipe in ("tokenizer", "cached"):
-        monkeypatch.setattr(f"calotype.recipes.{recipe}.fit", lambda *_: pytest.fail("it trains"))
+    for module in ("train_tokenizer", "cached"):
+        monkeypatch.setattr(f"calotype.commands.{module}.fit", lambda *_: pytest.fail("it trains"))
     return tmp_path
 
 
@@ -41,15 +42,15 @@ def refused(arguments: str, capsys) -> str:
 
 
 FUNCTIONS = {
-    "train-tokenizer": "calotype.recipes.tokenizer.train_tokenizer",
-    "cache-latents": "calotype.recipes.latents.cache",
-    "train-generator": "calotype.recipes.generators.train_any",
-    "generate": "calotype.recipes.generate.generate",
-    "reconstruct": "calotype.recipes.reconstruct.reconstruct",
-    "score": "calotype.recipes.score.score_images",
-    "evaluate": "calotype.recipes.evaluate.evaluate",
-    "compare": "calotype.recipes.compare.compare",
-    "demo": "calotype.recipes.demo.demo",
+    "train-tokenizer": "calotype.commands.train_tokenizer.train_tokenizer",
+    "cache-latents": "calotype.commands.cache_latents.cache",
+    "train-generator": "calotype.commands.train_generator.train_generator",
+    "generate": "calotype.commands.generate.generate",
+    "reconstruct": "calotype.commands.reconstruct.reconstruct",
+    "score": "calotype.commands.score.score_images",
+    "evaluate": "calotype.commands.evaluate.evaluate",
+    "compare": "calotype.commands.compare.compare",
+    "demo": "calotype.commands.demo.demo",
 }
 """What each command calls."""
 
@@ -211,7 +212,7 @@ def test_a_transformer_is_trained_as_its_flags_say(words, field, value):
 ])  # fmt: skip
 def test_a_transformer_draws_as_its_flags_say(words, field, value):
     """What is not said stays as the recipe had it."""
-    from calotype.recipes.generate import Generate
+    from calotype.commands.generate import Generate
 
     options = cli._parse(Generate, "calotype generate", ["a cat", *words.split()])
     default = TokenSampling(guidance=1.5, temperature=0.3)
@@ -268,7 +269,7 @@ def test_commands_of_the_readme_are_understood(here, monkeypatch):
 
 
 def test_prompts_keep_their_order():
-    from calotype.recipes.generate import Generate
+    from calotype.commands.generate import Generate
 
     prompts = ["a: b", "images: a thing", "c"]
     options = cli._parse(Generate, "calotype generate", [*prompts, "--images", "2"])

@@ -21,14 +21,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSampling, Transformer
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import prompts
 from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling
-from calotype.recipes.generator import GeneratorRecipe, train_generator
-from calotype.recipes.latents import CacheRecipe
-from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe, train_tokenizer
+from calotype.recipes.cache import CacheRecipe
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel

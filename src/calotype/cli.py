@@ -191,57 +191,58 @@ def _first_line(build: Callable[..., Any]) -> str:
 
 
 def _train_tokenizer(arguments: Arguments) -> None:
-    from calotype.recipes.tokenizer import train_tokenizer
+    from calotype.commands.train_tokenizer import train_tokenizer
     from calotype.recipes.tokenizers import TOKENIZERS
 
     _say("tokenizer", train_tokenizer(_recipe("train-tokenizer", TOKENIZERS, arguments)))
 
 
 def _cache_latents(arguments: Arguments) -> None:
-    from calotype.recipes.generators import CACHES
-    from calotype.recipes.latents import cache
+    from calotype.commands.cache_latents import cache
+    from calotype.recipes.caches import CACHES
 
     _say("latents", cache(_recipe("cache-latents", CACHES, arguments)))
 
 
 def _train_generator(arguments: Arguments) -> None:
-    from calotype.recipes.generators import GENERATORS, train_any
+    from calotype.commands.train_generator import train_generator
+    from calotype.recipes.generators import GENERATORS
 
-    _say("pipeline", train_any(_recipe("train-generator", GENERATORS, arguments)))
+    _say("pipeline", train_generator(_recipe("train-generator", GENERATORS, arguments)))
 
 
 def _generate(arguments: Arguments) -> None:
-    from calotype.recipes.generate import Generate, generate
+    from calotype.commands.generate import Generate, generate
 
     _say("images", generate(_parse(Generate, "calotype generate", arguments)))
 
 
 def _reconstruct(arguments: Arguments) -> None:
-    from calotype.recipes.reconstruct import Reconstruct, reconstruct
+    from calotype.commands.reconstruct import Reconstruct, reconstruct
 
     _say("reconstructions", reconstruct(_parse(Reconstruct, "calotype reconstruct", arguments)))
 
 
 def _score(arguments: Arguments) -> None:
-    from calotype.recipes.score import Score, score_images
+    from calotype.commands.score import Score, score_images
 
     _say("scores", score_images(_parse(Score, "calotype score", arguments)))
 
 
 def _evaluate(arguments: Arguments) -> None:
-    from calotype.recipes.evaluate import Evaluate, evaluate
+    from calotype.commands.evaluate import Evaluate, evaluate
 
     _say("figures", evaluate(_parse(Evaluate, "calotype evaluate", arguments)))
 
 
 def _compare(arguments: Arguments) -> None:
-    from calotype.recipes.compare import Compare, compare
+    from calotype.commands.compare import Compare, compare
 
     _say("comparison", compare(_parse(Compare, "calotype compare", arguments)))
 
 
 def _demo(arguments: Arguments) -> None:
-    from calotype.recipes.demo import Demo, demo
+    from calotype.commands.demo import Demo, demo
 
     _say("gallery", demo(_parse(Demo, "calotype demo", arguments)))
 

@@ -28,12 +28,12 @@ from transformers import (
 
 import tiny
 from calotype.autoregressive.text import BEGIN, Classes, HubTokenizer, prompt_tokenizer
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.diffusion import LearntText
-from calotype.recipes.generator import train_generator
-from calotype.recipes.latents import cache
 from tokenizers import Tokenizer, processors
 
 LENGTH = 8

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 import contract
 import tiny
+from calotype.commands.cache_latents import cache
 from calotype.data import LatentCache
-from calotype.recipes.latents import CacheRecipe, cache
+from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, Discrete
 

@@ -14,14 +14,14 @@ from torch.utils.data import Dataset, Subset
 from transformers import CLIPTokenizer
 
 import tiny
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
 from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform
 from calotype.data.latents import TEXT_TOKENIZER, shard, write_shard, write_tokens
 from calotype.data.pictures import Reader, Record
 from calotype.data.prompts import tokenize
 from calotype.diffusion import LatentSource
 from calotype.pipelines import picture
-from calotype.recipes.generator import train_generator
-from calotype.recipes.latents import cache
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.caching import Encoder, Prompts, Scan, cache_latents, finish, remaining
 from calotype.training.noise import generators, normal
@@ -285,7 +285,7 @@ def test_a_stopped_change_of_text_leaves_no_finished_cache(artifacts, tmp_path):
     """Bug: an index of one text stood beside the tokens of another, and was believed."""
     recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
     before = LatentCache(cache(recipe)).prompts.tokens
-    with patch("calotype.recipes.latents.tokenize", side_effect=KeyboardInterrupt), \
+    with patch("calotype.commands.cache_latents.tokenize", side_effect=KeyboardInterrupt), \
             pytest.raises(KeyboardInterrupt):  # fmt: skip
         cache(replace(recipe, text=replace(tiny.TEXT, vocabulary=590)))
     with pytest.raises(FileNotFoundError, match="no finished latent cache"):

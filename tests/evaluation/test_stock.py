@@ -28,12 +28,12 @@ from transformers import (
 )
 
 import tiny
+from calotype.commands.compare import Compare, compare
+from calotype.commands.evaluate import Evaluate, evaluate
 from calotype.data import Scenes
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.stock import load_tokenizer
 from calotype.pipelines import Choice, Sampling, load, sample, size_of
-from calotype.recipes.compare import Compare, compare
-from calotype.recipes.evaluate import Evaluate, evaluate
 from calotype.tokenizers import psnr, stock
 
 HELD_OUT = Scenes(size=tiny.SIZE, split="held-out")

@@ -20,13 +20,15 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from safetensors.torch import load_file, save_file
 
 import tiny
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import LatentCache
 from calotype.diffusion import UNet
 from calotype.pipelines import Sampling, load, sample
 from calotype.recipes import generator
-from calotype.recipes.generator import GeneratorRecipe, train_generator
-from calotype.recipes.latents import cache
-from calotype.recipes.tokenizer import NewTokenizer, train_tokenizer
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import BSQ, FSQ, LFQ, RVQ, VQ, Discrete, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import CodebookLoss, Cosine

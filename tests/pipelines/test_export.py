@@ -21,12 +21,13 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 
 import tiny
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import CenterCrop, Folder, Transform
 from calotype.diffusion import Epsilon, PretrainedText, UNet, Velocity
 from calotype.pipelines import Choice, Sampling, load, picture, recommended, sample, text_to_image
-from calotype.recipes.generator import train_generator
-from calotype.recipes.latents import cache
-from calotype.recipes.tokenizer import PretrainedDecoder, train_tokenizer
+from calotype.recipes.tokenizer import PretrainedDecoder
 from calotype.tokenizers import Gaussian, ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import load_autoencoder
 from calotype.tokenizers.terms import L2

@@ -19,6 +19,11 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
+from calotype.commands.cache_latents import cache
+from calotype.commands.generate import Generate, TopOf, generate
+from calotype.commands.score import Score, score_images
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder, LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
@@ -35,11 +40,7 @@ from calotype.pipelines import (
     save,
     score,
 )
-from calotype.recipes.generate import Generate, TopOf, generate
-from calotype.recipes.latents import _write_prompts, cache
-from calotype.recipes.score import Score, score_images
-from calotype.recipes.tokenizer import train_tokenizer
-from calotype.recipes.transformer import train_transformer
+from calotype.recipes.cache import _write_prompts
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, BottleneckSpec, Gumbel
 from calotype.training.schedules import Cosine
 
@@ -93,7 +94,7 @@ def train(root: Path, bottleneck: BottleneckSpec, **changes) -> Path:
         warnings.simplefilter("ignore", UserWarning)  # three steps use few codes; no stock class
         train_tokenizer(tokenizer)
         cache(cached)
-        folder = train_transformer(recipe)
+        folder = train_generator(recipe)
     _make_sharp(folder)
     return folder
 
@@ -295,7 +296,7 @@ def test_unconditional(tmp_path):
 def test_choices_train_and_load(changes, folders, tmp_path):
     root = folders["vq"].parent.parent
     recipe = tiny.token_recipes(root, **changes)[2]
-    folder = train_transformer(replace(recipe, run=tiny.run(tmp_path / "run")))
+    folder = train_generator(replace(recipe, run=tiny.run(tmp_path / "run")))
     pipeline = load(folder)
     assert isinstance(pipeline, TokenPipeline)
     assert not any("asked" in name for name in load_file(folder / "model.safetensors"))
@@ -309,7 +310,7 @@ def test_activations_are_computed_twice_where_that_is_asked(folders, tmp_path):
         recipe = tiny.token_recipes(root, gradient_checkpointing=on)[2]
         run = tiny.run(tmp_path / str(on), steps=1)
         with patch.object(LlamaMLP, "forward", autospec=True, side_effect=forward) as each:
-            train_transformer(replace(recipe, run=run))
+            train_generator(replace(recipe, run=run))
         passes.append(each.call_count)
     assert passes[1] - passes[0] == recipe.transformer.layers
 
@@ -344,7 +345,7 @@ def test_generate_draws_as_the_recipe_does(folders, pipeline, tmp_path):
 def refused(root: Path, match: str, **changes: Any) -> None:
     recipe = replace(tiny.token_recipes(root)[2], run=tiny.run(root / "refused"), **changes)
     with pytest.raises(ValueError, match=match):
-        train_transformer(recipe)
+        train_generator(recipe)
     assert not (root / "refused").exists()
 
 

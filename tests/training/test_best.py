@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import LatentCache, Scenes
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
-from calotype.recipes.generator import train_generator
-from calotype.recipes.tokenizer import train_tokenizer
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import AdamW, Batch, Best, Losses, Objective, Run, fit
 from calotype.training import checkpoint as checkpoints

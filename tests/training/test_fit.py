@@ -40,7 +40,9 @@ KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "tran
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # A process then starts at once, as the copy of one that has imported these.
-PROCESSES.set_forkserver_preload(["calotype.recipes.tokenizer", "calotype.recipes.generator"])
+PROCESSES.set_forkserver_preload(
+    ["calotype.commands.train_tokenizer", "calotype.commands.train_generator"]
+)
 
 
 def files(folder: Path) -> dict[str, bytes]:

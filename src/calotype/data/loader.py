@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.answers import Answer, answer, received
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
 from calotype.data.pictures import Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
+from calotype.data.worker_results import WorkerResult, received, worker_result
 from calotype.data.workers import let_the_run_end, opened
 
 Transformation = Callable[..., dict[str, Any]]
@@ -143,15 +143,15 @@ def once(
 
 
 @dataclass
-class MapBatches(Dataset[Answer]):
+class MapBatches(Dataset[WorkerResult]):
     """A map-style dataset that is read by batches of draws."""
 
     dataset: Dataset[Any]
     transform: Transformation | None
 
-    def __getitems__(self, draws: Draws) -> Answer:
+    def __getitems__(self, draws: Draws) -> WorkerResult:
         """Read a batch; DataLoader's fetcher looks for this name."""
-        return answer(lambda: self._batch(draws), _reader(self.dataset))
+        return worker_result(lambda: self._batch(draws), _reader(self.dataset))
 
     def _batch(self, draws: Draws) -> Batch:
         indices, keys = [index for index, _ in draws], [key for _, key in draws]
@@ -166,13 +166,13 @@ class MapBatches(Dataset[Answer]):
 
 
 def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
-    answers = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
-    return received(opened(answers), _reader(batches.dataset))
+    results = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
+    return received(opened(results), _reader(batches.dataset))
 
 
 def _streamed(batches: StreamBatches) -> Iterator[Batch]:
-    answers = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
-    return received(opened(answers), batches.stream.reader)
+    results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
+    return received(opened(results), batches.stream.reader)
 
 
 def _reader(dataset: Dataset[Any]) -> Reader | None:
@@ -191,8 +191,8 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _as_it_is(answer: Answer) -> Answer:
-    return answer
+def _as_it_is(result: WorkerResult) -> WorkerResult:
+    return result
 
 
 def _check(dataset: Dataset[Any], batch_size: int) -> None:

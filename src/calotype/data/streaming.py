@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from calotype.data.answers import Answer, answer
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
 from calotype.data.images import BrokenImage
 from calotype.data.pictures import Record, Stream, Window
+from calotype.data.worker_results import WorkerResult, worker_result
 
 Sample = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Epochs:
 
 
 @dataclass
-class StreamBatches(IterableDataset[Answer]):
+class StreamBatches(IterableDataset[WorkerResult]):
     """The batches of a stream that begin at given ordinals. Of n workers each gives every n-th, for
     DataLoader asks them in turn.
 
@@ -59,10 +59,10 @@ class StreamBatches(IterableDataset[Answer]):
         """Workers of the DataLoader."""
         return self.workers if self.stream.local else min(self.workers, 1)
 
-    def __iter__(self) -> Iterator[Answer]:
-        batches = self._batches()
-        while (told := answer(lambda: next(batches, None), self.stream.reader)).batch is not None:
-            yield told
+    def __iter__(self) -> Iterator[WorkerResult]:
+        batches, reader = self._batches(), self.stream.reader
+        while (result := worker_result(lambda: next(batches, None), reader)).batch is not None:
+            yield result
 
     def _batches(self) -> Iterator[Batch]:
         window = Window(iter(self.order or self.stream.records(None)))

@@ -1,22 +1,9 @@
-"""What recipes that train in a cache of latents share."""
+"""What recipes of generators share."""
 
-import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
-from calotype.autoregressive import NextToken
-from calotype.data import LatentCache, Loader
-from calotype.data.latents import TEXT_TOKENIZER
-from calotype.diffusion import Denoising
-from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, save
-from calotype.recipes.validation import of_generator
-from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.training import Run, begin, fit
-from calotype.training.distributed import processes
+from calotype.training import Run
 
 
 @runtime_checkable
@@ -54,41 +41,6 @@ class CachedRecipe(Protocol):
         ...
 
 
-def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
-    """The cache, and the tokenizer that encoded it.
-
-    Raises:
-        ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
-    """
-    latents, tokenizer = LatentCache(recipe.latents), ImageTokenizer.load(recipe.tokenizer)
-    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
-        raise ValueError(
-            f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
-            f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
-        )
-    return latents, tokenizer
-
-
-def train(
-    recipe: CachedRecipe, latents: LatentCache, objective: Denoising | NextToken, pipeline: Pipeline
-) -> Path:
-    """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
-    state, run = processes(), recipe.run
-    rows, held_out = latents.split(recipe.held_out)
-    if state.is_main_process:
-        begin(run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)})
-    state.wait_for_everyone()
-    objective.picture = partial(_picture, recipe, latents, pipeline)
-    if len(held_out):
-        objective.evaluation = of_generator(objective, held_out, run.batch_size)
-    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
-    fit([objective], loader, run)
-    if state.is_main_process:
-        save(pipeline, run.model, recipe.sampling)
-    state.wait_for_everyone()
-    return run.model
-
-
 def check_drop(drop: float) -> None:
     """Refuse what is no fraction of prompts.
 
@@ -97,20 +49,3 @@ def check_drop(drop: float) -> None:
     """
     if not 0 <= drop < 1:
         raise ValueError(f"drop is {drop}: it is the fraction of prompts left out, below 1")
-
-
-def _vocabulary(latents: LatentCache) -> str:
-    """Fingerprint of what the prompts' tokens mean, and how many there are."""
-    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
-    if not file.exists():
-        return "none"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return f"{digest}, {latents.index.tokens} tokens"
-
-
-def _picture(recipe: CachedRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
-    prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
-    network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
-    pipeline.to(network.device)
-    how: HowToSample = recipe.sampling
-    return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), how)))

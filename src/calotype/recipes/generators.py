@@ -1,60 +1,15 @@
-"""Named cache and generator recipes."""
+"""Named generator recipes."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-from calotype.autoregressive import Classes, RowPeriodic, Sequential, TokenSampling, Transformer
-from calotype.data import CenterCrop, Folder, Scenes, Transform
-from calotype.diffusion import Flow, LearntText, LogitNormal, PretrainedText, UNet, Uniform
+from calotype.autoregressive import RowPeriodic, Sequential, TokenSampling, Transformer
+from calotype.diffusion import Flow, LogitNormal, PretrainedText, UNet, Uniform
 from calotype.pipelines import Sampling
-from calotype.recipes.generator import GeneratorRecipe, train_generator
-from calotype.recipes.latents import CacheRecipe
-from calotype.recipes.transformer import TransformerRecipe, train_transformer
+from calotype.recipes.caches import SCENES_TEXT
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import AdamW, Run
-
-SCENES_TEXT = LearntText(width=128, layers=2, heads=4, length=24, vocabulary=1000)
-
-
-def scenes_cache() -> CacheRecipe:
-    """Latents of 32-pixel scenes and their captions, by the scenes-kl tokenizer."""
-    return CacheRecipe(
-        "runs/scenes-kl/model", Path("runs/scenes-latents"), Scenes(size=32),
-        text=SCENES_TEXT, count=100_000,
-    )  # fmt: skip
-
-
-def folder_cache() -> CacheRecipe:
-    """Latents of your captioned images, 256 pixels a side, with their captions."""
-    return CacheRecipe(
-        "runs/ldm-kl-f8/model", Path("runs/latents"), Folder(Path("images")),
-        Transform(CenterCrop(256)), PretrainedText(), workers=8,
-    )  # fmt: skip
-
-
-def scenes_tokens() -> CacheRecipe:
-    """Tokens of 32-pixel scenes and of their captions, by the scenes-vq tokenizer."""
-    return replace(scenes_cache(), tokenizer="runs/scenes-vq/model", out=Path("runs/scenes-tokens"))
-
-
-def folder_tokens() -> CacheRecipe:
-    """Tokens of your captioned images, 256 pixels a side, and of their captions, by byte-pair
-    encoding learnt from them (Ramesh et al. 2021: 16,384 tokens, prompts of 256).
-    """
-    return CacheRecipe(
-        "runs/vqgan-f16/model", Path("runs/tokens"), Folder(Path("images")),
-        Transform(CenterCrop(256)), LearntText(length=256, vocabulary=16_384), workers=8,
-    )  # fmt: skip
-
-
-def class_tokens() -> CacheRecipe:
-    """Tokens of images in folders named after their class, 256 pixels a side, and their mirror
-    images; each class is one token, which is the whole prompt.
-    """
-    return replace(
-        folder_tokens(), tokenizer="runs/llamagen-vq-f16/model", out=Path("runs/class-tokens"),
-        text=Classes(), flipped=True,
-    )  # fmt: skip
 
 
 def scenes_diffusion() -> GeneratorRecipe:
@@ -145,25 +100,6 @@ def llamagen_b() -> TransformerRecipe:
                 precision="bf16", workers=8, save_every=5000),
     )  # fmt: skip
 
-
-def train_any(recipe: GeneratorRecipe | TransformerRecipe) -> Path:
-    """Train what the recipe is for; returns the pipeline's folder.
-
-    Raises:
-        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
-    """
-    if isinstance(recipe, TransformerRecipe):
-        return train_transformer(recipe)
-    return train_generator(recipe)
-
-
-CACHES: dict[str, Callable[[], CacheRecipe]] = {
-    "scenes": scenes_cache,
-    "scenes-tokens": scenes_tokens,
-    "folder": folder_cache,
-    "folder-tokens": folder_tokens,
-    "class-tokens": class_tokens,
-}
 
 GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe]] = {
     "scenes-diffusion": scenes_diffusion,

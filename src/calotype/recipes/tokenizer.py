@@ -1,35 +1,21 @@
-"""Training a tokenizer: the recipe's fields and the run they make."""
+"""What a tokenizer is trained by: the recipe."""
 
-import sys
-import warnings
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass, field
 
-import torch
-from torch.utils.data import Dataset, IterableDataset
-
-from calotype.data import Loader, OpenMoji, Scenes, Source, Transform, once
-from calotype.recipes.ending import Ending, finish
-from calotype.recipes.validation import of_tokenizer
+from calotype.data import OpenMoji, Scenes, Source, Transform
 from calotype.tokenizers import (
     Backbone,
-    Critic,
     Gaussian,
     ImageTokenizer,
-    Reconstruction,
     fingerprint,
 )
 from calotype.tokenizers.bottlenecks import (
-    Bottleneck,
     BottleneckSpec,
     Discrete,
-    GumbelBottleneck,
     Table,
 )
-from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel, Term
-from calotype.training import AdamW, Objective, Run, begin, fit
-from calotype.training.distributed import processes
+from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
+from calotype.training import AdamW, Run
 
 
 @dataclass(frozen=True)
@@ -146,113 +132,3 @@ def image_size(data: Source, transform: Transform | None) -> int:
         f"{type(data).__name__} pictures come in any size: choose transform:transform and "
         "--transform.crop.size PIXELS"
     )
-
-
-def train_tokenizer(recipe: TokenizerRecipe) -> Path:
-    """Train, normalise and save; returns the folder, `run.out/model`, of a stock AutoencoderKL or
-    VQModel, or of what `ImageTokenizer.load` reads where there is no stock class.
-
-    Raises:
-        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
-    """
-    size = recipe.size
-    dataset = recipe.data.build()
-    validation = _validation(recipe)
-    torch.manual_seed(recipe.run.seed)
-    if recipe.adversary:
-        recipe.adversary.check(size)
-        _warn_of_idle(recipe.adversary, recipe.run)
-    reconstruction = _reconstruction(recipe, size, dataset)
-    _check_codes(recipe, reconstruction.tokenizer)
-    _warn_of_warmth(reconstruction.tokenizer.bottleneck, recipe.run)
-    if validation is not None:
-        spec, terms = recipe.perceptual, reconstruction.terms
-        lpips = {spec.net: cast(Term, terms["lpips"])} if spec else {}
-        reconstruction.evaluation = of_tokenizer(
-            reconstruction.tokenizer,
-            validation,
-            recipe.transform,
-            recipe.validate,
-            lpips,
-            recipe.run.batch_size,
-        )
-    objectives: list[Objective] = [reconstruction]
-    if recipe.adversary:
-        settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
-        objectives.append(Critic(recipe.adversary, reconstruction, settings))
-    state = processes()
-    if state.is_main_process:
-        begin(recipe.run, recipe, recipe.model.inputs(reconstruction.tokenizer))
-    state.wait_for_everyone()
-    run = recipe.run
-    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
-    fit(objectives, loader, run)
-    if loader.skipped:
-        warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
-    total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
-    ending = Ending(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
-                    recipe.transform)  # fmt: skip
-    finish(reconstruction.tokenizer, ending)
-    return run.model
-
-
-def _validation(recipe: TokenizerRecipe) -> Dataset | None:
-    """Open the pictures; that they can be read is known before the work."""
-    if recipe.validation is None:
-        return None
-    try:
-        size = image_size(recipe.validation, recipe.transform)
-    except ValueError as error:
-        raise ValueError(f"validation: {error}") from error
-    if size != recipe.size:
-        raise ValueError(
-            f"validation makes images of {size} pixels, and data of {recipe.size}: choose one size"
-        )
-    dataset = recipe.validation.build()
-    next(once(dataset, 1, recipe.transform))
-    return dataset
-
-
-def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
-    bottleneck = tokenizer.bottleneck
-    stock = not isinstance(bottleneck, Discrete) or bottleneck.exported
-    if not stock and processes().is_main_process:
-        warnings.warn(
-            f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
-            "load by calotype.tokenizers.ImageTokenizer, and in no stock pipeline",
-            stacklevel=3,
-        )
-
-
-def _warn_of_warmth(bottleneck: Bottleneck, run: Run) -> None:
-    if isinstance(bottleneck, GumbelBottleneck):
-        last = bottleneck.spec.temperature
-        if (reached := last.at(run.steps)) > 1.01 * last.at(sys.maxsize):
-            warnings.warn(
-                f"temperature: at step {run.steps}, the run's last, it is still {reached:.2g}, and "
-                "single codes will decode worse than mixtures: choose as few temperature.steps",
-                stacklevel=3,
-            )
-
-
-def _warn_of_idle(adversary: Adversary, run: Run) -> None:
-    if adversary.effect_start >= run.steps:
-        warnings.warn(
-            f"adversary.effect_start is {adversary.effect_start} and run.steps {run.steps}: it "
-            "will never be felt, unless --adversary.start and --adversary.effect-start are earlier",
-            stacklevel=3,
-        )
-
-
-def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Reconstruction:
-    terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
-    if recipe.perceptual:
-        recipe.perceptual.check(size)
-        terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
-    tokenizer = recipe.model.build(size, recipe.pixel.maps)
-    tokenizer.check(size)
-    if recipe.gradient_checkpointing:
-        tokenizer.enable_gradient_checkpointing()
-    examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
-    return Reconstruction(tokenizer, terms, recipe.optimizer, examples)

@@ -16,10 +16,10 @@ from calotype.training import checkpoint
 from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
+from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
-from calotype.training.player import Player
 from calotype.training.run import Run
 
 R = TypeVar("R")
@@ -91,12 +91,12 @@ class _Trainer:
         )  # fmt: skip
         for objective in objectives:
             objective.train()
-        self.players: list[Player] = []
+        self.learners: list[Learner] = []
         for objective in objectives:
-            twins = sum(type(p.objective) is type(objective) for p in self.players)
+            twins = sum(type(p.objective) is type(objective) for p in self.learners)
             mark = f"_{twins + 1}" if twins else ""
-            self.players.append(Player(objective, self.accelerator, mark))
-        average = None if run.ema is None else Average(self.players[0].learnt, run.ema)
+            self.learners.append(Learner(objective, self.accelerator, mark))
+        average = None if run.ema is None else Average(self.learners[0].learnt, run.ema)
         self.average, self.means = average, Means()
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
         self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
@@ -109,18 +109,18 @@ class _Trainer:
         within, device = Means(), self.accelerator.device
         micro = [_to(next(batches), device) for _ in range(self.run.accumulate)]
         with self.accelerator.autocast():
-            for player in self.players:
-                player.objective.survey(micro, self.step)
+            for learner in self.learners:
+                learner.objective.survey(micro, self.step)
         for number, batch in enumerate(micro):
-            for player in self.players:
-                losses = player.backward(batch, self.step, number == len(micro) - 1)
-                within.add(player.measured(losses))
+            for learner in self.learners:
+                losses = learner.backward(batch, self.step, number == len(micro) - 1)
+                within.add(learner.measured(losses))
         self.values = {n: within.sums[n] / within.counts[n] for n in within.sums}
 
     def update(self, log: Log, signal: int) -> int:
-        """Move every player, or none if a term is not finite; return the signal of any rank."""
-        players = [player for player in self.players if player.played]
-        norms = [player.norm(self.run.clip) for player in players]
+        """Move every learner, or none if a term is not finite; return the signal of any rank."""
+        learners = [learner for learner in self.learners if learner.played]
+        norms = [learner.norm(self.run.clip) for learner in learners]
         # One small exchange and one wait for the device per step, for both questions.
         health = (
             torch.stack([*self.values.values(), *norms])
@@ -132,15 +132,15 @@ class _Trainer:
         if total == float("inf"):
             self._skip(log)
         else:
-            self._move(players)
-            self.means.add({p.gradient: n for p, n in zip(players, norms, strict=True)})
-        for player in self.players:
-            player.optimizer.zero_grad()
+            self._move(learners)
+            self.means.add({p.gradient: n for p, n in zip(learners, norms, strict=True)})
+        for learner in self.learners:
+            learner.optimizer.zero_grad()
         self.step, self.samples = self.step + 1, self.samples + self.images
         return signal or (SIGTERM if signals else 0)
 
-    def _move(self, players: Sequence[Player]) -> None:
-        rows = [player.update(self.step, self.run.steps) for player in players]
+    def _move(self, learners: Sequence[Learner]) -> None:
+        rows = [learner.update(self.step, self.run.steps) for learner in learners]
         self.updates, self.skipped_in_a_row = self.updates + 1, 0
         if self.average:
             self.average.step()
@@ -149,8 +149,8 @@ class _Trainer:
 
     def _skip(self, log: Log) -> None:
         self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
-        for player in self.players:
-            player.objective.step_skipped()
+        for learner in self.learners:
+            learner.objective.step_skipped()
         names = sorted(self.values)
         values = all_mean(torch.stack([self.values[n] for n in names]))
         bad = [n for n, v in zip(names, values.tolist(), strict=True) if not abs(v) < torch.inf]
@@ -164,13 +164,13 @@ class _Trainer:
 
     def warn(self, log: Log) -> None:
         """Pass on what objectives have to say."""
-        for player in self.players:
-            if said := player.objective.warning():
+        for learner in self.learners:
+            if said := learner.objective.warning():
                 log.say(f"step {self.step}: {said}")
 
     def preview(self, log: Log) -> None:
         """Save the first objective's picture of itself, by its averaged weights."""
-        if log.main and (images := self._averaged(self.players[0].objective.preview)) is not None:
+        if log.main and (images := self._averaged(self.learners[0].objective.preview)) is not None:
             log.picture(self.step, images)
 
     def check_best(self) -> None:
@@ -181,7 +181,7 @@ class _Trainer:
         """
         if not (best := self.run.best):
             return
-        evaluation = self.players[0].objective.evaluation
+        evaluation = self.learners[0].objective.evaluation
         if evaluation is None:
             raise ValueError(
                 "run.best is told by what is not trained on: give a validation, or choose "
@@ -196,7 +196,7 @@ class _Trainer:
         """Measure the first objective on what is not trained on, by its averaged weights; keep the
         checkpoint if it is the best.
         """
-        evaluation = self.players[0].objective.evaluation
+        evaluation = self.learners[0].objective.evaluation
         if evaluation is None:
             return
         # Every rank measures: all weights are equal, and nobody waits or decides alone.
@@ -211,7 +211,7 @@ class _Trainer:
 
     def _averaged(self, look: Callable[[], R]) -> R:
         """What is seen of the first objective in evaluation, with its averaged weights."""
-        objective = self.players[0].objective
+        objective = self.learners[0].objective
         objective.eval()
         with self.average.applied() if self.average else nullcontext():
             seen = look()
@@ -225,7 +225,7 @@ class _Trainer:
         for mean in sorted(self.means.sums):
             self.means.sums[mean] = all_mean(self.means.sums[mean])
         if self.accelerator.is_main_process:
-            parts = [player.state() for player in self.players]
+            parts = [learner.state() for learner in self.learners]
             groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
             groups["means"] = self.means.sums
             if self.average:
@@ -247,8 +247,8 @@ class _Trainer:
             return
         groups, counts = checkpoint.read(found[-1])
         self._check(counts["step"], counts["samples"])
-        for i, player in enumerate(self.players):
-            player.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
+        for i, learner in enumerate(self.learners):
+            learner.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
         self.means.sums = {k: v.to(self.accelerator.device) for k, v in groups["means"].items()}
         self.means.counts = counts.pop("means")
         for name, value in counts.items():
@@ -281,13 +281,13 @@ class _Trainer:
         best = self.run.checkpoints / BEST
         if self.run.best and best.exists():  # none, if no figure was ever a number
             groups, _ = checkpoint.read(best)
-            self.players[0].load(groups["model-0"], groups["optimizer-0"])
+            self.learners[0].load(groups["model-0"], groups["optimizer-0"])
             if self.average:
                 self.average.load(groups["ema"], self.updates)
         if self.average:
             self.average.apply()
-        for player in self.players:
-            player.objective.eval()
+        for learner in self.learners:
+            learner.objective.eval()
         self.accelerator.wait_for_everyone()
 
 

@@ -35,7 +35,7 @@ class Objective(nn.Module, ABC):
     The loop calls it through Accelerate's wrapper, never a method of its model, so that
     DistributedDataParallel sees every forward pass and ranks stay equal. It owns what it trains:
     its parameters that require a gradient. What it only consults (a frozen network, the other
-    player of a game) it holds in a tuple, which `parameters()` does not enter.
+    learner of a game) it holds in a tuple, which `parameters()` does not enter.
     """
 
     optimizer: AdamW

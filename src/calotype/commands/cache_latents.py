@@ -1,0 +1,127 @@
+"""Encoding images once, for generators: the work."""
+
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch.utils.data import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerFast
+
+from calotype.autoregressive.text import Classes, PromptSpec
+from calotype.data import Transform, once
+from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
+from calotype.data.prompts import tokenize
+from calotype.diffusion import TextSpec
+from calotype.recipes.cache import CacheRecipe
+from calotype.recipes.tokenizer import image_size
+from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.caching import (
+    Encoder,
+    Prompts,
+    Scan,
+    cache_latents,
+    finish,
+    remaining,
+)
+from calotype.training import Run, begin
+from calotype.training.distributed import processes
+from calotype.training.run import describe
+
+
+def cache(recipe: CacheRecipe) -> Path:
+    """Fill a latent cache; returns its folder. Several processes share the work.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
+    """
+    size, dataset = image_size(recipe.data, recipe.transform), recipe.data.build()
+    state = processes()
+    tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
+    tokenizer.check(size)
+    encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
+                      getattr(torch, recipe.dtype))  # fmt: skip
+    scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
+                      recipe.shard_size)  # fmt: skip
+    prompts = _prompts(recipe, dataset)
+    if state.is_main_process:
+        # The tokens are made last, of captions that are kept: another text costs no encoding.
+        begin(Run(recipe.out, resume=True), recipe, _inputs(encoder, dataset), free=("text",))
+    state.wait_for_everyone()
+    if is_finished(recipe.out) and Index.read(recipe.out).text == describe(recipe.text):
+        return recipe.out
+    rank, world = state.process_index, state.num_processes
+    with Progress(disable=not state.is_main_process) as bar:
+        total = remaining(dataset, scan, recipe.out, rank, world)
+        task = bar.add_task("encoding", total=total)
+        cache_latents(encoder, dataset, scan, recipe.out, rank, world,
+                      lambda rows: bar.advance(task, rows))  # fmt: skip
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(encoder, recipe.out, prompts)
+    state.wait_for_everyone()
+    return recipe.out
+
+
+def _inputs(encoder: Encoder, dataset: Dataset) -> dict[str, str]:
+    """Fingerprints of what a cache is made from."""
+    streamed = isinstance(dataset, IterableDataset)
+    images = "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
+    return {"tokenizer": encoder.fingerprint, "images": images}
+
+
+def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:
+    """What becomes of captions; that a tokenizer and captions are there is known before the work.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    if recipe.text is None:
+        return None
+    recipe.text.tokenizer([])
+    looked_at = _some_captions(dataset, recipe.transform)
+    if not any(looked_at):
+        raise ValueError(
+            f"text: none of {len(looked_at)} pictures looked at has a caption; choose text:none, "
+            "or give captions as data's --help says"
+        )
+    return Prompts(partial(_write_prompts, recipe.text), describe(recipe.text))
+
+
+def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
+    """Of pictures all over a map-style dataset, or of a stream's first ones."""
+    if isinstance(dataset, IterableDataset):
+        return next(once(dataset, 64, transform), {"caption": []})["caption"]
+    total = len(dataset)  # type: ignore[arg-type]
+    return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
+
+
+MANY = 100
+"""Images; in fewer each may be a class of its own."""
+
+
+def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str]) -> int:
+    tokenizer = text.tokenizer(captions)
+    if isinstance(text, Classes) and 2 * (classes := len(set(captions))) > len(captions) > MANY:
+        warnings.warn(
+            f"{classes} classes in {len(captions)} images: these seem to be captions; choose "
+            "text:learnt-text, or take metadata and .txt files out of the folder",
+            stacklevel=2,
+        )
+    tokenizer.save_pretrained(root / TEXT_TOKENIZER)
+    parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
+    _warn_of_cut(tokenizer, parts)
+    rows = [[column.int() for column in tokenize(tokenizer, part)] for part in parts]
+    return write_tokens(root, *map(torch.cat, zip(*rows, strict=True)))
+
+
+def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, parts: list[list[str]]) -> None:
+    limit, captions = tokenizer.model_max_length, sum(map(len, parts))
+    ids = (row for part in parts for row in tokenizer(part, verbose=False).input_ids)
+    if cut := sum(len(row) > limit for row in ids):
+        warnings.warn(
+            f"{cut} of {captions} captions are longer than {limit} tokens and were cut: "
+            "run it again with a longer --text.length, if what reads it takes more",
+            stacklevel=2,
+        )

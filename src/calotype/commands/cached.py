@@ -1,0 +1,71 @@
+"""What training in a cache of latents is, whichever generator it is for."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calotype.autoregressive import NextToken
+from calotype.commands.validation import of_generator
+from calotype.data import LatentCache, Loader
+from calotype.data.latents import TEXT_TOKENIZER
+from calotype.diffusion import Denoising
+from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, save
+from calotype.recipes.cached import CachedRecipe
+from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.training import begin, fit
+from calotype.training.distributed import processes
+
+
+def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
+    """The cache, and the tokenizer that encoded it.
+
+    Raises:
+        ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
+    """
+    latents, tokenizer = LatentCache(recipe.latents), ImageTokenizer.load(recipe.tokenizer)
+    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
+        raise ValueError(
+            f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
+        )
+    return latents, tokenizer
+
+
+def train(
+    recipe: CachedRecipe, latents: LatentCache, objective: Denoising | NextToken, pipeline: Pipeline
+) -> Path:
+    """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
+    state, run = processes(), recipe.run
+    rows, held_out = latents.split(recipe.held_out)
+    if state.is_main_process:
+        begin(run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)})
+    state.wait_for_everyone()
+    objective.picture = partial(_picture, recipe, latents, pipeline)
+    if len(held_out):
+        objective.evaluation = of_generator(objective, held_out, run.batch_size)
+    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
+    fit([objective], loader, run)
+    if state.is_main_process:
+        save(pipeline, run.model, recipe.sampling)
+    state.wait_for_everyone()
+    return run.model
+
+
+def _vocabulary(latents: LatentCache) -> str:
+    """Fingerprint of what the prompts' tokens mean, and how many there are."""
+    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
+    if not file.exists():
+        return "none"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return f"{digest}, {latents.index.tokens} tokens"
+
+
+def _picture(recipe: CachedRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
+    prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
+    network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
+    pipeline.to(network.device)
+    how: HowToSample = recipe.sampling
+    return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), how)))

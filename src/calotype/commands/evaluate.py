@@ -1,0 +1,287 @@
+"""Measures of any tokenizer or pipeline, by the one protocol."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
+from calotype.data.scenes import Scene
+from calotype.evaluation.features import Network, features
+from calotype.evaluation.generator import Reference, evaluate_generator
+from calotype.evaluation.prompts import ClipScore
+from calotype.evaluation.protocol import digest_of
+from calotype.evaluation.report import described, flat
+from calotype.evaluation.stock import load_tokenizer
+from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
+from calotype.pipelines import (
+    Choice,
+    HowToSample,
+    Pipeline,
+    TokenPipeline,
+    heeds,
+    is_pipeline,
+    load,
+    reads_prompts,
+    recommended,
+    sample,
+    size_of,
+)
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.terms import LPIPS
+from calotype.tokenizers.terms.perceptual import SMALLEST
+from calotype.training import Batch
+from calotype.training.checkpoint import write_text
+from calotype.training.precision import exact_products
+from calotype.training.run import describe
+
+Backbone = Literal["alex", "vgg"]
+FILES = {"alex": "alexnet-features.safetensors", "vgg": "vgg16-features.safetensors"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """On what, and by what."""
+
+    data: Source = field(default_factory=lambda: Folder(Path("images")))
+    """Pictures that were not trained on; their captions are a generator's prompts."""
+    count: int | None = 2048
+    """The first so many pictures; None: all."""
+    size: int | None = None
+    """Pixels a side; pictures are resized and centre-cropped to it. None: as it was trained."""
+    features: Network | None = None
+    """Network of distances between distributions. None: Inception where its weights can be
+    fetched, else EfficientNet-Lite0; figures of the two are never compared."""
+    lpips: tuple[Backbone, ...] = ("alex", "vgg")
+    """Backbones of LPIPS, for a tokenizer; none: it is left out."""
+    backbone_weights: Path | None = None
+    """Folder of alexnet-features.safetensors and vgg16-features.safetensors, with torchvision's
+    names; None: torchvision fetches them."""
+    clip: str | None = None
+    """Of a generator: CLIP that scores images under their prompts, a folder or a name on the Hub,
+    such as openai/clip-vit-base-patch16."""
+    training: Source | None = None
+    """Of a generator: pictures that it was trained on, to see whether it repeats them."""
+    repeats: int = 1
+    """Of a generator: images of each prompt; from 2 on their diversity is measured."""
+    sampling: Choice = field(default_factory=Choice)
+    """Of a generator."""
+    batch_size: int = 32
+    """Pictures at a time."""
+    seed: int = 0
+    """Of the images that a generator draws: image i has seed + i."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "size", "repeats", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Measuring):
+    """Measure a tokenizer or a pipeline on pictures, by the frozen protocol."""
+
+    artifact: tyro.conf.Positional[str]
+    """Folder of a tokenizer or a pipeline, ours or stock, or a name on the Hub."""
+    out: Path = Path("evaluation.json")
+    """The file to write."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.is_dir():
+            raise ValueError(f"--out is {self.out}, a folder: name a file, such as evaluation.json")
+
+
+def evaluate(options: Evaluate) -> Path:
+    """Measure, print a table and write JSON; returns the file.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such artifact, or something that measures it is
+            missing; before any measuring.
+    """
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    artifact = Artifact(options.artifact)
+    found = Bench(options, artifact.size(options.size)).prepare(artifact)()
+    write_text(options.out, json.dumps(described(options.artifact, found), indent=1) + "\n")
+    Console().print(table(found))
+    return options.out
+
+
+class Artifact:
+    """A tokenizer or a pipeline, from disk or the Hub.
+
+    Raises:
+        ValueError: there is none, or of a class that cannot be measured.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pipeline = load(path) if is_pipeline(path) else None
+        self.tokenizer = None if self.pipeline else load_tokenizer(path)
+        found: Any = self.pipeline
+        if getattr(found, "safety_checker", None):
+            print(f"{path}: measured without its safety checker, which would black images out")
+            found.safety_checker = None
+
+    @property
+    def part(self) -> Pipeline | ImageTokenizer:
+        """Whichever it is."""
+        found = self.pipeline or self.tokenizer
+        assert found is not None
+        return found
+
+    def size(self, asked: int | None) -> int:
+        """Pixels a side at which it is measured.
+
+        Raises:
+            ValueError: it cannot do what is asked.
+        """
+        if self.pipeline is not None:
+            size = size_of(self.pipeline)
+            if asked not in (None, size):
+                raise ValueError(f"--size is {asked}, but {self.path} draws {size} pixels")
+            return size
+        assert self.tokenizer is not None
+        size = asked or self.tokenizer.autoencoder.config.get("sample_size") or 256
+        self.tokenizer.check(size)
+        return size
+
+
+class Bench:
+    """Where artifacts are measured one after the other, on images of `size` pixels a side, by the
+    same networks.
+
+    Raises:
+        ValueError: a network that measures cannot be had.
+    """
+
+    def __init__(self, how: Measuring, size: int) -> None:
+        self.how, self.size = how, size
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.features = features(how.features).to(self.device)
+
+    def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
+        """Open all that it takes; what it returns measures the artifact, and leaves it on the CPU
+        again.
+
+        Raises:
+            ValueError, FileNotFoundError: something is not there, or does not fit.
+        """
+        if artifact.pipeline is not None:
+            work = self._generator(artifact.pipeline, recommended(artifact.path))
+        else:
+            assert artifact.tokenizer is not None
+            work = self._tokenizer(artifact.tokenizer)
+
+        def measure() -> Evaluation:
+            artifact.part.to(self.device)
+            with exact_products(), torch.random.fork_rng():
+                # Some stock schedulers draw without a generator.
+                torch.manual_seed(self.how.seed)
+                found = work()
+            artifact.part.to("cpu")
+            return found
+
+        return measure
+
+    def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
+        judges, seen = self._judges, self._pictures()
+        return lambda: evaluate_tokenizer(tokenizer, seen, judges, self.how.seed)
+
+    def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
+        how, sampling = self.how, self.how.sampling.over(recommended)
+        training = None
+        if how.training is not None:
+            training = pictures(how.training, self.size, how.batch_size, None)
+        reference = Reference(self._pictures(), reads_prompts(pipeline), self._scenes(),
+                              training, how.repeats)  # fmt: skip
+        clip = self._clip
+        said = describe(sampling)
+        if not isinstance(pipeline, TokenPipeline):
+            said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
+            said["scheduler"] = type(pipeline.scheduler).__name__
+        draw = partial(sample, pipeline, sampling=sampling)
+        return lambda: evaluate_generator(
+            draw, reference, Judges(self.features), how.seed, clip, said
+        )
+
+    def _scenes(self) -> list[Scene] | None:
+        if not isinstance(self.how.data, Scenes):
+            return None
+        dataset = self.how.data.build()
+        return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
+
+    def _pictures(self) -> Iterator[Batch]:
+        return pictures(self.how.data, self.size, self.how.batch_size, self.how.count)
+
+    @cached_property
+    def _clip(self) -> ClipScore | None:
+        return ClipScore(self.how.clip, self.device) if self.how.clip else None
+
+    @cached_property
+    def _judges(self) -> Judges:
+        terms, digests = {}, {}
+        for net in self.how.lpips:
+            weights = self.how.backbone_weights and self.how.backbone_weights / FILES[net]
+            if self.size < SMALLEST[net]:
+                raise ValueError(
+                    f"--lpips {net} needs images of {SMALLEST[net]} pixels or more, not "
+                    f"{self.size}: "
+                    "choose another backbone, or none by --lpips with nothing behind it"
+                )
+            try:
+                terms[net] = LPIPS(net=net, backbone_weights=weights).build().to(self.device)
+            except ValueError as error:
+                raise ValueError(
+                    f"--lpips {net}: its backbone can be neither fetched nor read; give a folder "
+                    f"with {FILES[net]} as --backbone-weights, or leave LPIPS out by --lpips with "
+                    f"nothing behind it ({error})"
+                ) from error
+            digests[net] = digest_of(terms[net].state_dict())
+        return Judges(self.features, terms, digests)
+
+
+def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:
+    """Batches of the first `count` pictures of a source, of `size` pixels a side; None: all.
+
+    Raises:
+        ValueError, FileNotFoundError: there are none; before the first batch is asked for.
+    """
+    drawn = isinstance(source, Scenes | OpenMoji)  # at any size
+    dataset = (replace(source, size=size) if drawn else source).build()
+    batches = once(dataset, each, None if drawn else Transform(CenterCrop(size)))
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(f"{type(source).__name__} has no pictures to measure on")
+    return _cut(chain([first], batches), count)
+
+
+def _cut(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
+    left = count
+    for batch in batches:
+        kept = batch if left is None else {name: values[:left] for name, values in batch.items()}
+        yield kept
+        if left is not None and (left := left - len(kept["image"])) == 0:
+            return
+
+
+def table(found: Evaluation) -> Table:
+    """For a person."""
+    protocol = found.protocol
+    title = f"{protocol.images} pictures of {protocol.size} pixels, {protocol.digest}"
+    out = Table(title=title, caption=f"protocol {protocol.version}, features {protocol.features}")
+    out.add_column("figure")
+    out.add_column("value", justify="right")
+    for name, value in flat({**found.figures, **found.health, **found.speed}):
+        error = f" ± {found.errors[name]:.2g}" if name in found.errors else ""
+        out.add_row(name.replace("_", " "), f"{value}{error}")
+    return out

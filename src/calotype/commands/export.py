@@ -1,0 +1,180 @@
+"""What is done with a tokenizer that has been trained: normalise, save, and measure the result."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from rich.progress import track
+from torch.utils.data import Dataset, IterableDataset
+
+from calotype.data import Loader, Transform, once
+from calotype.evaluation.codebook import CodebookHealth, codebook_health, draw_histogram
+from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
+from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.bottlenecks.discrete import WELL_USED
+from calotype.training import Batch, Run
+from calotype.training.checkpoint import publish
+from calotype.training.distributed import processes
+from calotype.training.precision import exact_products
+
+REPORT = "latent_statistics.json"
+"""In model/: what was measured on the saved tokenizer, and whether it keeps the latent contract."""
+HISTOGRAM = "samples/codebook.png"
+"""In the run's folder: how often each code is chosen."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run of a tokenizer ends."""
+
+    run: Run
+    loader: Loader
+    total: int | None
+    """Training images; None: a stream."""
+    measure: int
+    """Training images on which latents are measured."""
+    latents_may_move: bool
+    validation: Dataset | None = None
+    """Pictures on which the codes' use is counted; None: the training images again."""
+    transform: Transform | None = None
+    """Of those pictures."""
+
+    @property
+    def each(self) -> int:
+        """Training images that all ranks take at once."""
+        return self.run.batch_size * processes().num_processes
+
+    @property
+    def count(self) -> int:
+        """Batches of each rank that are measured."""
+        wanted = self.measure if self.total is None else min(self.measure, 4 * self.total)
+        return -(-wanted // self.each)
+
+    @property
+    def fresh(self) -> int:
+        """Images measured after the folding and not before; there may be too few."""
+        images = self.count * self.each
+        return images if self.total is None else max(0, min(self.total - images, images))
+
+    def batches(self, position: int) -> Iterator[Batch]:
+        """Training images of this rank, from a sample on; as many as are measured."""
+        state = processes()
+        endless = self.loader.batches(position, state.process_index, state.num_processes)
+        yield from track(islice(endless, self.count), "measuring latents", self.count,
+                         disable=not state.is_main_process)  # fmt: skip
+
+    def unseen(self) -> Iterator[Batch]:
+        """Every validation picture once, shared by the ranks."""
+        assert self.validation is not None
+        state, size = processes(), self.run.batch_size
+        if isinstance(self.validation, IterableDataset):
+            every = once(self.validation, size, self.transform, self.run.workers)
+            yield from islice(every, state.process_index, None, state.num_processes)
+            return
+        total: int = len(self.validation)  # type: ignore[arg-type]
+        bounds = [total * rank // state.num_processes for rank in range(state.num_processes + 1)]
+        rows = range(*bounds[state.process_index :][:2])
+        batches = once(self.validation, size, self.transform, self.run.workers, rows)
+        yield from track(batches, "counting codes", -(-len(rows) // size),
+                         disable=not state.is_main_process)  # fmt: skip
+
+
+@exact_products()
+def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
+    """Normalise the latents if they may move, save, and measure what was saved.
+
+    Of a source of few images there may be too few to measure as many again that are fresh; then
+    the report says how many were.
+    """
+    state, tokenizer = processes(), tokenizer.float()
+    first = next(ending.loader.batches(0, state.process_index, state.num_processes))
+    examples = first["image"].to(tokenizer.last_layer.weight.device)
+    before = tokenizer.reconstruct(examples)
+    if ending.latents_may_move:
+        fold(tokenizer, measure(tokenizer, ending.batches(0)))
+    model = ending.run.model
+    beside = model.with_name(".model.partial")
+    if state.is_main_process:
+        tokenizer.save(beside)
+    state.wait_for_everyone()
+    saved = ImageTokenizer.load(beside).to(before.device)
+    moved = (saved.reconstruct(examples) - before).abs().max().item()
+    statistics = measure(saved, ending.batches(ending.count * ending.each))
+    health = _health(saved, ending)
+    if state.is_main_process:
+        breach = _breach(saved, statistics, moved, ending)
+        report = _report(saved, statistics, moved, ending.fresh, breach) | _of_codes(health)
+        (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        publish(beside, model)
+        if breach:
+            warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
+        if health:
+            _show(health, tokenizer, ending)
+    state.wait_for_everyone()
+
+
+def _health(tokenizer: ImageTokenizer, ending: Ending) -> CodebookHealth | None:
+    if not isinstance(tokenizer.bottleneck, Discrete):
+        return None
+    position = ending.count * ending.each
+    batches = ending.batches(position) if ending.validation is None else ending.unseen()
+    return codebook_health(tokenizer, batches)
+
+
+def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> None:
+    histogram = ending.run.out / HISTOGRAM
+    histogram.parent.mkdir(exist_ok=True)
+    draw_histogram(health, histogram)
+    if health.use >= WELL_USED:
+        return
+    bottleneck = tokenizer.bottleneck
+    assert isinstance(bottleneck, Discrete)
+    few = health.sites < 2 * bottleneck.codes
+    larger = "" if ending.validation else " or a larger --measure"
+    more = f"count on more, by --run.resume with validation:folder --validation.path DIR{larger}"
+    mend = more if few else bottleneck.remedy
+    warnings.warn(
+        f"{health.use:.0%} of {bottleneck.codes} codes are in use over {health.sites} sites "
+        f"({histogram}): {mend}",
+        stacklevel=4,  # past finish and exact_products
+    )
+
+
+def _report(
+    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, fresh: int,
+    breach: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "tokenizer": fingerprint(tokenizer), "images": statistics.images,
+        "of_them_not_measured_before": fresh,
+        "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
+        "reconstruction_moved": moved, "breach": breach,
+    }  # fmt: skip
+
+
+def _of_codes(health: CodebookHealth | None) -> dict[str, Any]:
+    if health is None:
+        return {}
+    return {"codes_used": health.use, "perplexity": health.perplexity, "sites": health.sites}
+
+
+def _breach(
+    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, ending: Ending
+) -> str | None:
+    """What of the latent contract is broken; None: nothing."""
+    if moved > 1e-4:
+        return f"what is decoded moved by {moved:.1e} in the saving"
+    # Codes share one deviation, which keeps the nearest the nearest.
+    discrete = isinstance(tokenizer.bottleneck, Discrete)
+    worst = (statistics.isotropic() if discrete else statistics).worst()
+    if ending.latents_may_move and worst > 0.02:
+        fresh = ending.fresh
+        mend = f"measure more than {ending.measure} images" if fresh else "there are few images"
+        return (
+            f"on {'fresh' if fresh else 'the same'} images a latent channel departs by "
+            f"{worst:.3f} from mean 0 or deviation 1: {mend}"
+        )
+    return None

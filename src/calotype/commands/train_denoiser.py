@@ -1,0 +1,131 @@
+"""Training a diffusion model in cached latents: the work."""
+
+from pathlib import Path
+from typing import get_args
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from calotype.commands.cached import open_cache, train
+from calotype.data import LatentCache
+from calotype.data.latents import TEXT_TOKENIZER
+from calotype.diffusion import (
+    Denoising,
+    LatentSource,
+    TextDenoising,
+    TextSpec,
+    attend_plainly,
+    tokenize,
+)
+from calotype.pipelines import Pipeline, text_to_image, unconditional
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
+from calotype.training.attention import plain_is_faster
+from calotype.training.distributed import processes
+from calotype.training.run import describe
+
+
+def train_denoiser(recipe: GeneratorRecipe) -> Path:
+    """Train and save a stock pipeline; returns its folder, `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    latents, tokenizer = open_cache(recipe)
+    _check_pipeline(recipe, tokenizer)
+    torch.manual_seed(recipe.run.seed)
+    build = _text_to_image if recipe.text else _unconditional
+    objective, pipeline = build(recipe, latents, tokenizer)
+    if plain_is_faster(recipe.unet.places(_shape(latents, tokenizer)[0])):
+        attend_plainly(objective.unet)
+    return train(recipe, latents, objective, pipeline)
+
+
+def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
+    """Refuse latents that no stock pipeline decodes.
+
+    Raises:
+        ValueError: there is no class for the tokenizer, or none that reads a text too.
+    """
+    bottleneck = tokenizer.bottleneck
+    if not isinstance(bottleneck, Discrete):
+        return
+    if not bottleneck.exported:
+        raise ValueError(
+            f"{recipe.tokenizer} has a {type(bottleneck).__name__}, which no stock pipeline "
+            "decodes: choose a tokenizer with a stock class, Gaussian, VQ, Gumbel, or LFQ or BSQ "
+            f"of no more than {MOST_EXPORTED_BITS} bits"
+        )
+    if recipe.text:
+        raise ValueError(
+            f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train a "
+            "transformer, as scenes-ar does, or with text:none, or in an AutoencoderKL's latents"
+        )
+
+
+def _check_text(text: TextSpec, latents: LatentCache) -> None:
+    """Refuse to read tokens otherwise than they were made.
+
+    Raises:
+        ValueError: the cache has none, or of no text encoder, or of another vocabulary or length.
+    """
+    if latents.index.tokens is None or not (made := latents.index.text):
+        raise ValueError(
+            f"{latents.root} has no prompts: cache it again with a text, or train with text:none"
+        )
+    if made["type"] not in {kind.__name__ for kind in get_args(TextSpec)}:
+        raise ValueError(
+            f"the prompts of {latents.root} were made with {made['type']}, which no text encoder "
+            "reads: run cache-latents again with text:learnt-text, or train with text:none"
+        )
+    asked = describe(text)
+    for name in ("type", "length", "vocabulary"):
+        if (was := made.get(name)) != (now := asked.get(name)):
+            raise ValueError(
+                f"text.{name} is {now}, but the prompts of {latents.root} were made with {was}: "
+                "give that, or run cache-latents again with this one"
+            )
+
+
+def _source(tokenizer: ImageTokenizer) -> LatentSource:
+    # What looks ids up is no part of what is trained, so that nothing else moves it.
+    bottleneck = tokenizer.bottleneck.to(processes().device)
+    return LatentSource(bottleneck, tokenizer.autoencoder.config["scaling_factor"])
+
+
+def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
+    """Sites a side and channels of a latent."""
+    packed = latents[0]["packed"]
+    return packed.shape[-1], tokenizer.bottleneck.z_channels
+
+
+def _text_to_image(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    assert recipe.text
+    _check_text(recipe.text, latents)
+    vae = tokenizer.autoencoder
+    assert isinstance(vae, AutoencoderKL)
+    prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
+    encoder = recipe.text.encoder(prompts)
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    objective = TextDenoising(
+        unet, encoder, tokenize(prompts, [""])[0], _source(tokenizer), recipe.process,
+        recipe.optimizer, recipe.drop,
+    )  # fmt: skip
+    return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+
+
+def _unconditional(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    unet = recipe.unet.unconditional(*_shape(latents, tokenizer))
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    objective = Denoising(unet, _source(tokenizer), recipe.process, recipe.optimizer)
+    return objective, unconditional(tokenizer.autoencoder, unet, recipe.process.scheduler())

@@ -1,0 +1,73 @@
+"""Training a transformer over cached tokens: the work."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer
+
+from calotype.autoregressive import (
+    Layout,
+    NextToken,
+    prompt_tokenizer,
+)
+from calotype.commands.cached import open_cache, train
+from calotype.data import LatentCache
+from calotype.data.latents import TEXT_TOKENIZER
+from calotype.pipelines import TokenPipeline, layout_of
+from calotype.recipes.transformer import TransformerRecipe
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
+from calotype.training.attention import plain_is_faster
+
+
+def train_transformer(recipe: TransformerRecipe) -> Path:
+    """Train and save a pipeline, which stock transformers and diffusers load if there is a stock
+    class for the tokenizer; returns its folder, `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    latents, tokenizer = open_cache(recipe)
+    _warn_of_no_stock_class(tokenizer)
+    torch.manual_seed(recipe.run.seed)
+    pipeline = _pipeline(recipe, latents, tokenizer)
+    pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
+    if recipe.gradient_checkpointing:
+        pipeline.transformer.gradient_checkpointing_enable()
+    if plain_is_faster(pipeline.transformer.config.max_position_embeddings):
+        pipeline.transformer.set_attn_implementation("eager")
+    objective = NextToken(
+        pipeline.transformer, pipeline.layout, recipe.order, recipe.optimizer, recipe.drop,
+        recipe.image_weight, recipe.prompted,
+    )  # fmt: skip
+    return train(recipe, latents, objective, pipeline)
+
+
+def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:
+    bottleneck = tokenizer.bottleneck
+    if isinstance(bottleneck, Discrete) and not bottleneck.exported:
+        warnings.warn(
+            f"no stock class holds what {type(bottleneck).__name__} does: images of the "
+            "transformer will be drawn by calotype, and by no stock class",
+            stacklevel=3,
+        )
+
+
+def _pipeline(
+    recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> TokenPipeline:
+    length = latents[0]["packed"].numel()
+    if not recipe.prompted:
+        layout = layout_of(0, tokenizer, length)
+        return TokenPipeline(recipe.transformer.build(layout, 0), None, tokenizer, layout)
+    if latents.index.tokens is None:
+        raise ValueError(
+            f"{latents.root} has no prompts: cache it again with a text, or train with "
+            "--no-prompted"
+        )
+    folder = latents.root / TEXT_TOKENIZER
+    prompts = prompt_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
+    network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
+    return TokenPipeline(network, prompts, tokenizer, layout)

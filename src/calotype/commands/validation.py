@@ -1,0 +1,69 @@
+"""Small evaluations while training runs, on what is not trained on."""
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from calotype.data import Transform, once
+from calotype.data.batches import draw_keys
+from calotype.data.latents import LatentRows
+from calotype.data.transforms import eight_bits
+from calotype.evaluation.distortion import distortion
+from calotype.evaluation.tokenizer import EXACT_DB
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.terms import Term
+from calotype.training import Objective
+from calotype.training.precision import exact_products
+
+Figures = dict[str, float]
+
+
+def of_tokenizer(
+    tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
+    lpips: Mapping[str, Term], each: int,
+) -> Callable[[], Figures]:  # fmt: skip
+    """PSNR, SSIM and LPIPS by what is given, of the first `count` pictures, `each` at a time."""
+    return partial(_distortion, tokenizer, dataset, transform, count, lpips, each)
+
+
+@exact_products()
+def _distortion(
+    tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
+    lpips: Mapping[str, Term], each: int,
+) -> Figures:  # fmt: skip
+    device = tokenizer.last_layer.weight.device
+    values: dict[str, list[Tensor]] = {}
+    for batch in islice(once(dataset, each, transform), -(-count // each)):
+        real = batch["image"].to(device)
+        fake = tokenizer.reconstruct(real)
+        for name, found in distortion(eight_bits(real), eight_bits(fake), lpips).items():
+            values.setdefault(name, []).append(found.clamp(max=EXACT_DB))
+    return {name: torch.cat(parts)[:count].mean().item() for name, parts in values.items()}
+
+
+def of_generator(objective: Objective, rows: LatentRows, each: int) -> Callable[[], Figures]:
+    """The loss, its parts and its metrics in latents that are held out, `each` at a time, every
+    prompt and noise the same each time.
+    """
+    return partial(_losses, objective, rows, each)
+
+
+@torch.no_grad()
+def _losses(objective: Objective, rows: LatentRows, each: int) -> Figures:
+    sums: dict[str, float] = {}
+    device = next(objective.parameters()).device
+    for first in range(0, len(rows), each):
+        places = list(range(first, min(first + each, len(rows))))
+        keys = draw_keys(0, first, len(places))
+        batch = {name: value.to(device) for name, value in rows.batch(places, keys).items()}
+        # As late as can be: random orders and the like have faded.
+        losses = objective({**batch, "key": keys}, sys.maxsize)
+        found = {"loss": sum(losses.values()), **losses, **objective.metrics}
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(keys)
+    return {name: total / len(rows) for name, total in sums.items()}

@@ -1,0 +1,76 @@
+"""What reading a batch came to, as a worker tells it to the training process."""
+
+from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
+from traceback import format_exc
+from typing import NamedTuple
+
+from torch.utils.data import get_worker_info
+
+from calotype.data.batches import Batch
+from calotype.data.pictures import Reader
+
+
+class WorkerResult(NamedTuple):
+    """A batch, or the error that it ended in, and what was skipped on the way."""
+
+    batch: Batch | Exception | None
+    """None: there are no more."""
+    traceback: str = ""
+    """Of the error, in the worker."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Name of each broken picture that this worker met first, and what is wrong with it."""
+
+
+class WorkerTraceback(Exception):  # noqa: N818 (no error, but where one came from)
+    """Stands in an error's traceback for the part that lies in a worker."""
+
+
+def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
+    """Read a batch; a worker hands back what goes wrong.
+
+    If it raised, DataLoader would bury the message in a traceback, and if it warned, so would each
+    other worker that meets the same picture.
+    """
+    if get_worker_info() is None:
+        return WorkerResult(read())
+    if reader is None:
+        return _read(read)
+    reader.warns, known = False, len(reader.skipped)
+    return _read(read)._replace(skipped=tuple(reader.skipped.items())[known:])
+
+
+def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator[Batch]:
+    """Give the batches in the training process, which warns of what was skipped.
+
+    Raises:
+        Exception: what a worker met.
+    """
+    try:
+        for batch, traceback, skipped in results:
+            for name, reason in skipped:
+                assert reader
+                reader.skip(name, reason)
+            if isinstance(batch, Exception):
+                raise batch from WorkerTraceback(f"\n{traceback}")
+            assert batch is not None
+            yield batch
+    finally:
+        del results  # ends the workers now, and not when the error's traceback is let go
+
+
+def _read(read: Callable[[], Batch | None]) -> WorkerResult:
+    try:
+        return WorkerResult(read())
+    except Exception as error:
+        return WorkerResult(_travelling(error), format_exc())
+
+
+def _travelling(error: Exception) -> Exception:
+    """Give an error that can be sent: a queue drops what cannot, and its reader would wait."""
+    try:
+        # As the queue would.
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

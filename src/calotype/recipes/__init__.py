@@ -1,0 +1,1 @@
+"""What a run is: typed, named, and no work."""

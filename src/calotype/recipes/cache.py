@@ -1,0 +1,44 @@
+"""What a cache of latents is made of: the recipe."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from calotype.autoregressive.text import PromptSpec
+from calotype.data import Scenes, Source, Transform
+from calotype.diffusion import LearntText, TextSpec
+
+
+@dataclass(frozen=True)
+class CacheRecipe:
+    """Encode images once, to moments or to ids of codes, so that a generator can be trained on
+    them.
+    """
+
+    tokenizer: str
+    """Folder of a tokenizer, such as the model/ of a train-tokenizer run or any stock AutoencoderKL
+    or VQModel, or a name on the Hub."""
+    out: Path
+    """Folder of the cache."""
+    data: Source = field(default_factory=Scenes)
+    transform: Transform | None = None
+    """How pictures become square images; None: they are already."""
+    text: TextSpec | PromptSpec | None = field(default_factory=LearntText)
+    """Whose tokens the captions become: a CLIP text encoder's, for any generator; another
+    tokenizer's or one a class, for an autoregressive one; None: no captions."""
+    count: int | None = None
+    """Images to encode; None: all."""
+    flipped: bool = False
+    """Encode each image's mirror image too; wrong where captions say left and right."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the stored moments of a KL tokenizer; ids of codes are integers in either."""
+    batch_size: int = 64
+    workers: int = 0
+    shard_size: int = 8192
+    """Rows in a shard; a run that was stopped continues at the next one."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("batch_size", 1), ("shard_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name.replace('_', '-')} is {value}: choose {least} or more")

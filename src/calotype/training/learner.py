@@ -1,0 +1,92 @@
+"""One objective, its optimiser, and the step they take together."""
+
+import re
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
+from calotype.training.objective import Batch, Losses, Objective, Rows
+
+
+class Learner:
+    """Accumulates an objective's gradient over micro-batches, then moves its parameters.
+
+    Args:
+        objective: What it minimises.
+        accelerator: Of the run.
+        mark: Ends the names of all it measures, so that objectives of one class are told apart.
+    """
+
+    def __init__(self, objective: Objective, accelerator: Accelerator, mark: str = "") -> None:
+        self.objective, self.accelerator, self.mark = objective, accelerator, mark
+        # Before prepare: afterwards the same tensors are on the device.
+        self.learnt = [p for p in objective.parameters() if p.requires_grad]
+        optimizer = objective.optimizer.build(self.learnt)
+        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.played = False
+
+    @property
+    def gradient(self) -> str:
+        """What the norm of its gradient is called."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self.objective).__name__).lower()
+        return f"{words}_gradient{self.mark}"
+
+    def measured(self, losses: Losses) -> Losses:
+        """What a forward pass gave, and measured besides, under names of this learner's own."""
+        return {f"{n}{self.mark}": v for n, v in {**losses, **self.objective.metrics}.items()}
+
+    def backward(self, batch: Batch, step: int, last: bool) -> Losses:
+        """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
+        wait = nullcontext() if last else self.accelerator.no_sync(self.module)
+        with wait:
+            losses: Losses = self.module(batch, step)
+            self.played = bool(losses)
+            if losses:
+                self.accelerator.backward(torch.stack(list(losses.values())).sum())
+        return losses
+
+    def norm(self, clip: float | None) -> Float[Tensor, ""]:
+        """Clip the whole gradient; return its norm before, the same on every rank."""
+        limit = float("inf") if clip is None else clip
+        norm = self.accelerator.clip_grad_norm_(self.learnt, limit)
+        assert isinstance(norm, Tensor)
+        return norm
+
+    def update(self, step: int, steps: int) -> Rows:
+        """Move the parameters by the gradient at hand, and let statistics follow; returns the rows
+        that these set anew.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.objective.optimizer.rate(step, steps)
+        self.optimizer.step()
+        rows = self.objective.step_end(step)
+        for parameter, which in rows:
+            for value in self.optimizer.state[parameter].values():
+                if value.shape == parameter.shape:
+                    value[which] = 0
+        return rows
+
+    def state(self) -> dict[str, Tensors]:
+        """Learnt parameters and buffers, and the optimiser's state."""
+        return {"model": self._learnt_state(), "optimizer": optimizer_tensors(self.optimizer)}
+
+    def load(self, model: Tensors, optimizer: Tensors) -> None:
+        """Put `state` back."""
+        own = self._learnt_state()
+        if missing := own.keys() ^ model.keys():
+            raise ValueError(f"the checkpoint does not fit this recipe: {sorted(missing)[0]}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(model[name])
+        load_optimizer(self.optimizer, optimizer)
+
+    def _learnt_state(self) -> Tensors:
+        # Frozen parameters come from where they came from; a checkpoint holds what may move. A
+        # network may know one parameter by several names (LPIPS its heads), as the state does.
+        named = self.objective.named_parameters(remove_duplicate=False)
+        frozen = {n for n, p in named if not p.requires_grad}
+        return {n: t for n, t in self.objective.state_dict().items() if n not in frozen}

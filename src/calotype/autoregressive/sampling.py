@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from calotype.autoregressive.decoder import Decoder, Memory
 from calotype.autoregressive.ramps import Constant, Ramp
+from calotype.lazy import transformers
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ def probabilities(
     """Of each code, after temperature, top-k and top-p, in this order, as `generate()` has it."""
     nothing: Any = None  # of the tokens before, these three do not read
     if sampling.temperature != 1:
-        logits = TemperatureLogitsWarper(float(sampling.temperature))(nothing, logits)
+        logits = transformers.TemperatureLogitsWarper(float(sampling.temperature))(nothing, logits)
     if sampling.top_k is not None:
-        logits = TopKLogitsWarper(sampling.top_k)(nothing, logits)
+        logits = transformers.TopKLogitsWarper(sampling.top_k)(nothing, logits)
     if sampling.top_p is not None and sampling.top_p < 1:
-        logits = TopPLogitsWarper(sampling.top_p)(nothing, logits)
+        logits = transformers.TopPLogitsWarper(sampling.top_p)(nothing, logits)
     return logits.softmax(-1)

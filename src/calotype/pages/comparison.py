@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from calotype.evaluation.report import described, flat
 from calotype.evaluation.tokenizer import Evaluation
+from calotype.lazy import matplotlib
 from calotype.pages.render import data_url, render
 from calotype.training.checkpoint import write_text
 
@@ -91,7 +91,9 @@ def rate_and_distortion(found: Mapping[str, Evaluation]) -> Image.Image:
     """
     rated = {path: each for path, each in found.items() if "rate_bits" in each.health}
     strips = _strips(found)
-    figure = Figure(figsize=(6 * bool(rated) + SHOWN, 1.15 * len(strips) + 1), layout="constrained")
+    figure = matplotlib.figure.Figure(
+        figsize=(6 * bool(rated) + SHOWN, 1.15 * len(strips) + 1), layout="constrained"
+    )
     grid = figure.add_gridspec(len(strips), 2 if rated else 1,
                                width_ratios=[5, SHOWN] if rated else None)  # fmt: skip
     if rated:

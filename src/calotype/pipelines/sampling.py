@@ -3,20 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
-from typing import Any, Literal, cast
+from typing import Any, Literal, Union, cast
 
 import torch
-from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
 from calotype.autoregressive import Ramp, TokenSampling
 from calotype.data.transforms import eight_bits
+from calotype.lazy import diffusers, torchvision
 from calotype.pipelines.tokens import TokenPipeline, draw
 
-Pipeline = DiffusionPipeline | TokenPipeline
+Pipeline = Union["diffusers.DiffusionPipeline", TokenPipeline]
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def reads_prompts(pipeline: Pipeline) -> bool:
     return "prompt" in _asks(pipeline)
 
 
-def draws(pipeline: DiffusionPipeline) -> bool:
+def draws(pipeline: "diffusers.DiffusionPipeline") -> bool:
     """Whether it makes images, of prompts or of nothing but noise, and can be told the seed of
     each.
     """
@@ -135,7 +134,7 @@ def draws(pipeline: DiffusionPipeline) -> bool:
     return told and not asks & {"image", "control_image", "mask_image", "num_frames"}
 
 
-def heeds(pipeline: DiffusionPipeline) -> list[str]:
+def heeds(pipeline: "diffusers.DiffusionPipeline") -> list[str]:
     """What of a Sampling's numbers moves its images."""
     asks = _asks(pipeline)
     return [name for name, argument in TOLD.items() if argument in asks]
@@ -148,12 +147,13 @@ def turns(pipeline: Pipeline) -> int:
 
 def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
     """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
-    return to_pil_image(eight_bits(image))  # of floats it would cut, not round
+    # Of floats it would cut, not round.
+    return torchvision.transforms.v2.functional.to_pil_image(eight_bits(image))
 
 
 @torch.no_grad()
 def _call(
-    pipeline: DiffusionPipeline,
+    pipeline: "diffusers.DiffusionPipeline",
     prompts: list[str],
     generator: list[torch.Generator],
     sampling: Sampling,
@@ -166,6 +166,6 @@ def _call(
     return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
 
 
-def _asks(pipeline: DiffusionPipeline) -> set[str]:
+def _asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:
     """What it can be told when it is called."""
     return set(signature(cast("Any", pipeline).__call__).parameters)

@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calotype.autoregressive import (
     Constant,
@@ -32,6 +29,7 @@ from calotype.autoregressive import (
     knows_classes,
     log_likelihood,
 )
+from calotype.lazy import huggingface_hub, transformers
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 
@@ -53,7 +51,8 @@ class TokenPipeline:
     """
 
     def __init__(
-        self, transformer: LlamaForCausalLM, prompts: PreTrainedTokenizerFast | None,
+        self, transformer: "transformers.LlamaForCausalLM",
+        prompts: "transformers.PreTrainedTokenizerFast | None",
         tokenizer: ImageTokenizer, layout: Layout,
     ) -> None:  # fmt: skip
         self.transformer, self.prompts = transformer, prompts
@@ -111,7 +110,7 @@ class TokenPipeline:
         return self.tokenizer.decode(z).cpu()
 
 
-def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> None:
+def _warn_of_cut(tokenizer: "transformers.PreTrainedTokenizerFast", prompts: Sequence[str]) -> None:
     limit = tokenizer.model_max_length
     cut = sum(len(row) > limit for row in tokenizer(list(prompts), verbose=False).input_ids)
     if cut:
@@ -251,13 +250,14 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     """
     try:
         folder = Path(path) if Path(path).exists() else _fetched(str(path))
-        loaded: Any = LlamaForCausalLM.from_pretrained(
+        loaded: Any = transformers.LlamaForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
         transformer, report = loaded
-        text = (folder / "tokenizer.json").exists()
-        prompts = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if text else None
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError, SafetensorError) as error:
+        prompts = None
+        if (folder / "tokenizer.json").exists():
+            prompts = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"no transformer with its tokenizer in {path}: {error}") from error
     # transformers leaves at random what is missing.
     if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
@@ -267,4 +267,4 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
 
 
 def _fetched(name: str) -> Path:
-    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))

@@ -4,10 +4,10 @@ import re
 from contextlib import nullcontext
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
+from calotype.lazy import accelerate
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
 from calotype.training.objective import Batch, Losses, Objective, Rows
 
@@ -21,7 +21,9 @@ class Learner:
         mark: Ends the names of all it measures, so that objectives of one class are told apart.
     """
 
-    def __init__(self, objective: Objective, accelerator: Accelerator, mark: str = "") -> None:
+    def __init__(
+        self, objective: Objective, accelerator: "accelerate.Accelerator", mark: str = ""
+    ) -> None:
         self.objective, self.accelerator, self.mark = objective, accelerator, mark
         # Before prepare: afterwards the same tensors are on the device.
         self.learnt = [p for p in objective.parameters() if p.requires_grad]

@@ -8,13 +8,12 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torchvision.utils import save_image
 
+from calotype.lazy import accelerate, torchvision
 from calotype.training.checkpoint import Tensors, write_text
 from calotype.training.distributed import all_mean
 from calotype.training.run import Run
@@ -48,7 +47,9 @@ class Means:
 class Log:
     """Writes on the main process; a context that shows a progress bar while it is entered."""
 
-    def __init__(self, run: Run, accelerator: Accelerator, first: int, images: int) -> None:
+    def __init__(
+        self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int
+    ) -> None:
         self.run, self.accelerator, self.images = run, accelerator, images
         self.main = accelerator.is_main_process
         self.console = Console(stderr=True)
@@ -134,7 +135,9 @@ class Log:
 
 def save_grid(images: Float[Tensor, "n 3 H W"], path: Path, columns: int = 8) -> None:
     """Save images in [-1, 1] as one PNG."""
-    save_image(images.float().clamp(-1, 1), path, nrow=columns, normalize=True, value_range=(-1, 1))
+    torchvision.utils.save_image(
+        images.float().clamp(-1, 1), path, nrow=columns, normalize=True, value_range=(-1, 1)
+    )
 
 
 def _cut(file: Path, step: int) -> None:

@@ -7,11 +7,9 @@ from signal import SIGTERM
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
+from calotype.lazy import accelerate
 from calotype.training import checkpoint
 from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
@@ -80,14 +78,14 @@ class _Trainer:
         self.run = run
         # One process may hold several runs, each with a precision of its own; processes and
         # devices, which live in PartialState, stay.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
+        accelerate.state.AcceleratorState._reset_state()
+        self.accelerator = accelerate.Accelerator(
             cpu=on_cpu(),
             mixed_precision="bf16" if run.precision == "bf16" else "no",
             gradient_accumulation_steps=run.accumulate,
             log_with=list(run.trackers) or None, project_dir=run.out,
             # Buffers are equal on all ranks because whoever changes one reduces first.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(broadcast_buffers=False)],
         )  # fmt: skip
         for objective in objectives:
             objective.train()

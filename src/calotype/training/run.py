@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType
-
+from calotype.lazy import accelerate
 from calotype.training import checkpoint
 from calotype.training.optimizer import AdamW
 
@@ -213,10 +211,12 @@ def _check_trackers(names: Sequence[str]) -> None:
     # Accelerate refuses what it does not know only when everything is built, and silently does
     # without what is not installed.
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        if name not in accelerate.tracking.LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(accelerate.tracking.LOGGER_TYPE_TO_CLASS))
             raise ValueError(f"run.trackers: no tracker {name!r}: choose from {known}")
-        if name in LoggerType.list() and name not in map(str, get_available_trackers()):
+        if name in accelerate.utils.LoggerType.list() and name not in map(
+            str, accelerate.tracking.get_available_trackers()
+        ):
             raise ValueError(f"run.trackers: {name} is not installed: pip install {name}")
 
 

@@ -28,6 +28,7 @@ from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
+from calotype.training.network import ask_hub
 from calotype.training.run import describe, restore
 
 
@@ -168,6 +169,7 @@ def _noted(path: str | Path, name: str) -> Path | None:
     """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
     if Path(path).exists():
         return file if (file := Path(path, name)).exists() else None
+    ask_hub()
     try:
         return Path(hf_hub_download(str(path), name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 
 from calotype.autoregressive import Ramp, TokenSampling
 from calotype.data.transforms import eight_bits
 from calotype.pipelines.tokens import TokenPipeline, draw
+from calotype.training.devices import Precision, computing
 
 Pipeline = DiffusionPipeline | TokenPipeline
 
@@ -29,6 +30,8 @@ class Sampling:
     """Classifier-free guidance scale; 1: none."""
     batch_size: int = 32
     """Images at a time."""
+    precision: Precision = "fp32"
+    """Of the networks that are called for each step; images are decoded in float32."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -61,8 +64,6 @@ class Choice:
     """Of a transformer: the fewest codes that together are so likely are drawn."""
     compiled: bool | None = None
     """Of a transformer: a step is compiled, which pays where many images are drawn."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """Of a transformer's computation."""
 
     def over(self, default: HowToSample) -> HowToSample:
         """What is chosen, and the rest of `default`.
@@ -104,7 +105,9 @@ def sample(
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
-        yield _call(pipeline, list(prompts[chosen]), generator, sampling)
+        with computing(sampling.precision, pipeline.device, *_networks(pipeline)):
+            images = _call(pipeline, list(prompts[chosen]), generator, sampling)
+        yield images
         progress(len(generator))
 
 
@@ -149,6 +152,13 @@ def turns(pipeline: Pipeline) -> int:
 def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
     """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
     return to_pil_image(eight_bits(image))  # of floats it would cut, not round
+
+
+def _networks(pipeline: DiffusionPipeline) -> list[nn.Module]:
+    """All that are called; an autoencoder, which is not but by `decode`, stays in float32, because
+    many overflow in fp16.
+    """
+    return [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 from diffusers import AutoencoderKL, VQModel
 
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.network import ask_hub
 
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 
@@ -21,6 +22,8 @@ def load_autoencoder(path: str | Path, classes: Mapping[str, Any] = CLASSES) -> 
         ValueError: there is none, its weights are not safetensors, or they are another class's.
     """
     root, (*others, last) = _places(Path(path))
+    if not Path(root).exists():
+        ask_hub()
     for subfolder in others:
         with contextlib.suppress(OSError):
             return _load(root, subfolder, classes)

@@ -1,0 +1,102 @@
+"""Where networks compute, and how exactly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate.utils import convert_outputs_to_fp32
+from torch import nn
+
+Exactness = Literal["bf16", "fp16", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """Where a command computes, and how exactly.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+
+    precision: Precision = "auto"
+    """Of the networks' products. auto: bf16 where the device multiplies it in hardware, else
+    fp32."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, ...; auto: a CUDA device where there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        device_named(self.device)
+
+    @property
+    def place(self) -> torch.device:
+        """The device."""
+        return device_named(self.device)
+
+    @property
+    def exactness(self) -> Exactness:
+        """The precision, chosen."""
+        return settled(self.precision, self.place)
+
+
+def device_named(name: str) -> torch.device:
+    """A device of this machine; auto: a CUDA device where there is one, else the CPU.
+
+    Raises:
+        ValueError: this machine has none of that name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    here = available()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not {str(device), f"{device}:0"} & {*here}:
+        raise ValueError(f"--device is {name}, which is not here: choose from {', '.join(here)}")
+    return device
+
+
+def available() -> list[str]:
+    """Names of this machine's devices."""
+    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    return [*found, "mps:0"] if torch.backends.mps.is_available() else found
+
+
+def settled(precision: Precision, device: torch.device) -> Exactness:
+    """What a precision is on a device; auto: bf16 where it is multiplied in hardware, else fp32."""
+    if precision != "auto":
+        return precision
+    return "bf16" if _multiplies_bf16(device) else "fp32"
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    said: Any = torch.cpu
+    return device.type == "cpu" and bool(said._is_avx512_bf16_supported())
+
+
+@contextmanager
+def computing(precision: Precision, device: torch.device, *networks: nn.Module) -> Iterator[None]:
+    """While it is entered, networks compute in a precision, by autocast, when they are called: what
+    they give, and all that is computed around them, is float32.
+    """
+    exactness = settled(precision, device)
+    if exactness == "fp32":
+        yield
+        return
+    cast: Any = torch.autocast(device.type, DTYPES[exactness])
+    before = [network.__dict__.get("forward") for network in networks]
+    for network in networks:
+        network.forward = convert_outputs_to_fp32(cast(network.forward))
+    try:
+        yield
+    finally:
+        for network, was in zip(networks, before, strict=True):
+            del network.forward  # back to the class's
+            if was is not None:
+                network.forward = was

@@ -38,9 +38,8 @@ class Drawings:
         beside = self.folder / f".{name}.partial"
         picture(image).save(beside, "PNG")
         beside.rename(self.folder / name)
-        append(
-            self.folder / "drawn.jsonl", {"file": name, "prompt": prompt, "seed": seed, **self.by}
-        )
+        entry = {"file": name, "prompt": prompt, "seed": seed, **self.by}
+        append(self.folder / "drawn.jsonl", entry)
         self.number += 1
         if image.shape[-1] < VISIBLE:
             self.waiting.append((image, prompt))

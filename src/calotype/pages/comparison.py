@@ -78,8 +78,9 @@ def protocol(evaluation: Evaluation) -> str:
     how = evaluation.protocol
     lpips = ", ".join(f"{net} {digest}" for net, digest in how.lpips.items())
     parts = [f"Protocol {how.version}", f"{how.images} pictures of {how.size} pixels, {how.digest}",
-             f"{how.precision} on {how.device}", f"features of {how.features}", f"LPIPS {lpips}" if lpips else "",
-             f"seed {how.seed}", f"CLIP {how.clip}" if how.clip else "",
+             f"{how.precision} on {how.device}", f"features of {how.features}",
+             f"LPIPS {lpips}" if lpips else "", f"seed {how.seed}",
+             f"CLIP {how.clip}" if how.clip else "",
              f"training images: {how.training}" if how.training else ""]  # fmt: skip
     return "; ".join(part for part in parts if part) + "."
 

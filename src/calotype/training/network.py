@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 from huggingface_hub import constants
 
 
-def ask_hub(seconds: float = 5) -> None:
+def ask_hub(seconds: float = 5.0) -> None:
     """Ask whether the Hub answers; if not, its libraries look from now on only into what they have
     fetched before, rather than try again for half a minute each.
     """
@@ -25,7 +25,7 @@ def ask_hub(seconds: float = 5) -> None:
 
 
 @contextmanager
-def patience(seconds: float = 10) -> Iterator[None]:
+def patience(seconds: float = 10.0) -> Iterator[None]:
     """While it is entered, a server that says nothing for so long counts as absent."""
     was = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from calotype.autoregressive.decoder import Decoder, Memory
 from calotype.autoregressive.ramps import Constant, Ramp
 from calotype.lazy import transformers
+from calotype.training.devices import Precision
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class TokenSampling:
     """Images at a time."""
     compiled: bool = False
     """Compile a step by torch.compile: pays where many images are drawn."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the computation; what is drawn from is float32 in either."""
+    precision: Precision = "fp32"
+    """Of the transformer; what is drawn from is float32 in any."""
 
     def __post_init__(self) -> None:
         positive = (("top_k", self.top_k), ("batch_size", self.batch_size))

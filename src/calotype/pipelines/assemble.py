@@ -17,6 +17,7 @@ from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
+from calotype.training.network import ask_hub
 from calotype.training.run import describe, restore
 
 
@@ -161,6 +162,7 @@ def _noted(path: str | Path, name: str) -> Path | None:
     if Path(path).exists():
         return file if (file := Path(path, name)).exists() else None
     errors = huggingface_hub.errors
+    ask_hub()
     try:
         return Path(huggingface_hub.hf_hub_download(str(path), name))
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError):

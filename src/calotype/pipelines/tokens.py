@@ -32,6 +32,7 @@ from calotype.autoregressive import (
 from calotype.lazy import huggingface_hub, transformers
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.training.devices import DTYPES, Precision, computing, settled
 
 IMAGES = "vqvae"
 """Sub-folder of the image tokenizer."""
@@ -148,7 +149,7 @@ def draw(
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     known = None if top is None else _begun(pipeline, top, len(prompts))
-    dtype = torch.bfloat16 if sampling.precision == "bf16" else torch.float32
+    dtype = DTYPES[settled(sampling.precision, pipeline.device)]
     decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled, dtype)
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
@@ -170,18 +171,21 @@ def best(
 
 
 def score(
-    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str]
-) -> Float[Tensor, " b"]:
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str],
+    precision: Precision = "fp32",
+) -> Float[Tensor, " b"]:  # fmt: skip
     """Bits that images' codes take under prompts, one of each: the negative log-likelihood of an
-    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel.
+    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel. The
+    transformer computes in `precision`; probabilities are float32.
     """
     rows = pipeline.encode(prompts)
     lengths = rows.seen.sum(1) - 1
     # Padding to the right, behind what counts.
     order = (~rows.seen).int().argsort(dim=1, stable=True)
     tokens = rows.tokens.gather(1, order)[:, :-1]
-    nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
-                          codes.to(tokens.device))  # fmt: skip
+    with computing(precision, pipeline.device, pipeline.transformer.model):
+        nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
+                              codes.to(tokens.device))  # fmt: skip
     return -nats.sum(1).cpu() / math.log(2)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.network import ask_hub
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers."""
@@ -21,6 +22,8 @@ def load_autoencoder(path: str | Path, classes: Sequence[str] = CLASSES) -> Any:
         ValueError: there is none, its weights are not safetensors, or they are another class's.
     """
     root, (*others, last) = _places(Path(path))
+    if not Path(root).exists():
+        ask_hub()
     for subfolder in others:
         with contextlib.suppress(OSError):
             return _load(root, subfolder, classes)

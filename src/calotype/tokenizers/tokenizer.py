@@ -161,6 +161,11 @@ class ImageTokenizer(nn.Module):
         self.autoencoder.enable_gradient_checkpointing()
 
     @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder, which do nearly all of the computing."""
+        return self.autoencoder.encoder, self.autoencoder.decoder
+
+    @property
     def last_layer(self) -> nn.Conv2d:
         """The convolution whose output is the image."""
         return self.autoencoder.decoder.conv_out

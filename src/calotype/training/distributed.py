@@ -22,6 +22,13 @@ def processes() -> "accelerate.PartialState":
     return accelerate.PartialState(cpu=on_cpu())
 
 
+def own_device() -> torch.device:
+    """Where this process trains."""
+    device = processes().device
+    assert device is not None  # of a state that has begun
+    return device
+
+
 @atexit.register
 def leave() -> None:
     """Part from the other ranks: a process that merely ends sometimes aborts in gloo's threads."""

@@ -26,8 +26,8 @@ class Learner:
     """
 
     def __init__(
-        self, objective: Objective, accelerator: "accelerate.Accelerator", precision: Name, scaler: GradScaler,
-        mark: str = "",
+        self, objective: Objective, accelerator: "accelerate.Accelerator", precision: Name,
+        scaler: GradScaler, mark: str = "",
     ) -> None:  # fmt: skip
         self.objective, self.accelerator, self.mark = objective, accelerator, mark
         self.precision: Name = precision

@@ -16,6 +16,8 @@ from torch.amp.grad_scaler import GradScaler
 from calotype.training.distributed import all_gather, processes
 
 Name = Literal["bf16", "fp16", "fp32"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+"""What may be asked for; auto: what suits the device."""
 NAMES: tuple[Name, ...] = ("bf16", "fp16", "fp32")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 LEAST_SCALE = 1.0
@@ -23,7 +25,7 @@ LEAST_SCALE = 1.0
 
 
 @dataclass(frozen=True)
-class Precision:
+class Chosen:
     """What is computed in; weights, losses and averages are float32 in any."""
 
     name: Name
@@ -31,17 +33,16 @@ class Precision:
     """Why it was chosen."""
 
 
-def suits(device: torch.device) -> Precision:
+def suits(device: torch.device) -> Chosen:
     """What `auto` is on a device: bf16 where it multiplies that in hardware, else fp32."""
     if in_hardware("bf16", device):
-        return Precision("bf16", f"{described(device)} multiplies it in hardware")
-    return Precision("fp32", f"{described(device)} has no bf16 in hardware")
+        return Chosen("bf16", f"{described(device)} multiplies it in hardware")
+    return Chosen("fp32", f"{described(device)} has no bf16 in hardware")
 
 
 def chosen(
-    asked: Literal["auto", "bf16", "fp16", "fp32"], begun: Name | None, device: torch.device,
-    out: Path,
-) -> Precision:  # fmt: skip
+    asked: Precision, begun: Name | None, device: torch.device, out: Path,
+) -> Chosen:  # fmt: skip
     """What a run computes in: what is asked for by name, or else what it began in, or else what
     suits the device.
 
@@ -55,7 +56,7 @@ def chosen(
         ValueError: it goes on, and the device only emulates what it began in.
     """
     if asked != "auto":
-        return Precision(asked, "asked for by name")
+        return Chosen(asked, "asked for by name")
     if begun is None:
         return suits(device)
     if not in_hardware(begun, device):
@@ -64,7 +65,7 @@ def chosen(
             "here with --run.precision fp32 (weights are float32 in either), or on a machine that "
             "has it"
         )
-    return Precision(begun, "the run was begun in it")
+    return Chosen(begun, "the run was begun in it")
 
 
 def in_hardware(name: Name, device: torch.device) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+
+from calotype.lazy import torchvision
 
 LEGIBLE = 128
 """Pixels a side."""
@@ -28,7 +29,8 @@ def draw_sheet(
     for i, image in enumerate(pixels):
         x = gap + i % columns * (side + gap)
         y = gap + i // columns * (side + below)
-        sheet.paste(to_pil_image(image).resize((side, side), Image.Resampling.NEAREST), (x, y))
+        shown = torchvision.transforms.v2.functional.to_pil_image(image)
+        sheet.paste(shown.resize((side, side), Image.Resampling.NEAREST), (x, y))
         lines = textwrap.wrap(captions[i], side // 6)[:5] if captions else []
         ink.multiline_text((x, y + side + 2), "\n".join(lines), "black", font, spacing=1)
     return sheet

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from calotype.training.distributed import processes
+from calotype.training.distributed import own_device, processes
 from calotype.training.precision import (
-    Precision,
+    Chosen,
     agreed,
     chosen,
     described,
@@ -34,28 +34,28 @@ def start(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Run:
     Raises:
         ValueError: the folder cannot be used, as `begin` says, or the device lacks the precision.
     """
-    state = processes()
-    precision = Precision("fp32", "")
+    state, device = processes(), own_device()
+    precision = Chosen("fp32", "")
     if state.is_main_process:
-        precision = chosen(run.precision, begun_in(run), state.device, run.out)
+        precision = chosen(run.precision, begun_in(run), device, run.out)
         settled = replace(run, precision=precision.name)
         begin(settled, replace(recipe, run=settled), inputs)
         _say(settled, precision, found)
         if precision.name == run.precision:
-            warn_of_emulation(precision.name, state.device)
+            warn_of_emulation(precision.name, device)
     state.wait_for_everyone()
     return replace(run, precision=agreed(precision.name))
 
 
-def _say(run: Run, precision: Precision, found: str) -> None:
-    state = processes()
+def _say(run: Run, precision: Chosen, found: str) -> None:
+    state, device = processes(), own_device()
     parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
     samples = run.batch_size * run.accumulate * state.num_processes
-    cores = f", {torch.get_num_threads()} threads" if state.device.type == "cpu" else ""
+    cores = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     say(found)
     say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
-    say(f"on {described(state.device)}{cores}, in {precision.name}: {precision.reason}")
+    say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")
 
 
 def count(module: torch.nn.Module) -> str:

@@ -22,6 +22,9 @@ FLOPS = {
     ATEN._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
 }
 CONVOLUTIONS = {ATEN.convolution, ATEN.convolution_backward}
+ALLOCATOR = 1.4
+"""Times what a step holds, as far as memory's allocator goes: of the small recipes on a CPU, resident
+memory grew by 1.2 to 2.0 times."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ class Needs:
     @property
     def memory(self) -> int:
         """Bytes in all, without the program itself."""
-        return self.state + self.step
+        return self.state + int(ALLOCATOR * self.step)
 
     def largest_batch(self, memory: int) -> int:
         """Samples of a micro-batch with which it would fit into so many bytes; 0: none does."""
-        each = max(1, (self.step - self.gradients) // self.batch_size)
-        return max(0, (memory - self.state - self.gradients) // each)
+        each = ALLOCATOR * (self.step - self.gradients) / self.batch_size
+        left = memory - self.state - ALLOCATOR * self.gradients
+        return max(0, int(left / max(each, 1)))
 
 
 def rehearse(build: Callable[[], Rehearsal], run: Run, dtype: torch.dtype) -> Needs:

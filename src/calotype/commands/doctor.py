@@ -68,10 +68,13 @@ def _versions(there: Sequence[Package]) -> Section:
     if not there:
         lines = [Line("warning", "calotype", "is not installed, so its needs are not known",
                       "pip install -e .")]  # fmt: skip
-    return Section("Versions", (python, *lines))
+    same = [f"{line.what} {line.said}" for line in lines if line.mark == "ok"]
+    rest = [line for line in lines if line.mark != "ok"]
+    return Section("Versions", (python, Line("ok", "as tested", ", ".join(same)), *rest))
 
 
 def _version(package: Package) -> Line:
+    """Ok: as tested, or of no tested version."""
     name, found, tested = package.name, package.found, package.tested
     if found is None and package.extra:
         return Line("note", name, "not installed", f"pip install 'calotype[{package.extra}]'")
@@ -83,4 +86,4 @@ def _version(package: Package) -> Line:
     if tested and found.partition("+")[0] != tested:
         return Line("warning", name, f"{found}; tested with {tested}",
                     f"if something is odd: pip install '{name}=={tested}'")  # fmt: skip
-    return Line("ok", name, f"{found}, as tested" if tested else found)
+    return Line("ok", name, found)

@@ -14,14 +14,23 @@ from calotype.commands.rehearsal import needs
 from calotype.evaluation.hub import Asking, weights
 from calotype.evaluation.machine import Machine, disk, machine
 from calotype.evaluation.throughput import DTYPES, Throughput, throughput
-from calotype.pages.checkup import Section, show
-from calotype.pages.examination import Examination, Recipe, sections
+from calotype.pages.checkup import Section, show, show_line, show_title
+from calotype.pages.examination import (
+    HOW_TO_READ,
+    RECIPES,
+    Examination,
+    Recipe,
+    of_recipe,
+    sections,
+)
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import processes
 
 BF16 = (8, 0)
 """CUDA's first capability with products of bf16."""
+WIDTH = max(map(len, (*TOKENIZERS, *GENERATORS)))
+"""Of recipes' names."""
 
 
 def examine(
@@ -29,17 +38,22 @@ def examine(
 ) -> tuple[list[Section], dict[str, Any]]:
     """Look, measure, rehearse and print; returns what was printed, and what was found as JSON."""
     asking = Asking()
-    with console.status("measuring this machine and rehearsing every recipe, half a minute"):
-        there = machine()
-        speed = throughput(processes().device)
-        precision = automatic(there, speed)
+    with console.status("measuring this machine"):
+        there, speed = machine(), throughput(processes().device)
         found = Examination(
-            there, speed, precision, (disk(runs), disk(Path(constants.HF_HOME))), asking.answer(),
-            tuple(weights(backbones)), tuple(_recipes(precision)),
+            there, speed, automatic(there, speed), (disk(runs), disk(Path(constants.HF_HOME))),
+            asking.answer(), Path(torch.hub.get_dir()) / "checkpoints", tuple(weights(backbones)),
         )  # fmt: skip
     said = sections(found)
     show(said, console)
-    return said, asdict(found)
+    lines, recipes = [], []
+    show_title(RECIPES, HOW_TO_READ, console)
+    for recipe in _recipes(found.precision):  # some seconds each
+        recipes.append(recipe)
+        lines.append(of_recipe(found, recipe))
+        show_line(lines[-1], WIDTH, console)
+    said.append(Section(RECIPES, tuple(lines), HOW_TO_READ))
+    return said, {**asdict(found), "recipes": [asdict(recipe) for recipe in recipes]}
 
 
 def automatic(there: Machine, speed: Throughput) -> str:

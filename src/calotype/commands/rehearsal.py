@@ -32,10 +32,9 @@ from calotype.training.attention import plain_is_faster
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
 CLASSES = 1000
 """ImageNet's."""
-CLIP_L = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}  # fmt: skip
+CLIP_L = CLIPTextConfig(
+    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+)
 """Of the text encoder of openai/clip-vit-large-patch14."""
 
 
@@ -104,7 +103,7 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
 
 def _encoder(text: TextSpec) -> CLIPTextModel:
     if isinstance(text, PretrainedText):
-        return CLIPTextModel(CLIPTextConfig(**CLIP_L)).requires_grad_(False).eval()
+        return CLIPTextModel(CLIP_L).requires_grad_(False).eval()
     words = {str(i): i for i in range(text.vocabulary - 2)}
     return text.encoder(CLIPTokenizer(words, [], model_max_length=text.length))  # type: ignore[arg-type]
 

@@ -91,8 +91,7 @@ def weights(folder: Path | None) -> list[Weights]:
 def _fetched(name: str, purpose: str, url: str, own: Path | None = None) -> Weights:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     where = next((str(path) for path in (own, cached) if path and path.exists()), None)
-    return Weights(name, purpose, where, f"fetched when first used, or put {url} into "
-                                         f"{cached.parent}")  # fmt: skip
+    return Weights(name, purpose, where, f"fetched when first used, from {url}")
 
 
 def _inception() -> Weights:

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 CONSTRAINTS = "constraints.txt"
-"""Beside the package where it was built, and at the repository's root where it is run from there."""
+"""In the package where it was built, at the repository's root where it is run from there."""
 LEAST_PYTHON = (3, 10)
 
 
@@ -48,7 +48,7 @@ def packages() -> list[Package]:
 
 
 def tested_versions() -> dict[str, str]:
-    """The versions in constraints.txt that apply to this Python; none where there is no such file."""
+    """The versions of constraints.txt for this Python; none where there is no such file."""
     package = Path(__file__).parents[1]
     for file in (package / CONSTRAINTS, package.parents[1] / CONSTRAINTS):
         if file.exists():

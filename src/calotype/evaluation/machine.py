@@ -47,6 +47,8 @@ class Machine:
     """Bytes that this process may use."""
     free: int
     """Bytes that are free now."""
+    load: float
+    """Programs that computed at once, over the last minute."""
     devices: tuple[Device, ...]
     """Accelerators; none: training runs on the processor."""
     cuda: str | None
@@ -73,7 +75,7 @@ def machine() -> Machine:
         _cores(), torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(),
         torch.ops.mkldnn._is_mkldnn_bf16_supported() if torch.backends.mkldnn.is_available()
         else False,
-        memory, free, devices(), torch.version.cuda, _driver(),
+        memory, free, psutil.getloadavg()[0], devices(), torch.version.cuda, _driver(),
     )  # fmt: skip
 
 

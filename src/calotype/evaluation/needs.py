@@ -23,8 +23,8 @@ FLOPS = {
 }
 CONVOLUTIONS = {ATEN.convolution, ATEN.convolution_backward}
 ALLOCATOR = 1.4
-"""Times what a step holds, as far as memory's allocator goes: of the small recipes on a CPU, resident
-memory grew by 1.2 to 2.0 times."""
+"""Times what a step holds, because allocators keep more: resident memory of the small recipes on a
+CPU grew by 1.2 to 2.0 times as much."""
 
 
 @dataclass(frozen=True)
@@ -166,4 +166,3 @@ class _Held(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self.alive.discard(key)
         self.now -= size
-

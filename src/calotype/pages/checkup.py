@@ -1,4 +1,4 @@
-"""What `calotype doctor` shows in a terminal: sections of lines, each with its mark and its mend."""
+"""What `calotype doctor` shows in a terminal: sections of lines, each with mark and mend."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,12 @@ from rich.text import Text
 
 Mark = Literal["ok", "note", "warning", "missing"]
 """Missing: nothing works without it; warning: something will not, or not well."""
-COLOURS: dict[Mark, str] = {"ok": "green", "note": "dim", "warning": "yellow", "missing": "bold red"}
+COLOURS: dict[Mark, str] = {
+    "ok": "green",
+    "note": "dim",
+    "warning": "yellow",
+    "missing": "bold red",
+}
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,29 @@ class Section:
 def show(sections: Iterable[Section], console: Console) -> None:
     """Print sections; without colours the marks are words."""
     for section in sections:
-        console.print(Text(f"\n{section.title}", style="bold"))
-        if section.note:
-            console.print(Text(section.note, style="dim"))
-        table = Table.grid(padding=(0, 1))
-        for column in ({}, {}, {"overflow": "fold"}):
-            table.add_column(**column)
+        show_title(section.title, section.note, console)
         for line in section.lines:
-            said = Text(line.said)
-            if line.mend:
-                said.append(f"\n-> {line.mend}", style="italic")
-            table.add_row(Text(f"{line.mark:7}", COLOURS[line.mark]), Text(line.what), said)
-        console.print(table)
+            show_line(line, max(len(each.what) for each in section.lines), console)
+
+
+def show_title(title: str, note: str, console: Console) -> None:
+    """Print what stands over a section."""
+    console.print(Text(f"\n{title}", style="bold"))
+    if note:
+        console.print(Text(note, style="dim"))
+
+
+def show_line(line: Line, width: int, console: Console) -> None:
+    """Print one thing, named in a column so wide, and its mend below."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column()
+    table.add_column(width=width)
+    table.add_column(overflow="fold")
+    said = Text(line.said)
+    if line.mend:
+        said.append(f"\n-> {line.mend}", style="italic")
+    table.add_row(Text(f"{line.mark:7}", COLOURS[line.mark]), Text(line.what), said)
+    console.print(table)
 
 
 def verdict(sections: Iterable[Section]) -> Line:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from calotype.evaluation.hub import Hub, Weights
 from calotype.evaluation.machine import Disk, Machine
@@ -12,6 +13,8 @@ from calotype.pages.checkup import Line, Section
 GIB = 2**30
 PROGRAM = GIB
 """Bytes that Python and its libraries take, or a context of CUDA."""
+LONG = 60 * 24
+"""Hours that nobody waits."""
 LITTLE_DISK, LEAST_DISK = 10 * GIB, GIB // 4
 """A run of a published recipe does not fit into the one, nor any checkpoint into the other."""
 
@@ -40,21 +43,28 @@ class Examination:
     disks: tuple[Disk, ...]
     """Of the folder of runs, and of what is fetched."""
     hub: Hub
+    cache: Path
+    """Where torch looks for weights that were fetched."""
     weights: tuple[Weights, ...]
-    recipes: tuple[Recipe, ...]
+
+
+RECIPES = "Recipes"
+HOW_TO_READ = (
+    "Parameters trained, memory of training, expected speed and length: estimates from one step "
+    "that is rehearsed without contents, and the speeds above."
+)
 
 
 def sections(found: Examination) -> list[Section]:
-    """All of it."""
+    """All of it but the recipes."""
     return [
         Section("Machine", tuple(_machine(found.machine))),
         Section("Precision", tuple(_precision(found)),
                 "A convolution and a matrix product, forward and back, in GFLOP/s."),
         Section("Disk and Hub", (*map(_disk, found.disks), *_hub(found.hub))),
-        Section("Public weights", tuple(map(_weights, found.weights))),
-        Section("Recipes", tuple(_recipe(found, each) for each in found.recipes),
-                "Parameters trained, memory of training, expected speed and length: estimates from "
-                "one rehearsed step and the speeds above."),
+        Section("Public weights", tuple(map(_weights, found.weights)),
+                f"What is fetched by hand belongs into {found.cache}, or by hf download where it "
+                "is of the Hub."),
     ]  # fmt: skip
 
 
@@ -66,6 +76,9 @@ def _machine(machine: Machine) -> Iterator[Line]:
         yield Line("warning", "cores", threads, "unset OMP_NUM_THREADS, or set it higher")
     else:
         yield Line("ok", "cores", threads)
+    if machine.load > machine.cores:
+        yield Line("warning", "load", f"{machine.load:.1f} programs compute at once, and the speeds "
+                   "below are what they leave", "ask again when they are done")  # fmt: skip
     yield Line("ok", "memory", f"{_gib(machine.memory)}, {_gib(machine.free)} free")
     for number, device in enumerate(machine.devices):
         capability = ".".join(map(str, device.capability)) if device.capability else ""
@@ -141,7 +154,8 @@ def _weights(weights: Weights) -> Line:
     return Line("note", weights.name, f"{weights.purpose}: not here", weights.source)
 
 
-def _recipe(found: Examination, recipe: Recipe) -> Line:
+def of_recipe(found: Examination, recipe: Recipe) -> Line:
+    """What a recipe takes on the machine, and whether that is there."""
     needs, machine = recipe.needs, found.machine
     taken = found.throughput.seconds(needs, recipe.precision)
     hours = recipe.steps * recipe.accumulate * taken / 3600
@@ -151,14 +165,15 @@ def _recipe(found: Examination, recipe: Recipe) -> Line:
     )
     free = max((d.memory for d in machine.devices), default=machine.free) - PROGRAM
     if needs.memory <= free:
+        if hours > LONG:
+            return Line("note", recipe.name, f"{said}: fits, but wants a faster machine")
         return Line("ok", recipe.name, f"{said}: fits")
-    if batch := min(needs.largest_batch(free), needs.batch_size - 1):
-        times = recipe.accumulate * -(-needs.batch_size // batch)
-        return Line("warning", recipe.name, f"{said}: too large for this memory",
-                    f"--run.batch-size {needs.batch_size * recipe.accumulate // times} "
-                    f"--run.accumulate {times}")  # fmt: skip
-    return Line("note", recipe.name, f"{said}: not on this machine",
-                "a device with more memory")  # fmt: skip
+    fits = needs.largest_batch(free)
+    if batch := max((n for n in range(1, fits + 1) if needs.batch_size % n == 0), default=0):
+        times = recipe.accumulate * needs.batch_size // batch
+        return Line("note", recipe.name, f"{said}: too large for this memory",
+                    f"--run.batch-size {batch} --run.accumulate {times}")  # fmt: skip
+    return Line("note", recipe.name, f"{said}: too large for this machine")
 
 
 def _gib(size: int) -> str:
@@ -172,4 +187,6 @@ def _short(number: float) -> str:
 def _long(hours: float) -> str:
     if hours < 2:
         return f"{60 * hours:.0f} minutes"
-    return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:,.0f} days"
+    if hours < 72:
+        return f"{hours:.0f} hours"
+    return f"{hours / 24:,.0f} days" if hours < 2 * 8766 else f"{hours / 8766:,.0f} years"

@@ -247,6 +247,12 @@ def _demo(arguments: Arguments) -> None:
     _say("gallery", demo(_parse(Demo, "calotype demo", arguments)))
 
 
+def _doctor(arguments: Arguments) -> None:
+    from calotype.commands.doctor import Doctor, doctor
+
+    raise SystemExit(doctor(_parse(Doctor, "calotype doctor", arguments)))
+
+
 def _say(what: str, where: object) -> None:
     Console().print(f"{what}: {where}", highlight=False, soft_wrap=True)
 
@@ -263,4 +269,5 @@ COMMANDS = {
     "evaluate": Command(_evaluate, "figures of any tokenizer or pipeline, by one protocol"),
     "compare": Command(_compare, "the same figures of several, as a page, a table and a picture"),
     "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
+    "doctor": Command(_doctor, "what this machine has, what it lacks, and which recipes fit it"),
 }

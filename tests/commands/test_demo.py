@@ -8,14 +8,75 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from calotype.commands.demo import Demo, demo
+from calotype.commands import demo as module
+from calotype.commands.demo import SIZES, Demo, both_ways, demo
+from calotype.commands.timing import Speed
+from calotype.data.scenes import held_out_scenes
 from calotype.pipelines import load
 
 SHORT = Demo(
     tokenizer_steps=3, generator_steps=2, codes_steps=3, transformer_steps=2, scenes=256, prompts=8
 )  # fmt: skip
-PICTURES = 2 * (8 + 32 + 2)
-"""Each way unseen prompts, reconstructions, and prompts of two objects."""
+PICTURES = 2 * (8 + 32 + 2 + 16 + 16)
+"""Each way unseen prompts, reconstructions, prompts of two objects, and while it trained the
+tokenizer's pairs and the generator's drawings."""
+QUICK = Speed(tokenizer_step=0.1, encoded=0.001, generator_step=0.1, drawn=0.01)
+SLOW = Speed(tokenizer_step=2.0, encoded=0.01, generator_step=2.0, drawn=1.0)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch) -> list[Speed]:
+    """What the machine is found to be: tests/commands/test_timing.py measures it."""
+    found = [QUICK]
+    monkeypatch.setattr(module, "measure", lambda *recipes: found[0])
+    return found
+
+
+class Begun(Exception):  # noqa: N818
+    """Training has begun."""
+
+
+@pytest.fixture
+def begins(monkeypatch):
+    """No training: all before it has been said."""
+
+    def begin(recipe):
+        raise Begun
+
+    monkeypatch.setattr(module, "train_tokenizer", begin)
+
+
+def test_it_says_how_long_it_takes_and_its_page_is_there_before_it_trains(tmp_path, begins, capsys):
+    with pytest.raises(Begun):
+        demo(replace(SHORT, out=tmp_path))
+    said, page = capsys.readouterr().out, (tmp_path / "gallery.html").read_text()
+    assert "diffusion: tokenizer: about 20 s" in said  # most of it to measure latents
+    assert "on this machine, all together" in said and "--size small" not in said
+    assert page.count("<li") == 1 + 2 * 4
+    assert "Stopped. The same command goes on" in page and "refresh" not in page
+
+
+def test_where_it_takes_long_a_smaller_one_is_offered(tmp_path, begins, measured, capsys):
+    measured[0] = SLOW
+    with pytest.raises(Begun):
+        demo(Demo(out=tmp_path / "full"))
+    assert "`calotype demo --size small` takes about" in capsys.readouterr().out
+    with pytest.raises(Begun):
+        demo(Demo("small", out=tmp_path / "small"))
+    assert "--size small" not in capsys.readouterr().out
+
+
+def test_numbers_that_are_given_stand_before_the_sizes():
+    small, chosen = Demo("small").sized(), Demo("small", codes_steps=7).sized()
+    assert small == SIZES["small"] and chosen == replace(small, codes_steps=7)
+    assert Demo().sized().out != small.out  # one folder holds one of them
+
+
+def test_generators_draw_what_training_never_shows_while_they_train():
+    for way in both_ways(Demo(seed=3)):
+        unseen = {scene.caption() for scene in held_out_scenes(way.tokenizer.data, 5000)}
+        asked = {scene.caption() for scene in held_out_scenes(way.tokenizer.data, 16, 3)}
+        assert len(set(way.generator.prompts)) == 16 and asked <= unseen
 
 
 @pytest.mark.slow

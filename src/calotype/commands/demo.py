@@ -5,20 +5,23 @@ of either is right.
 
 import json
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
-from rich.console import Console
 
 from calotype.commands.cache_latents import cache
+from calotype.commands.journey import Journey, Part, last_step, spoken
+from calotype.commands.timing import Speed, measure
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import LatentCache, Scenes
+from calotype.data.latents import is_finished
+from calotype.data.scenes import held_out_scenes
 from calotype.evaluation.scenes import Drawn, Unseen, evaluate, likelihood
-from calotype.pages.gallery import Grid, write_gallery
+from calotype.pages.gallery import PAIR, Grid, Training
 from calotype.pages.sheet import write_sheet
 from calotype.pipelines import TokenPipeline, load
 from calotype.recipes.cache import CacheRecipe
@@ -34,25 +37,69 @@ from calotype.training import Run, has_ended
 from calotype.training.checkpoint import publish, write_text
 
 R = TypeVar("R", TokenizerRecipe, GeneratorRecipe, TransformerRecipe)
+Named = Literal["full", "small"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long the demo trains, and what that reaches."""
+
+    out: Path
+    """Folder of everything, unless another is asked for."""
+    tokenizer_steps: int
+    """Of the continuous tokenizer, of 32 scenes."""
+    generator_steps: int
+    """Of the diffusion model, of 128 latents."""
+    codes_steps: int
+    """Of the tokenizer with codes, of 32 scenes."""
+    transformer_steps: int
+    """Of the transformer, of 64 scenes' tokens."""
+    measure: int
+    """Scenes on which the latents' statistics are measured, twice."""
+    scenes: int
+    """Whose latents the generators are trained on."""
+    prompts: int
+    """Unseen ones that are drawn and checked."""
+    reaches: str | None
+    """What was measured at this size, as it is offered; None: nothing yet."""
+
+
+SIZES: dict[Named, Size] = {
+    "full": Size(Path("runs/demo"), 1300, 1000, 1400, 1650, 10_000, 40_000, 256,
+                 "of 256 unseen prompts 96 % right by diffusion and 81 % by the transformer"),
+    "small": Size(Path("runs/demo-small"), 500, 400, 500, 600, 4_000, 12_000, 64, None),
+}  # fmt: skip
+"""What the sizes of the demo are."""
+TOO_LONG = 40 * 60
+"""Seconds beyond which a smaller demo is offered."""
+EVERY = (20, 250, 100)
+"""Steps between lines of metrics, checkpoints and pictures."""
+DRAWN_EVERY = 50
+"""Steps between pictures of generators, which begin as noise."""
+SHOWN = 16
+"""Unseen prompts that the generators draw while they train."""
 
 
 @dataclass(frozen=True)
 class Demo:
     """Train on procedural scenes, then draw what was never shown. Started again, it continues."""
 
-    out: Path = Path("runs/demo")
-    """Folder of everything."""
-    tokenizer_steps: int = 1300
+    size: Named = "full"
+    """small: on a machine where the full one would take too long. Numbers below that are not given
+    are the size's."""
+    out: Path | None = None
+    """Folder of everything; None: runs/demo, of the small one runs/demo-small."""
+    tokenizer_steps: int | None = None
     """Optimiser steps of the continuous tokenizer, of 32 scenes."""
-    generator_steps: int = 1000
+    generator_steps: int | None = None
     """Optimiser steps of the diffusion model, of 128 latents."""
-    codes_steps: int = 1400
+    codes_steps: int | None = None
     """Optimiser steps of the tokenizer with codes, of 32 scenes."""
-    transformer_steps: int = 1650
+    transformer_steps: int | None = None
     """Optimiser steps of the transformer, of 64 scenes' tokens."""
-    scenes: int = 40_000
+    scenes: int | None = None
     """Scenes whose latents the generators are trained on."""
-    prompts: int = 256
+    prompts: int | None = None
     """Unseen prompts to draw and check."""
     seed: int = 0
     """Of weights, noise and the order of training; held-out prompts and reconstructions."""
@@ -61,9 +108,16 @@ class Demo:
         for name, least in (("tokenizer_steps", 1), ("generator_steps", 1), ("codes_steps", 1),
                             ("transformer_steps", 1), ("scenes", 1), ("prompts", 4),
                             ("seed", 0)):  # fmt: skip
-            if (value := getattr(self, name)) < least:
+            value = getattr(self, name)
+            if value is not None and value < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: choose {least} or more")
+
+    def sized(self) -> Size:
+        """The size, and what was chosen otherwise."""
+        chosen = {name: value for name in vars(SIZES[self.size])
+                  if (value := getattr(self, name, None)) is not None}  # fmt: skip
+        return replace(SIZES[self.size], **chosen)
 
 
 @dataclass(frozen=True)
@@ -80,91 +134,202 @@ class Way:
 
 def demo(options: Demo) -> Path:
     """Run it; returns the gallery page."""
-    started, console = time.monotonic(), Console(highlight=False)
-    console.print("perceptual backbone: none, so nothing is downloaded")
-    ways = both_ways(options)
+    size, ways = options.sized(), both_ways(options)
+    page = size.out / "gallery.html"
+    parts = [Part(MEASURING), *(part for way in ways for part in _parts(way))]
+    with Journey(page, "calotype demo", parts, _trainings(ways)) as journey:
+        journey.say(f"{page} shows what there is so far; open it at any time")
+        with journey.part(MEASURING):
+            total = sum(_expect(journey, size, way) for way in ways)
+        _say_how_long(journey, options, total)
+        report: dict[str, Any] = {}
+        drawn: dict[str, Drawn] = {}
+        for way in ways:
+            _travel(way, journey)
+            with journey.part(f"{way.name}: unseen prompts"):
+                report[way.name], drawn[way.name], grids = _evaluate(size, options.seed, way)
+                journey.lines += _lines(way.name, report[way.name])
+                journey.show(*grids)
+        report["minutes"] = round(journey.gone / 60, 1)
+        write_text(size.out / "report.json", json.dumps(report, indent=1) + "\n")
+        journey.lines.append(f"{report['minutes']} minutes")
+        journey.grids.insert(0, _side_by_side(drawn))
+    for line in journey.lines:
+        journey.say(line)
+    return page
+
+
+MEASURING = "measuring this machine"
+
+
+def _parts(way: Way) -> list[Part]:
+    names = (f"{way.name}: {what}" for what in ("tokenizer", "cache", "generator"))
+    tokenizer, cached, generator = names
+    return [
+        Part(tokenizer, run=way.tokenizer.run, resumes=True),
+        Part(cached, resumes=True),
+        Part(generator, run=way.generator.run, resumes=True),
+        Part(f"{way.name}: unseen prompts"),
+    ]
+
+
+def _trainings(ways: tuple[Way, Way]) -> list[Training]:
+    found = []
     for way in ways:
-        _travel(way, console)
-    report: dict[str, Any] = {}
-    grids: list[Grid] = []
-    drawn: dict[str, Drawn] = {}
-    for way in ways:
-        console.print(f"{way.name}: unseen prompts")
-        report[way.name], drawn[way.name], pictures = _evaluate(options, way)
-        grids += pictures
-    report["minutes"] = round((time.monotonic() - started) / 60, 1)
-    lines = [*(line for way in ways for line in _lines(way.name, report[way.name])),
-             f"{report['minutes']} minutes"]  # fmt: skip
-    write_text(options.out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_gallery(options.out / "gallery.html", lines, [_side_by_side(drawn), *grids])
-    for line in lines:
-        console.print(line)
-    return options.out / "gallery.html"
+        spec = way.tokenizer.data
+        assert isinstance(spec, Scenes)
+        out, said = way.generator.run.out, way.generator.prompts
+        found += [
+            Training(f"{way.name}: unseen prompts, while it trains", out, spec.size, said),
+            Training(
+                f"{way.name}: tokenizer",
+                way.tokenizer.run.out,
+                spec.size,
+                PAIR * way.tokenizer.examples,
+                pairs=True,
+            ),
+        ]
+    return found
+
+
+def _speed(way: Way) -> Speed:
+    return measure(way.tokenizer, way.cache, way.generator)
+
+
+def _expect(journey: Journey, size: Size, way: Way) -> float:
+    """Say how long each part of a way takes that is still to do; returns the sum."""
+    tokenizer, cached, generator, unseen = _parts(way)
+    ended = {
+        tokenizer.name: has_ended(way.tokenizer.run, way.tokenizer),
+        cached.name: is_finished(way.cache.out),
+        generator.name: has_ended(way.generator.run, way.generator),
+    }
+    if all(ended.values()):
+        seconds = (0.0, 0.0, 0.0, journey.took.get(unseen.name, 0.0))
+    else:
+        seconds = _seconds(size, way, _speed(way))
+    for part, each in zip(_parts(way), seconds, strict=True):
+        journey.parts[part.name].seconds = 0.0 if ended.get(part.name) else each
+    return sum(journey.parts[part.name].seconds or 0.0 for part in _parts(way))
+
+
+def _seconds(size: Size, way: Way, speed: Speed) -> tuple[float, float, float, float]:
+    """Of tokenizer, cache, generator and drawing, from where they stand."""
+
+    def steps(run: Run) -> int:
+        return max(0, run.steps - last_step(run))
+
+    measured = 2 * way.tokenizer.measure * speed.encoded
+    pictures = way.generator.run.steps / way.generator.run.sample_every * SHOWN * speed.drawn
+    return (
+        steps(way.tokenizer.run) * speed.tokenizer_step + measured,
+        size.scenes * speed.encoded,
+        steps(way.generator.run) * speed.generator_step + pictures,
+        1.25 * size.prompts * speed.drawn + 2 * 512 * speed.encoded,
+    )
+
+
+def _say_how_long(journey: Journey, options: Demo, total: float) -> None:
+    for part in journey.parts.values():
+        if part.seconds is not None and not part.done:
+            journey.say(f"    {part.name}: about {spoken(part.seconds)}")
+    journey.say(f"about {spoken(total)} on this machine, all together")
+    if total > TOO_LONG and options.size != "small":
+        journey.say(_offer(replace(options, size="small")))
+
+
+def _offer(small: Demo) -> str:
+    size, seconds = small.sized(), 0.0
+    for way in both_ways(small):
+        seconds += sum(_seconds(size, way, _speed(way)))
+    reaches = f" and reaches {size.reaches}" if size.reaches else ""
+    return (f"That is long. `calotype demo --size small` takes about {spoken(seconds)}{reaches}; "
+            "to take it, press Ctrl-C now.")  # fmt: skip
 
 
 def both_ways(options: Demo) -> tuple[Way, Way]:
     """The recipes of the demo: the `scenes` ones, cut to minutes."""
-    out = options.out
-    kl = _cut(options, scenes_kl(), "tokenizer", options.tokenizer_steps)
-    latents = replace(scenes_cache(), tokenizer=str(kl.run.model), out=out / "latents",
-                      count=options.scenes)  # fmt: skip
-    diffusion = _cut(options, scenes_diffusion(), "generator", options.generator_steps, 0.995)
-    diffusion = replace(diffusion, tokenizer=str(kl.run.model), latents=latents.out)
-    vq = _cut(options, scenes_vq(), "codes", options.codes_steps)
-    tokens = replace(scenes_tokens(), tokenizer=str(vq.run.model), out=out / "tokens",
-                     count=options.scenes)  # fmt: skip
-    transformer = _cut(options, scenes_ar(), "transformer", options.transformer_steps, 0.995)
-    transformer = replace(transformer, tokenizer=str(vq.run.model), latents=tokens.out)
-    return (Way("diffusion", kl, latents, diffusion, out / "pipeline"),
-            Way("transformer", vq, tokens, transformer, out / "token-pipeline"))  # fmt: skip
+    size, seed = options.sized(), options.seed
+    kl = _cut(size, seed, scenes_kl(), "tokenizer", size.tokenizer_steps)
+    latents = replace(scenes_cache(), tokenizer=str(kl.run.model), out=size.out / "latents",
+                      count=size.scenes)  # fmt: skip
+    diffusion = _cut(size, seed, scenes_diffusion(), "generator", size.generator_steps, 0.995)
+    diffusion = _drawing(replace(diffusion, tokenizer=str(kl.run.model), latents=latents.out), kl)
+    vq = _cut(size, seed, scenes_vq(), "codes", size.codes_steps)
+    tokens = replace(scenes_tokens(), tokenizer=str(vq.run.model), out=size.out / "tokens",
+                     count=size.scenes)  # fmt: skip
+    transformer = _cut(size, seed, scenes_ar(), "transformer", size.transformer_steps, 0.995)
+    transformer = _drawing(
+        replace(transformer, tokenizer=str(vq.run.model), latents=tokens.out), vq
+    )
+    return (Way("diffusion", kl, latents, diffusion, size.out / "pipeline"),
+            Way("transformer", vq, tokens, transformer, size.out / "token-pipeline"))  # fmt: skip
 
 
-def _cut(options: Demo, recipe: R, name: str, steps: int, ema: float | None = None) -> R:
+def _cut(size: Size, seed: int, recipe: R, name: str, steps: int, ema: float | None = None) -> R:
+    log, save, sample = EVERY
     run: Run = replace(
-        recipe.run, out=options.out / name, steps=steps, ema=ema or recipe.run.ema, resume=True,
-        seed=options.seed, save_every=250, sample_every=500,
+        recipe.run, out=size.out / name, steps=steps, ema=ema or recipe.run.ema, resume=True,
+        seed=seed, log_every=log, save_every=save, sample_every=sample,
     )  # fmt: skip
     if isinstance(recipe, TokenizerRecipe):
-        recipe = replace(recipe, measure=10_000)
+        recipe = replace(recipe, measure=size.measure)
     return replace(recipe, run=run)
 
 
-def _travel(way: Way, console: Console) -> None:
-    console.print(f"{way.name}: tokenizer")
-    if not _is_there(way.tokenizer, console):
-        train_tokenizer(way.tokenizer)
-    console.print(f"{way.name}: cache")
-    cache(way.cache)
-    console.print(f"{way.name}: generator")
-    if not _is_there(way.generator, console):
-        train_generator(way.generator)
-    beside = way.pipeline.with_name(f".{way.pipeline.name}.partial")
+def _drawing(
+    recipe: GeneratorRecipe | TransformerRecipe, tokenizer: TokenizerRecipe
+) -> GeneratorRecipe | TransformerRecipe:
+    """Let it draw prompts of the kind that training never shows, early and often."""
+    assert isinstance(tokenizer.data, Scenes)
+    seed = recipe.run.seed
+    rng = np.random.default_rng(seed)
+    prompts = [scene.caption(rng) for scene in held_out_scenes(tokenizer.data, SHOWN, seed)]
+    run = replace(recipe.run, sample_every=DRAWN_EVERY)
+    return replace(recipe, prompts=tuple(prompts), run=run)
+
+
+def _travel(way: Way, journey: Journey) -> None:
+    with journey.part(f"{way.name}: tokenizer"):
+        if not _is_there(way.tokenizer, journey):
+            train_tokenizer(way.tokenizer)
+    with journey.part(f"{way.name}: cache"):
+        cache(way.cache)
+    with journey.part(f"{way.name}: generator"):
+        if not _is_there(way.generator, journey):
+            train_generator(way.generator)
+        copy_pipeline(way.generator.run.model, way.pipeline)
+
+
+def copy_pipeline(model: Path, pipeline: Path) -> None:
+    """Copy what a run has made to its own place, in one step."""
+    beside = pipeline.with_name(f".{pipeline.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(way.generator.run.model, beside)
-    publish(beside, way.pipeline)
+    shutil.copytree(model, beside)
+    publish(beside, pipeline)
 
 
 def _is_there(
-    recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe, console: Console
+    recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe, journey: Journey
 ) -> bool:
     if not has_ended(recipe.run, recipe):
         return False
-    console.print(f"    {recipe.run.model} is there: not trained again")
+    journey.say(f"    {recipe.run.model} is there: not trained again")
     return True
 
 
-def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], Drawn, list[Grid]]:
+def _evaluate(size: Size, seed: int, way: Way) -> tuple[dict[str, Any], Drawn, list[Grid]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     spec, pipeline = way.tokenizer.data, load(way.pipeline).to(device)
     assert isinstance(spec, Scenes)
     unseen = evaluate(
-        pipeline, ImageTokenizer.load(way.pipeline), spec, options.prompts, options.seed,
+        pipeline, ImageTokenizer.load(way.pipeline), spec, size.prompts, seed,
         way.generator.sampling,
     )  # fmt: skip
     report, one = unseen.report, unseen.one
-    write_sheet(options.out / f"{way.name}.png", one.images[:32], one.captions[:32])
+    write_sheet(size.out / f"{way.name}.png", one.images[:32], one.captions[:32])
     if isinstance(pipeline, TokenPipeline):
-        held_out = replace(spec, split="held-out", seed=options.seed + 1)
+        held_out = replace(spec, split="held-out", seed=seed + 1)
         report = report | likelihood(pipeline, LatentCache(way.cache.out), held_out)
     return report, one, _grids(way.name, unseen)
 
@@ -172,8 +337,8 @@ def _evaluate(options: Demo, way: Way) -> tuple[dict[str, Any], Drawn, list[Grid
 def _grids(name: str, unseen: Unseen) -> list[Grid]:
     pairs, two = torch.stack(unseen.rebuilt, 1).flatten(0, 1), unseen.two
     return [
-        Grid(f"{name}: reconstructions of held-out scenes: original, then decoded",
-             pairs[:32], None, None),
+        Grid(f"{name}: reconstructions of held-out scenes", pairs[:32],
+             PAIR * 16, None, pairs=True),
         Grid(f"{name}: two objects in a relation: training showed single objects",
              two.images[:16], two.captions, two.checked.verdicts),
     ]  # fmt: skip

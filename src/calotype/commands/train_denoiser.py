@@ -34,13 +34,24 @@ def train_denoiser(recipe: GeneratorRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents, tokenizer = open_cache(recipe)
+    return train(recipe, latents, *assemble_denoiser(recipe, latents, tokenizer))
+
+
+def assemble_denoiser(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    """What is trained, with fresh weights, and the pipeline around it.
+
+    Raises:
+        ValueError: the tokenizer or the prompts do not go with the recipe.
+    """
     _check_pipeline(recipe, tokenizer)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
     if plain_is_faster(recipe.unet.places(_shape(latents, tokenizer)[0])):
         attend_plainly(objective.unet)
-    return train(recipe, latents, objective, pipeline)
+    return objective, pipeline
 
 
 def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:

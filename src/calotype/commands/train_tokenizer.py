@@ -43,7 +43,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     if recipe.adversary:
         recipe.adversary.check(size)
         _warn_of_idle(recipe.adversary, recipe.run)
-    reconstruction = _reconstruction(recipe, size, dataset)
+    reconstruction = assemble_tokenizer(recipe, dataset)
     _check_codes(recipe, reconstruction.tokenizer)
     _warn_of_warmth(reconstruction.tokenizer.bottleneck, recipe.run)
     if validation is not None:
@@ -129,7 +129,13 @@ def _warn_of_idle(adversary: Adversary, run: Run) -> None:
         )
 
 
-def _reconstruction(recipe: TokenizerRecipe, size: int, dataset: Dataset) -> Reconstruction:
+def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruction:
+    """What is trained, with the weights that it begins with.
+
+    Raises:
+        ValueError: the tokenizer cannot be, or not for images of this size.
+    """
+    size = recipe.size
     terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if recipe.perceptual:
         recipe.perceptual.check(size)

@@ -30,6 +30,17 @@ def train_transformer(recipe: TransformerRecipe) -> Path:
     """
     latents, tokenizer = open_cache(recipe)
     _warn_of_no_stock_class(tokenizer)
+    return train(recipe, latents, *assemble_transformer(recipe, latents, tokenizer))
+
+
+def assemble_transformer(
+    recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[NextToken, TokenPipeline]:
+    """What is trained, with fresh weights, and the pipeline around it.
+
+    Raises:
+        ValueError: the tokenizer or the prompts do not go with the recipe.
+    """
     torch.manual_seed(recipe.run.seed)
     pipeline = _pipeline(recipe, latents, tokenizer)
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
@@ -41,7 +52,7 @@ def train_transformer(recipe: TransformerRecipe) -> Path:
         pipeline.transformer, pipeline.layout, recipe.order, recipe.optimizer, recipe.drop,
         recipe.image_weight, recipe.prompted,
     )  # fmt: skip
-    return train(recipe, latents, objective, pipeline)
+    return objective, pipeline
 
 
 def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:

@@ -1,0 +1,207 @@
+"""A journey: several parts, one after the other, told of as one. What is done of it, how long the
+rest takes, and the page that shows it from the first minute on.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+
+from calotype.pages.gallery import Gallery, Grid, Stage, Training, write_gallery
+from calotype.training import Run
+from calotype.training.checkpoint import write_text
+
+TICK = 15.0
+"""Seconds between two writings of the page, and between two lines where there is no terminal."""
+RECORD = "journey.json"
+"""Beside the page: how long each part has taken, over all starts."""
+
+
+@dataclass
+class Part:
+    """A part of a journey."""
+
+    name: str
+    seconds: float | None = None
+    """How long what is to do of it should take; None: not measured yet."""
+    run: Run | None = None
+    """A run that tells how far it is, if the part is one run."""
+    resumes: bool = False
+    """Whether it goes on where it was stopped, so that what it takes adds up over several starts;
+    else it is done again, or is there already, and what it took last counts."""
+    began: float | None = None
+    first: int = 0
+    """The step at which its run began this time."""
+    done: bool = False
+
+    def step(self) -> int:
+        """The last step that its run has logged."""
+        return last_step(self.run) if self.run else 0
+
+    def left(self) -> float | None:
+        """Seconds that it still takes; None: not known yet."""
+        if self.done:
+            return 0.0
+        if self.began is None:
+            return self.seconds
+        gone = time.monotonic() - self.began
+        if self.run and (step := self.step()) > self.first:
+            return gone * max(0, self.run.steps - step) / (step - self.first)
+        return None if self.seconds is None else max(0.0, self.seconds - gone)
+
+
+class Journey:
+    """Keeps the page and the record while it is entered, and says every so often where it stands.
+
+    Args:
+        page: The page; the record is written beside it.
+        title: What the page and the lines are called.
+        parts: All of it, in order.
+        trainings: The runs whose charts and samples the page shows.
+    """
+
+    def __init__(
+        self, page: Path, title: str, parts: Sequence[Part], trainings: Sequence[Training] = ()
+    ) -> None:
+        self.page, self.title, self.parts = page, title, {part.name: part for part in parts}
+        self.trainings, self.grids = list(trainings), list[Grid]()
+        self.lines: list[str] = []
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.took = _recorded(page.with_name(RECORD))
+        self.finished = False
+        self._current: Part | None = None
+        self._writing, self._over = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="journey", daemon=True)
+
+    def __enter__(self) -> "Journey":
+        self.write()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._over.set()
+        self._thread.join()
+        if error is not None:
+            self.lines.append("Stopped. The same command goes on from here.")
+        self.finished = True
+        self.write()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[Part]:
+        """Do a part of it."""
+        part = self._current = self.parts[name]
+        before = self.took.get(name, 0.0) if part.resumes else 0.0
+        part.began, part.first = time.monotonic(), part.step()
+        self.say(self._where(part))
+        try:
+            yield part
+            part.done = True
+        finally:
+            self.took[name] = before + time.monotonic() - part.began
+            self._current = None
+            self.write()
+
+    @property
+    def gone(self) -> float:
+        """Seconds that all parts have taken so far, over all starts."""
+        part = self._current
+        if part is None or part.began is None:
+            return sum(self.took.values(), 0.0)
+        other = [each for name, each in self.took.items() if name != part.name or part.resumes]
+        return sum(other) + time.monotonic() - part.began
+
+    def left(self) -> float | None:
+        """Seconds that it still takes; None: not known yet."""
+        each = [part.left() for part in self.parts.values()]
+        return None if None in each else sum((seconds or 0.0 for seconds in each), 0.0)
+
+    def say(self, line: str) -> None:
+        """Tell the person who watches."""
+        self.console.print(line)
+
+    def show(self, *grids: Grid) -> None:
+        """Put images on the page, above those of the trainings."""
+        self.grids += grids
+        self.write()
+
+    def write(self) -> None:
+        """Write the page and the record as things stand."""
+        left = self.left()
+        gallery = Gallery(
+            self.title, tuple(self.lines), [self._stage(part) for part in self.parts.values()],
+            "" if self.finished else f"{spoken(self.gone)} gone, {_about(left)}.",
+            tuple(self.trainings), tuple(self.grids), self.finished,
+        )  # fmt: skip
+        with self._writing:
+            write_gallery(self.page, gallery)
+            took = dict(self.took)
+            if (part := self._current) and part.began is not None:
+                before = took.get(part.name, 0.0) if part.resumes else 0.0
+                took[part.name] = before + time.monotonic() - part.began
+            write_text(self.page.with_name(RECORD), json.dumps({"seconds": took}, indent=1) + "\n")
+
+    def _keep(self) -> None:
+        said = ""
+        while not self._over.wait(TICK):
+            try:
+                self.write()
+            except Exception as error:  # told at once, and training goes on
+                if (what := f"{self.page} could not be written: {error!r}") != said:
+                    self.say(said := what)
+            if (part := self._current) and not self.console.is_terminal:
+                self.say(self._where(part))
+
+    def _where(self, part: Part) -> str:
+        at = list(self.parts).index(part.name) + 1
+        steps = f", step {part.step()} of {part.run.steps}" if part.run else ""
+        return (f"[{at}/{len(self.parts)}] {part.name}{steps}; "
+                f"{spoken(self.gone)} gone, {_about(self.left())}")  # fmt: skip
+
+    def _stage(self, part: Part) -> Stage:
+        if part.done:
+            return Stage(part.name, "done", f"took {spoken(self.took.get(part.name, 0.0))}")
+        if part.began is None or self.finished:
+            return Stage(part.name, "to come", _takes(part.seconds))
+        steps = f"step {part.step()} of {part.run.steps}, " if part.run else ""
+        return Stage(part.name, "now", f"{steps}{_about(part.left())}")
+
+
+def last_step(run: Run) -> int:
+    """The last step in a run's metrics.jsonl; 0: there is none."""
+    file = run.out / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except ValueError:  # a line that is just being written
+            continue
+    return 0
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _about(left: float | None) -> str:
+    return "how much is left is being measured" if left is None else f"about {spoken(left)} left"
+
+
+def _takes(seconds: float | None) -> str:
+    return "" if seconds is None else f"about {spoken(seconds)}"
+
+
+def _recorded(file: Path) -> dict[str, float]:
+    return json.loads(file.read_text())["seconds"] if file.exists() else {}

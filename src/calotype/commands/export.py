@@ -98,8 +98,10 @@ def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
     examples = first["image"].to(tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
     if (passes := ending.passes) and passes > 1:
-        say(f"measuring latents on {ending.count * ending.each} images: each of {ending.total} "
-            f"pictures about {passes:.0f} times, cropped and flipped anew if training does")  # fmt: skip
+        say(
+            f"measuring latents on {ending.count * ending.each} images: each of {ending.total} "
+            f"pictures about {passes:.0f} times, cropped and flipped anew if training does"
+        )
     if ending.latents_may_move:
         fold(tokenizer, measure(tokenizer, ending.batches(0)))
     model = ending.run.model

@@ -74,7 +74,7 @@ def test_overwriting_spares_what_is_no_run(file, tmp_path):
     with pytest.raises(ValueError, match="no run: choose"):
         begin(run, Recipe(run=run))
     assert (tmp_path / "00000.safetensors").exists() and (tmp_path / file).exists()
-    with pytest.raises(ValueError, match="continues a run, .* deletes it: choose one"):
+    with pytest.raises(ValueError, match=r"continues a run, .* deletes it: choose one"):
         Run(resume=True, overwrite=True)
 
 

@@ -249,7 +249,7 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     assert lines[0]["bits_per_pixel"] == pytest.approx(lines[0]["bits_per_token"] * 64 / 256)
     assert [line["prompt"] for line in lines] == batch["caption"]
     said = capsys.readouterr().out
-    assert "5 images, in fp32 on cpu:" in said and "bits per token ↓: " in said
+    assert "5 images, in fp32 on cpu:" in said and "bits_per_token, bits ↓: " in said
     rounded = replace(options, precision="bf16", out=tmp_path / "rounded.jsonl")
     other = [json.loads(line)["bits_per_token"] for line in score_images(rounded).open()]
     assert other != per_token.tolist() and other == pytest.approx(per_token.tolist(), abs=0.05)

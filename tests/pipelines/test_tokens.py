@@ -250,7 +250,8 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "5 images, in fp32 on cpu:" in said and "bits_per_token, bits ↓: " in said
     rounded = replace(options, precision="bf16", out=tmp_path / "rounded.jsonl")
-    other = [json.loads(line)["bits_per_token"] for line in score_images(rounded).open()]
+    other = [json.loads(line)["bits_per_token"]
+             for line in score_images(rounded).read_text().splitlines()]  # fmt: skip
     assert other != per_token.tolist() and other == pytest.approx(per_token.tolist(), abs=0.05)
     one = replace(options, prompt="a red circle", count=3)
     lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pyarrow.parquet
     import scipy.ndimage
+    import torchvision.models
     import torchvision.transforms.v2.functional
     import torchvision.utils
     import transformers

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
 from rich.console import Console
 
 from calotype.commands.rehearsal import Recipe as AnyRecipe
@@ -14,6 +13,7 @@ from calotype.commands.rehearsal import needs
 from calotype.evaluation.hub import Asking, weights
 from calotype.evaluation.machine import Machine, disk, machine
 from calotype.evaluation.throughput import DTYPES, Throughput, throughput
+from calotype.lazy import huggingface_hub
 from calotype.pages.checkup import Section, show, show_line, show_title
 from calotype.pages.examination import (
     HOW_TO_READ,
@@ -41,7 +41,8 @@ def examine(
     with console.status("measuring this machine"):
         there, speed = machine(), throughput(_device())
         found = Examination(
-            there, speed, automatic(there, speed), (disk(runs), disk(Path(constants.HF_HOME))),
+            there, speed, automatic(there, speed),
+            (disk(runs), disk(Path(huggingface_hub.constants.HF_HOME))),
             asking.answer(), Path(torch.hub.get_dir()) / "checkpoints", tuple(weights(backbones)),
         )  # fmt: skip
     said = sections(found)

@@ -1,10 +1,10 @@
 """What a named recipe takes, before there is any data: its players and a batch without contents."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from calotype.autoregressive import Classes, NextToken
 from calotype.diffusion import (
@@ -17,6 +17,7 @@ from calotype.diffusion import (
     attend_plainly,
 )
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
+from calotype.lazy import transformers
 from calotype.pipelines import layout_of
 from calotype.recipes.caches import CACHES
 from calotype.recipes.generator import GeneratorRecipe
@@ -32,9 +33,10 @@ from calotype.training.attention import plain_is_faster
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
 CLASSES = 1000
 """ImageNet's."""
-CLIP_L = CLIPTextConfig(
-    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-)
+CLIP_L: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}  # fmt: skip
 """Of the text encoder of openai/clip-vit-large-patch14."""
 
 
@@ -101,11 +103,13 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
     return Rehearsal([objective], batch, [tokenizer])
 
 
-def _encoder(text: TextSpec) -> CLIPTextModel:
+def _encoder(text: TextSpec) -> "transformers.CLIPTextModel":
     if isinstance(text, PretrainedText):
-        return CLIPTextModel(CLIP_L).requires_grad_(False).eval()
+        config = transformers.CLIPTextConfig(**CLIP_L)
+        return transformers.CLIPTextModel(config).requires_grad_(False).eval()
     words = {str(i): i for i in range(text.vocabulary - 2)}
-    return text.encoder(CLIPTokenizer(words, [], model_max_length=text.length))  # type: ignore[arg-type]
+    prompts = transformers.CLIPTokenizer(words, [], model_max_length=text.length)
+    return text.encoder(prompts)  # type: ignore[arg-type]
 
 
 def _transformer(recipe: TransformerRecipe) -> Rehearsal:

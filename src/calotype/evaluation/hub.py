@@ -8,19 +8,20 @@ from pathlib import Path
 from threading import Thread
 
 import torch
-from huggingface_hub import HfApi, constants, get_session, get_token, try_to_load_from_cache
-from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+
+from calotype.lazy import huggingface_hub, torchvision
 
 PATIENCE = 5.0
 """Seconds that the Hub is given to answer."""
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Variables of the environment that keep libraries from asking."""
 BACKBONES = {
-    "vgg": (VGG16_Weights.IMAGENET1K_V1, "vgg16-features.safetensors"),
-    "alex": (AlexNet_Weights.IMAGENET1K_V1, "alexnet-features.safetensors"),
-    "squeeze": (SqueezeNet1_1_Weights.IMAGENET1K_V1, "squeezenet1_1-features.safetensors"),
+    "vgg": ("VGG16_Weights", "vgg16-features.safetensors"),
+    "alex": ("AlexNet_Weights", "alexnet-features.safetensors"),
+    "squeeze": ("SqueezeNet1_1_Weights", "squeezenet1_1-features.safetensors"),
 }
-"""What torchvision fetches, and what the file in a folder of one's own is called."""
+"""Whose ImageNet weights torchvision fetches, and what the file in a folder of one's own is
+called."""
 CLIPS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16")
 """What text-diffusion reads prompts by, and what `--clip` is shown with."""
 DECODER = "stabilityai/sd-vae-ft-mse"
@@ -61,31 +62,41 @@ class Asking(Thread):
         self.reached = False
         self.user: str | None = None
         self.offline = tuple(name for name in OFFLINE if _is_set(name))
-        if not constants.HF_HUB_OFFLINE:
+        if not huggingface_hub.constants.HF_HUB_OFFLINE:
             self.start()
 
     def run(self) -> None:
         """Ask whether there is anybody, and if there is a token whose it is."""
         with contextlib.suppress(Exception):  # whatever a library raises: there was no answer
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
             self.reached = True
-            if get_token():
-                self.user = HfApi().whoami()["name"]
+            if huggingface_hub.get_token():
+                self.user = huggingface_hub.HfApi().whoami()["name"]
 
     def answer(self) -> Hub:
         """What it said by now, or says soon."""
         if self.ident is not None:
             self.join(PATIENCE)
-        return Hub(constants.ENDPOINT, self.offline, self.reached, bool(get_token()), self.user)
+        return Hub(
+            huggingface_hub.constants.ENDPOINT,
+            self.offline,
+            self.reached,
+            bool(huggingface_hub.get_token()),
+            self.user,
+        )
 
 
 def weights(folder: Path | None) -> list[Weights]:
     """Those of perceptual terms and of figures; `folder` may hold LPIPS's backbones."""
     found = [
-        _fetched(f"LPIPS {net}", "perceptual term and figures", public.url, folder and folder / own)
-        for net, (public, own) in BACKBONES.items()
+        _fetched(f"LPIPS {net}", "perceptual term and figures", _url(name), folder and folder / own)
+        for net, (name, own) in BACKBONES.items()
     ]
     return [*found, _inception(), _efficientnet(), *(_of_hub(path) for path in (*CLIPS, DECODER))]
+
+
+def _url(name: str) -> str:
+    return getattr(torchvision.models, name).IMAGENET1K_V1.url
 
 
 def _fetched(name: str, purpose: str, url: str, own: Path | None = None) -> Weights:
@@ -110,10 +121,10 @@ def _efficientnet() -> Weights:
 
 def _of_hub(path: str) -> Weights:
     purpose = "a tokenizer to go on from" if path == DECODER else "prompts and CLIP scores"
-    cached = try_to_load_from_cache(path, "config.json")
+    cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
     where = str(Path(cached).parent) if isinstance(cached, str) else None
     return Weights(path, purpose, where, f"fetched when first used, or hf download {path}")
 
 
 def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").upper() in constants.ENV_VARS_TRUE_VALUES
+    return os.environ.get(name, "").upper() in huggingface_hub.constants.ENV_VARS_TRUE_VALUES

@@ -205,7 +205,7 @@ def test_an_overflow_holds_back_both_players_averages_and_codebook(tmp_path, cap
     objectives = tiny.players(
         lpips=False, adversary=tiny.adversary(), bottleneck=tiny.BOTTLENECKS["vq"]
     )
-    critic = objectives[1].discriminator
+    critic = objectives[1]
     steps = 0
 
     def overflow(gradient: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from calotype.tokenizers.caching import (
     remaining,
 )
 from calotype.training import Run, begin
-from calotype.training.distributed import processes
+from calotype.training.distributed import own_device, processes
 from calotype.training.precision import described
 from calotype.training.progress import Told, say, track
 from calotype.training.run import describe
@@ -77,7 +77,7 @@ def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
     few = "" if recipe.count is None else f", {recipe.count} of them at most"
     return (
         f"{what} of {images} pictures{few}, {encoder.size} pixels a side, by {recipe.tokenizer}, "
-        f"into {recipe.out}; on {described(processes().device)}"
+        f"into {recipe.out}; on {described(own_device())}"
     )
 
 

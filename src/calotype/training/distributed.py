@@ -19,6 +19,13 @@ def processes() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
+def own_device() -> torch.device:
+    """What this process computes on."""
+    device = processes().device
+    assert device is not None
+    return device
+
+
 @atexit.register
 def leave() -> None:
     """Part from the other ranks: a process that merely ends sometimes aborts in gloo's threads."""

@@ -20,7 +20,7 @@ from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
-from calotype.training.precision import agreed, autocast, ease, loss_scaling, suits
+from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, suits
 from calotype.training.run import Run
 
 R = TypeVar("R")
@@ -97,7 +97,7 @@ class _Trainer:
         )  # fmt: skip
         device = self.accelerator.device
         asked = suits(device).name if run.precision == "auto" else run.precision
-        self.precision = agreed(asked)
+        self.precision: Name = agreed(asked)
         self.scaler = loss_scaling(self.precision, device)
         for objective in objectives:
             objective.train()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from calotype.training.distributed import processes
+from calotype.training.distributed import own_device, processes
 from calotype.training.precision import (
     Precision,
     agreed,
@@ -37,12 +37,12 @@ def start(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Run:
     state = processes()
     precision = Precision("fp32", "")
     if state.is_main_process:
-        precision = chosen(run.precision, begun_in(run), state.device, run.out)
+        precision = chosen(run.precision, begun_in(run), own_device(), run.out)
         settled = replace(run, precision=precision.name)
         begin(settled, replace(recipe, run=settled), inputs)
         _say(settled, precision, found)
         if precision.name == run.precision:
-            warn_of_emulation(precision.name, state.device)
+            warn_of_emulation(precision.name, own_device())
     state.wait_for_everyone()
     return replace(run, precision=agreed(precision.name))
 
@@ -52,10 +52,11 @@ def _say(run: Run, precision: Precision, found: str) -> None:
     parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
     samples = run.batch_size * run.accumulate * state.num_processes
-    cores = f", {torch.get_num_threads()} threads" if state.device.type == "cpu" else ""
+    device = own_device()
+    cores = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     say(found)
     say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
-    say(f"on {described(state.device)}{cores}, in {precision.name}: {precision.reason}")
+    say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")
 
 
 def count(module: torch.nn.Module) -> str:

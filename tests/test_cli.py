@@ -107,7 +107,7 @@ def test_help_explains_the_others(command, capsys):
          "unrecognized option perceptual:nonsense: choose from perceptual:lpips, perceptual:none"),
         ("demo --nonsense 3", "unrecognized option --nonsense"),
         ("train-tokenizer scenes-kl --run.steps three", "--run.steps: .*'three'"),
-        ("train-tokenizer scenes-kl --run.precision fp8", "'fp8' .*run.precision.*'fp32', 'bf16'"),
+        ("train-tokenizer scenes-kl --run.precision fp8", "'fp8' .*run.precision.*'fp16', 'fp32'"),
         ("train-tokenizer scenes-kl --run.steps", "Missing value for argument '--run.steps'"),
         ("train-tokenizer scenes-kl --run.steps 0", "run.steps is 0: it must be at least 1"),
         ("train-tokenizer ldm-kl-f8 --data.path absent", "no folder absent"),

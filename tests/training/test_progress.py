@@ -137,9 +137,9 @@ def test_pictures_are_enlarged_without_a_blur_and_captions_are_written():
     image = torch.tensor([-1.0, 1.0]).repeat(1, 3, 2, 1)
     plain, told = draw_sheet(image), draw_sheet(image, ["a red circle"])
     colours = plain.crop((8, 8, 8 + 128, 8 + 128)).getcolors()
-    assert sorted(colours) == [(8192, (0, 0, 0)), (8192, (255, 255, 255))]
+    assert colours and sorted(colours) == [(8192, (0, 0, 0)), (8192, (255, 255, 255))]
     below = told.crop((8, 8 + 128, 8 + 128, told.height))
-    assert told.height > plain.height and min(below.convert("L").getdata()) < 64
+    assert told.height > plain.height and below.convert("L").histogram()[0] > 0
 
 
 def test_nothing_is_said_by_other_ranks(capfd):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from calotype.training.distributed import all_gather, processes
+from calotype.training.distributed import all_gather, own_device
 
 Name = Literal["bf16", "fp16", "fp32"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -140,7 +140,7 @@ def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
 
 def agreed(name: Name) -> Name:
     """What the main rank has chosen, on every rank."""
-    index = torch.tensor([NAMES.index(name)], device=processes().device)
+    index = torch.tensor([NAMES.index(name)], device=own_device())
     return NAMES[int(all_gather(index)[0])]
 
 

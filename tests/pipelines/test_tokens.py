@@ -40,7 +40,7 @@ from calotype.pipelines import (
     save,
     score,
 )
-from calotype.recipes.cache import _write_prompts
+from calotype.commands.cache_latents import _write_prompts
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, BottleneckSpec, Gumbel
 from calotype.training.schedules import Cosine
 

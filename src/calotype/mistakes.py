@@ -14,6 +14,8 @@ def is_told(error: BaseException) -> bool:
     the operating system's word about a named file or a full disk. Whatever comes up inside a
     library, or in calotype's code without a `raise`, wants its traceback.
     """
+    if not getattr(error.__cause__, "told", True):  # as the worker knew that met it
+        return False
     if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_FULL):
         return True
     return isinstance(error, ValueError | OSError | ImportError) and _raised_here(error)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,8 @@ def test_every_name_that_is_emitted_is_explained(file):
 
 def test_every_name_in_a_log_is_explained(artifacts):
     logs = [*artifacts.rglob("metrics.jsonl"), *(ROOT / "tests/kept").rglob("metrics.jsonl")]
-    names = {
-        name for log in logs for line in log.read_text().splitlines() for name in json.loads(line)
-    }
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    names = set().union(*lines)
     assert len(names) > 10
     for name in names - {"step"}:
         assert explain(name)
@@ -69,17 +69,14 @@ def test_the_page_is_current():
 def test_a_name_is_explained_as_it_stands_in_a_table_or_a_log(name, capsys):
     cli.main(["explain", name])
     said = capsys.readouterr().out
-    assert (
-        said.startswith("psnr_db (dB); higher is better\n") and GLOSSARY["psnr_db"].meaning in said
-    )
+    assert said.startswith("psnr_db (dB); higher is better\n")
+    assert GLOSSARY["psnr_db"].meaning in said
 
 
 def test_all_are_listed(capsys):
     cli.main(["explain"])
-    said = capsys.readouterr().out
-    assert all(
-        f"{name} (" in said or f"{name};" in said or f"{name}\n" in said for name in GLOSSARY
-    )
+    said = re.findall(r"^(\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(said) >= GLOSSARY.keys()
 
 
 @pytest.mark.parametrize(("name", "answer"), [

@@ -66,11 +66,6 @@ def cache(recipe: CacheRecipe) -> Path:
     return recipe.out
 
 
-def kind(folder: Path) -> str:
-    """What a finished cache holds: `tokens` of a tokenizer with codes, or `latents`."""
-    return "latents" if Index.read(folder).codes is None else "tokens"
-
-
 def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
     images = _inputs(encoder, dataset)["images"]
     what = "latents" if encoder.codes is None else "tokens"

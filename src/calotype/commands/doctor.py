@@ -87,3 +87,13 @@ def _version(package: Package) -> Line:
         return Line("warning", name, f"{found}; tested with {tested}",
                     f"if something is odd: pip install '{name}=={tested}'")  # fmt: skip
     return Line("ok", name, found)
+
+
+def examine_or_fail(options: Doctor) -> None:
+    """The verb: `doctor`, and its exit code.
+
+    Raises:
+        SystemExit: something necessary is missing; with code 1.
+    """
+    if code := doctor(options):
+        raise SystemExit(code)

@@ -29,13 +29,6 @@ def own_device() -> torch.device:
     return device
 
 
-def own_device() -> torch.device:
-    """What this process computes on."""
-    device = processes().device
-    assert device is not None
-    return device
-
-
 @atexit.register
 def leave() -> None:
     """Part from the other ranks: a process that merely ends sometimes aborts in gloo's threads."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, silu
 
 from calotype.evaluation.needs import Needs
 
@@ -38,7 +38,7 @@ class Throughput:
     products: dict[str, Products]
     """By precision; one that the device refuses is left out. float32 is always there."""
     moved: float
-    """Bytes per second that an operation on single elements reads and writes."""
+    """Bytes per second that an operation on elements, such as SiLU, reads and writes."""
     call: float
     """Seconds that an operation on next to nothing takes."""
 
@@ -76,9 +76,10 @@ def throughput(device: torch.device) -> Throughput:
         except RuntimeError:  # not implemented there
             if dtype == torch.float32:
                 raise
-    # Activations of small recipes, which a CPU's allocator reuses; an accelerator wants more.
+    # Activations of small recipes, which a CPU's allocator reuses; an accelerator wants more. What
+    # lies between products is mostly as costly as SiLU, which networks of images have everywhere.
     many, few = (torch.zeros(n, device=device) for n in (_elements(device), 8))
-    return Throughput(products, 2 * 4 * len(many) / _seconds(many.neg), _seconds(few.neg))
+    return Throughput(products, 2 * 4 * len(many) / _seconds(lambda: silu(many)), _seconds(few.neg))
 
 
 Work = tuple[Callable[[], object], float]

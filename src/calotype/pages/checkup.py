@@ -72,7 +72,7 @@ def verdict(sections: Iterable[Section]) -> Line:
     marks = [line.mark for section in sections for line in section.lines]
     missing, warnings = marks.count("missing"), marks.count("warning")
     if missing:
-        return Line("missing", "verdict", f"{missing} necessary things are missing: see above")
+        return Line("missing", "calotype", f"{missing} necessary things are missing: see above")
     if warnings:
-        return Line("ok", "verdict", f"all that is necessary is here; {warnings} warnings above")
-    return Line("ok", "verdict", "all is well")
+        return Line("ok", "calotype", f"all that is necessary is here; {warnings} warnings above")
+    return Line("ok", "calotype", "all is well")

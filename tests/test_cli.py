@@ -51,6 +51,7 @@ FUNCTIONS = {
     "evaluate": "calotype.commands.evaluate.evaluate",
     "compare": "calotype.commands.compare.compare",
     "demo": "calotype.commands.demo.demo",
+    "quickstart": "calotype.commands.quickstart.quickstart",
 }
 """What each command calls."""
 
@@ -86,7 +87,7 @@ def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["generate", "reconstruct", "score", "evaluate", "compare", "demo"]
+    "command", ["generate", "reconstruct", "score", "evaluate", "compare", "demo", "quickstart"]
 )
 def test_help_explains_the_others(command, capsys):
     assert f"usage: calotype {command}" in listed(f"{command} --help", capsys)

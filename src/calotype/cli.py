@@ -247,6 +247,12 @@ def _demo(arguments: Arguments) -> None:
     _say("gallery", demo(_parse(Demo, "calotype demo", arguments)))
 
 
+def _quickstart(arguments: Arguments) -> None:
+    from calotype.commands.quickstart import Quickstart, quickstart
+
+    _say("gallery", quickstart(_parse(Quickstart, "calotype quickstart", arguments)))
+
+
 def _say(what: str, where: object) -> None:
     Console().print(f"{what}: {where}", highlight=False, soft_wrap=True)
 
@@ -263,4 +269,5 @@ COMMANDS = {
     "evaluate": Command(_evaluate, "figures of any tokenizer or pipeline, by one protocol"),
     "compare": Command(_compare, "the same figures of several, as a page, a table and a picture"),
     "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
+    "quickstart": Command(_quickstart, "all of it on your own pictures, in a time that you name"),
 }

@@ -9,9 +9,12 @@ from pathlib import Path
 import diffusers
 import pytest
 
+from calotype import lazy
+
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/calotype"
 FLOORS = [
+    {"lazy"},
     {"training"},
     {"data"},
     {"tokenizers", "diffusion", "autoregressive"},
@@ -30,6 +33,10 @@ MODULES = {
     ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): file
     for file in SRC.rglob("*.py")
 }
+
+
+LAZY = {"torchmetrics", "torch_fidelity", *lazy.__all__}
+"""Libraries that are imported when something of them is first used."""
 
 
 def imported(file: Path) -> set[str]:
@@ -97,6 +104,14 @@ def test_hugging_faces_tokenizers_is_not_hidden():
     script = "import tokenizers, transformers; print(tokenizers.Tokenizer.__module__)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "tokenizers", done.stderr
+
+
+def test_help_and_mistakes_wait_for_torch_alone():
+    """Whatever a recipe or options are made of imports no library of `calotype.lazy`."""
+    modules = ["calotype.cli", *(m for m in MODULES if package(m) in ("commands", "recipes"))]
+    script = f"import sys, {', '.join(modules)}; print(*{LAZY} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split() == [], done.stdout + done.stderr
 
 
 def is_false(node: ast.expr) -> bool:

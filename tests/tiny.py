@@ -185,7 +185,8 @@ def latents() -> dict[str, torch.Tensor]:
 
 
 def run(out: Path, **changes) -> Run:
-    base = Run(out, steps=3, batch_size=4, ema=0.9, log_every=2, save_every=2, sample_every=1000)
+    base = Run(out, steps=3, batch_size=4, ema=0.9, precision="fp32", log_every=2, save_every=2,
+               sample_every=1000)  # fmt: skip
     return replace(base, **changes)
 
 

@@ -253,6 +253,12 @@ def _quickstart(arguments: Arguments) -> None:
     _say("gallery", quickstart(_parse(Quickstart, "calotype quickstart", arguments)))
 
 
+def _doctor(arguments: Arguments) -> None:
+    from calotype.commands.doctor import Doctor, doctor
+
+    raise SystemExit(doctor(_parse(Doctor, "calotype doctor", arguments)))
+
+
 def _say(what: str, where: object) -> None:
     Console().print(f"{what}: {where}", highlight=False, soft_wrap=True)
 
@@ -270,4 +276,5 @@ COMMANDS = {
     "compare": Command(_compare, "the same figures of several, as a page, a table and a picture"),
     "demo": Command(_demo, "all of it on procedural scenes, ending in a gallery page"),
     "quickstart": Command(_quickstart, "all of it on your own pictures, in a time that you name"),
+    "doctor": Command(_doctor, "what this machine has, what it lacks, and which recipes fit it"),
 }

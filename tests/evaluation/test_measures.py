@@ -14,12 +14,14 @@ from calotype.evaluation.distances import (
     diversity,
     frechet,
     precision_recall,
+    too_few,
 )
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import EfficientNetLite0
 from calotype.evaluation.health import divergence, power
 from calotype.evaluation.protocol import Digest, Protocol, ProtocolError
 from calotype.evaluation.speed import speed
+from calotype.evaluation.units import glossed
 from calotype.tokenizers import psnr
 
 
@@ -198,6 +200,40 @@ def test_unlike_protocols_are_refused():
         one.check(Protocol(8, 32, "abc", "efficientnet-lite0 1", {"vgg": "2"}))
     with pytest.raises(ProtocolError, match="digest is abc and abd"):
         one.check(Protocol(8, 32, "abd", "inception 1", {"vgg": "2"}))
+
+
+def test_figures_of_several_precisions_are_not_compared_and_those_of_several_devices_are():
+    one = Protocol(8, 32, "abc", None, device="cpu")
+    one.check(Protocol(8, 32, "abc", None, device="cuda"))
+    with pytest.raises(ProtocolError, match="precision is fp32 and bf16"):
+        one.check(Protocol(8, 32, "abc", None, precision="bf16", device="cpu"))
+
+
+def test_a_protocol_of_before_is_read():
+    """Before precision and device were noted."""
+    written = {
+        "images": 8, "size": 32, "digest": "abc", "features": "inception 1", "lpips": {"vgg": "2"},
+        "seed": 0, "sampling": None, "repeats": 1, "clip": None, "training": None, "version": 1,
+    }  # fmt: skip
+    old = Protocol(**written)
+    assert (old.precision, old.device) == ("fp32", None)
+    old.check(Protocol(8, 32, "abc", "inception 1", {"vgg": "2"}, device="cpu"))
+
+
+@pytest.mark.parametrize(("images", "features", "enough"), [
+    (24, 1280, False), (2047, 1280, False), (2048, 1280, True), (3000, 4096, False),
+])  # fmt: skip
+def test_a_frechet_distance_of_few_pictures_is_too_large(images, features, enough):
+    said = too_few(images, features)
+    assert (said is None) == enough
+    assert enough or said.startswith(f"{images} pictures are too few: with fewer than ")
+
+
+def test_names_have_units_and_directions():
+    assert glossed("psnr_db") == "PSNR, dB ↑"
+    assert glossed("frechet") == "Fréchet distance ↓"
+    assert glossed("factors_right: first shape") == "factors right: first shape, fraction ↑"
+    assert glossed("guidance") == "guidance" and glossed("top_k") == "top k"
 
 
 def test_speed_sees_memory_and_time():

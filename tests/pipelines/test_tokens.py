@@ -211,13 +211,13 @@ def test_the_command_continues_a_picture(folders, tmp_path):
         top=TopOf(tmp_path / "begun.png"),
         sampling=Choice(temperature=0.5, top_k=4, batch_size=2),  # fewer than candidates
     )  # fmt: skip
-    names = sorted(file.name for file in generate(options).iterdir())
+    names = sorted(file.name for file in generate(options).glob("0*.png"))
     assert [name[:3] for name in names] == ["000", "001"]
     seeds = [int(name.rsplit("-", 1)[1].removesuffix(".png")) for name in names]
     assert seeds[0] in range(3) and seeds[1] in range(3, 6)
     # What was kept is what its seed draws.
     one = replace(options, images=1, candidates=1, seed=seeds[1], out=tmp_path / "one")
-    again = next(generate(one).iterdir())
+    again = next(generate(one).glob("0*.png"))
     with Image.open(again) as a, Image.open(tmp_path / "out" / names[1]) as b:
         assert list(a.getdata()) == list(b.getdata())
 
@@ -248,7 +248,11 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     torch.testing.assert_close(per_token, bits / 64, rtol=1e-5, atol=1e-5)
     assert lines[0]["bits_per_pixel"] == pytest.approx(lines[0]["bits_per_token"] * 64 / 256)
     assert [line["prompt"] for line in lines] == batch["caption"]
-    assert "bits per token:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 images, in fp32 on cpu:" in said and "bits per token ↓: " in said
+    rounded = replace(options, precision="bf16", out=tmp_path / "rounded.jsonl")
+    other = [json.loads(line)["bits_per_token"] for line in score_images(rounded).open()]
+    assert other != per_token.tolist() and other == pytest.approx(per_token.tolist(), abs=0.05)
     one = replace(options, prompt="a red circle", count=3)
     lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]
     assert [line["prompt"] for line in lines] == ["a red circle"] * 3
@@ -286,7 +290,7 @@ def test_unconditional(tmp_path):
     stock = pipeline.transformer.generate(do_sample=False)
     assert torch.equal(codes, stock[:, 1:] - pipeline.layout.first)
     out = generate(Generate((), str(folder), tmp_path / "out", images=2))
-    assert len(list(out.iterdir())) == 2
+    assert len(list(out.glob("0*.png"))) == 2
 
 
 @pytest.mark.parametrize("changes", [

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
 
 from calotype.autoregressive.layout import Layout
 from calotype.autoregressive.packed import PackedLinear
+from calotype.lazy import transformers
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Decoder:
     """
 
     def __init__(
-        self, transformer: LlamaForCausalLM, layout: Layout, compiled: bool = False,
+        self, transformer: "transformers.LlamaForCausalLM", layout: Layout, compiled: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         config, layers = transformer.config, list[Any](transformer.model.layers)

@@ -4,15 +4,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
 
 from calotype.autoregressive.layout import Layout, sequences
 from calotype.autoregressive.objective import hidden_states, image_logits, take
+from calotype.lazy import transformers
 
 
 @torch.no_grad()
 def log_likelihood(
-    transformer: LlamaForCausalLM,
+    transformer: "transformers.LlamaForCausalLM",
     layout: Layout,
     prompts: Int[Tensor, "b prompt"],
     lengths: Int[Tensor, " b"],

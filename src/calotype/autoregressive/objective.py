@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaForCausalLM
 
 from calotype.autoregressive.layout import Layout, Sequences, sequences
 from calotype.autoregressive.orders import Annealed, Order, draw_orders
+from calotype.lazy import transformers
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.noise import generators, uniform
 
@@ -24,8 +24,8 @@ class NextToken(Objective):
     """
 
     def __init__(
-        self, transformer: LlamaForCausalLM, layout: Layout, order: Order, optimizer: AdamW,
-        drop: float = 0.1, image_weight: float = 7.0, prompted: bool = True,
+        self, transformer: "transformers.LlamaForCausalLM", layout: Layout, order: Order,
+        optimizer: AdamW, drop: float = 0.1, image_weight: float = 7.0, prompted: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.transformer, self.layout, self.order = transformer, layout, order
@@ -119,7 +119,7 @@ def _text_weights(rows: Sequences, end: int) -> Float[Tensor, "b targets"]:
 
 
 def hidden_states(
-    transformer: LlamaForCausalLM,
+    transformer: "transformers.LlamaForCausalLM",
     tokens: Int[Tensor, "b length"],
     embeddings: Float[Tensor, "b length c"] | None = None,
     positions: Int[Tensor, "b length"] | None = None,
@@ -140,7 +140,7 @@ def take(hidden: Float[Tensor, "b length c"], places: Int[Tensor, "b n"]) -> Flo
 
 
 def image_logits(
-    transformer: LlamaForCausalLM, layout: Layout, hidden: Float[Tensor, "b n c"]
+    transformer: "transformers.LlamaForCausalLM", layout: Layout, hidden: Float[Tensor, "b n c"]
 ) -> Float[Tensor, "b n codes"]:
     """Of the codes that may stand at the first n places of an image, in its order."""
     weight = transformer.lm_head.weight[layout.first :]

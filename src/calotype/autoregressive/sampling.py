@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from calotype.autoregressive.decoder import Decoder, Memory
 from calotype.autoregressive.ramps import Constant, Ramp
+from calotype.lazy import transformers
+from calotype.training.devices import Precision
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class TokenSampling:
     """Images at a time."""
     compiled: bool = False
     """Compile a step by torch.compile: pays where many images are drawn."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the computation; what is drawn from is float32 in either."""
+    precision: Precision = "fp32"
+    """Of the transformer; what is drawn from is float32 in any."""
 
     def __post_init__(self) -> None:
         positive = (("top_k", self.top_k), ("batch_size", self.batch_size))
@@ -139,9 +140,9 @@ def probabilities(
     """Of each code, after temperature, top-k and top-p, in this order, as `generate()` has it."""
     nothing: Any = None  # of the tokens before, these three do not read
     if sampling.temperature != 1:
-        logits = TemperatureLogitsWarper(float(sampling.temperature))(nothing, logits)
+        logits = transformers.TemperatureLogitsWarper(float(sampling.temperature))(nothing, logits)
     if sampling.top_k is not None:
-        logits = TopKLogitsWarper(sampling.top_k)(nothing, logits)
+        logits = transformers.TopKLogitsWarper(sampling.top_k)(nothing, logits)
     if sampling.top_p is not None and sampling.top_p < 1:
-        logits = TopPLogitsWarper(sampling.top_p)(nothing, logits)
+        logits = transformers.TopPLogitsWarper(sampling.top_p)(nothing, logits)
     return logits.softmax(-1)

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from tokenizers.models import WordLevel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from calotype.lazy import transformers
 from tokenizers import Tokenizer
 
 BEGIN = "<|image|>"
@@ -35,7 +35,7 @@ class HubTokenizer:
     length: int = 64
     """Tokens of a prompt at most, its tokenizer's marks included; longer ones are cut."""
 
-    def tokenizer(self, captions: Iterable[str]) -> PreTrainedTokenizerFast:
+    def tokenizer(self, captions: Iterable[str]) -> "transformers.PreTrainedTokenizerFast":
         """The tokenizer; the captions are not looked at. It pads with its end or its unknown token
         where it has none to pad with.
 
@@ -59,11 +59,11 @@ class HubTokenizer:
 class Classes:
     """Each distinct caption is a token: prompts are names of classes, such as a folder's."""
 
-    def tokenizer(self, captions: Iterable[str]) -> PreTrainedTokenizerFast:
+    def tokenizer(self, captions: Iterable[str]) -> "transformers.PreTrainedTokenizerFast":
         """The captions in alphabetical order, spelt as they are; the empty one has no token."""
         names = sorted(set(captions) - {"", UNKNOWN})
         model = WordLevel({name: i for i, name in enumerate([UNKNOWN, *names])}, unk_token=UNKNOWN)
-        return PreTrainedTokenizerFast(
+        return transformers.PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer(model), unk_token=UNKNOWN, pad_token=UNKNOWN,
             model_max_length=1,
         )  # fmt: skip
@@ -73,7 +73,9 @@ PromptSpec = HubTokenizer | Classes
 """Whose tokens prompts are, where no text encoder reads them."""
 
 
-def prompt_tokenizer(text: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
+def prompt_tokenizer(
+    text: "transformers.PreTrainedTokenizerBase",
+) -> "transformers.PreTrainedTokenizerFast":
     """A text tokenizer that ends every prompt with begin-of-image, its token of the largest id.
 
     Called with `padding=True, truncation=True, return_tensors="pt"` it makes what `generate()`
@@ -83,7 +85,7 @@ def prompt_tokenizer(text: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     Raises:
         ValueError: it is not fast, has such a token already, or leaves out ids.
     """
-    if not isinstance(text, PreTrainedTokenizerFast):
+    if not isinstance(text, transformers.PreTrainedTokenizerFast):
         raise ValueError(
             f"{type(text).__name__} is not a fast tokenizer: choose one with a tokenizer.json"
         )
@@ -100,12 +102,14 @@ def prompt_tokenizer(text: PreTrainedTokenizerBase) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def knows_classes(tokenizer: PreTrainedTokenizerFast) -> bool:
+def knows_classes(tokenizer: "transformers.PreTrainedTokenizerFast") -> bool:
     """Whether its prompts are classes."""
     return tokenizer.unk_token == UNKNOWN
 
 
-def check_classes(tokenizer: PreTrainedTokenizerFast, prompts: Iterable[str]) -> None:
+def check_classes(
+    tokenizer: "transformers.PreTrainedTokenizerFast", prompts: Iterable[str]
+) -> None:
     """Refuse prompts that name no class, where a tokenizer knows classes alone.
 
     Raises:
@@ -121,18 +125,20 @@ def check_classes(tokenizer: PreTrainedTokenizerFast, prompts: Iterable[str]) ->
 
 
 def _rebuilt(
-    like: PreTrainedTokenizerFast, backend: Tokenizer, **options: Any
-) -> PreTrainedTokenizerFast:
+    like: "transformers.PreTrainedTokenizerFast", backend: Tokenizer, **options: Any
+) -> "transformers.PreTrainedTokenizerFast":
     """A tokenizer of no model's own class: those build their parts anew when they are loaded."""
     marks = {name: mark for name, mark in like.special_tokens_map.items() if name in MARKS}
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, truncation_side=like.truncation_side,
         split_special_tokens=like.split_special_tokens,
         model_input_names=["input_ids", "attention_mask"], **marks, **options,
     )  # fmt: skip
 
 
-def _backend(tokenizer: PreTrainedTokenizerFast, end: int | None = None) -> Tokenizer:
+def _backend(
+    tokenizer: "transformers.PreTrainedTokenizerFast", end: int | None = None
+) -> Tokenizer:
     """A copy that neither cuts nor pads of itself, whatever the tokenizer did last; with `end` as
     the id of begin-of-image it ends all that it encodes with that.
     """
@@ -169,10 +175,10 @@ def _steps(processor: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         yield processor
 
 
-def _load(path: str) -> PreTrainedTokenizerFast:
+def _load(path: str) -> "transformers.PreTrainedTokenizerFast":
     """A fast tokenizer with a pad token; no code that stands beside it is run."""
     try:
-        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        found = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # of a broken file, `tokenizers` raises just that
         why = " ".join(str(error).split())
         raise ValueError(
@@ -180,7 +186,7 @@ def _load(path: str) -> PreTrainedTokenizerFast:
         ) from error
     # Where there is no vocabulary, transformers silently makes one of the special tokens and "▁".
     words = {*found.get_vocab()} - {*found.all_special_tokens, "▁"}
-    if not isinstance(found, PreTrainedTokenizerFast) or not words:
+    if not isinstance(found, transformers.PreTrainedTokenizerFast) or not words:
         raise ValueError(f"text.path: no fast tokenizer in {path}: expected a tokenizer.json")
     special = found.special_tokens_map
     pad = next((special[name] for name in PADS if name in special), None)

@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-
 from calotype.autoregressive.layout import Layout
+from calotype.lazy import transformers
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,16 @@ class Transformer:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"transformer.dropout is {self.dropout}: it lies in [0, 1)")
 
-    def build(self, layout: Layout, prompt: int, pad: Any = None) -> LlamaForCausalLM:
+    def build(
+        self, layout: Layout, prompt: int, pad: Any = None
+    ) -> "transformers.LlamaForCausalLM":
         """Fresh weights for prompts of up to `prompt` tokens and images of the layout, padded by
         the token `pad`; `generate()` then yields image tokens and nothing else.
         """
         length = prompt + 1 + layout.length
         row = layout.width * layout.codebooks
         rope = self.positions.parameters(self.width // self.heads, length, row)
-        config = LlamaConfig(
+        config = transformers.LlamaConfig(
             vocab_size=layout.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, num_key_value_heads=self.heads,
             # Two thirds of 4 * width, which cost what two matrices of 4 * width do.
@@ -89,8 +90,8 @@ class Transformer:
             # No pad: its embedding would stay zero, and CLIP pads with its end of text.
             rope_parameters=rope, bos_token_id=None, eos_token_id=None, pad_token_id=None,
         )  # fmt: skip
-        model = LlamaForCausalLM(config)
-        model.generation_config = GenerationConfig(
+        model = transformers.LlamaForCausalLM(config)
+        model.generation_config = transformers.GenerationConfig(
             max_new_tokens=layout.length, min_new_tokens=layout.length,
             bos_token_id=layout.begin, pad_token_id=pad,
             suppress_tokens=list(range(layout.first)), do_sample=True, top_k=0,

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PreTrainedTokenizerFast
 
 from calotype.autoregressive.text import Classes, PromptSpec
 from calotype.data import Transform, once
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
 from calotype.data.prompts import tokenize
 from calotype.diffusion import TextSpec
+from calotype.lazy import transformers
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
@@ -116,7 +116,7 @@ def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str])
     return write_tokens(root, *map(torch.cat, zip(*rows, strict=True)))
 
 
-def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, parts: list[list[str]]) -> None:
+def _warn_of_cut(tokenizer: "transformers.PreTrainedTokenizerFast", parts: list[list[str]]) -> None:
     limit, captions = tokenizer.model_max_length, sum(map(len, parts))
     ids = (row for part in parts for row in tokenizer(part, verbose=False).input_ids)
     if cut := sum(len(row) > limit for row in ids):

@@ -1,6 +1,7 @@
 """What training in a cache of latents is, whichever generator it is for."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from calotype.commands.validation import of_generator
 from calotype.data import LatentCache, Loader
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
-from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, save
+from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, reads_prompts, sample, save
 from calotype.recipes.cached import CachedRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.training import begin, fit
+from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.start import count, start
 
 
 def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
@@ -38,12 +40,14 @@ def train(
     recipe: CachedRecipe, latents: LatentCache, objective: Denoising | NextToken, pipeline: Pipeline
 ) -> Path:
     """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
-    state, run = processes(), recipe.run
+    state = processes()
     rows, held_out = latents.split(recipe.held_out)
+    inputs = {"latents": latents.index.tokenizer, "text": _vocabulary(latents)}
+    run = start(recipe.run, recipe, inputs, _found(objective, latents, len(rows)))
     if state.is_main_process:
-        begin(run, recipe, {"latents": latents.index.tokenizer, "text": _vocabulary(latents)})
-    state.wait_for_everyone()
-    objective.picture = partial(_picture, recipe, latents, pipeline)
+        prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
+        objective.picture = partial(_picture, recipe, prompts, pipeline)
+        objective.captions = prompts if reads_prompts(pipeline) else ()
     if len(held_out):
         objective.evaluation = of_generator(objective, held_out, run.batch_size)
     loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
@@ -52,6 +56,13 @@ def train(
         save(pipeline, run.model, recipe.sampling)
     state.wait_for_everyone()
     return run.model
+
+
+def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) -> str:
+    shape = "x".join(map(str, latents[0]["packed"].shape))
+    of_codes = latents.index.codes is not None
+    what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
+    return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.root}"
 
 
 def _vocabulary(latents: LatentCache) -> str:
@@ -63,8 +74,7 @@ def _vocabulary(latents: LatentCache) -> str:
     return f"{digest}, {latents.index.tokens} tokens"
 
 
-def _picture(recipe: CachedRecipe, latents: LatentCache, pipeline: Pipeline) -> Tensor:
-    prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
+def _picture(recipe: CachedRecipe, prompts: Sequence[str], pipeline: Pipeline) -> Tensor:
     network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
     pipeline.to(network.device)
     how: HowToSample = recipe.sampling

@@ -9,8 +9,6 @@ from calotype.commands.evaluate import Artifact, Bench, Measuring
 from calotype.evaluation.protocol import ProtocolError
 from calotype.pages.comparison import write
 
-STYLES = "table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right }"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Measuring):

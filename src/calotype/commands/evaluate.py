@@ -6,22 +6,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from calotype.commands.judging import Judging
 from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
 from calotype.data.scenes import Scene
-from calotype.evaluation.features import Network, features
+from calotype.evaluation.features import Features
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.prompts import ClipScore
-from calotype.evaluation.protocol import digest_of
-from calotype.evaluation.report import described, flat
+from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.stock import load_tokenizer
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
+from calotype.evaluation.units import LEGEND, glossed
 from calotype.pipelines import (
     Choice,
     HowToSample,
@@ -36,19 +37,14 @@ from calotype.pipelines import (
     size_of,
 )
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.terms import LPIPS
-from calotype.tokenizers.terms.perceptual import SMALLEST
 from calotype.training import Batch
 from calotype.training.checkpoint import write_text
 from calotype.training.precision import exact_products
 from calotype.training.run import describe
 
-Backbone = Literal["alex", "vgg"]
-FILES = {"alex": "alexnet-features.safetensors", "vgg": "vgg16-features.safetensors"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring:
+class Measuring(Judging):
     """On what, and by what."""
 
     data: Source = field(default_factory=lambda: Folder(Path("images")))
@@ -57,14 +53,6 @@ class Measuring:
     """The first so many pictures; None: all."""
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as it was trained."""
-    features: Network | None = None
-    """Network of distances between distributions. None: Inception where its weights can be
-    fetched, else EfficientNet-Lite0; figures of the two are never compared."""
-    lpips: tuple[Backbone, ...] = ("alex", "vgg")
-    """Backbones of LPIPS, for a tokenizer; none: it is left out."""
-    backbone_weights: Path | None = None
-    """Folder of alexnet-features.safetensors and vgg16-features.safetensors, with torchvision's
-    names; None: torchvision fetches them."""
     clip: str | None = None
     """Of a generator: CLIP that scores images under their prompts, a folder or a name on the Hub,
     such as openai/clip-vit-base-patch16."""
@@ -80,6 +68,7 @@ class Measuring:
     """Of the images that a generator draws: image i has seed + i."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("count", "size", "repeats", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
@@ -112,7 +101,10 @@ def evaluate(options: Evaluate) -> Path:
     artifact = Artifact(options.artifact)
     found = Bench(options, artifact.size(options.size)).prepare(artifact)()
     write_text(options.out, json.dumps(described(options.artifact, found), indent=1) + "\n")
-    Console().print(table(found))
+    console = Console()
+    console.print(table(found))
+    for line in [*noted(found.notes), LEGEND]:
+        console.print(line, highlight=False)
     return options.out
 
 
@@ -165,9 +157,7 @@ class Bench:
     """
 
     def __init__(self, how: Measuring, size: int) -> None:
-        self.how, self.size = how, size
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.features = features(how.features).to(self.device)
+        self.how, self.size, self.device = how, size, how.place
 
     def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
         """Open all that it takes; what it returns measures the artifact, and leaves it on the CPU
@@ -194,11 +184,14 @@ class Bench:
         return measure
 
     def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
-        judges, seen = self._judges, self._pictures()
-        return lambda: evaluate_tokenizer(tokenizer, seen, judges, self.how.seed)
+        judges, seen, how = self._judges, self._pictures(), self.how
+        return lambda: evaluate_tokenizer(
+            tokenizer, seen, judges, how.seed, precision=how.exactness
+        )
 
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
-        how, sampling = self.how, self.how.sampling.over(recommended)
+        how = self.how
+        sampling = replace(how.sampling.over(recommended), precision=how.exactness)
         training = None
         if how.training is not None:
             training = pictures(how.training, self.size, how.batch_size, None)
@@ -209,9 +202,9 @@ class Bench:
         if not isinstance(pipeline, TokenPipeline):
             said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
             said["scheduler"] = type(pipeline.scheduler).__name__
-        draw = partial(sample, pipeline, sampling=sampling)
+        draw, judges = partial(sample, pipeline, sampling=sampling), Judges(self._network)
         return lambda: evaluate_generator(
-            draw, reference, Judges(self.features), how.seed, clip, said
+            draw, reference, judges, how.seed, clip, said, how.exactness
         )
 
     def _scenes(self) -> list[Scene] | None:
@@ -228,26 +221,12 @@ class Bench:
         return ClipScore(self.how.clip, self.device) if self.how.clip else None
 
     @cached_property
+    def _network(self) -> Features:
+        return self.how.network()
+
+    @cached_property
     def _judges(self) -> Judges:
-        terms, digests = {}, {}
-        for net in self.how.lpips:
-            weights = self.how.backbone_weights and self.how.backbone_weights / FILES[net]
-            if self.size < SMALLEST[net]:
-                raise ValueError(
-                    f"--lpips {net} needs images of {SMALLEST[net]} pixels or more, not "
-                    f"{self.size}: "
-                    "choose another backbone, or none by --lpips with nothing behind it"
-                )
-            try:
-                terms[net] = LPIPS(net=net, backbone_weights=weights).build().to(self.device)
-            except ValueError as error:
-                raise ValueError(
-                    f"--lpips {net}: its backbone can be neither fetched nor read; give a folder "
-                    f"with {FILES[net]} as --backbone-weights, or leave LPIPS out by --lpips with "
-                    f"nothing behind it ({error})"
-                ) from error
-            digests[net] = digest_of(terms[net].state_dict())
-        return Judges(self.features, terms, digests)
+        return self.how.judges(self.size)
 
 
 def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:
@@ -276,12 +255,15 @@ def _cut(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
 
 def table(found: Evaluation) -> Table:
     """For a person."""
-    protocol = found.protocol
-    title = f"{protocol.images} pictures of {protocol.size} pixels, {protocol.digest}"
-    out = Table(title=title, caption=f"protocol {protocol.version}, features {protocol.features}")
+    how = found.protocol
+    out = Table(
+        title=f"{how.images} pictures of {how.size} pixels, {how.digest}",
+        caption=f"protocol {how.version}, {how.precision} on {how.device}, features {how.features}",
+    )
     out.add_column("figure")
     out.add_column("value", justify="right")
     for name, value in flat({**found.figures, **found.health, **found.speed}):
         error = f" ± {found.errors[name]:.2g}" if name in found.errors else ""
-        out.add_row(name.replace("_", " "), f"{value}{error}")
+        mark = " *" if name in found.notes else ""
+        out.add_row(glossed(name), f"{value}{error}{mark}")
     return out

@@ -1,8 +1,7 @@
 """Images from prompts, by a trained pipeline."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from calotype.commands.drawings import Drawings
 from calotype.data import CenterCrop, Transform
 from calotype.data.images import read_image
 from calotype.data.pictures import Example
@@ -25,12 +25,16 @@ from calotype.pipelines import (
     draw,
     for_tokens,
     load,
-    picture,
     reads_prompts,
     recommended,
     sample,
     turns,
 )
+from calotype.pipelines.folders import fingerprint, newest
+from calotype.training.devices import Computation
+from calotype.training.run import describe
+
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,17 @@ class TopOf:
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Computation):
     """Draw images from prompts with a trained pipeline."""
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
     """What to draw, each in quotes; an unconditional pipeline counts them, and needs none."""
-    pipeline: str = "runs/demo/pipeline"
-    """Folder of a pipeline, or a name on the Hub."""
+    pipeline: str | None = None
+    """Folder of a pipeline, or a name on the Hub; None: the newest one under runs/."""
     out: Path = Path("generated")
-    """Folder of the PNG files, named by number, prompt and seed; numbers go on from those there."""
+    """Folder of the PNG files, named by number, prompt and seed; numbers go on from those there.
+    Small ones are enlarged beside, with their prompts, as sheet-*.png, and drawn.jsonl says which
+    pipeline drew what."""
     images: int = 1
     """Images of each prompt."""
     seed: int = 0
@@ -71,6 +77,7 @@ class Generate:
     sampling: Choice = field(default_factory=Choice)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("images", "candidates"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"--{name} is {value}: it must be at least 1")
@@ -82,21 +89,36 @@ def generate(options: Generate) -> Path:
     Raises:
         ValueError: there is no such pipeline, or it cannot do what is asked.
     """
-    sampling = options.sampling.over(recommended(options.pipeline))
-    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
+    path = options.pipeline or _newest()
+    how = options.sampling.over(recommended(path))
+    sampling = replace(how, precision=options.exactness)
+    pipeline = load(path)
     _check(options, pipeline)
+    by = {"pipeline": path, "fingerprint": fingerprint(pipeline), "sampling": describe(sampling),
+          "precision": options.exactness, "device": str(options.place)}  # fmt: skip
+    pipeline = pipeline.to(options.place)
     asked = options.prompts or ("",)
     each = range(options.seed, options.seed + options.images * options.candidates)
     prompts = [prompt for prompt in asked for _ in each]
     seeds = [seed for _ in asked for seed in each]
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    bar = Progress(console=Console(stderr=True), transient=True)
+    with bar, Drawings(options.out, by) as drawings:
         task = bar.add_task("drawing", total=len(prompts) * turns(pipeline))
         drawn = _drawn(options, pipeline, prompts, seeds, sampling, lambda n: bar.advance(task, n))
-        for number, (place, image) in enumerate(drawn, _next(options.out)):
-            options.out.mkdir(parents=True, exist_ok=True)
-            name = f"{number:03d}-{_slug(prompts[place])}-{seeds[place]}.png"
-            picture(image).save(options.out / name)
+        for place, image in drawn:
+            drawings.add(image, prompts[place], seeds[place])
     return options.out
+
+
+def _newest() -> str:
+    found = newest(RUNS)
+    if found is None:
+        raise ValueError(
+            f"no pipeline under {RUNS}/ yet: `calotype demo` and `calotype train-generator` make "
+            "one; or name one with --pipeline"
+        )
+    print(f"drawing with {found}, the newest pipeline under {RUNS}/; --pipeline names another")
+    return str(found)
 
 
 def _check(options: Generate, pipeline: Pipeline) -> None:
@@ -148,14 +170,3 @@ def _top(asked: TopOf, pipeline: TokenPipeline) -> Top:
     crop = Transform(CenterCrop(pipeline.size))
     image = crop(example, np.random.default_rng(0))["image"]
     return Top(image[None], rows)
-
-
-def _next(folder: Path) -> int:
-    """The number behind those of pictures that are there."""
-    numbers = [int(found[1]) for path in folder.glob("*.png")
-               if (found := re.match(r"(\d{3,})-", path.name))]  # fmt: skip
-    return max(numbers, default=-1) + 1
-
-
-def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "empty"

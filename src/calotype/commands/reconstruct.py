@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 import tyro
+from jaxtyping import Float
+from torch import Tensor
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.pages.sheet import enlarged, write_sheet
 from calotype.tokenizers import ImageTokenizer, psnr
-from calotype.training.log import save_grid
+from calotype.training.devices import Computation, computing
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Computation):
     """Pictures beside what a tokenizer makes of them, and their PSNR."""
 
     tokenizer: tyro.conf.Positional[str]
@@ -24,9 +27,10 @@ class Reconstruct:
     count: int = 16
     """Pictures to reconstruct."""
     out: Path = Path("reconstructions.png")
-    """The picture to write: pairs of original and reconstruction."""
+    """The picture to write: pairs of original and reconstruction, small ones enlarged."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("size", "count"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}: it must be at least 1")
@@ -39,20 +43,31 @@ def reconstruct(options: Reconstruct) -> Path:
     Raises:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = options.place
     _check_writable(options.out)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), None)
     real = next(once(options.data.build(), options.count, transform))["image"]
-    decoded = (tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16))
-    fake = torch.cat(list(decoded)).clamp(-1, 1)
+    with computing(options.precision, device, *tokenizer.networks):
+        decoded = [tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16)]
+    fake = torch.cat(decoded).clamp(-1, 1)
     values = psnr(fake, real)
-    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {size} pixels")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(torch.stack([real, fake], 1).flatten(0, 1), options.out)
+    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {size} pixels, in "
+          f"{options.exactness} on {device}")  # fmt: skip
+    write_pairs(options.out, real, fake)
     return options.out
+
+
+def write_pairs(path: Path, real: Float[Tensor, "n 3 H W"], fake: Float[Tensor, "n 3 H W"]) -> None:
+    """Write originals in [-1, 1], each left of what became of it, to one picture that says which is
+    which.
+    """
+    said = [f"decoded, {value:.1f} dB" for value in psnr(fake, real).tolist()]
+    captions = [caption for each in said for caption in ("original", each)]
+    images = torch.stack([real, fake], 1).flatten(0, 1)
+    write_sheet(path, images, captions, side=enlarged(real.shape[-1]))
 
 
 def _check_writable(file: Path) -> None:

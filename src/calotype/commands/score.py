@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.evaluation.units import glossed
 from calotype.pipelines import TokenPipeline, load, score
+from calotype.training.devices import Computation, Precision
 
 MEANS = ("bits_per_token", "bits_per_token_without_prompt", "bits_per_pixel")
 """What is printed of all images."""
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Computation):
     """Bits that a transformer needs for the tokens of images, under their captions and without;
     what the tokenizer leaves out is not among them.
     """
@@ -30,6 +32,8 @@ class Score:
     """Score all images under this one; None: under their captions."""
     count: int | None = None
     """Images to score; None: all."""
+    precision: Precision = "fp32"
+    """Of the transformer; the tokenizer computes in fp32."""
     batch_size: int = 32
     """Images at a time."""
     out: Path = Path("scores.jsonl")
@@ -37,6 +41,7 @@ class Score:
     its number where it has none. Fewer bits: likelier."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("count", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
@@ -51,7 +56,7 @@ def score_images(options: Score) -> Path:
     """
     if options.out.is_dir():
         raise ValueError(f"--out is {options.out}, a folder: name a file, such as scores.jsonl")
-    pipeline = load(options.pipeline).to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = load(options.pipeline).to(options.place)
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
     data = options.data.build()
@@ -60,7 +65,8 @@ def score_images(options: Score) -> Path:
     with options.out.open("w") as file, Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("scoring", total=options.count)
         for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
-            lines = _scored(pipeline, batch["image"], _prompts(options, batch["caption"]))
+            prompts = _prompts(options, batch["caption"])
+            lines = _scored(pipeline, batch["image"], prompts, options.exactness)
             lines = lines[: options.count - count] if options.count else lines
             names = batch.get("name") or range(count, count + len(lines))
             for name, line in zip(names, lines, strict=False):
@@ -72,8 +78,9 @@ def score_images(options: Score) -> Path:
                 break
     if not count:
         raise ValueError("no images to score: the data source is empty")
+    print(f"{count} images, in {options.exactness} on {options.place}:")
     for name, total in sums.items():
-        print(f"{name.replace('_', ' ')}: {total / count:.4f}")
+        print(f"{glossed(name)}: {total / count:.4f}")
     return options.out
 
 
@@ -81,10 +88,14 @@ def _prompts(options: Score, captions: list[str]) -> list[str]:
     return captions if options.prompt is None else [options.prompt] * len(captions)
 
 
-def _scored(pipeline: TokenPipeline, images: torch.Tensor, prompts: list[str]) -> list[dict]:
+def _scored(
+    pipeline: TokenPipeline, images: torch.Tensor, prompts: list[str], precision: Precision
+) -> list[dict]:
     codes = pipeline.codes(images)
     tokens, pixels = pipeline.layout.length, pipeline.size**2
-    told, untold = (score(pipeline, codes, said) for said in (prompts, [""] * len(prompts)))
+    told, untold = (
+        score(pipeline, codes, said, precision) for said in (prompts, [""] * len(prompts))
+    )
     return [
         {"prompt": prompt, "bits_per_token": a / tokens, "bits_per_pixel": a / pixels,
          "bits_per_token_without_prompt": b / tokens}

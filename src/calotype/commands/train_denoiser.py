@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from diffusers import AutoencoderKL
-from transformers import CLIPTokenizer
 
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
@@ -18,6 +16,7 @@ from calotype.diffusion import (
     attend_plainly,
     tokenize,
 )
+from calotype.lazy import diffusers, transformers
 from calotype.pipelines import Pipeline, text_to_image, unconditional
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.tokenizers import ImageTokenizer
@@ -119,8 +118,8 @@ def _text_to_image(
     assert recipe.text
     _check_text(recipe.text, latents)
     vae = tokenizer.autoencoder
-    assert isinstance(vae, AutoencoderKL)
-    prompts = CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
+    assert isinstance(vae, diffusers.AutoencoderKL)
+    prompts = transformers.CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
     if recipe.gradient_checkpointing:

@@ -24,8 +24,9 @@ from calotype.tokenizers.bottlenecks import (
     GumbelBottleneck,
 )
 from calotype.tokenizers.terms import Adversary, Term
-from calotype.training import Objective, Run, begin, fit
+from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
+from calotype.training.start import count, start
 
 
 def train_tokenizer(recipe: TokenizerRecipe) -> Path:
@@ -60,21 +61,24 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     if recipe.adversary:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
         objectives.append(Critic(recipe.adversary, reconstruction, settings))
-    state = processes()
-    if state.is_main_process:
-        begin(recipe.run, recipe, recipe.model.inputs(reconstruction.tokenizer))
-    state.wait_for_everyone()
-    run = recipe.run
+    total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
+    run = start(recipe.run, recipe, recipe.model.inputs(reconstruction.tokenizer),
+                _found(reconstruction.tokenizer, total, size))  # fmt: skip
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
     fit(objectives, loader, run)
     if loader.skipped:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
-    total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     ending = Ending(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
                     recipe.transform)  # fmt: skip
     finish(reconstruction.tokenizer, ending)
     return run.model
+
+
+def _found(tokenizer: ImageTokenizer, total: int | None, size: int) -> str:
+    pictures = "a stream of pictures" if total is None else f"{total} pictures"
+    kind = type(tokenizer.autoencoder).__name__
+    return f"{kind} of {count(tokenizer)}; {pictures}, {size} pixels a side"
 
 
 def _validation(recipe: TokenizerRecipe) -> Dataset | None:

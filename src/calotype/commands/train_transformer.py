@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
 from calotype.autoregressive import (
     Layout,
@@ -14,6 +13,7 @@ from calotype.autoregressive import (
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
 from calotype.data.latents import TEXT_TOKENIZER
+from calotype.lazy import transformers
 from calotype.pipelines import TokenPipeline, layout_of
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
@@ -78,7 +78,9 @@ def _pipeline(
             "--no-prompted"
         )
     folder = latents.root / TEXT_TOKENIZER
-    prompts = prompt_tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    prompts = prompt_tokenizer(
+        transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    )
     layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
     network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
     return TokenPipeline(network, prompts, tokenizer, layout)

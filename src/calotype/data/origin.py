@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
-import pyarrow.parquet as pq
-from datasets.exceptions import DatasetGenerationError
+from calotype.lazy import datasets, pyarrow
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Origin:
             yield
         except Exception as error:
             # Of files that it copies, `datasets` says only that there was an error.
-            hidden = error.__cause__ if isinstance(error, DatasetGenerationError) else None
-            reason = _reason(hidden or error)
+            hidden = isinstance(error, datasets.exceptions.DatasetGenerationError)
+            reason = _reason((hidden and error.__cause__) or error)
             if file := next(filter(self._is_broken, self.files), None):
                 raise _broken(file, reason) from error
             raise ValueError(
@@ -87,16 +86,16 @@ def check_footers(origin: Origin, columns: Sequence[str]) -> None:
             )
 
 
-def _footer(file: str) -> pq.FileMetaData:
+def _footer(file: str) -> "pyarrow.parquet.FileMetaData":
     try:
-        return pq.read_metadata(file)
+        return pyarrow.parquet.read_metadata(file)
     except Exception as error:
         raise _broken(file, _reason(error)) from error
 
 
 def parquet_rows(file: str) -> Iterable[Any]:
     """Read a parquet file to its end."""
-    return pq.ParquetFile(file).iter_batches()
+    return pyarrow.parquet.ParquetFile(file).iter_batches()
 
 
 def tar_members(file: str) -> Iterable[Any]:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+
+from calotype.lazy import transformers
 
 
 class Prompted(NamedTuple):
@@ -18,7 +19,7 @@ class Prompted(NamedTuple):
     for to a transformer that is the null prompt."""
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> Prompted:
+def tokenize(tokenizer: "transformers.PreTrainedTokenizerFast", prompts: Sequence[str]) -> Prompted:
     """Tokens as a tokenizer with a pad token makes them, cut to its `model_max_length`."""
     rows = tokenizer(
         list(prompts), padding="max_length", padding_side="right", truncation=True,

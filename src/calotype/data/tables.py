@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from glob import glob
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
-import datasets
 import numpy as np
-from datasets import ClassLabel, Image, Value, load_dataset
 
 from calotype.data.captions import caption_of
 from calotype.data.origin import Origin, check_footers, parquet_rows, tar_members
 from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
+from calotype.lazy import datasets
 
-Table = datasets.Dataset | datasets.IterableDataset
+Table = Union["datasets.Dataset", "datasets.IterableDataset"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Parquet:
         )
         check_footers(origin, columns.names())
         with origin.reading():
-            table = load_dataset(
+            table = datasets.load_dataset(
                 "parquet", data_files=files, split="train", streaming=self.streaming
             )
         return _pictures(table, columns, self, origin)
@@ -106,7 +105,9 @@ class Hub:
             local=Path(self.name).is_dir(),
         )
         with origin.reading():
-            table = load_dataset(self.name, self.config, split=self.split, streaming=self.streaming)
+            table = datasets.load_dataset(
+                self.name, self.config, split=self.split, streaming=self.streaming
+            )
         return _pictures(table, Columns((self.image_column,), self.caption_column), self, origin)
 
 
@@ -149,7 +150,7 @@ class WebDataset:
             f"webdataset {self.path}", expected, tuple(files), tar_members, _local(files)
         )
         with origin.reading():
-            table = load_dataset(
+            table = datasets.load_dataset(
                 "webdataset", data_files=files, split="train", streaming=self.streaming
             )
             names = _names(table)
@@ -165,7 +166,7 @@ class Columns:
     images: tuple[str, ...]
     """Of several, the first with a value is taken."""
     caption: str | None
-    labels: ClassLabel | None = None
+    labels: "datasets.ClassLabel | None" = None
     """Names of the caption column's values, if they are class labels."""
     json_field: str | None = None
     """Field of the caption column's values, if they are JSON objects."""
@@ -201,7 +202,7 @@ class Columns:
 class Rows(Sequence[Record]):
     """A table's records, by their number."""
 
-    table: datasets.Dataset
+    table: "datasets.Dataset"
     columns: Columns
     source: str
 
@@ -216,7 +217,7 @@ class Rows(Sequence[Record]):
 class Passes:
     """A streamed table's passes; see `Stream`."""
 
-    table: datasets.IterableDataset
+    table: "datasets.IterableDataset"
     columns: Columns
     origin: Origin
     buffer: int
@@ -243,7 +244,7 @@ class Passes:
             yield from rows
 
 
-def _rows(table: datasets.IterableDataset) -> Iterator[dict[str, Any]]:
+def _rows(table: "datasets.IterableDataset") -> Iterator[dict[str, Any]]:
     """Read all rows in a worker too, where `iter(table)` would give a part of them.
 
     That batches of one are not divided among workers is what `datasets` does, not what it promises.
@@ -271,7 +272,7 @@ def _pictures(
         names = _names(table)
     columns = _checked(table, names, columns, origin.name)
     for column in columns.images:
-        table = table.cast_column(column, Image(decode=False))
+        table = table.cast_column(column, datasets.Image(decode=False))
     table, reader = table.select_columns(columns.names()), Reader(spec.on_error, origin.name)
     if isinstance(table, datasets.IterableDataset):
         passes = Passes(table, columns, origin, spec.shuffle_buffer)
@@ -285,18 +286,18 @@ def _checked(table: Table, there: list[str], columns: Columns, source: str) -> C
         raise ValueError(f"{source}: no column {', '.join(missing)}; it has {', '.join(there)}")
     features = table.features or {}
     for column in columns.images:
-        feature = features.get(column, Image())
+        feature = features.get(column, datasets.Image())
         if not _holds_pictures(feature):
             raise ValueError(f"{source}: column {column} holds {feature}, not encoded pictures")
     labels = features.get(columns.caption or "")
-    labels = labels if isinstance(labels, ClassLabel) else None
+    labels = labels if isinstance(labels, datasets.ClassLabel) else None
     return Columns(columns.images, columns.caption, labels, columns.json_field)
 
 
 def _holds_pictures(feature: Any) -> bool:
-    if isinstance(feature, Value):
+    if isinstance(feature, datasets.Value):
         return feature.dtype in ("binary", "large_binary", "string", "large_string")
-    return isinstance(feature, Image) or (isinstance(feature, dict) and "bytes" in feature)
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
 
 
 def _names(table: Table) -> list[str]:

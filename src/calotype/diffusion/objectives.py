@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Union
 
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
-from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from calotype.diffusion.processes import Process
+from calotype.lazy import diffusers, transformers
 from calotype.tokenizers.bottlenecks import Bottleneck
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.noise import Generators, generators, uniform
 
-Denoiser = UNet2DModel | UNet2DConditionModel
+Denoiser = Union["diffusers.UNet2DModel", "diffusers.UNet2DConditionModel"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Denoising(Objective):
         """Score latents: `batch["packed"]` is what the tokenizer's bottleneck packs."""
         generator = generators(batch["key"])
         x0 = self.source.draw(batch["packed"], generator)
-        noise = randn_tensor(x0.shape, generator, x0.device)
+        noise = diffusers.utils.torch_utils.randn_tensor(x0.shape, generator, x0.device)
         noised = self.process.noised(x0, noise, self.process.times.draw(generator).to(x0))
         answer = self.answer(noised.noisy, noised.timestep, batch, generator)
         with torch.autocast(x0.device.type, enabled=False):
@@ -69,7 +68,7 @@ class TextDenoising(Denoising):
     """
 
     def __init__(
-        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel,
+        self, unet: "diffusers.UNet2DConditionModel", text_encoder: "transformers.CLIPTextModel",
         null: Int[Tensor, " length"], source: LatentSource, process: Process,
         optimizer: AdamW, drop: float = 0.1,
     ) -> None:  # fmt: skip

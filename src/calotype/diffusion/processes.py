@@ -9,12 +9,11 @@ from functools import cache
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.training_utils import compute_snr
 from jaxtyping import Float
 from torch import Tensor
 
 from calotype.diffusion.schedules import LogitNormal, Uniform
+from calotype.lazy import diffusers
 
 TIMESTEPS = 1000
 """Timesteps that stock schedulers and networks count."""
@@ -46,7 +45,7 @@ class Process(Protocol):
         """Noise a batch."""
         ...
 
-    def scheduler(self) -> DPMSolverMultistepScheduler:
+    def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """The stock scheduler that samples what was trained."""
         ...
 
@@ -73,12 +72,12 @@ class Flow:
         return Noised((1 - s) * x0 + s * noise, TIMESTEPS * times, noise - x0,
                        torch.ones_like(times))  # fmt: skip
 
-    def scheduler(self) -> DPMSolverMultistepScheduler:
+    def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """A second-order solver: with the network at hand the flow's Euler scheduler cannot be
         called by StableDiffusionPipeline, which also warns of any `steps_offset` but 1, though
         these timesteps do not use it.
         """
-        return DPMSolverMultistepScheduler(
+        return diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.shift,
             steps_offset=1,
         )  # fmt: skip
@@ -101,7 +100,7 @@ class Epsilon:
         noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
         return Noised(noisy, t, noise, _min_snr(schedule, t, self.snr_gamma, 0.0))
 
-    def scheduler(self) -> DPMSolverMultistepScheduler:
+    def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """DPM-Solver++ over the same betas."""
         return _solver("epsilon")
 
@@ -124,7 +123,7 @@ class Velocity:
         target = schedule.get_velocity(x0, noise, t)  # type: ignore[arg-type]
         return Noised(noisy, t, target, _min_snr(schedule, t, self.snr_gamma, 1.0))
 
-    def scheduler(self) -> DPMSolverMultistepScheduler:
+    def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """DPM-Solver++ over the same betas."""
         return _solver("v_prediction")
 
@@ -139,17 +138,19 @@ ProcessSpec = Flow | Epsilon | Velocity
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def _discrete(times: Times) -> tuple[DDPMScheduler, Tensor]:
+def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":
     return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
 
 
 @cache
-def _schedule() -> DDPMScheduler:
-    return DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS)
+def _schedule() -> "diffusers.DDPMScheduler":
+    return diffusers.DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS)
 
 
-def _solver(prediction: Literal["epsilon", "v_prediction"]) -> DPMSolverMultistepScheduler:
-    return DPMSolverMultistepScheduler(
+def _solver(
+    prediction: Literal["epsilon", "v_prediction"],
+) -> "diffusers.DPMSolverMultistepScheduler":
+    return diffusers.DPMSolverMultistepScheduler(
         num_train_timesteps=TIMESTEPS, prediction_type=prediction, timestep_spacing="trailing",
         steps_offset=1,
         **_BETAS,
@@ -157,9 +158,9 @@ def _solver(prediction: Literal["epsilon", "v_prediction"]) -> DPMSolverMultiste
 
 
 def _min_snr(
-    schedule: DDPMScheduler, timesteps: Tensor, gamma: float | None, offset: float
+    schedule: "diffusers.DDPMScheduler", timesteps: Tensor, gamma: float | None, offset: float
 ) -> Float[Tensor, " b"]:
     if gamma is None:
         return torch.ones(timesteps.shape, device=timesteps.device)
-    snr = compute_snr(schedule, timesteps)
+    snr = diffusers.training_utils.compute_snr(schedule, timesteps)
     return snr.clamp(max=gamma) / (snr + offset)

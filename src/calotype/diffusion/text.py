@@ -11,9 +11,9 @@ from jaxtyping import Int
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from calotype.data.prompts import tokenize as prompted
+from calotype.lazy import transformers
 from tokenizers import Tokenizer
 
 
@@ -38,9 +38,9 @@ class LearntText:
         if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"text.heads: {self.heads} must divide text.width {self.width}")
 
-    def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
+    def tokenizer(self, captions: Iterable[str]) -> "transformers.CLIPTokenizer":
         """Learn byte-pair encoding from the captions: the same from the same ones."""
-        blank = CLIPTokenizer()
+        blank = transformers.CLIPTokenizer()
         learner = Tokenizer.from_str(blank.backend_tokenizer.to_str())
         trainer = BpeTrainer(  # type: ignore[reportCallIssue]
             vocab_size=self.vocabulary, end_of_word_suffix=END_OF_WORD, show_progress=False,
@@ -49,13 +49,13 @@ class LearntText:
         learner.train_from_iterator(captions, trainer)
         model = json.loads(learner.to_str())["model"]
         merges = [tuple(pair) for pair in model["merges"]]
-        return CLIPTokenizer(model["vocab"], merges, model_max_length=self.length)  # type: ignore[arg-type]
+        return transformers.CLIPTokenizer(model["vocab"], merges, model_max_length=self.length)  # type: ignore[arg-type]
 
-    def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":
         """A fresh text encoder for the tokenizer's vocabulary."""
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
-        return CLIPTextModel(CLIPTextConfig(
+        return transformers.CLIPTextModel(transformers.CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=self.width, intermediate_size=4 * self.width,
             num_hidden_layers=self.layers, num_attention_heads=self.heads,
             max_position_embeddings=tokenizer.model_max_length, projection_dim=self.width, **ids,
@@ -80,16 +80,16 @@ class PretrainedText:
     path: str = "openai/clip-vit-large-patch14"
     """A folder or a name on the Hub; a pipeline's folder serves too."""
 
-    def tokenizer(self, captions: Iterable[str]) -> CLIPTokenizer:
+    def tokenizer(self, captions: Iterable[str]) -> "transformers.CLIPTokenizer":
         """The encoder's own; the captions are not looked at."""
         inside = {"subfolder": "tokenizer"} if (Path(self.path) / "tokenizer").is_dir() else {}
-        found = self._load(CLIPTokenizer, **inside)
+        found = self._load(transformers.CLIPTokenizer, **inside)
         # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
-        if len(found) <= len(CLIPTokenizer()):
+        if len(found) <= len(transformers.CLIPTokenizer()):
             raise ValueError(f"text.path: no CLIP tokenizer in {self.path}")
         return found
 
-    def encoder(self, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":
         """The frozen text encoder.
 
         Raises:
@@ -97,7 +97,9 @@ class PretrainedText:
         """
         inside = (Path(self.path) / "text_encoder").is_dir()
         options = {"subfolder": "text_encoder"} if inside else {}
-        model = self._load(CLIPTextModel, use_safetensors=True, dtype=torch.float32, **options)
+        model = self._load(
+            transformers.CLIPTextModel, use_safetensors=True, dtype=torch.float32, **options
+        )
         if tokenizer.get_vocab() != self.tokenizer([]).get_vocab():
             raise ValueError(
                 f"text.path: {self.path} cannot read these tokens, which another tokenizer made: "
@@ -117,6 +119,8 @@ class PretrainedText:
 TextSpec = LearntText | PretrainedText
 
 
-def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int[Tensor, "b length"]:
+def tokenize(
+    tokenizer: "transformers.CLIPTokenizer", prompts: Sequence[str]
+) -> Int[Tensor, "b length"]:
     """Token ids as StableDiffusionPipeline makes them: padded and cut to the model's length."""
     return prompted(tokenizer, prompts).tokens

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffusers import UNet2DConditionModel, UNet2DModel
-from diffusers.models.attention_processor import Attention, AttnProcessor
+from calotype.lazy import diffusers
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,16 @@ class UNet:
                     f"of unet.head_width {self.head_width}"
                 )
 
-    def conditional(self, size: int, channels: int, text_width: int) -> UNet2DConditionModel:
+    def conditional(
+        self, size: int, channels: int, text_width: int
+    ) -> "diffusers.UNet2DConditionModel":
         """A UNet for latents [B, channels, size, size] that attends to text [B, L, text_width]."""
         self._check(size)
         down = ["CrossAttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
         # diffusers' `attention_head_dim` is, for this class, the number of heads.
         heads: Any = tuple(width // self.head_width for width in self.widths)
-        return UNet2DConditionModel(
+        return diffusers.UNet2DConditionModel(
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=heads, cross_attention_dim=text_width,
             addition_embed_type="text" if self.pooled_text else None,
@@ -59,7 +60,7 @@ class UNet:
             **self._common(size, channels),
         )  # fmt: skip
 
-    def unconditional(self, size: int, channels: int) -> UNet2DModel:
+    def unconditional(self, size: int, channels: int) -> "diffusers.UNet2DModel":
         """A UNet for latents [B, channels, size, size].
 
         Raises:
@@ -72,7 +73,7 @@ class UNet:
         self._check(size)
         down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
-        return UNet2DModel(
+        return diffusers.UNet2DModel(
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=self.head_width, **self._common(size, channels),
         )  # fmt: skip
@@ -100,11 +101,11 @@ class UNet:
             )
 
 
-def attend_plainly(unet: UNet2DModel | UNet2DConditionModel) -> None:
+def attend_plainly(unet: "diffusers.UNet2DModel | diffusers.UNet2DConditionModel") -> None:
     """Compute attention by plain products, until the UNet is loaded again."""
     for module in unet.modules():
-        if isinstance(module, Attention):
-            module.set_processor(AttnProcessor())
+        if isinstance(module, diffusers.models.attention_processor.Attention):
+            module.set_processor(diffusers.models.attention_processor.AttnProcessor())
 
 
 def _pooling_heads(width: int) -> int:

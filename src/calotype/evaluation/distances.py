@@ -9,6 +9,9 @@ from torch import Tensor
 
 NEIGHBOURS = 3
 """Of precision and recall, as published."""
+FEWEST = 2048
+"""Pictures of which a Frechet distance stands for more than themselves: as many as Inception has
+features (Heusel et al. 2017, who name it as the least)."""
 
 
 def frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
@@ -28,6 +31,17 @@ def frechet(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
         raise ValueError(f"Frechet distance of {len(real)} and {len(fake)} images: give 2 of each")
     moments = [fid_features_to_statistics(each.double().cpu()) for each in (real, fake)]
     return fid_statistics_to_metric(*moments, verbose=False)[KEY_METRIC_FID]
+
+
+def too_few(images: int, features: int) -> str | None:
+    """What to say of a Frechet distance of so many images, in a sentence; None: they are enough."""
+    least = max(FEWEST, features)
+    if images >= least:
+        return None
+    return (
+        f"{images} pictures are too few: with fewer than {least} it comes out too large, the more "
+        "so the fewer they are; compare it with that of as many pictures only"
+    )
 
 
 def precision_recall(

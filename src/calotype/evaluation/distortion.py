@@ -23,8 +23,8 @@ def distortion(
         structural_similarity_index_measure,
     )
 
-    # Float64, because SSIM's variances are differences of nearly equal numbers.
-    a, b = fake.double() / 255, real.double() / 255
+    # Float64, because SSIM's variances are differences of nearly equal numbers; MPS has none.
+    a, b = ((each.cpu() if each.is_mps else each).double() / 255 for each in (fake, real))
     found = {
         "psnr_db": peak_signal_noise_ratio(
             a, b, data_range=1.0, reduction="none", dim=(1, 2, 3)
@@ -32,5 +32,5 @@ def distortion(
         "ssim": structural_similarity_index_measure(a, b, data_range=1.0, reduction="none"),
     }  # fmt: skip
     for name, term in lpips.items():
-        found[f"lpips_{name}"] = term(2 * a.float() - 1, 2 * b.float() - 1)
+        found[f"lpips_{name}"] = term(*((2 * each.float() - 1).to(fake.device) for each in (a, b)))
     return {name: torch.atleast_1d(values).cpu() for name, values in found.items()}

@@ -18,6 +18,7 @@ from calotype.evaluation.distances import (
     diversity,
     frechet,
     precision_recall,
+    too_few,
 )
 from calotype.evaluation.features import Features
 from calotype.evaluation.prompts import ClipScore
@@ -25,6 +26,7 @@ from calotype.evaluation.protocol import Digest, rounded
 from calotype.evaluation.speed import speed
 from calotype.evaluation.tokenizer import Evaluation, Judges
 from calotype.training import Batch
+from calotype.training.precision import Name
 
 Draw = Callable[[Sequence[str], Sequence[int]], Iterator[Float[Tensor, "b 3 H W"]]]
 """Batches of images in [-1, 1] of some prompts, one for each and its seed."""
@@ -73,8 +75,10 @@ class _Drawn:
 def evaluate_generator(
     draw: Draw, reference: Reference, judges: Judges, seed: int = 0,
     clip: ClipScore | None = None, sampling: dict[str, Any] | None = None,
+    precision: Name = "fp32",
 ) -> Evaluation:  # fmt: skip
-    """Draw every caption, image i with seed + i, and measure.
+    """Draw every caption, image i with seed + i, and measure; `sampling` and `precision` say how
+    `draw` does.
 
     Raises:
         ValueError: there are too few pictures, no network to judge them by, or nothing that CLIP
@@ -89,17 +93,20 @@ def evaluate_generator(
     drawn = _draw(draw, prompts, reference, features, seed, clip)
     figures = _figures(real, drawn, prompts, reference)
     protocol = judges.protocol(len(real.captions), real.size, real.digest, seed)
-    protocol = replace(protocol, sampling=sampling, repeats=reference.repeats,
-                       clip=clip.name if clip else None)  # fmt: skip
+    protocol = replace(
+        protocol, sampling=sampling, repeats=reference.repeats, clip=clip.name if clip else None,
+        precision=precision, device=features.device.type,
+    )  # fmt: skip
     if reference.training is not None:
         found, training = _memorised(real, drawn, reference.training, features)
         figures |= {"nearest_training_ratio": found.ratio,
                     "nearer_than_99_percent_of_real": found.copies}  # fmt: skip
         protocol = replace(protocol, training=training)
     images = torch.cat(drawn.examples)
+    few = too_few(*real.features.shape)  # of images drawn there are no fewer
     return Evaluation(
-        rounded(figures), protocol, speed=_speed(draw, prompts, len(drawn.features[0]), features),
-        examples=(images, images),
+        rounded(figures), protocol, notes={"frechet": few} if few else {},
+        speed=_speed(draw, prompts, len(drawn.features[0]), features), examples=(images, images),
     )  # fmt: skip
 
 

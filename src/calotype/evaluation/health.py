@@ -38,14 +38,14 @@ class LatentHealth:
     ) -> None:  # fmt: skip
         """Count the latents of some images: what is kept of them, a sample of it, the likeliest."""
         self.images, self.sites = self.images + len(z), tuple(z.shape[2:])
-        z, mode = (self.scale * (each.double().cpu() - self.shift) for each in (z, mode))
+        z, mode = (self.scale * (each.cpu().double() - self.shift) for each in (z, mode))
         self._sum("mean", z.sum((0, 2, 3)))
         self._sum("square", z.square().sum((0, 2, 3)))
         self._sum("mode", mode.sum((0, 2, 3)))
         self._sum("mode square", mode.square().sum((0, 2, 3)))
         self._sum("power", power(z).sum(0))
         if isinstance(self.bottleneck, GaussianBottleneck):
-            mean, logvar = packed.double().cpu().chunk(2, 1)
+            mean, logvar = packed.cpu().double().chunk(2, 1)
             seen = self.scale * (mean - self.shift), logvar + 2 * math.log(self.scale)
             self._sum("kl", divergence(*seen).sum((0, 2, 3)))
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoProcessor, CLIPModel
 
 from calotype.evaluation.protocol import digest_of
+from calotype.lazy import transformers
 
 
 class ClipScore:
@@ -22,8 +22,10 @@ class ClipScore:
 
     def __init__(self, path: str, device: torch.device) -> None:
         try:
-            model: Any = CLIPModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-            self.processor = AutoProcessor.from_pretrained(path)
+            model: Any = transformers.CLIPModel.from_pretrained(
+                path, use_safetensors=True, dtype=torch.float32
+            )
+            self.processor = transformers.AutoProcessor.from_pretrained(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "

@@ -11,9 +11,10 @@ from torch import Tensor
 VERSION = 1
 """Of the protocol: raised by whatever moves a figure. Resizing is antialiased and crops are
 central; every measure reads images of 8 bits a channel, as they would be saved; networks compute in
-float32, without TF32; a picture that comes back exactly counts 100 dB; SSIM has a Gaussian window
-of 11 pixels and deviation 1.5, at borders over the reflected picture; Frechet distances are of
-features in float64; precision and recall have 3 neighbours."""
+float32, without TF32, but for those that are measured where `precision` says so; a picture that
+comes back exactly counts 100 dB; SSIM has a Gaussian window of 11 pixels and deviation 1.5, at
+borders over the reflected picture; Frechet distances are of features in float64; precision and
+recall have 3 neighbours."""
 
 
 class ProtocolError(ValueError):
@@ -45,20 +46,25 @@ class Protocol:
     """The CLIP that scored them, and a digest of its weights."""
     training: str | None = None
     """How many training pictures they were looked for among, and a digest of those."""
+    precision: str = "fp32"
+    """In which the artifact computed: fp32, bf16 or fp16."""
+    device: str | None = None
+    """Kind of device on which: cpu, cuda, ...; None: it was measured before this was noted."""
     version: int = VERSION
 
     def check(self, other: "Protocol") -> None:
-        """Refuse to compare with figures of another protocol; how generators draw may differ.
+        """Refuse to compare with figures of another protocol; how generators draw may differ,
+        and the device, which moves the last digits.
 
         Raises:
             ProtocolError: something else does.
         """
         own, theirs = asdict(self), asdict(other)
-        for name in own.keys() - {"sampling"}:
+        for name in own.keys() - {"sampling", "device"}:
             if own[name] != theirs[name]:
                 raise ProtocolError(
                     f"figures of unlike protocols: {name} is {own[name]} and {theirs[name]}; "
-                    "measure both again on the same pictures"
+                    "measure both again in the same way"
                 )
 
 

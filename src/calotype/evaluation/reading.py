@@ -13,12 +13,12 @@ from math import ceil
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 from calotype.data.scenes import BACKGROUNDS, COLOURS, PLACES, RELATIONS, SIZES
 from calotype.data.shapes import SHAPES, coverage
+from calotype.lazy import scipy
 
 WORKING_SIZE = 32
 """Larger images are averaged down to this many pixels a side: enough for every factor."""
@@ -100,7 +100,7 @@ def _working_pixels(image: Tensor) -> Float[np.ndarray, "s s 3"]:
 
 @lru_cache
 def _blur(size: int) -> Float[np.ndarray, "s s"]:
-    return ndimage.gaussian_filter1d(np.eye(size, dtype=np.float32), SCALE * size, axis=0)
+    return scipy.ndimage.gaussian_filter1d(np.eye(size, dtype=np.float32), SCALE * size, axis=0)
 
 
 def _smooth(pixels: Float[np.ndarray, "s s c"]) -> Float[np.ndarray, "s s c"]:
@@ -169,7 +169,7 @@ class _Fit:
 def _largest_blob(mask: Bool[np.ndarray, "s s"]) -> tuple[np.ndarray, float]:
     """Give the largest connected part and its area as a fraction of the image."""
     labels = np.empty(mask.shape, np.int32)
-    ndimage.label(mask, output=labels)
+    scipy.ndimage.label(mask, output=labels)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     return labels == areas.argmax(), int(areas.max()) / mask.size
@@ -180,7 +180,7 @@ def _fit_object(alpha: Float[np.ndarray, "s s"]) -> _Fit | None:
     blob, area = _largest_blob(alpha > 0.5)
     if area < LEAST_AREA:
         return None
-    around = ndimage.binary_dilation(blob, iterations=ceil(4 * SCALE * len(alpha)))
+    around = scipy.ndimage.binary_dilation(blob, iterations=ceil(4 * SCALE * len(alpha)))
     alpha = np.where(around, alpha, 0)
     layouts = _refine(alpha, _guess(alpha))
     masks = _drawings(NAMES, layouts, len(alpha))

@@ -3,21 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from diffusers import AsymmetricAutoencoderKL, AutoencoderDC, AutoencoderTiny
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from calotype.lazy import diffusers
 from calotype.tokenizers import ImageTokenizer, load_autoencoder
 from calotype.tokenizers.bottlenecks import Bottleneck, Gaussian, Latent
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 from calotype.training.noise import Generators
 
-OTHERS = {
-    "AsymmetricAutoencoderKL": AsymmetricAutoencoderKL,
-    "AutoencoderDC": AutoencoderDC,
-    "AutoencoderTiny": AutoencoderTiny,
-}
+OTHERS = ("AsymmetricAutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
+"""Of diffusers."""
 
 
 def load_tokenizer(path: str | Path) -> ImageTokenizer:
@@ -29,8 +26,8 @@ def load_tokenizer(path: str | Path) -> ImageTokenizer:
     """
     if Path(path, OWN_CONFIG).exists():
         return ImageTokenizer.load(path)
-    found = load_autoencoder(path, {**CLASSES, **OTHERS})
-    trained = isinstance(found, tuple(CLASSES.values()))
+    found = load_autoencoder(path, (*CLASSES, *OTHERS))
+    trained = type(found).__name__ in CLASSES
     return ImageTokenizer.around(found) if trained else OtherTokenizer(found)
 
 
@@ -39,7 +36,7 @@ class OtherTokenizer(ImageTokenizer):
 
     def __init__(self, autoencoder: Any) -> None:
         nn.Module.__init__(self)  # of a class that calotype trains it is not
-        kl = isinstance(autoencoder, AsymmetricAutoencoderKL)
+        kl = isinstance(autoencoder, diffusers.AsymmetricAutoencoderKL)
         channels = autoencoder.config["latent_channels"]
         self.autoencoder = autoencoder
         self.bottleneck = Gaussian(channels).build() if kl else Certain(channels)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from calotype.data.batches import draw_keys
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.codebook import CodebookHealth
-from calotype.evaluation.distances import frechet
+from calotype.evaluation.distances import frechet, too_few
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import Features
 from calotype.evaluation.health import LatentHealth
@@ -22,6 +22,7 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.terms.base import Term
 from calotype.training import Batch
+from calotype.training.devices import Precision, computing, settled
 from calotype.training.noise import generators
 
 EXACT_DB = 100.0
@@ -36,6 +37,8 @@ class Judges:
     lpips: Mapping[str, Term] = field(default_factory=dict)
     """By name of the backbone."""
     lpips_digests: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Figures for which there is none, and why."""
 
     def protocol(self, images: int, size: int, digest: str, seed: int) -> Protocol:
         """Of what they measured."""
@@ -51,6 +54,8 @@ class Evaluation:
     protocol: Protocol
     errors: dict[str, float] = field(default_factory=dict)
     """Standard errors of those figures that are means over images."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What must be known of a figure, or why it is missing, by its name."""
     health: dict[str, Any] = field(default_factory=dict)
     """Of the latent space."""
     speed: dict[str, float | int] = field(default_factory=dict)
@@ -62,14 +67,25 @@ class Evaluation:
 @torch.no_grad()
 def evaluate_tokenizer(
     tokenizer: ImageTokenizer, batches: Iterable[Batch], judges: Judges, seed: int = 0,
-    examples: int = 16,
+    examples: int = 16, precision: Precision = "fp32",
 ) -> Evaluation:  # fmt: skip
-    """Reconstruct every picture from its likeliest latent, and measure.
+    """Reconstruct every picture from its likeliest latent, and measure; encoder and decoder compute
+    in `precision`.
 
     Raises:
         ValueError: there are fewer than two pictures.
     """
     tokenizer = tokenizer.eval()
+    device = tokenizer.last_layer.weight.device
+    with computing(precision, device, *tokenizer.networks):
+        found = _evaluate(tokenizer, batches, judges, seed, examples)
+    protocol = replace(found.protocol, precision=settled(precision, device), device=device.type)
+    return replace(found, protocol=protocol)
+
+
+def _evaluate(
+    tokenizer: ImageTokenizer, batches: Iterable[Batch], judges: Judges, seed: int, examples: int
+) -> Evaluation:
     device, health = tokenizer.last_layer.weight.device, LatentHealth(tokenizer)
     pictures, codes = Reconstructions(judges, examples), CodeCounts(tokenizer)
     first: Tensor | None = None
@@ -85,7 +101,7 @@ def evaluate_tokenizer(
     figures, errors = pictures.figures()
     protocol = judges.protocol(health.images, first.shape[-1], str(pictures.digest), seed)
     return Evaluation(
-        figures, protocol, errors, health.figures() | codes.figures(),
+        figures, protocol, errors, pictures.notes(), health.figures() | codes.figures(),
         throughput(tokenizer, first), pictures.pairs(),
     )  # fmt: skip
 
@@ -116,6 +132,15 @@ class Reconstructions:
         if self.judges.features:
             figures["frechet"] = round(frechet(*(torch.cat(each) for each in self.features)), 4)
         return figures, errors
+
+    def notes(self) -> dict[str, str]:
+        """What must be known of them."""
+        notes = dict(self.judges.missing)
+        if self.judges.features:
+            real = self.features[0]
+            if few := too_few(sum(map(len, real)), real[0].shape[1]):
+                notes["frechet"] = few
+        return notes
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """The first originals and what became of them."""

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from calotype.evaluation.report import described, flat
+from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.tokenizer import Evaluation
+from calotype.evaluation.units import LEGEND, glossed
+from calotype.lazy import matplotlib
 from calotype.pages.render import data_url, render
 from calotype.training.checkpoint import write_text
 
@@ -26,13 +27,13 @@ def write(folder: Path, found: dict[str, Evaluation]) -> Path:
     each = [described(path, evaluation) for path, evaluation in found.items()]
     write_text(folder / "comparison.json", json.dumps(each, indent=1) + "\n")
     rate_and_distortion(found).save(folder / "comparison.png")
-    rows, said = table(found), protocol(next(iter(found.values())))
+    rows, said = table(found), remarks(found)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|---" * len(rows[0]) + "|")
     picture = "![what each makes of the same pictures](comparison.png)"
-    write_text(folder / "comparison.md", "\n".join([*lines, "", said, "", picture, ""]))
+    write_text(folder / "comparison.md", "\n\n".join(["\n".join(lines), *said, picture]) + "\n")
     write_text(folder / "comparison.html", page(rows, said, folder / "comparison.png"))
-    Console().print("\n".join(lines), highlight=False, soft_wrap=True)
+    Console().print("\n".join([*lines, "", *said]), highlight=False, soft_wrap=True)
     return folder / "comparison.html"
 
 
@@ -40,14 +41,13 @@ def table(found: dict[str, Evaluation]) -> list[list[str]]:
     """Header and rows: a figure, and its value for each artifact."""
     columns = [dict(flat(_all(evaluation))) for evaluation in found.values()]
     names = list(dict.fromkeys(name for column in columns for name in column))
-    errors = [evaluation.errors for evaluation in found.values()]
     rows = [["figure", *found]]
     for name in names:
         cells = (
-            _cell(column.get(name), error.get(name))
-            for column, error in zip(columns, errors, strict=True)
+            _cell(column.get(name), each.errors.get(name)) + " *" * (name in each.notes)
+            for column, each in zip(columns, found.values(), strict=True)
         )
-        rows.append([name.replace("_", " "), *cells])
+        rows.append([glossed(name), *cells])
     return rows
 
 
@@ -67,22 +67,29 @@ def _cell(value: Any, error: float | None) -> str:
     return f"{value:.6g}" + (f" ± {error:.2g}" if error is not None else "")
 
 
+def remarks(found: Mapping[str, Evaluation]) -> list[str]:
+    """What stands below the table: notes on figures, how they are read, what they depend on."""
+    notes = {name: note for each in found.values() for name, note in each.notes.items()}
+    return [*noted(notes), LEGEND, protocol(next(iter(found.values())))]
+
+
 def protocol(evaluation: Evaluation) -> str:
     """What the figures depend on, in a line."""
     how = evaluation.protocol
     lpips = ", ".join(f"{net} {digest}" for net, digest in how.lpips.items())
     parts = [f"Protocol {how.version}", f"{how.images} pictures of {how.size} pixels, {how.digest}",
-             f"features of {how.features}", f"LPIPS {lpips}" if lpips else "",
-             f"seed {how.seed}", f"CLIP {how.clip}" if how.clip else "",
+             f"{how.precision} on {how.device}", f"features of {how.features}",
+             f"LPIPS {lpips}" if lpips else "", f"seed {how.seed}",
+             f"CLIP {how.clip}" if how.clip else "",
              f"training images: {how.training}" if how.training else ""]  # fmt: skip
     return "; ".join(part for part in parts if part) + "."
 
 
-def page(rows: list[list[str]], said: str, picture: Path) -> str:
+def page(rows: list[list[str]], said: list[str], picture: Path) -> str:
     """The table and the picture as one HTML file."""
     head, *body = rows
     image = data_url(picture.read_bytes())
-    return render("comparison.html", head=head, rows=body, protocol=said, image=image)
+    return render("comparison.html", head=head, rows=body, remarks=said, image=image)
 
 
 def rate_and_distortion(found: Mapping[str, Evaluation]) -> Image.Image:
@@ -91,7 +98,9 @@ def rate_and_distortion(found: Mapping[str, Evaluation]) -> Image.Image:
     """
     rated = {path: each for path, each in found.items() if "rate_bits" in each.health}
     strips = _strips(found)
-    figure = Figure(figsize=(6 * bool(rated) + SHOWN, 1.15 * len(strips) + 1), layout="constrained")
+    figure = matplotlib.figure.Figure(
+        figsize=(6 * bool(rated) + SHOWN, 1.15 * len(strips) + 1), layout="constrained"
+    )
     grid = figure.add_gridspec(len(strips), 2 if rated else 1,
                                width_ratios=[5, SHOWN] if rated else None)  # fmt: skip
     if rated:

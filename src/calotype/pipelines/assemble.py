@@ -6,39 +6,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffusers import (
-    AutoencoderKL,
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    LDMPipeline,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-    UNet2DModel,
-)
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from calotype.autoregressive import Layout
+from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, draws, for_tokens
 from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
+from calotype.training.network import ask_hub
 from calotype.training.run import describe, restore
 
 
 def text_to_image(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, scheduler: DPMSolverMultistepScheduler,
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer,
-) -> StableDiffusionPipeline:  # fmt: skip
+    vae: "diffusers.AutoencoderKL", unet: "diffusers.UNet2DConditionModel",
+    scheduler: "diffusers.DPMSolverMultistepScheduler",
+    text_encoder: "transformers.CLIPTextModel", tokenizer: "transformers.CLIPTokenizer",
+) -> "diffusers.StableDiffusionPipeline":  # fmt: skip
     """A StableDiffusionPipeline; `AutoPipeline` makes img2img of it, and, where latents have the
     four channels that diffusers' inpainting insists on, inpainting.
     """
-    return StableDiffusionPipeline(
+    return diffusers.StableDiffusionPipeline(
         vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, unet=unet.eval(),
         scheduler=scheduler, safety_checker=None, feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
@@ -46,10 +37,12 @@ def text_to_image(
 
 
 def unconditional(
-    vae: Autoencoder, unet: UNet2DModel, scheduler: DPMSolverMultistepScheduler
-) -> LDMPipeline:
+    vae: Autoencoder,
+    unet: "diffusers.UNet2DModel",
+    scheduler: "diffusers.DPMSolverMultistepScheduler",
+) -> "diffusers.LDMPipeline":
     """An LDMPipeline: latents from noise, without a prompt."""
-    return LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
+    return diffusers.LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
 
 
 def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
@@ -64,13 +57,13 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
         mark["layout"] = asdict(pipeline.layout)
     else:
         pipeline.save_pretrained(beside, safe_serialization=True)
-    if isinstance(pipeline, StableDiffusionPipeline):
+    if isinstance(pipeline, diffusers.StableDiffusionPipeline):
         _serve_older_transformers(pipeline, beside)
     (beside / MARK).write_text(json.dumps(mark) + "\n")
     publish(beside, folder)
 
 
-def _serve_older_transformers(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", folder: Path) -> None:
     """Write the prompt tokenizer and the text encoder so that any transformers reads them."""
     # transformers 4 reads vocab.json and merges.txt, which transformers 5 no longer writes.
     pipeline.tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
@@ -94,7 +87,7 @@ def load(path: str | Path) -> Pipeline:
         _check(path, found)
         return found
     try:
-        found = DiffusionPipeline.from_pretrained(path, use_safetensors=True)
+        found = diffusers.DiffusionPipeline.from_pretrained(path, use_safetensors=True)
         for part in found.components.values():
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
@@ -115,7 +108,7 @@ def load(path: str | Path) -> Pipeline:
 def is_pipeline(path: str | Path) -> bool:
     """Whether there is a pipeline in a folder or on the Hub, rather than one part of it."""
     ours = bool(_mark(path).get("layout"))
-    return ours or _noted(path, DiffusionPipeline.config_name) is not None
+    return ours or _noted(path, diffusers.DiffusionPipeline.config_name) is not None
 
 
 def size_of(pipeline: Pipeline) -> int:
@@ -144,7 +137,7 @@ def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
     return _part(pipeline, "vae", "vqvae")
 
 
-def _part(pipeline: DiffusionPipeline, *names: str) -> Any:
+def _part(pipeline: "diffusers.DiffusionPipeline", *names: str) -> Any:
     """The first that it has of these; None: it has none."""
     return next((found for name in names if (found := getattr(pipeline, name, None))), None)
 
@@ -168,9 +161,11 @@ def _noted(path: str | Path, name: str) -> Path | None:
     """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
     if Path(path).exists():
         return file if (file := Path(path, name)).exists() else None
+    errors = huggingface_hub.errors
+    ask_hub()
     try:
-        return Path(hf_hub_download(str(path), name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        return Path(huggingface_hub.hf_hub_download(str(path), name))
+    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError):
         return None
 
 

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
-from typing import Any, Literal, cast
+from typing import Any, Union, cast
 
 import torch
-from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
+from torch import Tensor, nn
 
 from calotype.autoregressive import Ramp, TokenSampling
 from calotype.data.transforms import eight_bits
+from calotype.lazy import diffusers, torchvision
 from calotype.pipelines.tokens import TokenPipeline, draw
+from calotype.training.devices import Precision, computing
 
-Pipeline = DiffusionPipeline | TokenPipeline
+Pipeline = Union["diffusers.DiffusionPipeline", TokenPipeline]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Sampling:
     """Classifier-free guidance scale; 1: none."""
     batch_size: int = 32
     """Images at a time."""
+    precision: Precision = "fp32"
+    """Of the networks that are called for each step; images are decoded in float32."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -61,8 +63,6 @@ class Choice:
     """Of a transformer: the fewest codes that together are so likely are drawn."""
     compiled: bool | None = None
     """Of a transformer: a step is compiled, which pays where many images are drawn."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """Of a transformer's computation."""
 
     def over(self, default: HowToSample) -> HowToSample:
         """What is chosen, and the rest of `default`.
@@ -104,7 +104,9 @@ def sample(
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
-        yield _call(pipeline, list(prompts[chosen]), generator, sampling)
+        with computing(sampling.precision, pipeline.device, *_networks(pipeline)):
+            images = _call(pipeline, list(prompts[chosen]), generator, sampling)
+        yield images
         progress(len(generator))
 
 
@@ -126,7 +128,7 @@ def reads_prompts(pipeline: Pipeline) -> bool:
     return "prompt" in _asks(pipeline)
 
 
-def draws(pipeline: DiffusionPipeline) -> bool:
+def draws(pipeline: "diffusers.DiffusionPipeline") -> bool:
     """Whether it makes images, of prompts or of nothing but noise, and can be told the seed of
     each.
     """
@@ -135,7 +137,7 @@ def draws(pipeline: DiffusionPipeline) -> bool:
     return told and not asks & {"image", "control_image", "mask_image", "num_frames"}
 
 
-def heeds(pipeline: DiffusionPipeline) -> list[str]:
+def heeds(pipeline: "diffusers.DiffusionPipeline") -> list[str]:
     """What of a Sampling's numbers moves its images."""
     asks = _asks(pipeline)
     return [name for name, argument in TOLD.items() if argument in asks]
@@ -148,12 +150,20 @@ def turns(pipeline: Pipeline) -> int:
 
 def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
     """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
-    return to_pil_image(eight_bits(image))  # of floats it would cut, not round
+    # Of floats it would cut, not round.
+    return torchvision.transforms.v2.functional.to_pil_image(eight_bits(image))
+
+
+def _networks(pipeline: "diffusers.DiffusionPipeline") -> list[nn.Module]:
+    """All that are called; an autoencoder, which is not but by `decode`, stays in float32, because
+    many overflow in fp16.
+    """
+    return [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
 
 
 @torch.no_grad()
 def _call(
-    pipeline: DiffusionPipeline,
+    pipeline: "diffusers.DiffusionPipeline",
     prompts: list[str],
     generator: list[torch.Generator],
     sampling: Sampling,
@@ -166,6 +176,6 @@ def _call(
     return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
 
 
-def _asks(pipeline: DiffusionPipeline) -> set[str]:
+def _asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:
     """What it can be told when it is called."""
     return set(signature(cast("Any", pipeline).__call__).parameters)

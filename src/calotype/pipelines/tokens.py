@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calotype.autoregressive import (
     Constant,
@@ -32,8 +29,10 @@ from calotype.autoregressive import (
     knows_classes,
     log_likelihood,
 )
+from calotype.lazy import huggingface_hub, transformers
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.training.devices import DTYPES, Precision, computing, settled
 
 IMAGES = "vqvae"
 """Sub-folder of the image tokenizer."""
@@ -53,7 +52,8 @@ class TokenPipeline:
     """
 
     def __init__(
-        self, transformer: LlamaForCausalLM, prompts: PreTrainedTokenizerFast | None,
+        self, transformer: "transformers.LlamaForCausalLM",
+        prompts: "transformers.PreTrainedTokenizerFast | None",
         tokenizer: ImageTokenizer, layout: Layout,
     ) -> None:  # fmt: skip
         self.transformer, self.prompts = transformer, prompts
@@ -111,7 +111,7 @@ class TokenPipeline:
         return self.tokenizer.decode(z).cpu()
 
 
-def _warn_of_cut(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> None:
+def _warn_of_cut(tokenizer: "transformers.PreTrainedTokenizerFast", prompts: Sequence[str]) -> None:
     limit = tokenizer.model_max_length
     cut = sum(len(row) > limit for row in tokenizer(list(prompts), verbose=False).input_ids)
     if cut:
@@ -149,7 +149,7 @@ def draw(
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     known = None if top is None else _begun(pipeline, top, len(prompts))
-    dtype = torch.bfloat16 if sampling.precision == "bf16" else torch.float32
+    dtype = DTYPES[settled(sampling.precision, pipeline.device)]
     decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled, dtype)
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
@@ -171,18 +171,21 @@ def best(
 
 
 def score(
-    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str]
-) -> Float[Tensor, " b"]:
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str],
+    precision: Precision = "fp32",
+) -> Float[Tensor, " b"]:  # fmt: skip
     """Bits that images' codes take under prompts, one of each: the negative log-likelihood of an
-    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel.
+    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel. The
+    transformer computes in `precision`; probabilities are float32.
     """
     rows = pipeline.encode(prompts)
     lengths = rows.seen.sum(1) - 1
     # Padding to the right, behind what counts.
     order = (~rows.seen).int().argsort(dim=1, stable=True)
     tokens = rows.tokens.gather(1, order)[:, :-1]
-    nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
-                          codes.to(tokens.device))  # fmt: skip
+    with computing(precision, pipeline.device, pipeline.transformer.model):
+        nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
+                              codes.to(tokens.device))  # fmt: skip
     return -nats.sum(1).cpu() / math.log(2)
 
 
@@ -251,13 +254,14 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     """
     try:
         folder = Path(path) if Path(path).exists() else _fetched(str(path))
-        loaded: Any = LlamaForCausalLM.from_pretrained(
+        loaded: Any = transformers.LlamaForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
         transformer, report = loaded
-        text = (folder / "tokenizer.json").exists()
-        prompts = AutoTokenizer.from_pretrained(folder, trust_remote_code=False) if text else None
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError, SafetensorError) as error:
+        prompts = None
+        if (folder / "tokenizer.json").exists():
+            prompts = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"no transformer with its tokenizer in {path}: {error}") from error
     # transformers leaves at random what is missing.
     if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
@@ -267,4 +271,4 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
 
 
 def _fetched(name: str) -> Path:
-    return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))

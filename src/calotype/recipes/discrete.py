@@ -96,7 +96,7 @@ def llamagen_vq_f16() -> TokenizerRecipe:
         adversary=Adversary(balance=Fixed(0.5), start=20_000, effect_start=20_000, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95)),
         run=Run(Path("runs/llamagen-vq-f16"), steps=400_000, batch_size=128, ema=None,
-                precision="bf16", save_every=5000, workers=8),
+                save_every=5000, workers=8),
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def magvit2_lfq_f16() -> TokenizerRecipe:
                             start=0, effect_start=0, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.5, 0.9), schedule="cosine"),
         run=Run(Path("runs/magvit2-lfq-f16"), steps=1_351_000, batch_size=32, accumulate=8,
-                precision="bf16", clip=None, save_every=5000, workers=8),
+                clip=None, save_every=5000, workers=8),
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _scenes(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRec
         pixel=pixel, perceptual=None, adversary=None,
         optimizer=AdamW(lr=6e-4, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
         measure=20_000,
-        run=Run(Path("runs") / name, steps=4_000, ema=0.99, precision="bf16"),
+        run=Run(Path("runs") / name, steps=4_000, ema=0.99),
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def _dvae(name: str, backbone: Backbone) -> TokenizerRecipe:
         optimizer=AdamW(1e-4, betas=(0.9, 0.999), weight_decay=1e-4, schedule="cosine",
                         cosine_steps=1_200_000, min_lr_factor=0.0125),
         run=Run(Path("runs") / name, steps=3_000_000, batch_size=8, accumulate=64, ema=0.999,
-                clip=None, precision="bf16", save_every=5000, workers=8),
+                clip=None, save_every=5000, workers=8),
     )  # fmt: skip
 
 

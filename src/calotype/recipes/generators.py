@@ -24,8 +24,7 @@ def scenes_diffusion() -> GeneratorRecipe:
         process=Flow(Uniform(), shift=3.0),
         text=SCENES_TEXT, sampling=Sampling(steps=20, guidance=1.5),
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
-        run=Run(Path("runs/scenes-diffusion"), steps=4_000, batch_size=128, ema=0.998,
-                precision="bf16"),
+        run=Run(Path("runs/scenes-diffusion"), steps=4_000, batch_size=128, ema=0.998),
     )  # fmt: skip
 
 
@@ -38,7 +37,7 @@ def text_diffusion() -> GeneratorRecipe:
         Flow(LogitNormal()), PretrainedText(),
         optimizer=AdamW(lr=1e-4, warmup=10_000, weight_decay=0.01),
         run=Run(Path("runs/text-diffusion"), steps=400_000, batch_size=64, accumulate=4,
-                ema=0.9999, precision="bf16", workers=8, save_every=5000),
+                ema=0.9999, workers=8, save_every=5000),
     )  # fmt: skip
 
 
@@ -50,7 +49,7 @@ def unconditional_diffusion() -> GeneratorRecipe:
         text=None,
         optimizer=AdamW(lr=1e-4, warmup=1000),
         run=Run(Path("runs/unconditional-diffusion"), steps=400_000, batch_size=64, ema=0.9999,
-                precision="bf16", workers=8, save_every=5000),
+                workers=8, save_every=5000),
     )  # fmt: skip
 
 
@@ -60,8 +59,7 @@ def scenes_ar() -> TransformerRecipe:
         "runs/scenes-vq/model", Path("runs/scenes-tokens"), Transformer(192, 4, 6),
         sampling=TokenSampling(guidance=1.5, temperature=0.3, batch_size=64),
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
-        run=Run(Path("runs/scenes-ar"), steps=8_000, batch_size=64, ema=0.998,
-                precision="bf16"),
+        run=Run(Path("runs/scenes-ar"), steps=8_000, batch_size=64, ema=0.998),
     )  # fmt: skip
 
 
@@ -79,7 +77,7 @@ def dalle_small() -> TransformerRecipe:
                         schedule="cosine"),
         run=Run(Path("runs/dalle-small"), steps=430_000, batch_size=32, accumulate=32, clip=4.0,
                 # The published average follows by 0.01 once in 25 steps.
-                ema=0.9996, precision="bf16", workers=8, save_every=5000),
+                ema=0.9996, workers=8, save_every=5000),
     )  # fmt: skip
 
 
@@ -97,7 +95,7 @@ def llamagen_b() -> TransformerRecipe:
         sampling=TokenSampling(guidance=2.0),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95), weight_decay=0.05),
         run=Run(Path("runs/llamagen-b"), steps=1_501_200, batch_size=256, ema=None,
-                precision="bf16", workers=8, save_every=5000),
+                workers=8, save_every=5000),
     )  # fmt: skip
 
 

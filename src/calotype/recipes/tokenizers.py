@@ -25,7 +25,7 @@ def scenes_kl() -> TokenizerRecipe:
         pixel=L2(), perceptual=None, adversary=None,
         optimizer=AdamW(lr=6e-4, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
         measure=20_000,
-        run=Run(Path("runs/scenes-kl"), steps=4_000, ema=0.99, precision="bf16"),
+        run=Run(Path("runs/scenes-kl"), steps=4_000, ema=0.99),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.grad import conv2d_weight
 
 from calotype.tokenizers.bottlenecks import Latent
@@ -24,6 +25,7 @@ from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.distributed import all_mean
 from calotype.training.noise import generators
 from calotype.training.objective import Rows
+from calotype.training.precision import UNSCALED, gradient
 
 Images = Float[Tensor, "b 3 H W"]
 Weighted = Mapping[str, tuple[float, Term]]
@@ -109,9 +111,7 @@ class Reconstruction(Objective):
             with torch.enable_grad():
                 leaf = maps.clone().requires_grad_()
                 value = score(leaf)
-            # Going back each operation has its precision already.
-            with _no_autocast(maps):
-                (gradients[name],) = torch.autograd.grad(value, leaf)
+            gradients[name] = gradient(value, leaf, self.scaler)
             values[name] = value.detach()
 
         for name, term in self.terms.items():
@@ -211,7 +211,8 @@ class Critic(Objective):
         losses = {"discriminator": self.adversary.loss.discriminator(real, fake).mean()}
         match self.adversary.regulariser:
             case R1(gamma):
-                losses["r1"] = gamma / 2 * squared_gradient(real, real_images).mean()
+                slopes = squared_gradient(real, real_images, self.scaler)
+                losses["r1"] = gamma / 2 * slopes.mean()
             case LeCAM(weight):
                 losses["lecam"] = weight * self._lecam(real, fake).mean()
         return losses
@@ -238,13 +239,12 @@ class Critic(Objective):
 
 
 def squared_gradient(
-    logits: Float[Tensor, "b 1 h w"], images: Float[Tensor, "b 3 H W"]
-) -> Float[Tensor, " b"]:
+    logits: Float[Tensor, "b 1 h w"], images: Float[Tensor, "b 3 H W"],
+    scaler: GradScaler = UNSCALED,
+) -> Float[Tensor, " b"]:  # fmt: skip
     """|d (mean logit) / d image|^2 summed over each image, itself differentiable."""
     scores = logits.mean((1, 2, 3)).sum()
-    with _no_autocast(images):
-        (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
-    return gradient.square().sum((1, 2, 3))
+    return gradient(scores, images, scaler, create_graph=True).square().sum((1, 2, 3))
 
 
 def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:

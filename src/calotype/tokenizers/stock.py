@@ -1,26 +1,29 @@
 """Stock autoencoders from a folder or the Hub."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, VQModel
-
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.network import ask_hub
 
-CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+CLASSES = ("AutoencoderKL", "VQModel")
+"""Of diffusers."""
 
 
-def load_autoencoder(path: str | Path, classes: Mapping[str, Any] = CLASSES) -> Any:
-    """A stock autoencoder of some class from its folder, from a pipeline's, or from the Hub, where
-    owner/name/folder names one of a pipeline's parts; unless told otherwise an AutoencoderKL or
-    VQModel, which are what calotype trains.
+def load_autoencoder(path: str | Path, classes: Sequence[str] = CLASSES) -> Any:
+    """A stock autoencoder of diffusers' `classes` from its folder, from a pipeline's, or from
+    the Hub, where owner/name/folder names one of a pipeline's parts; unless told otherwise an
+    AutoencoderKL or VQModel, which are what calotype trains.
 
     Raises:
         ValueError: there is none, its weights are not safetensors, or they are another class's.
     """
     root, (*others, last) = _places(Path(path))
+    if not Path(root).exists():
+        ask_hub()
     for subfolder in others:
         with contextlib.suppress(OSError):
             return _load(root, subfolder, classes)
@@ -48,17 +51,17 @@ def factor(autoencoder: Autoencoder) -> int:
     return 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
 
 
-def _load(path: str, subfolder: str, classes: Mapping[str, Any]) -> Any:
-    config: Any = AutoencoderKL.load_config(path, subfolder=subfolder)
-    kind = classes.get(config.get("_class_name", "AutoencoderKL"))
-    if kind is None:
-        raise ValueError(f"it is a {config['_class_name']}")
-    loaded: Any = kind.from_pretrained(
+def _load(path: str, subfolder: str, classes: Sequence[str]) -> Any:
+    config: Any = diffusers.AutoencoderKL.load_config(path, subfolder=subfolder)
+    name = config.get("_class_name", "AutoencoderKL")
+    if name not in classes:
+        raise ValueError(f"it is a {name}")
+    loaded: Any = getattr(diffusers, name).from_pretrained(
         path, subfolder=subfolder, use_safetensors=True, low_cpu_mem_usage=False,
         output_loading_info=True,
     )  # fmt: skip
     found, report = loaded
     # diffusers loads any class's weights, and leaves at random what is missing among them.
     if wrong := [name for key in ("missing_keys", "unexpected_keys") for name in report[key]]:
-        raise ValueError(f"its weights are not a {kind.__name__}'s: {wrong[0]} is where it is not")
+        raise ValueError(f"its weights are not a {name}'s: {wrong[0]} is where it is not")
     return found.eval()

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Num
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import (
     Autoencoder,
     Bottleneck,
@@ -54,7 +54,7 @@ class ImageTokenizer(nn.Module):
     @classmethod
     def around(cls, autoencoder: Autoencoder) -> "ImageTokenizer":
         """A stock autoencoder as it stands."""
-        if isinstance(autoencoder, VQModel):
+        if isinstance(autoencoder, diffusers.VQModel):
             return cls(autoencoder, Table(autoencoder.quantize.embedding.weight))
         return cls(autoencoder, Gaussian(autoencoder.config["latent_channels"]).build())
 
@@ -63,7 +63,7 @@ class ImageTokenizer(nn.Module):
         try:
             found = json.loads((folder / OWN_CONFIG).read_text())
             spec = restore(BottleneckSpec, found["bottleneck"])
-            autoencoder: Any = VQModel.from_config(found["autoencoder"])
+            autoencoder: Any = diffusers.VQModel.from_config(found["autoencoder"])
             autoencoder.quantize = None
             tokenizer = cls(autoencoder, spec.build())
             tokenizer.load_state_dict(load_file(folder / OWN_WEIGHTS))
@@ -159,6 +159,11 @@ class ImageTokenizer(nn.Module):
         # VQModel says that it cannot, and is made of the same encoder and decoder as one that can.
         self.autoencoder._supports_gradient_checkpointing = True
         self.autoencoder.enable_gradient_checkpointing()
+
+    @property
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder, which do nearly all of the computing."""
+        return self.autoencoder.encoder, self.autoencoder.decoder
 
     @property
     def last_layer(self) -> nn.Conv2d:

@@ -4,19 +4,29 @@ import atexit
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from torch import Tensor
+
+from calotype.lazy import accelerate
 
 
 def on_cpu() -> bool:
     """Whether training runs on CPUs: by Accelerate's settings, or because there is nothing else."""
-    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return (
+        accelerate.utils.parse_flag_from_env("ACCELERATE_USE_CPU")
+        or not torch.accelerator.is_available()
+    )
 
 
-def processes() -> PartialState:
+def processes() -> "accelerate.PartialState":
     """Who this process is among its ranks: on CPUs Accelerate looks for others only when told."""
-    return PartialState(cpu=on_cpu())
+    return accelerate.PartialState(cpu=on_cpu())
+
+
+def own_device() -> torch.device:
+    """Where this process trains."""
+    device = processes().device
+    assert device is not None  # of a state that has begun
+    return device
 
 
 @atexit.register

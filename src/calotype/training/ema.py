@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import nn
 
+from calotype.lazy import diffusers
 from calotype.training.checkpoint import Tensors
 from calotype.training.objective import Rows
 
@@ -16,7 +16,7 @@ class Average:
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self.parameters = list(parameters)
-        self.model = EMAModel(self.parameters, decay=decay, foreach=True)
+        self.model = diffusers.training_utils.EMAModel(self.parameters, decay=decay, foreach=True)
 
     def step(self) -> None:
         """Follow the parameters by one optimiser step."""

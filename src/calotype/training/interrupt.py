@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: finish the step, save, stop."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -17,10 +18,13 @@ class Interrupts:
 
     A second SIGINT does what it would have done: an impatient user gets out. Of SIGTERM, launchers
     and schedulers each send one.
+
+    Args:
+        answers: Whether this process says that it has heard, at once: of several ranks one does.
     """
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, answers: bool = True) -> None:
+        self.number, self.answers = 0, answers
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -36,6 +40,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        again = "; again to quit now" if number == signal.SIGINT else ""
+        if self.answers and not self.number:
+            # Whatever was being printed is not to be entered again from here.
+            os.write(2, f"\nfinishing this step and saving{again}\n".encode())
         self.number = number
         if number == signal.SIGINT:
             signal.signal(number, self._before[number])

@@ -4,12 +4,14 @@ import re
 from contextlib import nullcontext
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
+from calotype.lazy import accelerate
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
 from calotype.training.objective import Batch, Losses, Objective, Rows
+from calotype.training.precision import Name, autocast
 
 
 class Learner:
@@ -18,11 +20,18 @@ class Learner:
     Args:
         objective: What it minimises.
         accelerator: Of the run.
+        precision: What it computes in.
+        scaler: Of the losses; one for all learners, so that an overflow of one holds all back.
         mark: Ends the names of all it measures, so that objectives of one class are told apart.
     """
 
-    def __init__(self, objective: Objective, accelerator: Accelerator, mark: str = "") -> None:
+    def __init__(
+        self, objective: Objective, accelerator: "accelerate.Accelerator", precision: Name,
+        scaler: GradScaler, mark: str = "",
+    ) -> None:  # fmt: skip
         self.objective, self.accelerator, self.mark = objective, accelerator, mark
+        self.precision: Name = precision
+        self.scaler = objective.scaler = scaler
         # Before prepare: afterwards the same tensors are on the device.
         self.learnt = [p for p in objective.parameters() if p.requires_grad]
         optimizer = objective.optimizer.build(self.learnt)
@@ -43,14 +52,20 @@ class Learner:
         """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
         wait = nullcontext() if last else self.accelerator.no_sync(self.module)
         with wait:
-            losses: Losses = self.module(batch, step)
+            with autocast(self.precision, self.accelerator.device):
+                found: Losses = self.module(batch, step)
+            losses = {name: loss.float() for name, loss in found.items()}
             self.played = bool(losses)
             if losses:
-                self.accelerator.backward(torch.stack(list(losses.values())).sum())
+                total = torch.stack(list(losses.values())).sum()
+                self.accelerator.backward(self.scaler.scale(total))
         return losses
 
     def norm(self, clip: float | None) -> Float[Tensor, ""]:
-        """Clip the whole gradient; return its norm before, the same on every rank."""
+        """Undo the scaling of the whole gradient and clip it; return its norm before, the same on
+        every rank.
+        """
+        self.scaler.unscale_(self.optimizer)
         limit = float("inf") if clip is None else clip
         norm = self.accelerator.clip_grad_norm_(self.learnt, limit)
         assert isinstance(norm, Tensor)

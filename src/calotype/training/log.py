@@ -1,23 +1,21 @@
-"""What a run says while it trains: metrics.jsonl, trackers, a progress bar, sample grids."""
+"""What a run says while it trains: metrics.jsonl, trackers, how far it is, sample sheets."""
 
 import json
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torchvision.utils import save_image
 
+from calotype.lazy import accelerate, torchvision
 from calotype.training.checkpoint import Tensors, write_text
 from calotype.training.distributed import all_mean
+from calotype.training.progress import Told
 from calotype.training.run import Run
+from calotype.training.sheet import LEGIBLE, draw_sheet
 
 
 class Means:
@@ -46,20 +44,14 @@ class Means:
 
 
 class Log:
-    """Writes on the main process; a context that shows a progress bar while it is entered."""
+    """Writes on the main process; a context that tells how far the run is while it is entered."""
 
-    def __init__(self, run: Run, accelerator: Accelerator, first: int, images: int) -> None:
-        self.run, self.accelerator, self.images = run, accelerator, images
+    def __init__(
+        self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int
+    ) -> None:
+        self.run, self.accelerator = run, accelerator
         self.main = accelerator.is_main_process
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn(run.out.name), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]:.0f} img/s, left"), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self.console, disable=not (self.main and self.console.is_terminal),
-        )  # fmt: skip
-        self.task = self.bar.add_task("", total=run.steps, completed=first, speed=0.0, note="")
-        self.began, self.first = time.monotonic(), first
+        self.told = Told(run.out.name, run.steps, first, images)
         if self.main:
             run.out.mkdir(parents=True, exist_ok=True)
             _cut(run.out / "metrics.jsonl", first)
@@ -67,25 +59,21 @@ class Log:
             accelerator.init_trackers("calotype")
 
     def __enter__(self) -> "Log":
-        self.bar.start()
+        self.told.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        self.bar.stop()
+        self.told.__exit__(kind, error, trace)
         # Not `end_training`: it parts the ranks too, who have yet to export.
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
     def advance(self, step: int) -> None:
         """Count one optimiser step."""
-        self.bar.update(self.task, completed=step, speed=self.speed(step))
-
-    def speed(self, step: int) -> float:
-        """Images per second of all ranks since this process began."""
-        return (step - self.first) * self.images / (time.monotonic() - self.began)
+        self.told.reach(step)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write a line of metrics.jsonl. Speed goes to people, not there: a resumed run's file
@@ -94,12 +82,9 @@ class Log:
         if self.main:
             self._write(step, values)
         if self.run.trackers:
-            self.accelerator.log({**values, "images_per_second": self.speed(step)}, step)
-        note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.bar.update(self.task, note=note)
-        if not self.console.is_terminal:
-            self.say(f"{self.run.out.name} {step}/{self.run.steps} "
-                     f"{self.speed(step):.0f} img/s, {self._left(step)} left  {note}")  # fmt: skip
+            self.accelerator.log({**values, "images_per_second": self.told.standing.speed}, step)
+        self.told.note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self.told.tell()
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         """Write what an evaluation found as a line of its own, its names under validation/."""
@@ -117,24 +102,27 @@ class Log:
 
     def say(self, line: str) -> None:
         """Tell the person who watches."""
-        if self.main:
-            self.console.print(line, highlight=False, soft_wrap=True)
+        self.told.say(line)
 
-    def picture(self, step: int, images: Float[Tensor, "n 3 H W"]) -> None:
-        """Save a grid of images in [-1, 1] under samples/."""
-        folder = self.run.out / "samples"
+    def picture(
+        self, step: int, images: Float[Tensor, "n 3 H W"], captions: Sequence[str] = ()
+    ) -> None:
+        """Save a grid of images in [-1, 1] under samples/, and a sheet besides where one could not
+        see them else, or they have captions.
+        """
+        folder, side = self.run.out / "samples", images.shape[-1]
         folder.mkdir(exist_ok=True)
         save_grid(images, folder / f"{step:07d}.png")
-
-    def _left(self, step: int) -> str:
-        each = (time.monotonic() - self.began) / max(1, step - self.first)
-        seconds = round(each * (self.run.steps - step))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        if captions or side < LEGIBLE:
+            larger = side * -(-LEGIBLE // side)
+            draw_sheet(images, captions, side=larger).save(folder / f"{step:07d}-sheet.png")
 
 
 def save_grid(images: Float[Tensor, "n 3 H W"], path: Path, columns: int = 8) -> None:
     """Save images in [-1, 1] as one PNG."""
-    save_image(images.float().clamp(-1, 1), path, nrow=columns, normalize=True, value_range=(-1, 1))
+    torchvision.utils.save_image(
+        images.float().clamp(-1, 1), path, nrow=columns, normalize=True, value_range=(-1, 1)
+    )
 
 
 def _cut(file: Path, step: int) -> None:

@@ -1,17 +1,15 @@
 """The one training loop. It knows nothing of images, latents or codes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from signal import SIGTERM
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 
+from calotype.lazy import accelerate
 from calotype.training import checkpoint
 from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
@@ -20,11 +18,14 @@ from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
+from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, suits
 from calotype.training.run import Run
 
 R = TypeVar("R")
 BEST = "best"
 """Name of the best checkpoint."""
+EARLY = 50
+"""Optimiser step of the first picture, or earlier if the run asks for more of them."""
 
 
 class DivergedError(ValueError):
@@ -36,7 +37,8 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
 
     Usually there is one; an adversary is a second, with its own optimiser. Afterwards the first
     one's parameters are their moving average if the run keeps one. Counters count optimiser
-    steps. Precision, processes and accumulation are Accelerate's.
+    steps. Processes and accumulation are Accelerate's. An error on the way has a note that says
+    where the run stands and how it goes on.
 
     Raises:
         Interrupted: on SIGTERM or Ctrl-C, after a checkpoint has been saved.
@@ -46,7 +48,7 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
     trainer = _Trainer(objectives, run)
     trainer.restore()
     log = Log(run, trainer.accelerator, trainer.step, trainer.images)
-    with Interrupts() as interrupts, log:
+    with _told_where(trainer), Interrupts(log.main) as interrupts, log:
         trainer.check_best()
         batches = loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
@@ -64,6 +66,8 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
             if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
                 trainer.warn(log)
                 trainer.preview(log)
+            elif trainer.step == EARLY:
+                trainer.preview(log)
             if trainer.step % run.save_every == 0 or trainer.step == run.steps or signal:
                 trainer.save()
         # It may have come after the last step's question.
@@ -80,22 +84,28 @@ class _Trainer:
         self.run = run
         # One process may hold several runs, each with a precision of its own; processes and
         # devices, which live in PartialState, stay.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=on_cpu(),
-            mixed_precision="bf16" if run.precision == "bf16" else "no",
+        accelerate.state.AcceleratorState._reset_state()
+        self.accelerator = accelerate.Accelerator(
+            # It knows no fp16 on CPUs; what is computed in what is the learners' business.
+            cpu=on_cpu(), mixed_precision="no",
             gradient_accumulation_steps=run.accumulate,
             log_with=list(run.trackers) or None, project_dir=run.out,
             # Buffers are equal on all ranks because whoever changes one reduces first.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(broadcast_buffers=False)],
         )  # fmt: skip
+        device = self.accelerator.device
+        asked = suits(device).name if run.precision == "auto" else run.precision
+        self.precision: Name = agreed(asked)
+        self.scaler = loss_scaling(self.precision, device)
         for objective in objectives:
             objective.train()
         self.learners: list[Learner] = []
         for objective in objectives:
             twins = sum(type(p.objective) is type(objective) for p in self.learners)
             mark = f"_{twins + 1}" if twins else ""
-            self.learners.append(Learner(objective, self.accelerator, mark))
+            self.learners.append(
+                Learner(objective, self.accelerator, self.precision, self.scaler, mark)
+            )
         average = None if run.ema is None else Average(self.learners[0].learnt, run.ema)
         self.average, self.means = average, Means()
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
@@ -108,7 +118,7 @@ class _Trainer:
         seed_ambient(self.run.seed, self.step, self.accelerator.process_index)
         within, device = Means(), self.accelerator.device
         micro = [_to(next(batches), device) for _ in range(self.run.accumulate)]
-        with self.accelerator.autocast():
+        with autocast(self.precision, device):
             for learner in self.learners:
                 learner.objective.survey(micro, self.step)
         for number, batch in enumerate(micro):
@@ -140,6 +150,7 @@ class _Trainer:
         return signal or (SIGTERM if signals else 0)
 
     def _move(self, learners: Sequence[Learner]) -> None:
+        self.scaler.update()
         rows = [learner.update(self.step, self.run.steps) for learner in learners]
         self.updates, self.skipped_in_a_row = self.updates + 1, 0
         if self.average:
@@ -148,14 +159,17 @@ class _Trainer:
         self.means.add(self.values)
 
     def _skip(self, log: Log) -> None:
-        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        eased = ease(self.scaler)
+        # While a scale is being found steps overflow that are none the worse with a lower one.
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + (not eased)
         for learner in self.learners:
             learner.objective.step_skipped()
         names = sorted(self.values)
         values = all_mean(torch.stack([self.values[n] for n in names]))
         bad = [n for n, v in zip(names, values.tolist(), strict=True) if not abs(v) < torch.inf]
         what = f"{', '.join(bad)} not finite" if bad else "a gradient is not finite"
-        log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far)")
+        lower = f"; losses are scaled by {self.scaler.get_scale():g} from here on" if eased else ""
+        log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far){lower}")
         if self.skipped_in_a_row >= self.run.patience:
             raise DivergedError(
                 f"{what} for {self.skipped_in_a_row} steps in a row: begin again elsewhere with a "
@@ -170,8 +184,9 @@ class _Trainer:
 
     def preview(self, log: Log) -> None:
         """Save the first objective's picture of itself, by its averaged weights."""
-        if log.main and (images := self._averaged(self.learners[0].objective.preview)) is not None:
-            log.picture(self.step, images)
+        objective = self.learners[0].objective
+        if log.main and (images := self._averaged(objective.preview)) is not None:
+            log.picture(self.step, images, objective.captions)
 
     def check_best(self) -> None:
         """See that the run's best checkpoint can be told, before any step, by one evaluation.
@@ -251,6 +266,8 @@ class _Trainer:
             learner.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
         self.means.sums = {k: v.to(self.accelerator.device) for k, v in groups["means"].items()}
         self.means.counts = counts.pop("means")
+        if (scaling := counts.pop("scaler", None)) and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scaling)
         for name, value in counts.items():
             setattr(self, name, value)
         if self.average:
@@ -272,7 +289,20 @@ class _Trainer:
 
     def _counts(self) -> Mapping[str, Any]:
         names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best")
-        return {**{name: getattr(self, name) for name in names}, "means": self.means.counts}
+        counts = {name: getattr(self, name) for name in names}
+        scaling = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+        return {**counts, "means": self.means.counts, **scaling}
+
+    def where(self) -> str:
+        """Where the run stands, and how it goes on."""
+        run, found = self.run, checkpoint.complete(self.run.checkpoints)
+        mend = (
+            f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command "
+            "with --run.resume goes on from there"
+            if found
+            else "there is no checkpoint yet: the same command begins anew"
+        )
+        return f"{run.out}: after step {self.step} of {run.steps}; {mend}"
 
     def finish(self) -> None:
         """Leave the averaged weights in the first objective, ready for export; of the best
@@ -289,6 +319,17 @@ class _Trainer:
         for learner in self.learners:
             learner.objective.eval()
         self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _told_where(trainer: _Trainer) -> Iterator[None]:
+    """Whatever goes wrong within this context says where the run stands."""
+    try:
+        yield
+    except Exception as error:
+        # What `add_note` does, which Python 3.10 has not.
+        error.__notes__ = [*getattr(error, "__notes__", []), trainer.where()]
+        raise
 
 
 def _of_any_rank(signal: int, device: torch.device) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from calotype.training.optimizer import AdamW
 
@@ -48,6 +49,11 @@ class Objective(nn.Module, ABC):
         self.metrics = {}
         self.evaluation: Callable[[], dict[str, float]] | None = None
         """Figures of what is not trained on, by the weights as they are; None: there are none."""
+        self.captions: Sequence[str] = ()
+        """Of the images of `preview`, if they have any."""
+        self.scaler = GradScaler(enabled=False)
+        """Of the run's losses; for objectives that differentiate within `forward`, see
+        `calotype.training.precision.gradient`."""
 
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import LoggerType
-
+from calotype.lazy import accelerate
 from calotype.training import checkpoint
 from calotype.training.optimizer import AdamW
 
@@ -62,8 +61,10 @@ class Run:
     ema: float | None = 0.999
     """Decay of the exponential moving average that is exported, per optimiser step, after
     diffusers' warm-up min(decay, (1 + s) / (10 + s)); None: export the weights as they are."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the computation. Weights, losses and averages are float32 in either."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Of the computation; weights, losses and averages are float32 in any. auto: bf16 where the
+    device multiplies it in hardware, else fp32; a run that is resumed keeps what it began in. In
+    fp16 losses are scaled, so that small gradients do not vanish."""
     seed: int = 0
     workers: int = 0
     """Processes that read and transform samples, of a stream from the Hub or a URL threads of one;
@@ -74,7 +75,7 @@ class Run:
     save_every: int = 1000
     """Optimiser steps between checkpoints."""
     sample_every: int = 1000
-    """Optimiser steps between pictures in samples/."""
+    """Optimiser steps between pictures in samples/; the first is there after 50."""
     evaluate_every: int = 1000
     """Optimiser steps between evaluations on what is not trained on, where the recipe has such."""
     best: Best | None = None
@@ -86,6 +87,8 @@ class Run:
     """Steps in a row that may be skipped for a term that is not finite before the run stops."""
     resume: bool = False
     """Continue from the newest complete checkpoint in `out`, or begin if there is none."""
+    overwrite: bool = False
+    """Begin anew in `out`, and delete the run that is there: its checkpoints, model and logs."""
     trackers: tuple[str, ...] = ()
     """Accelerate's trackers by name: tensorboard, wandb, ..."""
 
@@ -102,6 +105,8 @@ class Run:
             raise ValueError(f"run.ema is {self.ema}: a decay lies in [0, 1), or None for no EMA")
         if self.clip is not None and self.clip <= 0:
             raise ValueError(f"run.clip is {self.clip}: it must be positive, or None to not clip")
+        if self.resume and self.overwrite:
+            raise ValueError("run.resume continues a run, run.overwrite deletes it: choose one")
         _check_trackers(self.trackers)
 
     @property
@@ -116,9 +121,9 @@ class Run:
 
 
 MAY_CHANGE = {
-    *(f"run.{name}" for name in ("resume", "out", "workers", "trackers", "keep", "steps",
-                                 "patience", "log_every", "save_every", "sample_every",
-                                 "evaluate_every", "batch_size", "accumulate")),
+    *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "workers", "trackers",
+                                 "keep", "steps", "patience", "log_every", "save_every",
+                                 "sample_every", "evaluate_every", "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
     "examples", "measure", "prompts",
 }  # fmt: skip
@@ -131,7 +136,8 @@ rate depends on it."""
 def begin(
     run: Run, recipe: Any, inputs: Mapping[str, str] | None = None, free: Sequence[str] = ()
 ) -> None:
-    """Open the run's folder and record the recipe; refuse to mix two runs in one folder.
+    """Open the run's folder and record the recipe; refuse to mix two runs in one folder. A run of
+    which no weights have been saved yet has nothing to lose, and gives way to any other.
 
     Args:
         run: Whose folder it is.
@@ -140,17 +146,29 @@ def begin(
         free: Fields that may be changed on resume, besides those that always may.
 
     Raises:
-        ValueError: the folder is no run's and not empty, or it holds work already and `resume` is
-            off, or the recipe or the inputs differ from those that began.
+        ValueError: the folder is no run's and not empty, or it holds work already and neither
+            `resume` nor `overwrite` is on, or the recipe or the inputs differ from those that
+            began.
     """
     file = run.out / "recipe.json"
     settings = {**describe(recipe), "inputs": dict(inputs or {})}
     if not file.exists():
         _check_empty(run.out)
-    elif next(run.out.rglob("*.safetensors"), None):
+    elif run.overwrite:
+        _delete(run)
+    elif _holds_work(run):
         _compare(_began(file, recipe), settings, run, free)
     run.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
+
+
+def begun_in(run: Run) -> Literal["bf16", "fp16", "fp32"] | None:
+    """The precision of the run that is to be resumed; None: it is to begin."""
+    file = run.out / "recipe.json"
+    if not (run.resume and file.exists() and _holds_work(run)):
+        return None
+    was = json.loads(file.read_text())["run"].get("precision", "auto")
+    return None if was == "auto" else was
 
 
 def has_ended(run: Run, recipe: Any) -> bool:
@@ -169,6 +187,7 @@ def has_ended(run: Run, recipe: Any) -> bool:
     for name, was, now in (
         ("run.steps", steps, run.steps),
         ("run.batch_size * run.accumulate", samples, run.batch_size * run.accumulate),
+        *_of_precision(began, run),
     ):
         if was != now:
             raise ValueError(
@@ -176,6 +195,12 @@ def has_ended(run: Run, recipe: Any) -> bool:
                 "choose another folder"
             )
     return True
+
+
+def _of_precision(began: Mapping[str, Any], run: Run) -> list[tuple[str, str, str]]:
+    """What it was and is asked to be; nothing where any will do."""
+    was = began["run"]["precision"]
+    return [] if run.precision == "auto" else [("run.precision", was, run.precision)]
 
 
 def _samples(batch_size: int, accumulate: int, **rest: Any) -> int:
@@ -213,10 +238,12 @@ def _check_trackers(names: Sequence[str]) -> None:
     # Accelerate refuses what it does not know only when everything is built, and silently does
     # without what is not installed.
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        if name not in accelerate.tracking.LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(accelerate.tracking.LOGGER_TYPE_TO_CLASS))
             raise ValueError(f"run.trackers: no tracker {name!r}: choose from {known}")
-        if name in LoggerType.list() and name not in map(str, get_available_trackers()):
+        if name in accelerate.utils.LoggerType.list() and name not in map(
+            str, accelerate.tracking.get_available_trackers()
+        ):
             raise ValueError(f"run.trackers: {name} is not installed: pip install {name}")
 
 
@@ -226,6 +253,27 @@ def _check_empty(folder: Path) -> None:
     there = [path.name for path in folder.glob("*") if not path.name.startswith(".")]
     if there:
         raise ValueError(f"{folder} holds {min(there)} and no run: choose a new folder")
+
+
+def _holds_work(run: Run) -> bool:
+    return next(run.out.rglob("*.safetensors"), None) is not None
+
+
+def _delete(run: Run) -> None:
+    """Delete what a run leaves in its folder, and nothing else that may be there.
+
+    Raises:
+        ValueError: what is there is something else, such as a cache.
+    """
+    recipe = json.loads((run.out / "recipe.json").read_text())
+    if "run" not in recipe:
+        raise ValueError(
+            f"{run.out} holds the work of a {recipe['type']} and no run: choose another --run.out"
+        )
+    checkpoint.sweep(run.out)
+    for folder in (run.model, run.checkpoints, run.out / "samples"):
+        shutil.rmtree(folder, ignore_errors=True)
+    (run.out / "metrics.jsonl").unlink(missing_ok=True)
 
 
 def _began(file: Path, recipe: Any) -> dict[str, Any]:
@@ -249,24 +297,35 @@ def _completed(began: dict[str, Any], value: Any) -> dict[str, Any]:
 def _compare(
     began: Mapping[str, Any], settings: Mapping[str, Any], run: Run, free: Sequence[str]
 ) -> None:
+    refused = list(_refused(began, settings, run, free))
     if not run.resume:
+        kept = [f"{name} {was}" for name, was, *_ in refused[:3]] + ["..."] * (len(refused) > 3)
+        again = f" (as it was begun: {', '.join(kept)})" if kept else ""
         raise ValueError(
-            f"{run.out} already holds a run: pass --run.resume to continue it, or another --run.out"
+            f"{run.out} already holds a run: pass --run.resume to continue it{again}, "
+            "--run.overwrite to delete it and begin anew, or another --run.out"
         )
-    for name, was, now in _differences(began, settings):
-        scheduled = name == "run.steps" and _has_schedule(settings)
+    for name, was, now, why in refused:
         if name.startswith("inputs."):
             what = name.removeprefix("inputs.")
             raise ValueError(
                 f"{run.out} was begun with {what} {was}, and now it is {now}:"
                 " give it the same again, or choose another folder for what is new"
             )
+        raise ValueError(
+            f"{name} was {was} when {run.out} began and is {now}{why}: "
+            "set it back to resume, choose another folder, or begin anew with --run.overwrite"
+        )
+
+
+def _refused(
+    began: Mapping[str, Any], settings: Mapping[str, Any], run: Run, free: Sequence[str]
+) -> Iterator[tuple[str, Any, Any, str]]:
+    """What may not differ and does: its name, what it was and is, and why, if that is not plain."""
+    for name, was, now in _differences(began, settings):
+        scheduled = name == "run.steps" and _has_schedule(settings)
         if scheduled or not _may_change(name, run, free):
-            why = ", and the learning rate is scheduled by it" if scheduled else ""
-            raise ValueError(
-                f"{name} was {was} when {run.out} began and is {now}{why}: "
-                "set it back to resume, or choose another folder"
-            )
+            yield name, was, now, ", and the learning rate is scheduled by it" if scheduled else ""
 
 
 def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:

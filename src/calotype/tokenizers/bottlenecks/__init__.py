@@ -1,7 +1,8 @@
 """The bottlenecks. To add one: write its file, then name its spec in the `BottleneckSpec` union."""
 
-from diffusers import AutoencoderKL, VQModel
+from typing import Union
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
 from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
@@ -12,7 +13,7 @@ from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
 BottleneckSpec = Gaussian | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
-Autoencoder = AutoencoderKL | VQModel
+Autoencoder = Union["diffusers.AutoencoderKL", "diffusers.VQModel"]
 """The stock classes around them."""
 
 __all__ = [

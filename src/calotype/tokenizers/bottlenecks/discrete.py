@@ -4,10 +4,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.tokenizers.bottlenecks.search import assign, look_up
 from calotype.training.distributed import all_mean
@@ -184,9 +184,11 @@ class Table(Discrete):
         return look_up(ids, self.codebook)
 
 
-def vq_model(channels: int, features: int | None, codes: int, **settings: Any) -> VQModel:
+def vq_model(
+    channels: int, features: int | None, codes: int, **settings: Any
+) -> "diffusers.VQModel":
     """A stock VQModel with fresh weights, but for its codes: the bottleneck has them."""
-    model = VQModel(
+    model = diffusers.VQModel(
         latent_channels=features or channels, num_vq_embeddings=codes, vq_embed_dim=channels,
         scaling_factor=1.0, **settings,
     )  # fmt: skip

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
 from calotype.training.noise import Generators
@@ -50,7 +50,7 @@ class FSQ:
         """Make the bottleneck."""
         return ScalarQuantizer(self)
 
-    def autoencoder(self, **settings) -> VQModel:
+    def autoencoder(self, **settings) -> "diffusers.VQModel":
         """A VQModel around it, without its codes: it would not find the same."""
         return vq_model(self.channels, self.features, 1, **settings)
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from jaxtyping import Float
 from torch import Tensor
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
 from calotype.training.noise import Generators
 
@@ -40,14 +39,16 @@ class Gaussian:
         """Make the bottleneck."""
         return GaussianBottleneck(self)
 
-    def autoencoder(self, **settings: Any) -> AutoencoderKL:
+    def autoencoder(self, **settings: Any) -> "diffusers.AutoencoderKL":
         """A stock AutoencoderKL around it."""
-        model = AutoencoderKL(latent_channels=self.channels, scaling_factor=1.0, **settings)
+        model = diffusers.AutoencoderKL(
+            latent_channels=self.channels, scaling_factor=1.0, **settings
+        )
         self.begin(model)
         return model
 
     @torch.no_grad()
-    def begin(self, model: AutoencoderKL) -> None:
+    def begin(self, model: "diffusers.AutoencoderKL") -> None:
         """Set the new convolution that emits mean and log-variance to `initial_std`."""
         assert model.quant_conv is not None and model.quant_conv.bias is not None
         model.quant_conv.bias[self.channels :] += 2 * math.log(self.initial_std)
@@ -63,13 +64,13 @@ class GaussianBottleneck(Bottleneck):
 
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
         """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
-        posterior = DiagonalGaussianDistribution(h.float())
+        posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
         z = posterior.sample(generator)  # type: ignore[arg-type]  # randn_tensor takes a list
         return Latent(z, None, {"kl": self.spec.kl_weight * posterior.kl()})
 
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
         """The posterior's mean."""
-        return DiagonalGaussianDistribution(h.float()).mode()
+        return diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float()).mode()
 
     def pack(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b in h w"]:
         """Keep the moments, so that every epoch can draw afresh."""
@@ -79,5 +80,5 @@ class GaussianBottleneck(Bottleneck):
         self, packed: Float[Tensor, "b in h w"], generator: Generators | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Draw z from stored moments."""
-        posterior = DiagonalGaussianDistribution(packed.float())
+        posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(packed.float())
         return posterior.sample(generator)  # type: ignore[arg-type]

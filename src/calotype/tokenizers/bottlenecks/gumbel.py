@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import assign, look_up, sites
@@ -81,7 +81,7 @@ class Gumbel:
         """Make the bottleneck."""
         return GumbelBottleneck(self)
 
-    def autoencoder(self, **settings: Any) -> VQModel:
+    def autoencoder(self, **settings: Any) -> "diffusers.VQModel":
         """A stock VQModel around it."""
         return vq_model(self.channels, self.features, self.codes, **settings)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import sites
@@ -83,7 +83,7 @@ class Signs(ABC):
         """Make the bottleneck."""
         return SignQuantizer(self)
 
-    def autoencoder(self, **settings) -> VQModel:
+    def autoencoder(self, **settings) -> "diffusers.VQModel":
         """A stock VQModel around it."""
         codes = 2**self.bits if self.bits <= MOST_EXPORTED_BITS else 1
         return vq_model(self.channels, self.features, codes, **settings)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.codebook import (
     Codebook,
@@ -55,7 +55,7 @@ class RVQ:
         """Make the bottleneck."""
         return ResidualQuantizer(self)
 
-    def autoencoder(self, **settings) -> VQModel:
+    def autoencoder(self, **settings) -> "diffusers.VQModel":
         """A VQModel around it, without its codes: it would not find the same."""
         return vq_model(self.channels, self.features, 1, **settings)
 

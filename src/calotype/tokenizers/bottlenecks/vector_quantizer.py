@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import VQModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.codebook import Codebook, priorities
 from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
@@ -70,7 +70,7 @@ class VQ:
         """Make the bottleneck."""
         return VectorQuantizer(self)
 
-    def autoencoder(self, **settings) -> VQModel:
+    def autoencoder(self, **settings) -> "diffusers.VQModel":
         """A stock VQModel around it."""
         return vq_model(self.channels, self.features, self.codebook.size, **settings)
 

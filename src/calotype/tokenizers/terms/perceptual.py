@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.error import URLError
 
-import lpips
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from calotype.lazy import lpips
 from calotype.tokenizers.terms.base import Term
 
 
@@ -49,7 +49,7 @@ class LPIPS:
         """
         return PerceptualTerm(self._network())
 
-    def _network(self) -> lpips.LPIPS:
+    def _network(self) -> "lpips.LPIPS":
         if self.backbone_weights is not None:
             return with_backbone(self.net, _read(self.backbone_weights))
         try:
@@ -69,7 +69,7 @@ SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}
 class PerceptualTerm(Term):
     """Frozen, and always in evaluation mode: the dropout on its linear heads must never run."""
 
-    def __init__(self, network: lpips.LPIPS) -> None:
+    def __init__(self, network: "lpips.LPIPS") -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
 
@@ -98,7 +98,7 @@ def _distance(
     return head((unit_fake - unit_real).square()).mean((1, 2, 3))
 
 
-def with_backbone(net: str, features: Mapping[str, Tensor]) -> lpips.LPIPS:
+def with_backbone(net: str, features: Mapping[str, Tensor]) -> "lpips.LPIPS":
     """An LPIPS network over given backbone weights, named `features.N...` as torchvision does.
 
     Raises:
@@ -116,7 +116,7 @@ def with_backbone(net: str, features: Mapping[str, Tensor]) -> lpips.LPIPS:
     return network
 
 
-def random_backbone(net: str, seed: int) -> lpips.LPIPS:
+def random_backbone(net: str, seed: int) -> "lpips.LPIPS":
     """LPIPS over a seeded random backbone: its gradients flow the right way, its values mean
     nothing. For tests on machines without the weights; no recipe reaches it.
     """
@@ -125,7 +125,7 @@ def random_backbone(net: str, seed: int) -> lpips.LPIPS:
         return _network(net, pnet_rand=True)
 
 
-def _network(net: str, pnet_rand: bool) -> lpips.LPIPS:
+def _network(net: str, pnet_rand: bool) -> "lpips.LPIPS":
     # The package calls torchvision by arguments that it has since renamed; it works, and warns.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", module="torchvision")

@@ -1,0 +1,166 @@
+"""What a named recipe takes, before there is any data: its players and a batch without contents."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from calotype.autoregressive import Classes, NextToken
+from calotype.diffusion import (
+    Denoising,
+    LatentSource,
+    LearntText,
+    PretrainedText,
+    TextDenoising,
+    TextSpec,
+    attend_plainly,
+)
+from calotype.evaluation.needs import Needs, Rehearsal, rehearse
+from calotype.pipelines import layout_of
+from calotype.recipes.caches import CACHES
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
+from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.recipes.transformer import TransformerRecipe
+from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
+from calotype.tokenizers.terms import PerceptualTerm
+from calotype.tokenizers.terms.perceptual import random_backbone
+from calotype.training import Batch, Objective
+from calotype.training.attention import plain_is_faster
+
+Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
+CLASSES = 1000
+"""ImageNet's."""
+CLIP_L = CLIPTextConfig(
+    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+)
+"""Of the text encoder of openai/clip-vit-large-patch14."""
+
+
+def needs(recipe: Recipe, dtype: torch.dtype) -> Needs:
+    """What training by a recipe takes, computed in `dtype` under autocast.
+
+    A pretrained decoder is taken to be Stable Diffusion's, a generator's tokenizer and prompts to
+    be those of the named recipes that fill the folders it names.
+
+    Raises:
+        ValueError: no named recipe fills one of those folders.
+    """
+    build = {
+        TokenizerRecipe: _tokenizer, GeneratorRecipe: _denoiser, TransformerRecipe: _transformer,
+    }[type(recipe)]  # fmt: skip
+    return rehearse(partial(build, recipe), recipe.run, dtype)
+
+
+def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
+    terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
+    if spec := recipe.perceptual:
+        # Which weights a backbone without contents has does not matter: none are fetched.
+        terms["lpips"] = (spec.weight, PerceptualTerm(random_backbone(spec.net, 0)))
+    tokenizer = _network(recipe)
+    if recipe.gradient_checkpointing:
+        tokenizer.enable_gradient_checkpointing()
+    first = Reconstruction(tokenizer, terms, recipe.optimizer)
+    players: list[Objective] = [first]
+    if recipe.adversary:
+        players.append(Critic(recipe.adversary, first, recipe.optimizer))
+    batch = {"image": _images(recipe.run.batch_size, recipe.size)}
+    return Rehearsal(players, {**batch, "key": _keys(recipe)})
+
+
+def _network(recipe: TokenizerRecipe) -> ImageTokenizer:
+    if not isinstance(recipe.model, PretrainedDecoder):
+        return recipe.model.build(recipe.size, recipe.pixel.maps)
+    tokenizer = NewTokenizer().build(recipe.size)
+    tokenizer.autoencoder.encoder.requires_grad_(False)
+    quantised = tokenizer.autoencoder.quant_conv
+    assert quantised is not None
+    quantised.requires_grad_(False)
+    return tokenizer
+
+
+def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
+    tokenizer, packed = _encoded(recipe)
+    source = LatentSource(tokenizer.bottleneck, 1.0)
+    shape = packed.shape[-1], tokenizer.bottleneck.z_channels
+    batch = {"packed": packed, "key": _keys(recipe)}
+    if recipe.text is None:
+        unet = recipe.unet.unconditional(*shape)
+        objective = Denoising(unet, source, recipe.process, recipe.optimizer)
+    else:
+        encoder = _encoder(recipe.text)
+        unet = recipe.unet.conditional(*shape, encoder.config.hidden_size)
+        null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
+        objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
+        batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if plain_is_faster(recipe.unet.places(shape[0])):
+        attend_plainly(unet)
+    return Rehearsal([objective], batch, [tokenizer])
+
+
+def _encoder(text: TextSpec) -> CLIPTextModel:
+    if isinstance(text, PretrainedText):
+        return CLIPTextModel(CLIP_L).requires_grad_(False).eval()
+    words = {str(i): i for i in range(text.vocabulary - 2)}
+    return text.encoder(CLIPTokenizer(words, [], model_max_length=text.length))  # type: ignore[arg-type]
+
+
+def _transformer(recipe: TransformerRecipe) -> Rehearsal:
+    tokenizer, packed = _encoded(recipe)
+    vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
+    layout = layout_of(vocabulary, tokenizer, packed[0].numel())
+    network = recipe.transformer.build(layout, length)
+    if recipe.gradient_checkpointing:
+        network.gradient_checkpointing_enable()
+    if plain_is_faster(network.config.max_position_embeddings):
+        network.set_attn_implementation("eager")
+    objective = _FullPrompts(
+        network, layout, recipe.order, recipe.optimizer, recipe.drop, recipe.image_weight,
+        recipe.prompted,
+    )  # fmt: skip
+    rows = recipe.run.batch_size
+    batch = {"packed": packed, "key": _keys(recipe),
+             "tokens": torch.zeros(rows, length, dtype=torch.long),
+             "lengths": torch.full((rows,), length)}  # fmt: skip
+    return Rehearsal([objective], batch, [tokenizer])
+
+
+class _FullPrompts(NextToken):
+    """Of which none is shorter than may be: lengths without contents cannot be asked for."""
+
+    def _prompts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["tokens"], batch["lengths"]
+
+
+def _prompts(recipe: TransformerRecipe) -> tuple[int, int]:
+    """Tokens of text that there are, and of a prompt at most."""
+    for build in CACHES.values():
+        if (cache := build()).out == recipe.latents:
+            match cache.text:
+                case LearntText(length=length, vocabulary=vocabulary):
+                    return vocabulary, length
+                case Classes():
+                    return CLASSES, 1
+    raise ValueError(f"{recipe.latents}: no named recipe of cache-latents makes prompts there")
+
+
+@torch.no_grad()
+def _encoded(recipe: GeneratorRecipe | TransformerRecipe) -> tuple[ImageTokenizer, Tensor]:
+    """The tokenizer of the named recipe that a generator follows, and a batch as it packs it."""
+    for build in TOKENIZERS.values():
+        if str((made := build()).run.model) == recipe.tokenizer:
+            tokenizer = _network(made).eval()
+            packed = tokenizer.pack(_images(1, made.size))
+            return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
+    raise ValueError(f"{recipe.tokenizer}: no named recipe of train-tokenizer ends there")
+
+
+def _images(count: int, size: int) -> Tensor:
+    return torch.zeros(count, 3, size, size)
+
+
+def _keys(recipe: Recipe) -> list[int]:
+    return list(range(recipe.run.batch_size))

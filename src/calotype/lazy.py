@@ -1,0 +1,60 @@
+"""Libraries that take long to import, each imported when something of it is first used.
+
+`from calotype.lazy import diffusers`, then `diffusers.VQModel`, in quotes where it annotates. So a
+command's `--help` and its answer to a mistake wait for torch and for nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+class Lazy:
+    """A module, imported when a class, function or submodule of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        module = import_module(self._name)
+        if not hasattr(module, attribute):
+            return Lazy(f"{self._name}.{attribute}")
+        return getattr(module, attribute)
+
+
+if TYPE_CHECKING:
+    import accelerate
+    import accelerate.state
+    import accelerate.tracking
+    import accelerate.utils
+    import datasets
+    import datasets.exceptions
+    import diffusers
+    import diffusers.models.attention_processor
+    import diffusers.models.autoencoders.vae
+    import diffusers.training_utils
+    import diffusers.utils.torch_utils
+    import huggingface_hub
+    import huggingface_hub.errors
+    import lpips
+    import matplotlib.figure
+    import pyarrow.parquet
+    import scipy.ndimage
+    import torchvision.transforms.v2.functional
+    import torchvision.utils
+    import transformers
+else:
+    accelerate = Lazy("accelerate")
+    datasets = Lazy("datasets")
+    diffusers = Lazy("diffusers")
+    huggingface_hub = Lazy("huggingface_hub")
+    lpips = Lazy("lpips")
+    matplotlib = Lazy("matplotlib")
+    pyarrow = Lazy("pyarrow")
+    scipy = Lazy("scipy")
+    torchvision = Lazy("torchvision")
+    transformers = Lazy("transformers")
+
+__all__ = [
+    "accelerate", "datasets", "diffusers", "huggingface_hub", "lpips", "matplotlib", "pyarrow",
+    "scipy", "torchvision", "transformers",
+]  # fmt: skip

@@ -1,0 +1,183 @@
+"""How far something long is: a bar on a terminal, and a line at least every 20 seconds elsewhere.
+
+All of it goes to stderr, from the main process. What is part of something longer, such as a demo,
+is heard by whoever entered `heard_by`, and told with what that one says before it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from calotype.training.distributed import processes
+
+R = TypeVar("R")
+EVERY = 15.0
+"""Seconds without a line after which there is one."""
+OFTEN = 1.0
+"""Seconds after which a bar's listener hears of it again."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far something is."""
+
+    what: str
+    """Its name."""
+    done: int
+    """Steps, images or whatever it counts."""
+    total: int | None
+    """Of these; None: unknown."""
+    speed: float
+    """Images per second; 0: unknown, or there are none."""
+    seconds: float
+    """Since it began in this process."""
+    left: float | None
+    """Seconds to its end at this speed; None: unknown."""
+
+    def __str__(self) -> str:
+        """In words: `runs/kl 50/4000, 36 img/s, 0:58:31 left`."""
+        words = [f"{self.what} {self.done}" + (f"/{self.total}" if self.total else "")]
+        if self.speed:
+            words.append(f"{self.speed:.3g} img/s")
+        since = f"{clock(self.seconds)} so far"
+        words.append(since if self.left is None else f"{clock(self.left)} left")
+        return ", ".join(words)
+
+
+Listener = Callable[[Standing], str]
+"""Hears how far each part of something longer is; returns what is said before it, such as
+`part 2 of 6, 0:12:00 left of all: `, or nothing. It may be called by another thread."""
+
+_LISTENER: ContextVar[Listener] = ContextVar("listener", default=lambda standing: "")
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Within this context a listener hears how far whatever is long is."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+class Told:
+    """Something long while it is entered.
+
+    Args:
+        what: Its name.
+        total: How much there is to count; None: unknown.
+        done: How much of it was done before.
+        images: Images to each that is counted; 0: it is not about images.
+    """
+
+    def __init__(self, what: str, total: int | None, done: int = 0, images: int = 0) -> None:
+        self.what, self.total, self.done, self.images = what, total, done, images
+        self.console, self.main = Console(stderr=True), processes().is_main_process
+        self.note = ""
+        self._listener, self._end = _LISTENER.get(), threading.Event()
+        self._began = self._since = self._told = time.monotonic()
+        self._first = self._from = done
+        speed = [TextColumn("{task.fields[speed]:.3g} img/s")] if images else []
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *speed,
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=self.console, disable=not (self.main and self.console.is_terminal),
+        )  # fmt: skip
+        self._task = self._bar.add_task(what, total=total, completed=done, speed=0.0, note="")
+        # Between two steps nobody would speak, and one may take minutes.
+        self._beats = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Told":
+        self._bar.start()
+        if self.main:
+            self._beats.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._end.set()
+        if self.main:
+            self._beats.join()
+        self._bar.stop()
+
+    def advance(self, count: int = 1) -> None:
+        """Count on."""
+        self.reach(self.done + count)
+
+    def reach(self, done: int) -> None:
+        """Count up to a number; of the first that is done there is a line at once."""
+        first, self.done = self.done == self._first, done
+        if first:
+            # What is only paid once, such as a compiled kernel, says nothing about the rest.
+            self._since, self._from = time.monotonic(), done
+        self._bar.update(self._task, completed=done, speed=self.standing.speed)
+        if first and done > self._first:
+            self.tell()
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is now."""
+        now = time.monotonic()
+        since, first = (self._since, self._from)
+        if self.done == first:  # at most one is done: it tells more than nothing
+            since, first = self._began, self._first
+        each = (now - since) / (self.done - first) if self.done > first else None
+        left = None if each is None or self.total is None else each * (self.total - self.done)
+        speed = self.images / each if each else 0.0
+        return Standing(self.what, self.done, self.total, speed, now - self._began, left)
+
+    def tell(self) -> None:
+        """Say how far it is, and what `note` is; a terminal shows both all the time."""
+        if not self.main:
+            return
+        self._told, standing = time.monotonic(), self.standing
+        before = self._listener(standing)
+        if self.console.is_terminal:
+            self._bar.update(self._task, description=f"{before}{self.what}", note=self.note)
+        else:
+            self._print(f"{before}{standing}  {self.note}".rstrip())
+
+    def say(self, line: str) -> None:
+        """Tell the person who watches something else."""
+        if self.main:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _beat(self) -> None:
+        wait = OFTEN if self.console.is_terminal else EVERY
+        while not self._end.wait(max(0.1, self._told + wait - time.monotonic())):
+            if time.monotonic() >= self._told + wait:
+                self.tell()
+
+
+def track(items: Iterable[R], what: str, total: int | None, images: int = 0) -> Iterator[R]:
+    """The same items, while it is told how many of them are done with."""
+    with Told(what, total, images=images) as told:
+        for item in items:
+            yield item
+            told.advance()
+
+
+def say(line: str) -> None:
+    """Tell the person who watches."""
+    if processes().is_main_process:
+        Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: `1:02:03`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,36 @@
+"""Small images in one picture, so large that one can see them, each over its caption."""
+
+import textwrap
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from calotype.lazy import torchvision
+
+LEGIBLE = 128
+"""Pixels a side."""
+
+
+def draw_sheet(
+    images: Float[Tensor, "n 3 H W"], captions: Sequence[str] = (), columns: int = 8,
+    side: int = LEGIBLE,
+) -> Image.Image:  # fmt: skip
+    """Images of [-1, 1], each over its caption if there are any; `side` pixels a column."""
+    font, gap = ImageFont.load_default(12), 8
+    below = 76 if any(captions) else gap
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    size = columns * (side + gap) + gap, rows * (side + below) + gap
+    sheet = Image.new("RGB", size, "white")
+    ink = ImageDraw.Draw(sheet)
+    pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
+    for i, image in enumerate(pixels):
+        x = gap + i % columns * (side + gap)
+        y = gap + i // columns * (side + below)
+        shown = torchvision.transforms.v2.functional.to_pil_image(image)
+        sheet.paste(shown.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        lines = textwrap.wrap(captions[i], side // 6)[:5] if captions else []
+        ink.multiline_text((x, y + side + 2), "\n".join(lines), "black", font, spacing=1)
+    return sheet

@@ -1,0 +1,70 @@
+"""How a run starts: in which precision, and in a folder of its own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from calotype.training.distributed import own_device, processes
+from calotype.training.precision import (
+    Chosen,
+    agreed,
+    chosen,
+    described,
+    warn_of_emulation,
+)
+from calotype.training.progress import say
+from calotype.training.run import Run, begin, begun_in
+
+
+def start(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Run:
+    """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
+    precision, and its choice stands in `recipe.json`.
+
+    Args:
+        run: The recipe's.
+        recipe: The dataclass that describes it, with a field `run`.
+        inputs: Fingerprints of what it is made from, by name.
+        found: What there is to train and to train on, in words.
+
+    Returns:
+        The run with a precision by name.
+
+    Raises:
+        ValueError: the folder cannot be used, as `begin` says, or the device lacks the precision.
+    """
+    state, device = processes(), own_device()
+    precision = Chosen("fp32", "")
+    if state.is_main_process:
+        precision = chosen(run.precision, begun_in(run), device, run.out)
+        settled = replace(run, precision=precision.name)
+        begin(settled, replace(recipe, run=settled), inputs)
+        _say(settled, precision, found)
+        if precision.name == run.precision:
+            warn_of_emulation(precision.name, device)
+    state.wait_for_everyone()
+    return replace(run, precision=agreed(precision.name))
+
+
+def _say(run: Run, precision: Chosen, found: str) -> None:
+    state, device = processes(), own_device()
+    parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
+    shares = [part for part in parts if not part.startswith("1 ")]
+    samples = run.batch_size * run.accumulate * state.num_processes
+    cores = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    say(found)
+    say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
+    say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")
+
+
+def count(module: torch.nn.Module) -> str:
+    """How many parameters there are and how many of them are learnt, in words."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    every, learnt = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    some = "" if learnt == every else f", {_millions(learnt)} of them learnt"
+    return f"{_millions(every)} parameters{some}"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.3g} million"

@@ -1,0 +1,117 @@
+"""`calotype generate`: what it leaves beside the pictures, and which pipeline it takes."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from calotype.commands import drawings
+from calotype.commands.drawings import Drawings, append
+from calotype.commands.generate import Generate, generate
+from calotype.pipelines import Choice, load
+from calotype.pipelines.folders import fingerprint, newest
+
+FEW = Choice(steps=2)
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "drawn.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_says_which_model_drew_what(artifacts, tmp_path):
+    text, silent = (str(artifacts / name / "model") for name in ("generator", "unconditional"))
+    out = tmp_path / "out"
+    generate(Generate(("a red circle",), pipeline=text, out=out, images=2, seed=3, sampling=FEW,
+                      precision="fp32"))  # fmt: skip
+    generate(Generate((), pipeline=silent, out=out, sampling=FEW, precision="bf16", device="cpu"))
+    first, second, third = lines(out)
+    assert (first["file"], first["prompt"], first["seed"]) == (
+        "000-a-red-circle-3.png", "a red circle", 3
+    )  # fmt: skip
+    assert second["seed"] == 4 and third["file"] == "002-empty-0.png"
+    assert all((out / line["file"]).exists() for line in lines(out))
+    assert first["pipeline"] == text and third["pipeline"] == silent
+    assert first["fingerprint"] == second["fingerprint"] == fingerprint(load(text))
+    assert third["fingerprint"] == fingerprint(load(silent)) != first["fingerprint"]
+    assert first["sampling"]["steps"] == 2
+    assert [line["precision"] for line in lines(out)] == ["fp32", "fp32", "bf16"]
+    assert first["device"] in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("kind", ["generator", "unconditional"])
+def test_a_pipeline_draws_in_any_precision(kind, artifacts, tmp_path):
+    """The same picture but for rounding."""
+    drawn = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        options = Generate(("x",), pipeline=str(artifacts / kind / "model"), sampling=FEW,
+                           out=tmp_path / precision, precision=precision)  # fmt: skip
+        with Image.open(generate(options) / "000-x-0.png") as image:
+            drawn[precision] = np.asarray(image, dtype=int)
+    for name in ("bf16", "fp16"):
+        assert abs(drawn[name] - drawn["fp32"]).mean() < 8
+
+
+def test_small_images_are_enlarged_over_their_prompts(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawings, "EACH", 2)
+    images = tiny.images(3)
+    for _ in range(2):
+        with Drawings(tmp_path, {}) as folder:
+            for i, image in enumerate(images):
+                folder.add(image, f"prompt {i}", i)
+    sheets = sorted(file.name for file in tmp_path.glob("sheet-*.png"))
+    assert sheets == [f"sheet-{name}.png" for name in ("000-001", "002-002", "003-004", "005-005")]
+    with Image.open(tmp_path / sheets[0]) as sheet:
+        levels = np.asarray(sheet)
+    assert levels.shape[1] == 8 + 2 * (256 + 8)
+    with Image.open(tmp_path / "001-prompt-1-1.png") as single:
+        assert single.size == (tiny.SIZE, tiny.SIZE)
+        shown = levels[8 : 8 + 256 : 16, 8 + 264 : 8 + 264 + 256 : 16]
+        assert (shown == np.asarray(single)).all()
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def test_large_images_need_no_sheet(tmp_path):
+    with Drawings(tmp_path / "out", {}) as folder:
+        folder.add(torch.zeros(3, 256, 256), "x", 0)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "000-x-0.png", "drawn.jsonl"
+    ]  # fmt: skip
+
+
+def test_a_line_that_was_cut_in_two_costs_no_other(tmp_path):
+    file = tmp_path / "drawn.jsonl"
+    file.write_text('{"file": "a.png"}\n{"file": "b.p')
+    append(file, {"file": "ç.png"})
+    append(file, {"file": "d.png"})
+    first, torn, *rest = file.read_text(encoding="utf-8").splitlines()
+    assert json.loads(first)["file"] == "a.png" and torn == '{"file": "b.p'
+    assert [json.loads(line)["file"] for line in rest] == ["ç.png", "d.png"]
+
+
+def test_the_newest_pipeline_is_taken_and_named(artifacts, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("generator", "unconditional")):
+        shutil.copytree(artifacts / name / "model", tmp_path / "runs" / name / "model")
+        for index in ("model_index.json", "calotype.json"):
+            os.utime(tmp_path / "runs" / name / "model" / index, (1000 - i, 1000 - i))
+    shutil.copytree(artifacts / "generator/model", tmp_path / "runs/x/.model.partial")
+    out = generate(Generate(("a",), sampling=FEW))
+    said = capsys.readouterr().out
+    assert said == ("drawing with runs/generator/model, the newest pipeline under runs/; "
+                    "--pipeline names another\n")  # fmt: skip
+    assert lines(out)[0]["pipeline"] == "runs/generator/model"
+    os.utime(tmp_path / "runs/unconditional/model/calotype.json", (2000, 2000))
+    assert newest(Path("runs")) == Path("runs/unconditional/model")
+
+
+def test_no_pipeline_at_all_is_said_with_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no pipeline under runs/ yet: `calotype demo` and"):
+        generate(Generate(("a",)))
+    assert not any(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from calotype.commands.own_pictures import Looked
 from calotype.commands.quickstart import Quickstart, quickstart
 from calotype.commands.timing import Speed
 from calotype.data.scenes import Scenes
-from calotype.pipelines import load
+from calotype.pipelines import load, reads_prompts
 from calotype.recipes.caches import CACHES
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -201,3 +201,18 @@ def test_it_ends_in_a_pipeline_and_goes_on_with_more_minutes(small, tmp_path, ca
     assert "The tokenizer stays as it is" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--size is 64, and .* was begun with 32"):
         quickstart(Quickstart(small, minutes=0.1, size=64))
+
+
+@pytest.mark.filterwarnings("ignore:.*latent_statistics.json")
+def test_pictures_without_captions_are_drawn_without_a_prompt(small, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in small.rglob("*.png"):
+        file.rename(flat / file.name)
+    page = quickstart(Quickstart(flat, minutes=0.1, out=tmp_path / "out", size=32)).read_text()
+    assert "none of them have a caption" in page and "as you asked" in page
+    assert "what it draws of nothing but noise" in page
+    assert not reads_prompts(load(tmp_path / "out/pipeline"))
+    said = capsys.readouterr().out
+    assert f"calotype generate --pipeline {tmp_path}/out/pipeline" in said
+    assert f"--minutes 0.3 --out {tmp_path}/out" in said

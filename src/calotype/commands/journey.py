@@ -73,6 +73,7 @@ class Journey:
         self.page, self.title, self.parts = page, title, {part.name: part for part in parts}
         self.trainings, self.grids = list(trainings), list[Grid]()
         self.lines: list[str] = []
+        self.commands: list[str] = []
         self.console = Console(highlight=False, soft_wrap=True)
         self.took = _recorded(page.with_name(RECORD))
         self.finished, self._heard = False, time.monotonic()
@@ -141,7 +142,7 @@ class Journey:
         gallery = Gallery(
             self.title, tuple(self.lines), [self._stage(part) for part in self.parts.values()],
             "" if self.finished else f"{spoken(self.gone)} gone, {_about(left)}.",
-            tuple(self.trainings), tuple(self.grids), self.finished,
+            tuple(self.trainings), tuple(self.grids), tuple(self.commands), self.finished,
         )  # fmt: skip
         with self._writing:
             write_gallery(self.page, gallery)

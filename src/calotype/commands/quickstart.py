@@ -3,6 +3,7 @@ a tokenizer, latents, a generator, and a page that grows meanwhile.
 """
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -39,9 +40,9 @@ LOOKING = 0.1
 """Part of the minutes that looking through the pictures may take."""
 TIMING = 4.0
 """Seconds for which each network is timed, or a hundredth of the minutes if these are fewer."""
-LEGS = (0.5, 1.0)
-"""Parts of a network's time after which it is seen how fast it really trains. Whatever else the
-machine does, the first leg may take twice as long as measured."""
+LEGS = (0.25, 0.6, 1.0)
+"""Parts of a network's time after which it is seen how fast it really trains: other programs may
+have begun since it was measured. The first leg may take four times as long as it should."""
 LOOK, MEASURE, TOKENIZER, CACHE, GENERATOR, DRAW = (
     "looking through the pictures", "measuring this machine", "tokenizer: pictures to latents",
     "encoding the pictures", "generator: latents from noise", "drawing and rebuilding",
@@ -152,7 +153,10 @@ def _travel(options: Quickstart, journey: Journey, chosen: Chosen | None) -> Non
     _expect(journey, whole, speed, looked, chosen)
     if chosen.tokenizer_steps is None:
         steps = allot(whole - journey.gone, speed, looked).steps(speed)
-        _tell(journey, *_alone(way.trained(*steps), captions))
+        journey.commands += _alone(way.trained(*steps), captions)
+        journey.say("The same by single commands:")
+        for command in journey.commands:
+            journey.say(f"    {command}")
     with journey.part(TOKENIZER):
         chosen = _tokenizer(journey, way, chosen, whole, speed, looked)
         write_text(out / RECORD, json.dumps(asdict(chosen), indent=1) + "\n")
@@ -211,10 +215,8 @@ def _expect(journey: Journey, whole: float, speed: Speed, looked: Looked, chosen
 
 
 def _alone(way: Recipes, captions: tuple[str, ...]) -> list[str]:
-    prompt = f' "{captions[0]}"' if captions else ""
-    pipeline = way.generator.run.model
-    return ["The same by single commands:", *(f"    {line}" for line in way.commands()),
-            f"    calotype generate{prompt} --pipeline {pipeline}"]  # fmt: skip
+    pipeline = ["--pipeline", str(way.generator.run.model)]
+    return [*way.commands(), shlex.join(["calotype", "generate", *captions[:1], *pipeline])]
 
 
 def _tokenizer(
@@ -309,12 +311,14 @@ def _rebuilt(way: Recipes, count: int = 64) -> tuple[Tensor, Tensor]:
 
 
 def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ...]) -> list[str]:
-    prompt = f' "{captions[0]}"' if captions else ""
+    pipeline = ["--pipeline", str(options.folder / "pipeline")]
+    out = [] if options.out is None else ["--out", str(options.out)]
+    more = ["--minutes", f"{3 * options.minutes:g}", *out]
     return [
         f"{report['reconstruction_psnr_db']} dB PSNR between {report['reconstructed']} pictures it "
-        "has learnt from and what the tokenizer makes of them (higher is better; 30 looks good)",
+        "has learnt from and what the tokenizer makes of them (higher is better)",
         f"{report['tokenizer_steps']} steps of the tokenizer, {report['generator_steps']} of the "
         f"generator, {spoken(60 * report['minutes'])} in all",
-        f"draw more: calotype generate{prompt} --pipeline {options.folder / 'pipeline'}",
-        f"go on: calotype quickstart {options.pictures} --minutes {3 * options.minutes:g}",
+        f"draw more: {shlex.join(['calotype', 'generate', *captions[:1], *pipeline])}",
+        "go on: " + shlex.join(["calotype", "quickstart", str(options.pictures), *more]),
     ]

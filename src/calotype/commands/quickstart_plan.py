@@ -186,8 +186,8 @@ def _why(size: int, steps: tuple[int, int]) -> str:
     tokenizer, generator = steps
     if size == SIZES[0] and not all(has >= least for has, least in zip(steps, ENOUGH, strict=True)):
         return (f"{size} pixels a side, the smallest size, because this machine takes only about "
-                f"{tokenizer} steps of the tokenizer and {generator} of the generator in its time; "
-                f"from {ENOUGH[0]} and {ENOUGH[1]} on pictures come out well")  # fmt: skip
+                f"{tokenizer} steps of the tokenizer and {generator} of the generator in the time; "
+                f"with fewer than {ENOUGH[0]} and {ENOUGH[1]} pictures stay rough")  # fmt: skip
     larger = "" if size == SIZES[-1] else ", and a larger one would take too few"
     return (f"{size} pixels a side: there this machine takes about {tokenizer} steps of the "
             f"tokenizer and {generator} of the generator in the time{larger}")  # fmt: skip

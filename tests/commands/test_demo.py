@@ -81,7 +81,9 @@ def test_generators_draw_what_training_never_shows_while_they_train():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* codes are in use")  # after three steps
-def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*latent_statistics.json")
+def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "full", replace(SIZES["full"], measure=512))
     options = replace(SHORT, out=tmp_path / "demo")
     page = demo(options)
     assert page.read_text().count("<figure>") == PICTURES

@@ -8,6 +8,7 @@ import pytest
 from calotype.commands import journey as module
 from calotype.commands.journey import Journey, Part, spoken
 from calotype.training import Run
+from calotype.training.progress import Told
 
 
 @pytest.fixture
@@ -98,6 +99,14 @@ def test_a_page_that_cannot_be_written_is_said_once_and_nothing_stops(
             time.sleep(0.01)
         journey.write = write
     assert capsys.readouterr().out.count("could not be written: OSError('no space')") == 1
+
+
+def test_a_part_says_how_far_the_whole_is(tmp_path, clock, capsys):
+    parts = [Part("first", 30.0), Part("second", 600.0)]
+    with Journey(tmp_path / "page.html", "way", parts) as journey, journey.part("first"):
+        told = Told("a run", 8)
+        told.advance()
+    assert "[1/2] about 10 min left of all: a run 1/8" in capsys.readouterr().err
 
 
 def test_durations_are_said_in_words():

@@ -82,6 +82,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
         "what a figure or a term of a log means, and which way is better"),
     "demo": FromOptions(
         "demo:Demo", "demo", "gallery", "all of it on procedural scenes, ending in a gallery page"),
+    "quickstart": FromOptions(
+        "quickstart:Quickstart", "quickstart", "gallery",
+        "all of it on your own pictures, in a time that you name"),
     "doctor": FromOptions(
         "doctor:Doctor", "examine_or_fail", "",
         "what this machine has, what it lacks, and which recipes fit it"),

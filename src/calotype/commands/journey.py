@@ -16,6 +16,7 @@ from rich.console import Console
 from calotype.pages.gallery import Gallery, Grid, Stage, Training, write_gallery
 from calotype.training import Run
 from calotype.training.checkpoint import write_text
+from calotype.training.progress import Standing, heard_by
 
 TICK = 15.0
 """Seconds between two writings of the page, and between two lines where there is no terminal."""
@@ -72,9 +73,10 @@ class Journey:
         self.page, self.title, self.parts = page, title, {part.name: part for part in parts}
         self.trainings, self.grids = list(trainings), list[Grid]()
         self.lines: list[str] = []
+        self.commands: list[str] = []
         self.console = Console(highlight=False, soft_wrap=True)
         self.took = _recorded(page.with_name(RECORD))
-        self.finished = False
+        self.finished, self._heard = False, time.monotonic()
         self._current: Part | None = None
         self._writing, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="journey", daemon=True)
@@ -103,7 +105,8 @@ class Journey:
         part.began, part.first = time.monotonic(), part.step()
         self.say(self._where(part))
         try:
-            yield part
+            with heard_by(self._before):
+                yield part
             part.done = True
         finally:
             self.took[name] = before + time.monotonic() - part.began
@@ -139,7 +142,7 @@ class Journey:
         gallery = Gallery(
             self.title, tuple(self.lines), [self._stage(part) for part in self.parts.values()],
             "" if self.finished else f"{spoken(self.gone)} gone, {_about(left)}.",
-            tuple(self.trainings), tuple(self.grids), self.finished,
+            tuple(self.trainings), tuple(self.grids), tuple(self.commands), self.finished,
         )  # fmt: skip
         with self._writing:
             write_gallery(self.page, gallery)
@@ -157,13 +160,22 @@ class Journey:
             except Exception as error:  # told at once, and training goes on
                 if (what := f"{self.page} could not be written: {error!r}") != said:
                     self.say(said := what)
-            if (part := self._current) and not self.console.is_terminal:
+            silent = time.monotonic() - self._heard > TICK
+            if (part := self._current) and silent and not self.console.is_terminal:
                 self.say(self._where(part))
 
+    def _before(self, standing: Standing) -> str:
+        """What is said of the whole, before a part says how far it is."""
+        self._heard = time.monotonic()
+        return f"[{self._place()}] {_about(self.left())} of all: "
+
+    def _place(self) -> str:
+        at = list(self.parts).index(self._current.name) + 1 if self._current else len(self.parts)
+        return f"{at}/{len(self.parts)}"
+
     def _where(self, part: Part) -> str:
-        at = list(self.parts).index(part.name) + 1
         steps = f", step {part.step()} of {part.run.steps}" if part.run else ""
-        return (f"[{at}/{len(self.parts)}] {part.name}{steps}; "
+        return (f"[{self._place()}] {part.name}{steps}; "
                 f"{spoken(self.gone)} gone, {_about(self.left())}")  # fmt: skip
 
     def _stage(self, part: Part) -> Stage:

@@ -76,6 +76,8 @@ class Gallery:
     """How long all that is to come takes, in words."""
     trainings: Sequence[Training] = ()
     grids: Sequence[Grid] = ()
+    commands: Sequence[str] = ()
+    """What does the same part by part."""
     finished: bool = True
     """Whether nothing is to come; until then the page loads itself again."""
 

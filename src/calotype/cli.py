@@ -198,10 +198,11 @@ def _train_tokenizer(arguments: Arguments) -> None:
 
 
 def _cache_latents(arguments: Arguments) -> None:
-    from calotype.commands.cache_latents import cache
+    from calotype.commands.cache_latents import cache, kind
     from calotype.recipes.caches import CACHES
 
-    _say("latents", cache(_recipe("cache-latents", CACHES, arguments)))
+    folder = cache(_recipe("cache-latents", CACHES, arguments))
+    _say(kind(folder), folder)
 
 
 def _train_generator(arguments: Arguments) -> None:

@@ -16,7 +16,7 @@ from calotype.commands.examine import automatic
 from calotype.commands.rehearsal import needs
 from calotype.evaluation import hub
 from calotype.evaluation.hub import Asking, Hub, Weights
-from calotype.evaluation.installed import Package, tested_versions
+from calotype.evaluation.installed import Package, pinned_versions
 from calotype.evaluation.machine import Device, Disk, Machine, disk, machine
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
 from calotype.evaluation.throughput import Products, Throughput
@@ -191,10 +191,10 @@ def test_json_is_all_that_is_printed(capsys):
     assert found["machine"] == {"fake": True} and found["versions"][0]["name"] == "torch"
 
 
-def test_tested_versions_are_those_of_the_constraints():
-    """The wheel holds the one file there is, where `tested_versions` looks for it."""
-    assert tested_versions()["torch"] in (ROOT / "constraints.txt").read_text()
-    assert tested_versions()["resvg-py"]
+def test_versions_are_those_of_the_constraints():
+    """The wheel holds the one file there is, where `pinned_versions` looks for it."""
+    assert pinned_versions()["torch"] in (ROOT / "constraints.txt").read_text()
+    assert pinned_versions()["resvg-py"]
     built = (ROOT / "pyproject.toml").read_text()
     assert '"constraints.txt" = "calotype/constraints.txt"' in built
 

@@ -211,7 +211,7 @@ def test_the_command_measures(vq, tmp_path, monkeypatch, capsys):
     cli.main(["evaluate", str(vq), "data:scenes", "--data.split", "held-out", "--data.size", "16",
               "--count", "4", "--features", "efficientnet-lite0", "--lpips"])  # fmt: skip
     said = capsys.readouterr().out
-    assert "PSNR, dB ↑" in said and "figures: evaluation.json" in said
+    assert "psnr_db, dB ↑" in said and "figures: evaluation.json" in said
     assert "calotype explain" in said and "fp32 on cpu" in said
     assert "4 pictures are too few" in said
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol"]["version"] == 1
@@ -340,7 +340,7 @@ def test_a_comparison_is_a_page_a_table_and_a_picture(vq, artifacts, tmp_path):
     assert found[0]["protocol"] == found[1]["protocol"]
     assert found[0]["protocol"]["digest"] in table
     for page in (table, out.read_text()):
-        assert "PSNR, dB ↑" in page and "fp32 on cpu" in page and "explain NAME" in page
+        assert "psnr_db, dB ↑" in page and "fp32 on cpu" in page and "explain NAME" in page
         assert (
             page.count("12 pictures are too few") == 1
             and f"{found[0]['figures']['frechet']:.6g} *" in page

@@ -133,7 +133,7 @@ def test_kinds_are_compared_and_drawn_where_there_is_no_rate(artifacts, autoenco
     ours = str(artifacts / "tokenizer/model")
     how = {**HOW, "size": tiny.SIZE}
     page = compare(Compare(artifacts=(ours, str(tmp_path / "stock")), out=tmp_path / "c", **how))
-    assert "psnr db" in (page.parent / "comparison.md").read_text()
+    assert "psnr_db, dB ↑" in (page.parent / "comparison.md").read_text()
     assert (page.parent / "comparison.png").exists()
 
 

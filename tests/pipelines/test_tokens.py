@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
-from calotype.commands.cache_latents import cache
+from calotype.commands.cache_latents import _write_prompts, cache
 from calotype.commands.generate import Generate, TopOf, generate
 from calotype.commands.score import Score, score_images
 from calotype.commands.train_generator import train_generator
@@ -40,7 +40,6 @@ from calotype.pipelines import (
     save,
     score,
 )
-from calotype.recipes.cache import _write_prompts
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, BottleneckSpec, Gumbel
 from calotype.training.schedules import Cosine
 
@@ -249,9 +248,10 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     assert lines[0]["bits_per_pixel"] == pytest.approx(lines[0]["bits_per_token"] * 64 / 256)
     assert [line["prompt"] for line in lines] == batch["caption"]
     said = capsys.readouterr().out
-    assert "5 images, in fp32 on cpu:" in said and "bits per token ↓: " in said
+    assert "5 images, in fp32 on cpu:" in said and "bits_per_token, bits ↓: " in said
     rounded = replace(options, precision="bf16", out=tmp_path / "rounded.jsonl")
-    other = [json.loads(line)["bits_per_token"] for line in score_images(rounded).open()]
+    other = [json.loads(line)["bits_per_token"]
+             for line in score_images(rounded).read_text().splitlines()]  # fmt: skip
     assert other != per_token.tolist() and other == pytest.approx(per_token.tolist(), abs=0.05)
     one = replace(options, prompt="a red circle", count=3)
     lines = [json.loads(line) for line in score_images(one).read_text().splitlines()]

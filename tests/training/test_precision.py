@@ -121,7 +121,7 @@ def test_a_resume_keeps_what_was_chosen(cpu, tmp_path, capfd):
 def test_what_is_emulated_is_warned_of_by_a_measured_ratio(cpu, monkeypatch):
     cpu()
     monkeypatch.setattr(precisions, "_seconds", lambda call, device: 8.0 if _is_low(call) else 2.0)
-    with pytest.warns(UserWarning, match=r"only emulates bf16: .* took 4\.0 times as long as in"):
+    with pytest.warns(UserWarning, match=r"a convolution took 4 times .* product 4 times"):
         precisions.warn_of_emulation("bf16", CPU)
     precisions.warn_of_emulation("fp32", CPU)
 
@@ -130,8 +130,8 @@ def _is_low(call) -> bool:
     return call().dtype == torch.bfloat16
 
 
-def test_the_ratio_is_of_two_measurements():
-    assert math.isfinite(found := slowness("bf16", CPU)) and found > 0
+def test_the_ratios_are_measured():
+    assert all(math.isfinite(found) and found > 0 for found in slowness("bf16", CPU))
 
 
 class Steep(Objective):
@@ -260,7 +260,7 @@ def test_the_scale_grows_again(tmp_path, monkeypatch):
         return scaler
 
     monkeypatch.setattr("calotype.training.loop.loss_scaling", soon)
-    fit([Steep()], slopes(1.0), tiny.run(tmp_path, precision="fp16", steps=4, clip=None))
+    fit([Steep()], slopes(0.01), tiny.run(tmp_path, precision="fp16", steps=4, clip=None))
     state = checkpoints.read(tmp_path / "checkpoints/step-4")[1]
     assert state["scaler"]["scale"] == 4 * 65536 and not state["skipped"]
 

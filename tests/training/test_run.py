@@ -37,6 +37,47 @@ def test_a_folder_holds_one_run(tmp_path):
         begin(run, Recipe(run=run))
 
 
+def test_a_run_with_fewer_steps_is_told_both_ways(tmp_path):
+    """Bug: it was refused twice, for the folder and then for the steps."""
+    run = Run(tmp_path, steps=4000)
+    begin(run, Recipe(AdamW(schedule="cosine"), run))
+    saved(run)
+    fewer = replace(run, steps=40)
+    both = r"--run\.resume to continue it \(as it was begun: --run\.steps 4000\), --run\.overwrite"
+    with pytest.raises(ValueError, match=both):
+        begin(fewer, Recipe(AdamW(schedule="cosine"), fewer))
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
+    run = Run(tmp_path)
+    begin(run, Recipe(run=run))
+    saved(run)
+    for name in ("model", "samples", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    (tmp_path / "metrics.jsonl").touch()
+    again = replace(run, steps=7, overwrite=True)
+    begin(again, Recipe(AdamW(0.1), again))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "recipe.json"]
+    assert json.loads((tmp_path / "recipe.json").read_text())["run"]["steps"] == 7
+
+
+@pytest.mark.parametrize("file", ["model", "recipe.json"])
+def test_overwriting_spares_what_is_no_run(file, tmp_path):
+    """Neither a project's own model/ nor a cache, whose recipe.json is another."""
+    if file == "model":
+        (tmp_path / file).mkdir()
+    else:
+        begin(Run(tmp_path, resume=True), tiny.cache_recipe(tmp_path))
+    (tmp_path / "00000.safetensors").touch()
+    run = Run(tmp_path, overwrite=True)
+    with pytest.raises(ValueError, match="no run: choose"):
+        begin(run, Recipe(run=run))
+    assert (tmp_path / "00000.safetensors").exists() and (tmp_path / file).exists()
+    with pytest.raises(ValueError, match=r"continues a run, .* deletes it: choose one"):
+        Run(resume=True, overwrite=True)
+
+
 def test_resuming_another_recipe_is_refused_by_field(tmp_path):
     run = Run(tmp_path, resume=True)
     begin(run, Recipe(run=run), {"latents": "beef"})
@@ -58,6 +99,16 @@ def test_bug_a_run_that_had_ended_was_taken_for_another(change, tmp_path):
     assert has_ended(run, Recipe(run=run))
     other = replace(run, **change)
     with pytest.raises(ValueError, match=r"which has ended, and is .*: set it back, or choose"):
+        has_ended(other, Recipe(run=other))
+
+
+def test_bug_a_run_that_had_ended_is_not_passed_off_as_one_of_another_precision(tmp_path):
+    run = Run(tmp_path, precision="bf16", resume=True)
+    begin(run, Recipe(run=run))
+    run.model.mkdir()
+    auto, other = replace(run, precision="auto"), replace(run, precision="fp32")
+    assert has_ended(auto, Recipe(run=auto))
+    with pytest.raises(ValueError, match=r"run\.precision was bf16 in .*, which has ended"):
         has_ended(other, Recipe(run=other))
 
 

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.autoregressive.text import Classes, PromptSpec
+from calotype.commands.quiet import quiet
 from calotype.data import Transform, once
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
 from calotype.data.prompts import tokenize
@@ -27,6 +27,8 @@ from calotype.tokenizers.caching import (
 )
 from calotype.training import Run, begin
 from calotype.training.distributed import processes
+from calotype.training.precision import described
+from calotype.training.progress import Told, say, track
 from calotype.training.run import describe
 
 
@@ -36,6 +38,7 @@ def cache(recipe: CacheRecipe) -> Path:
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
     """
+    quiet()
     size, dataset = image_size(recipe.data, recipe.transform), recipe.data.build()
     state = processes()
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
@@ -52,16 +55,30 @@ def cache(recipe: CacheRecipe) -> Path:
     if is_finished(recipe.out) and Index.read(recipe.out).text == describe(recipe.text):
         return recipe.out
     rank, world = state.process_index, state.num_processes
-    with Progress(disable=not state.is_main_process) as bar:
-        total = remaining(dataset, scan, recipe.out, rank, world)
-        task = bar.add_task("encoding", total=total)
-        cache_latents(encoder, dataset, scan, recipe.out, rank, world,
-                      lambda rows: bar.advance(task, rows))  # fmt: skip
+    total = remaining(dataset, scan, recipe.out, rank, world)
+    say(_found(encoder, dataset, recipe))
+    with Told("encoding", total, images=1) as told:
+        cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
     state.wait_for_everyone()
     if state.is_main_process:
         finish(encoder, recipe.out, prompts)
     state.wait_for_everyone()
     return recipe.out
+
+
+def kind(folder: Path) -> str:
+    """What a finished cache holds: `tokens` of a tokenizer with codes, or `latents`."""
+    return "latents" if Index.read(folder).codes is None else "tokens"
+
+
+def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
+    images = _inputs(encoder, dataset)["images"]
+    what = "latents" if encoder.codes is None else "tokens"
+    few = "" if recipe.count is None else f", {recipe.count} of them at most"
+    return (
+        f"{what} of {images} pictures{few}, {encoder.size} pixels a side, by {recipe.tokenizer}, "
+        f"into {recipe.out}; on {described(processes().device)}"
+    )
 
 
 def _inputs(encoder: Encoder, dataset: Dataset) -> dict[str, str]:
@@ -102,7 +119,8 @@ MANY = 100
 
 
 def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str]) -> int:
-    tokenizer = text.tokenizer(captions)
+    with Told(f"learning how to read {len(captions)} captions", None):
+        tokenizer = text.tokenizer(captions)
     if isinstance(text, Classes) and 2 * (classes := len(set(captions))) > len(captions) > MANY:
         warnings.warn(
             f"{classes} classes in {len(captions)} images: these seem to be captions; choose "
@@ -112,7 +130,8 @@ def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str])
     tokenizer.save_pretrained(root / TEXT_TOKENIZER)
     parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
     _warn_of_cut(tokenizer, parts)
-    rows = [[column.int() for column in tokenize(tokenizer, part)] for part in parts]
+    told = track(parts, "reading captions, 10,000 at a time", len(parts))
+    rows = [[column.int() for column in tokenize(tokenizer, part)] for part in told]
     return write_tokens(root, *map(torch.cat, zip(*rows, strict=True)))
 
 

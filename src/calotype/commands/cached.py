@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from calotype.autoregressive import NextToken
+from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_generator
 from calotype.data import LatentCache, Loader
 from calotype.data.latents import TEXT_TOKENIZER
@@ -27,6 +28,7 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
     Raises:
         ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
     """
+    quiet()
     latents, tokenizer = LatentCache(recipe.latents), ImageTokenizer.load(recipe.tokenizer)
     if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(

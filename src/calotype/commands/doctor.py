@@ -78,8 +78,8 @@ def _version(package: Package) -> Line:
     name, found, tested = package.name, package.found, package.tested
     if found is None and package.extra:
         return Line("note", name, "not installed", f"pip install 'calotype[{package.extra}]'")
-    if not package.does:
-        said = "not installed" if found is None else f"{found} is too old: it needs {package.needs}"
+    if found is None or not package.does:
+        said = f"{found} is too old: it needs {package.needs}" if found else "not installed"
         pin = f"=={tested}" if tested else package.needs
         return Line("warning" if package.extra else "missing", name, said,
                     f"pip install '{name}{pin}'")  # fmt: skip

@@ -25,7 +25,7 @@ from calotype.pages.examination import (
 )
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
-from calotype.training.distributed import processes
+from calotype.training.distributed import on_cpu
 
 BF16 = (8, 0)
 """CUDA's first capability with products of bf16."""
@@ -39,7 +39,7 @@ def examine(
     """Look, measure, rehearse and print; returns what was printed, and what was found as JSON."""
     asking = Asking()
     with console.status("measuring this machine"):
-        there, speed = machine(), throughput(processes().device)
+        there, speed = machine(), throughput(_device())
         found = Examination(
             there, speed, automatic(there, speed), (disk(runs), disk(Path(constants.HF_HOME))),
             asking.answer(), Path(torch.hub.get_dir()) / "checkpoints", tuple(weights(backbones)),
@@ -54,6 +54,11 @@ def examine(
         show_line(lines[-1], WIDTH, console)
     said.append(Section(RECIPES, tuple(lines), HOW_TO_READ))
     return said, {**asdict(found), "recipes": [asdict(recipe) for recipe in recipes]}
+
+
+def _device() -> torch.device:
+    found = None if on_cpu() else torch.accelerator.current_accelerator()
+    return found or torch.device("cpu")
 
 
 def automatic(there: Machine, speed: Throughput) -> str:
@@ -71,7 +76,7 @@ def _recipes(precision: str) -> Iterator[Recipe]:
     }  # fmt: skip
     for command, named in commands.items():
         # A recipe's other names are not rehearsed again.
-        first = {build: name for name, build in reversed(named.items())}
+        first = {build: name for name, build in reversed(list(named.items()))}
         for name, build in named.items():
             if first[build] == name:
                 yield _rehearsed(name, build, command, precision)

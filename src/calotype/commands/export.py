@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from rich.progress import track
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, Transform, once
@@ -19,6 +18,7 @@ from calotype.training import Batch, Run
 from calotype.training.checkpoint import publish
 from calotype.training.distributed import processes
 from calotype.training.precision import exact_products
+from calotype.training.progress import say, track
 
 REPORT = "latent_statistics.json"
 """In model/: what was measured on the saved tokenizer, and whether it keeps the latent contract."""
@@ -59,12 +59,16 @@ class Ending:
         images = self.count * self.each
         return images if self.total is None else max(0, min(self.total - images, images))
 
+    @property
+    def passes(self) -> float | None:
+        """How often each training image is measured; None: a stream."""
+        return None if self.total is None else self.count * self.each / self.total
+
     def batches(self, position: int) -> Iterator[Batch]:
         """Training images of this rank, from a sample on; as many as are measured."""
         state = processes()
         endless = self.loader.batches(position, state.process_index, state.num_processes)
-        yield from track(islice(endless, self.count), "measuring latents", self.count,
-                         disable=not state.is_main_process)  # fmt: skip
+        yield from track(islice(endless, self.count), "measuring latents", self.count, self.each)
 
     def unseen(self) -> Iterator[Batch]:
         """Every validation picture once, shared by the ranks."""
@@ -78,8 +82,8 @@ class Ending:
         bounds = [total * rank // state.num_processes for rank in range(state.num_processes + 1)]
         rows = range(*bounds[state.process_index :][:2])
         batches = once(self.validation, size, self.transform, self.run.workers, rows)
-        yield from track(batches, "counting codes", -(-len(rows) // size),
-                         disable=not state.is_main_process)  # fmt: skip
+        each = size * state.num_processes
+        yield from track(batches, "counting codes", -(-len(rows) // size), each)
 
 
 @exact_products()
@@ -93,6 +97,11 @@ def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
     first = next(ending.loader.batches(0, state.process_index, state.num_processes))
     examples = first["image"].to(tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
+    if (passes := ending.passes) and passes > 1:
+        say(
+            f"measuring latents on {ending.count * ending.each} images: each of {ending.total} "
+            f"pictures about {passes:.0f} times, cropped and flipped anew if training does"
+        )
     if ending.latents_may_move:
         fold(tokenizer, measure(tokenizer, ending.batches(0)))
     model = ending.run.model
@@ -106,7 +115,7 @@ def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
     health = _health(saved, ending)
     if state.is_main_process:
         breach = _breach(saved, statistics, moved, ending)
-        report = _report(saved, statistics, moved, ending.fresh, breach) | _of_codes(health)
+        report = _report(saved, statistics, moved, ending, breach) | _of_codes(health)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         publish(beside, model)
         if breach:
@@ -144,12 +153,13 @@ def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> 
 
 
 def _report(
-    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, fresh: int,
+    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, ending: Ending,
     breach: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "tokenizer": fingerprint(tokenizer), "images": statistics.images,
-        "of_them_not_measured_before": fresh,
+        "of_pictures": ending.total, "times_each": ending.passes,
+        "of_them_not_measured_before": ending.fresh,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
         "reconstruction_moved": moved, "breach": breach,
     }  # fmt: skip

@@ -32,7 +32,7 @@ class Score(Computation):
     """Score all images under this one; None: under their captions."""
     count: int | None = None
     """Images to score; None: all."""
-    precision: Precision = "fp32"
+    precision: Precision = field(default="fp32", kw_only=True)
     """Of the transformer; the tokenizer computes in fp32."""
     batch_size: int = 32
     """Images at a time."""

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.export import Ending, finish
+from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.data import Loader, once
 from calotype.recipes.tokenizer import TokenizerRecipe, image_size
@@ -36,6 +37,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     Raises:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
+    quiet()
     size = recipe.size
     dataset = recipe.data.build()
     validation = _validation(recipe)

@@ -44,10 +44,10 @@ def packages() -> list[Package]:
         declared = requires("calotype") or []
     except PackageNotFoundError:  # run from its sources
         declared = []
-    return list(_packages(declared, tested_versions()))
+    return list(_packages(declared, pinned_versions()))
 
 
-def tested_versions() -> dict[str, str]:
+def pinned_versions() -> dict[str, str]:
     """The versions of constraints.txt for this Python; none where there is no such file."""
     package = Path(__file__).parents[1]
     for file in (package / CONSTRAINTS, package.parents[1] / CONSTRAINTS):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from calotype.evaluation.tokenizer import Evaluation
-from calotype.evaluation.units import glossed
 
 VERSIONS = ("calotype", "torch", "diffusers", "transformers", "torchmetrics", "torch-fidelity")
 
@@ -44,4 +43,4 @@ def flat(figures: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def noted(notes: Mapping[str, str]) -> list[str]:
     """What is said of figures, a line each."""
-    return [f"* {glossed(name)}: {note}" for name, note in notes.items()]
+    return [f"* {name}: {note}" for name, note in notes.items()]

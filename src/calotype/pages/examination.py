@@ -77,8 +77,8 @@ def _machine(machine: Machine) -> Iterator[Line]:
     else:
         yield Line("ok", "cores", threads)
     if machine.load > machine.cores:
-        yield Line("warning", "load", f"{machine.load:.1f} programs compute at once, and the speeds "
-                   "below are what they leave", "ask again when they are done")  # fmt: skip
+        busy = f"{machine.load:.1f} programs compute at once: speeds below are what they leave"
+        yield Line("warning", "load", busy, "ask again when they are done")
     yield Line("ok", "memory", f"{_gib(machine.memory)}, {_gib(machine.free)} free")
     for number, device in enumerate(machine.devices):
         capability = ".".join(map(str, device.capability)) if device.capability else ""

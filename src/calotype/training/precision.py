@@ -1,6 +1,5 @@
 """What a run computes in, and how exact products are."""
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -98,24 +97,23 @@ def warn_of_emulation(name: Name, device: torch.device) -> None:
     about a second.
     """
     if not in_hardware(name, device):
+        convolution, product = slowness(name, device)
         warnings.warn(
-            f"run.precision: {described(device)} only emulates {name}: a convolution and a matrix "
-            f"product took {slowness(name, device):.1f} times as long as in fp32 just now; "
+            f"run.precision: {described(device)} only emulates {name}: just now a convolution took "
+            f"{convolution:.3g} times as long as in fp32, a matrix product {product:.3g} times; "
             "--run.precision auto chooses what suits",
             stacklevel=2,
         )
 
 
 @torch.no_grad()
-def slowness(name: Name, device: torch.device) -> float:
-    """How many times as long as in fp32 a small convolution and a matrix product take: the
-    geometric mean of both, measured.
-    """
-    ratios = []
-    for call in (_convolution, _product):
-        slow, fast = (_seconds(call(DTYPES[n], device), device) for n in (name, "fp32"))
-        ratios.append(slow / fast)
-    return math.prod(ratios) ** (1 / len(ratios))
+def slowness(name: Name, device: torch.device) -> tuple[float, float]:
+    """How many times as long as in fp32 a small convolution and a matrix product take; measured."""
+    low, exact = (
+        [_seconds(call(DTYPES[n], device), device) for call in (_convolution, _product)]
+        for n in (name, "fp32")
+    )
+    return low[0] / exact[0], low[1] / exact[1]
 
 
 def _convolution(dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:

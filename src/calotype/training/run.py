@@ -299,7 +299,9 @@ def _compare(
 ) -> None:
     refused = list(_refused(began, settings, run, free))
     if not run.resume:
-        kept = [f"{name} {was}" for name, was, *_ in refused[:3]] + ["..."] * (len(refused) > 3)
+        kept = [f"--{name.replace('_', '-')} {was}" for name, was, *_ in refused[:3]] + ["..."] * (
+            len(refused) > 3
+        )
         again = f" (as it was begun: {', '.join(kept)})" if kept else ""
         raise ValueError(
             f"{run.out} already holds a run: pass --run.resume to continue it{again}, "

@@ -18,10 +18,10 @@ from calotype.evaluation.distances import (
 )
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import EfficientNetLite0
+from calotype.evaluation.glossary import glossed
 from calotype.evaluation.health import divergence, power
 from calotype.evaluation.protocol import Digest, Protocol, ProtocolError
 from calotype.evaluation.speed import speed
-from calotype.evaluation.units import glossed
 from calotype.tokenizers import psnr
 
 

@@ -18,11 +18,11 @@ from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transfor
 from calotype.data.scenes import Scene
 from calotype.evaluation.features import Features
 from calotype.evaluation.generator import Reference, evaluate_generator
+from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.stock import load_tokenizer
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
-from calotype.evaluation.units import LEGEND, glossed
 from calotype.pipelines import (
     Choice,
     HowToSample,

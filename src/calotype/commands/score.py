@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.evaluation.units import glossed
+from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
 from calotype.training.devices import Computation, Precision
 

@@ -109,8 +109,9 @@ QUALITY = (
          "The part of the drawn images that lie among real ones: how believable they are."),
     Term("recall", "fraction of 1", "higher",
          "The part of the real images that lie among drawn ones: how much variety is covered."),
-    Term("diversity", "feature distance", "higher",
-         "How much images of the same prompt differ from each other."),
+    Term("diversity", "ratio", "higher",
+         "How unlike each other the images of one prompt are: 0 where it is always the same image, 1 "
+         "where they differ as if the prompt said nothing."),
     Term("clip_score", "0 to 100", "higher",
          "How well images fit their prompts as CLIP sees it."),
     Term("nearest_training_ratio", "ratio", "higher",
@@ -168,6 +169,7 @@ SPEED = (
          "How many images become latents, on this machine."),
     Term("decode_images_per_second", "images a second", "higher",
          "How many latents become images, on this machine."),
+    Term("batch_size", "images", "neither", "How many images were drawn at once."),
     Term("peak_mib", "MiB", "lower", "Memory that drawing takes beside the weights."),
     Term("encode_peak_mib", "MiB", "lower", "Memory that encoding takes beside the weights."),
     Term("decode_peak_mib", "MiB", "lower", "Memory that decoding takes beside the weights."),
@@ -180,6 +182,19 @@ SECTIONS = {
     "Speed and memory": SPEED,
 }
 GLOSSARY = {term.name: term for terms in SECTIONS.values() for term in terms}
+ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
+LEGEND = "↑ more is better, ↓ less is; `calotype explain NAME` says what a figure means."
+"""What stands under a table of figures."""
+
+
+def glossed(name: str) -> str:
+    """A figure's name as JSON has it, with unit and direction: `psnr_db, dB ↑`. What stands behind
+    a colon is a part of the figure; a name that is not in the glossary stays as it is.
+    """
+    term = GLOSSARY.get(name.partition(": ")[0])
+    if term is None:
+        return name
+    return f"{name}{term.unit and f', {term.unit}'}{ARROWS[term.better]}"
 
 
 def explain(name: str) -> Term:

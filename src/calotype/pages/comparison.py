@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.tokenizer import Evaluation
-from calotype.evaluation.units import LEGEND, glossed
 from calotype.lazy import matplotlib
 from calotype.pages.render import data_url, render
 from calotype.training.checkpoint import write_text

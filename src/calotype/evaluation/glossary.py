@@ -110,8 +110,8 @@ QUALITY = (
     Term("recall", "fraction of 1", "higher",
          "The part of the real images that lie among drawn ones: how much variety is covered."),
     Term("diversity", "ratio", "higher",
-         "How unlike each other the images of one prompt are: 0 where it is always the same image, 1 "
-         "where they differ as if the prompt said nothing."),
+         "How unlike each other the images of one prompt are: 0 where it is always the same image, "
+         "1 where they differ as if the prompt said nothing."),
     Term("clip_score", "0 to 100", "higher",
          "How well images fit their prompts as CLIP sees it."),
     Term("nearest_training_ratio", "ratio", "higher",

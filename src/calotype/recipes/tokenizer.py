@@ -8,6 +8,7 @@ from calotype.tokenizers import (
     Gaussian,
     ImageTokenizer,
     fingerprint,
+    inherit,
 )
 from calotype.tokenizers.bottlenecks import (
     BottleneckSpec,
@@ -20,21 +21,36 @@ from calotype.training import AdamW, Run
 
 @dataclass(frozen=True)
 class NewTokenizer:
-    """A tokenizer with fresh weights, whose latents are normalised when it is trained."""
+    """A tokenizer all of which is trained, whose latents are normalised when it is trained."""
 
     backbone: Backbone = field(default_factory=Backbone)
     bottleneck: BottleneckSpec = field(default_factory=Gaussian)
+    start: str | None = None
+    """Folder or name on the Hub of a trained tokenizer of the same backbone, with whose encoder and
+    decoder it begins, whatever the bottleneck of either; None: with fresh weights."""
 
     latents_may_move = True
 
     def build(self, size: int, maps: int = 3) -> ImageTokenizer:
-        """Make it, for images of `size` pixels a side; its decoder emits `maps` channels."""
+        """Make it, for images of `size` pixels a side; its decoder emits `maps` channels.
+
+        Raises:
+            ValueError: there is no tokenizer to start from, or one of another backbone.
+        """
         autoencoder = self.backbone.autoencoder(self.bottleneck, size, maps)
-        return ImageTokenizer(autoencoder, self.bottleneck.build())
+        tokenizer = ImageTokenizer(autoencoder, self.bottleneck.build())
+        if self.start is not None:
+            try:
+                inherit(tokenizer, ImageTokenizer.load(self.start))
+            except ValueError as error:
+                raise ValueError(f"model.start: {self.start}: {error}") from error
+        return tokenizer
 
     def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
-        """Fingerprints of what it was made from: nothing."""
-        return {}
+        """Fingerprint of the latent space it began with, if it did with one."""
+        if self.start is None:
+            return {}
+        return {"start": fingerprint(ImageTokenizer.load(self.start))}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from calotype.tokenizers.backbone import Backbone
 from calotype.tokenizers.bottlenecks import VQ, Gaussian, Latent
+from calotype.tokenizers.inheritance import inherit
 from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
 from calotype.tokenizers.stock import factor, load_autoencoder
@@ -19,6 +20,7 @@ __all__ = [
     "factor",
     "fingerprint",
     "fold",
+    "inherit",
     "load_autoencoder",
     "measure",
     "psnr",

@@ -125,7 +125,7 @@ MAY_CHANGE = {
                                  "keep", "steps", "patience", "log_every", "save_every",
                                  "sample_every", "evaluate_every", "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
-    "examples", "measure", "prompts",
+    "model.start", "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
 and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import tiny
-from calotype.recipes.tokenizer import NewTokenizer, train_tokenizer
+from calotype.commands.train_tokenizer import train_tokenizer
+from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import ImageTokenizer, inherit
 from calotype.tokenizers.bottlenecks import VQ, Gaussian
 from calotype.tokenizers.bottlenecks.codebook import Codebook

@@ -1,4 +1,4 @@
-"""The whole way in half an hour: scenes to a tokenizer, to latents, to text-to-image by diffusion;
+"""The whole way in minutes: scenes to a tokenizer, to latents, to text-to-image by diffusion;
 to another tokenizer, to tokens, to text-to-image by a transformer; and a gallery that says how much
 of either is right.
 """
@@ -6,6 +6,7 @@ of either is right.
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,12 +26,9 @@ from calotype.pages.gallery import PAIR, Grid, Training
 from calotype.pages.sheet import write_sheet
 from calotype.pipelines import TokenPipeline, load
 from calotype.recipes.cache import CacheRecipe
-from calotype.recipes.caches import scenes_cache, scenes_tokens
-from calotype.recipes.discrete import scenes_vq
+from calotype.recipes.demo import demo_ar, demo_diffusion, demo_kl, demo_latents, demo_vq
 from calotype.recipes.generator import GeneratorRecipe
-from calotype.recipes.generators import scenes_ar, scenes_diffusion
 from calotype.recipes.tokenizer import TokenizerRecipe
-from calotype.recipes.tokenizers import scenes_kl
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Run, has_ended
@@ -47,13 +45,13 @@ class Size:
     out: Path
     """Folder of everything, unless another is asked for."""
     tokenizer_steps: int
-    """Of the continuous tokenizer, of 32 scenes."""
+    """Of the continuous tokenizer, of 16 scenes."""
     generator_steps: int
-    """Of the diffusion model, of 128 latents."""
+    """Of the diffusion model, of 64 latents."""
     codes_steps: int
-    """Of the tokenizer with codes, of 32 scenes."""
+    """Of the tokenizer with codes, of 16 scenes."""
     transformer_steps: int
-    """Of the transformer, of 64 scenes' tokens."""
+    """Of the transformer, of 32 scenes' tokens."""
     measure: int
     """Scenes on which the latents' statistics are measured, twice."""
     scenes: int
@@ -65,17 +63,16 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 1300, 1000, 1400, 1650, 10_000, 40_000, 256,
-                 "of 256 unseen prompts 96 % right by diffusion and 81 % by the transformer"),
-    "small": Size(Path("runs/demo-small"), 500, 400, 500, 600, 4_000, 12_000, 64, None),
+    "full": Size(Path("runs/demo"), 2300, 1500, 400, 3000, 4_000, 20_000, 256, None),
+    "small": Size(Path("runs/demo-small"), 1200, 700, 250, 700, 4_000, 10_000, 64, None),
 }  # fmt: skip
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60
 """Seconds beyond which a smaller demo is offered."""
 EVERY = (20, 250, 100)
 """Steps between lines of metrics, checkpoints and pictures."""
-DRAWN_EVERY = 50
-"""Steps between pictures of generators, which begin as noise."""
+DRAWN_EVERY = 150
+"""Steps between pictures of generators; the first is there after 50."""
 SHOWN = 16
 """Unseen prompts that the generators draw while they train."""
 
@@ -90,13 +87,13 @@ class Demo:
     out: Path | None = None
     """Folder of everything; None: runs/demo, of the small one runs/demo-small."""
     tokenizer_steps: int | None = None
-    """Optimiser steps of the continuous tokenizer, of 32 scenes."""
+    """Optimiser steps of the continuous tokenizer, of 16 scenes."""
     generator_steps: int | None = None
-    """Optimiser steps of the diffusion model, of 128 latents."""
+    """Optimiser steps of the diffusion model, of 64 latents."""
     codes_steps: int | None = None
-    """Optimiser steps of the tokenizer with codes, of 32 scenes."""
+    """Optimiser steps of the tokenizer with codes, of 16 scenes."""
     transformer_steps: int | None = None
-    """Optimiser steps of the transformer, of 64 scenes' tokens."""
+    """Optimiser steps of the transformer, of 32 scenes' tokens."""
     scenes: int | None = None
     """Scenes whose latents the generators are trained on."""
     prompts: int | None = None
@@ -248,30 +245,25 @@ def _offer(small: Demo) -> str:
 
 
 def both_ways(options: Demo) -> tuple[Way, Way]:
-    """The recipes of the demo: the `scenes` ones, cut to minutes."""
-    size, seed = options.sized(), options.seed
-    kl = _cut(size, seed, scenes_kl(), "tokenizer", size.tokenizer_steps)
-    latents = replace(scenes_cache(), tokenizer=str(kl.run.model), out=size.out / "latents",
-                      count=size.scenes)  # fmt: skip
-    diffusion = _cut(size, seed, scenes_diffusion(), "generator", size.generator_steps, 0.995)
-    diffusion = _drawing(replace(diffusion, tokenizer=str(kl.run.model), latents=latents.out), kl)
-    vq = _cut(size, seed, scenes_vq(), "codes", size.codes_steps)
-    tokens = replace(scenes_tokens(), tokenizer=str(vq.run.model), out=size.out / "tokens",
-                     count=size.scenes)  # fmt: skip
-    transformer = _cut(size, seed, scenes_ar(), "transformer", size.transformer_steps, 0.995)
-    transformer = _drawing(
-        replace(transformer, tokenizer=str(vq.run.model), latents=tokens.out), vq
+    """The recipes of the demo, each of what the one before it makes."""
+    size, out = options.sized(), options.sized().out
+    cut = partial(_cut, size, options.seed)
+    kl = cut(demo_kl(out / "tokenizer", size.tokenizer_steps))
+    latents = demo_latents(out / "latents", kl, size.scenes)
+    diffusion = cut(demo_diffusion(out / "generator", size.generator_steps, latents))
+    vq = cut(demo_vq(out / "codes", size.codes_steps, kl))
+    tokens = demo_latents(out / "tokens", vq, size.scenes)
+    transformer = cut(demo_ar(out / "transformer", size.transformer_steps, tokens))
+    return (
+        Way("diffusion", kl, latents, _drawing(diffusion, kl), out / "pipeline"),
+        Way("transformer", vq, tokens, _drawing(transformer, vq), out / "token-pipeline"),
     )
-    return (Way("diffusion", kl, latents, diffusion, size.out / "pipeline"),
-            Way("transformer", vq, tokens, transformer, size.out / "token-pipeline"))  # fmt: skip
 
 
-def _cut(size: Size, seed: int, recipe: R, name: str, steps: int, ema: float | None = None) -> R:
+def _cut(size: Size, seed: int, recipe: R) -> R:
     log, save, sample = EVERY
-    run: Run = replace(
-        recipe.run, out=size.out / name, steps=steps, ema=ema or recipe.run.ema, resume=True,
-        seed=seed, log_every=log, save_every=save, sample_every=sample,
-    )  # fmt: skip
+    run: Run = replace(recipe.run, resume=True, seed=seed, log_every=log, save_every=save,
+                       sample_every=sample)  # fmt: skip
     if isinstance(recipe, TokenizerRecipe):
         recipe = replace(recipe, measure=size.measure)
     return replace(recipe, run=run)

@@ -60,18 +60,47 @@ def common_help(
         each.split(":", 1) for each in given if re.fullmatch(r"[a-z][\w.-]*:[\w-]+", each)
     )
     every = list(_fields(kind, default, chosen))
-    flags = [each for each in every if not each.kinds and _is_shown(each.name, chosen)]
-    words = [each for each in flags if each.positional]
-    usage = [program, *(each.name.upper() for each in words), "[--FIELD VALUE ...]"]
+    shown = [each for each in every if not each.kinds and _is_shown(each.name, chosen)]
+    shown.sort(key=lambda each: not each.positional)
+    named = [each.name.upper() for each in shown if each.positional]
+    usage = [program, *named, "[--FIELD VALUE ...]"]
     unions = [each for each in every if each.kinds]
     usage += ["[FIELD:CHOICE ...]"] if unions else []
     lines = [f"usage: {' '.join(usage)}", "", inspect.cleandoc(description), ""]
-    for each in sorted(flags, key=lambda each: not each.positional):
+    for each in shown:
         lines += _entry(_flag(each), f"{each.doc} {_value(each.default)}")
     if unions:
         lines += ["", "choices; FIELD:CHOICE --help lists a choice's fields too:"]
         lines += [line for each in unions for line in _choice(each)]
     return "\n".join([*lines, "", f"{program} --help-all lists every field."])
+
+
+def flags(kind: type, prefix: str = "", owner: str = "") -> Iterator[tuple[str, str]]:
+    """Every flag there can be, with the choice that has it, or "" if it is always there."""
+    for name, members in _names(kind, prefix):
+        inside = list(filter(_is_choice, members))
+        for each in inside:
+            chosen = f"{name}:{word(each.__name__)}" if len(members) > 1 else owner
+            yield from flags(each, f"{name}.", chosen)
+        if not inside:
+            yield f"--{name}", owner
+
+
+def choices(kind: type, prefix: str = "") -> Iterator[str]:
+    """Every choice there can be, those within others too."""
+    for name, members in _names(kind, prefix):
+        for each in filter(_is_choice, members):
+            yield from [f"{name}:{word(each.__name__)}"] if len(members) > 1 else []
+            yield from choices(each, f"{name}.")
+        if NoneType in members and any(map(_is_choice, members)):
+            yield f"{name}:none"
+
+
+def _names(kind: type, prefix: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Fields as flags spell them, and the types that each may have."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        yield prefix + field.name.replace("_", "-"), _members(hints[field.name])
 
 
 def word(name: str) -> str:

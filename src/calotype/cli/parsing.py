@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from calotype.cli.help import common_help, word
+from calotype.cli.help import choices, common_help, flags, word
 
 R = TypeVar("R")
 
@@ -56,39 +56,42 @@ def parse(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
+            found, unknown = tyro.cli(
                 kind, prog=program, description=description,
                 args=["--help" if each == "--help-all" else each for each in given],
-                config=(tyro.conf.CascadeSubcommandArgs,),
+                config=(tyro.conf.CascadeSubcommandArgs,), return_unknown_args=True,
                 **options,
             )  # fmt: skip
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         fail(_one_line(said.getvalue()))
+    if unknown:
+        fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
+    return found
 
 
 def _one_line(box: str) -> str:
-    """What tyro says in a box of several parts: what is wrong, and what may have been meant."""
+    """What tyro says in a box of several parts: what is wrong."""
     text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", " ", box)
     parts = [" ".join(part.split()) for part in re.split(r"[-─]{5,}", text)]
-    _title, what, *hints = filter(None, parts)
-    if unknown := re.match(r"Unrecognized (?:or misplaced )?options: ([^\s,]+)", what):
-        return f"unrecognized option {unknown[1]}{_meant(unknown[1], ' '.join(hints))}"
+    _title, what, *_hints = filter(None, parts)
     return re.sub(r"^Error parsing (?:[A-Za-z][\w.]*: )?", "", what)
 
 
-def _meant(option: str, hints: str) -> str:
-    choices = re.findall(r"[\w.-]+:[\w-]+(?=,| |$)", hints)
+def _meant(option: str, kind: type) -> str:
+    """What may have been meant by a flag or a choice that is none."""
     if not option.startswith("-"):
-        same = [choice for choice in choices if choice.split(":")[0] == option.split(":")[0]]
+        same = [each for each in choices(kind) if each.split(":")[0] == option.split(":")[0]]
         return f": choose from {', '.join(same)}" if same else ""
-    known = re.findall(r"(?<=\s)(?!--help)--[\w.-]+(?=\s|$)", hints)
-    if known and known[0] == option:
-        owners = dict.fromkeys(re.findall(r"in calotype (\S+:\S+) --help", hints))
-        return f": it belongs to {', '.join(owners)}"
+    known: dict[str, list[str]] = {}
+    for flag, owner in flags(kind):
+        known.setdefault(flag, []).append(owner)
+    if option in known:
+        return f": it belongs to {', '.join(filter(None, known[option]))}"
     near = [each for each in known if _is_near(option, each)]
-    return f"; perhaps you meant {near[0]}" if near else ""
+    likest = max(near, key=lambda each: SequenceMatcher(None, option, each).ratio(), default=None)
+    return f"; perhaps you meant {likest}" if likest else ""
 
 
 def _is_near(option: str, known: str) -> bool:

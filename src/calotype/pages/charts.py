@@ -49,7 +49,8 @@ def _chart(name: str, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     )
     read = (lambda value: 10**value) if LOGARITHMIC[name] else float
     return {
-        "label": glossed(name), "meaning": GLOSSARY[name].meaning, "line": line, "width": WIDTH, "height": HEIGHT, "step": last,
+        "label": glossed(name), "meaning": GLOSSARY[name].meaning,
+        "line": line, "width": WIDTH, "height": HEIGHT, "step": last,
         "first": f"{read(values[0]):.3g}", "last": f"{read(values[-1]):.3g}",
         "lowest": f"{read(lowest):.3g}", "highest": f"{read(highest):.3g}",
     }  # fmt: skip

@@ -160,7 +160,7 @@ def small(tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(plan.CACHES, plan.CACHED, lambda: tiny.cache_recipe(tmp_path))
     generator = replace(tiny.generator_recipe(tmp_path), optimizer=tiny.adam(1e-3))
     monkeypatch.setitem(plan.GENERATORS, plan.DIFFUSION, lambda: generator)
-    for name, value in (("TEXT", tiny.TEXT), ("DRAWN", 2), ("MEASURED", 16), ("ENDING", 0.0),
+    for name, value in (("DRAWN", 2), ("MEASURED", 16), ("ENDING", 0.0),
                         ("LEAST", (0, 0))):  # fmt: skip
         monkeypatch.setattr(plan, name, value)
     monkeypatch.setattr(module, "DRAWN", 2)

@@ -54,6 +54,7 @@ def test_charts_go_from_the_first_step_to_the_last(tmp_path):
         file.write('{"step": 8, "ps')  # what a kill leaves, or a reader meets
     psnr, pixel = charts(tmp_path / "metrics.jsonl")
     assert psnr["line"] == "0.0,120.0 160.0,0.0 320.0,60.0"
+    assert psnr["label"] == "psnr, dB ↑"
     assert (psnr["first"], psnr["last"], psnr["highest"]) == ("10", "20", "30")
     assert pixel["line"] == "0.0,0.0 320.0,120.0" and pixel["last"] == "0.01"
 

@@ -15,9 +15,7 @@ from pathlib import Path
 from calotype.commands.command_line import spell
 from calotype.commands.own_pictures import Looked
 from calotype.commands.timing import Speed
-from calotype.data import CenterCrop, Flip, Folder, Transform
-from calotype.diffusion import LearntText
-from calotype.pipelines import Sampling
+from calotype.data import CenterCrop, Flip, Folder, RandomCrop, Transform
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.caches import CACHES
 from calotype.recipes.generator import GeneratorRecipe
@@ -25,7 +23,7 @@ from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
 
-KL, CACHED, DIFFUSION = "scenes-kl", "scenes", "scenes-diffusion"
+KL, CACHED, DIFFUSION = "small-kl", "small", "small-diffusion"
 """Recipes of the tokenizer, the cache and the generator, of which these are variants."""
 SIZES = (32, 48, 64, 96, 128)
 """Pixels a side that are chosen from."""
@@ -41,7 +39,6 @@ DRAWN = 16
 """Pictures that are drawn and rebuilt."""
 ENDING = 15.0
 """Seconds for what is loaded and saved in the end."""
-TEXT = LearntText(width=128, layers=2, heads=4, length=64, vocabulary=2000)
 
 
 @dataclass(frozen=True)
@@ -78,27 +75,27 @@ class Recipes:
 
 def recipes(out: Path, looked: Looked, captions: tuple[str, ...], size: int, seed: int) -> Recipes:
     """The recipes for pictures that were looked through, copied to `out / "pictures"`."""
-    pictures, flip = Folder(str(out / "pictures")), None if looked.tell_sides else Flip()
+    pictures = Folder(str(out / "pictures"))
     kl, cached, diffusion = TOKENIZERS[KL](), CACHES[CACHED](), GENERATORS[DIFFUSION]()
     assert isinstance(diffusion, GeneratorRecipe)
     tokenizer = replace(
-        kl, data=pictures, transform=Transform(CenterCrop(size), flip), measure=MEASURED,
-        optimizer=replace(kl.optimizer, schedule="constant"),
-        run=replace(kl.run, out=out / "tokenizer", batch_size=16, ema=0.995, resume=True, seed=seed,
+        kl, data=pictures, transform=Transform(RandomCrop(size, resize=size * 9 // 8), Flip()),
+        measure=MEASURED, optimizer=replace(kl.optimizer, schedule="constant"),
+        run=replace(kl.run, out=out / "tokenizer", ema=0.995, resume=True, seed=seed,
                     log_every=10, save_every=100, sample_every=50),
     )  # fmt: skip
-    text = TEXT if looked.prompted else None
+    text = cached.text if looked.prompted else None
     latents = replace(
         cached, tokenizer=str(tokenizer.run.model), out=out / "latents", data=pictures,
-        transform=Transform(CenterCrop(size)), text=text, count=None, flipped=flip is not None,
+        transform=Transform(CenterCrop(size)), text=text, flipped=not looked.tell_sides,
     )  # fmt: skip
     generator = replace(
-        diffusion, tokenizer=latents.tokenizer, latents=latents.out, text=text,
+        diffusion, tokenizer=latents.tokenizer, latents=latents.out, prompts=captions,
+        text=diffusion.text if text else None,
         unet=replace(diffusion.unet, pooled_text=text is not None),
-        prompts=captions, sampling=Sampling(steps=20, guidance=1.5 if text else 1.0),
-        optimizer=replace(diffusion.optimizer, lr=1e-3, schedule="constant"),
-        run=replace(diffusion.run, out=out / "generator", batch_size=32, ema=0.998, resume=True,
-                    seed=seed, log_every=10, save_every=100, sample_every=50),
+        optimizer=replace(diffusion.optimizer, schedule="constant"),
+        run=replace(diffusion.run, out=out / "generator", batch_size=32, resume=True, seed=seed,
+                    log_every=10, save_every=100, sample_every=50),
     )  # fmt: skip
     return Recipes(tokenizer, latents, generator)
 

@@ -2,36 +2,23 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from calotype.evaluation.glossary import GLOSSARY, glossed
 
 WIDTH, HEIGHT = 320, 120
 """Of a chart, in its own units; a page scales it."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A figure that is drawn, and how."""
-
-    label: str
-    """What it is, in which unit, and which direction is good."""
-    logarithmic: bool = False
-
-
-CURVES = {
-    "psnr": Curve("reconstruction: PSNR in dB, higher is better"),
-    "pixel": Curve("error of pixels, lower is better", logarithmic=True),
-    "denoising": Curve("error of denoising, lower is better", logarithmic=True),
-    "bits_per_token": Curve("bits per image token, lower is better"),
-}
-"""Figures of metrics.jsonl that a page draws."""
+LOGARITHMIC = {"psnr": False, "pixel": True, "denoising": True, "bits_per_token": False}
+"""Figures of metrics.jsonl that a page draws, and whether by their logarithm."""
 
 
 def charts(metrics: Path) -> list[dict[str, Any]]:
     """The curves of a run that have two points or more: label, polyline, and its ends' figures."""
     rows = _rows(metrics)
-    return [chart for name, curve in CURVES.items() if (chart := _chart(name, curve, rows))]
+    return [chart for name in LOGARITHMIC if (chart := _chart(name, rows))]
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
@@ -46,9 +33,9 @@ def _rows(metrics: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _chart(name: str, curve: Curve, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _chart(name: str, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     points = [(row["step"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
-    if curve.logarithmic:
+    if LOGARITHMIC[name]:
         points = [(step, math.log10(value)) for step, value in points if value > 0]
     if len(points) < 2:
         return None
@@ -60,9 +47,10 @@ def _chart(name: str, curve: Curve, rows: list[dict[str, Any]]) -> dict[str, Any
         f"{HEIGHT - HEIGHT * (value - lowest) / ((highest - lowest) or 1):.1f}"
         for step, value in points
     )
-    read = (lambda value: 10**value) if curve.logarithmic else float
+    read = (lambda value: 10**value) if LOGARITHMIC[name] else float
     return {
-        "label": curve.label, "line": line, "width": WIDTH, "height": HEIGHT, "step": last,
+        "label": glossed(name), "meaning": GLOSSARY[name].meaning,
+        "line": line, "width": WIDTH, "height": HEIGHT, "step": last,
         "first": f"{read(values[0]):.3g}", "last": f"{read(values[-1]):.3g}",
         "lowest": f"{read(lowest):.3g}", "highest": f"{read(highest):.3g}",
     }  # fmt: skip

@@ -1,20 +1,27 @@
 """The command: what it lists, what it refuses in one line, what it writes."""
 
+import contextlib
+import errno
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import reduce
 from pathlib import Path
+from pkgutil import resolve_name
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import tiny
-from calotype import cli
+from calotype import cli, mistakes
 from calotype.autoregressive import Annealed, Sequential, TokenSampling
 from calotype.autoregressive.ramps import Linear, PowerCosine
 from calotype.autoregressive.text import Classes, HubTokenizer
-from calotype.data import Folder
+from calotype.cli.commands import COMMANDS, FromOptions, FromRecipes
+from calotype.cli.help import COMMON
+from calotype.cli.parsing import named_recipe, parse
+from calotype.data import Folder, Parquet
 from calotype.recipes.caches import CACHES
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -41,18 +48,12 @@ def refused(arguments: str, capsys) -> str:
     return said.err
 
 
-FUNCTIONS = {
-    "train-tokenizer": "calotype.commands.train_tokenizer.train_tokenizer",
-    "cache-latents": "calotype.commands.cache_latents.cache",
-    "train-generator": "calotype.commands.train_generator.train_generator",
-    "generate": "calotype.commands.generate.generate",
-    "reconstruct": "calotype.commands.reconstruct.reconstruct",
-    "score": "calotype.commands.score.score_images",
-    "evaluate": "calotype.commands.evaluate.evaluate",
-    "compare": "calotype.commands.compare.compare",
-    "demo": "calotype.commands.demo.demo",
-}
-"""What each command calls."""
+def work(command: str) -> str:
+    """The function that a command calls, by its whole name."""
+    entry = COMMANDS[command]
+    if isinstance(entry, FromRecipes):
+        return "calotype.commands." + entry.function.replace(":", ".")
+    return f"calotype.commands.{entry.options.split(':')[0]}.{entry.function}"
 
 
 def listed(arguments: str, capsys) -> str:
@@ -66,7 +67,7 @@ def listed(arguments: str, capsys) -> str:
 def test_help_lists_the_commands(capsys):
     for arguments in ("", "--help", "-h"):
         said = listed(arguments, capsys)
-        assert all(name in said and command.help in said for name, command in cli.COMMANDS.items())
+        assert all(name in said and command.help in said for name, command in COMMANDS.items())
 
 
 def test_it_says_its_version(capsys):
@@ -85,9 +86,7 @@ def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
         assert ("--out" if command == "cache-latents" else "--run.steps") in said
 
 
-@pytest.mark.parametrize(
-    "command", ["generate", "reconstruct", "score", "evaluate", "compare", "demo"]
-)
+@pytest.mark.parametrize("command", [n for n, e in COMMANDS.items() if isinstance(e, FromOptions)])
 def test_help_explains_the_others(command, capsys):
     assert f"usage: calotype {command}" in listed(f"{command} --help", capsys)
 
@@ -96,7 +95,7 @@ def test_help_explains_the_others(command, capsys):
     ("arguments", "answer"),
     [
         ("nonsense", "no command 'nonsense': choose from train-tokenizer, cache-latents"),
-        ("train-tokenizer nonsense", "no recipe 'nonsense': choose from scenes-kl, ldm-kl-f4"),
+        ("train-tokenizer nonsense", "no recipe 'nonsense': choose from small-kl, small-vq"),
         ("train-tokenizer scenes-kl --run.stepz 3",
          "unrecognized option --run.stepz; perhaps you meant --run.steps"),
         ("generate x --pipelin y", "unrecognized option --pipelin; perhaps you meant --pipeline"),
@@ -160,7 +159,7 @@ def test_a_mistake_shows_where_it_came_from_if_asked(monkeypatch):
     ],
 )
 def test_fields_and_types_are_overridden_in_any_order(arguments):
-    recipe = cli._recipe("train-tokenizer", TOKENIZERS, ["ldm-kl-f8", *arguments.split()])
+    recipe = named_recipe("train-tokenizer", TOKENIZERS, ["ldm-kl-f8", *arguments.split()])
     default = TOKENIZERS["ldm-kl-f8"]()
     assert isinstance(recipe.data, Folder) and str(recipe.data.path) == "X"
     assert recipe.perceptual is None and recipe.pixel == replace(default.pixel, weight=2.0)
@@ -170,21 +169,130 @@ def test_fields_and_types_are_overridden_in_any_order(arguments):
 
 def test_types_within_types_are_chosen():
     arguments = "adversary:adversary adversary.regulariser:r1 --adversary.regulariser.gamma 3"
-    recipe = cli._recipe("train-tokenizer", TOKENIZERS, ["scenes-kl", *arguments.split()])
+    recipe = named_recipe("train-tokenizer", TOKENIZERS, ["scenes-kl", *arguments.split()])
     assert recipe.adversary and recipe.adversary.regulariser == tiny.R1(3.0)
 
 
 @pytest.mark.parametrize("name", ["scenes-vq", "scenes-dvae", "magvit2-lfq-f16"])
-def test_help_lists_the_choices_further_in_and_each_can_be_made(name, capsys):
+def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
     said = listed(f"train-tokenizer {name} --help", capsys)
     assert "model.bottleneck:{gaussian,vq,gumbel,lfq,bsq,fsq,rvq}" in said
-    for field, words in cli._inner_choices(TOKENIZERS[name]()):
-        for word in words:
+    for field, words in re.findall(r"^  ([a-z.-]+):\{(.*)\}", said, re.MULTILINE):
+        for word in words.split(",") if "." in field else ():
             needed = [f"--{field}.value", "1"] if word == "constant" else []
-            words = [name, f"{field}:{word}", *needed]
-            made = cli._recipe("train-tokenizer", TOKENIZERS, words)
+            made = named_recipe("x", TOKENIZERS, [name, f"{field}:{word}", *needed])
             chosen = reduce(getattr, field.replace("-", "_").split("."), made)
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
+
+
+RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS}
+EVERY = [name for name in COMMANDS if name not in RECIPES] + [
+    f"{command} {name}" for command, recipes in RECIPES.items() for name in recipes
+]
+
+
+def test_help_has_the_common_fields_and_all_help_every_one(capsys):
+    """Bug: 150 lines of help, half of them about drawn scenes."""
+    seen = set()
+    for words in EVERY:
+        short = listed(f"{words} --help", capsys)
+        flags = re.findall(r"^  --([\w.-]+)", short, re.MULTILINE)
+        seen |= set(flags)
+        assert len(flags) <= 26 and not {"data.shapes", "data.colours", "run.patience"} & set(flags)
+        assert "--help-all lists every field" in short
+    assert seen >= COMMON  # none is a slip of the pen
+    assert "--run.patience" in listed("train-tokenizer scenes-kl --help-all", capsys)
+
+
+def test_help_lists_the_fields_of_a_choice_that_is_given(capsys):
+    said = listed("train-tokenizer ldm-kl-f8 data:parquet --help", capsys)
+    assert "--data.caption-column" in said and "--data.caption-template" not in said
+
+
+@pytest.mark.parametrize("words", [
+    "train-tokenizer small-kl", "cache-latents small", "reconstruct model", "score model",
+    "evaluate model", "compare one two",
+])  # fmt: skip
+@pytest.mark.parametrize(("chosen", "data"), [
+    ("--data.path photos", Folder("photos")),
+    ("data:folder --data.path photos", Folder("photos")),
+    ("data:scenes --data.size 16", tiny.Scenes(size=16)),
+    ("--data.path photos data:parquet", Parquet("photos")),
+])  # fmt: skip
+def test_pictures_are_named_alike_everywhere(words, chosen, data, monkeypatch):
+    given = []
+    command, *rest = words.split()
+    monkeypatch.setattr(work(command), given.append)
+    cli.main([command, *rest, *chosen.split()])
+    (options,) = given
+    assert repr(options.data).replace("PosixPath('photos')", "'photos'") == repr(data)
+
+
+def test_every_command_has_its_work():
+    for entry in COMMANDS.values():
+        if isinstance(entry, FromOptions):
+            assert is_dataclass(resolve_name(f"calotype.commands.{entry.options}"))
+    for name in COMMANDS:
+        assert callable(resolve_name(work(name)))
+
+
+def broken_in_a_library(*_) -> None:
+    error = ValueError("operands could not be broadcast")
+    error.__notes__ = ["at step 3 of 10; --run.resume goes on from step 2"]
+    raise error
+
+
+def test_an_error_in_a_library_shows_its_traceback_and_where_the_run_stands(monkeypatch):
+    """Bug: it read "operands could not be broadcast" and nothing more."""
+    monkeypatch.setattr("calotype.commands.explain.explain_names", broken_in_a_library)
+    with pytest.raises(ValueError, match="operands") as caught:
+        cli.main(["explain"])
+    assert "step 3" in "".join(caught.value.__notes__)
+
+
+def as_ours(code: str, **names: object) -> Exception:
+    """What comes of code that stands in calotype's own."""
+    try:
+        exec(code, {"__name__": "calotype.commands.x", "np": np, **names})
+    except Exception as error:
+        return error
+    pytest.fail("nothing was raised")
+
+
+@pytest.mark.parametrize(("code", "told"), [
+    ("raise ValueError('--size is 0')", True),
+    ("raise FileNotFoundError('no folder X')", True),
+    ("raise ImportError('pip install X')", True),
+    ("with suppress(KeyError):\n  raise ValueError('within')", True),
+    ("try:\n  int('three')\nexcept ValueError as e:\n  raise ValueError('x') from e", True),
+    ("try:\n  np.zeros(2) + np.zeros(3)\nfinally:\n  pass", False),
+    ("np.zeros(2) + np.zeros(3)", False),
+    ("int('three')", False),
+    ("broken_in_a_library()", False),
+    ("import no_such_library", False),
+    ("raise RuntimeError('ours too')", False),
+    ("open('/no/such/file')", True),
+    ("raise_full()", True),
+])  # fmt: skip
+def test_what_a_raise_of_ours_says_is_told_and_nothing_else(code, told):
+    def raise_full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = {"broken_in_a_library": broken_in_a_library, "raise_full": raise_full,
+             "suppress": contextlib.suppress}  # fmt: skip
+    assert mistakes.is_told(as_ours(code, **names)) is told
+
+
+def test_what_was_noted_of_a_mistake_stands_under_it(monkeypatch, capsys):
+    monkeypatch.setattr("calotype.cli.is_told", lambda error: True)
+    monkeypatch.setattr("calotype.commands.explain.explain_names", broken_in_a_library)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explain"])
+    said = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and said == [
+        "calotype: operands could not be broadcast",
+        "at step 3 of 10; --run.resume goes on from step 2",
+    ]
 
 
 @pytest.mark.parametrize(("words", "field", "value"), [
@@ -198,7 +306,7 @@ def test_help_lists_the_choices_further_in_and_each_can_be_made(name, capsys):
     ("--gradient-checkpointing", "gradient_checkpointing", True),
 ])  # fmt: skip
 def test_a_transformer_is_trained_as_its_flags_say(words, field, value):
-    recipe = cli._recipe("train-generator", GENERATORS, ["scenes-ar", *words.split()])
+    recipe = named_recipe("train-generator", GENERATORS, ["scenes-ar", *words.split()])
     assert reduce(getattr, field.split("."), recipe) == value
 
 
@@ -214,7 +322,7 @@ def test_a_transformer_draws_as_its_flags_say(words, field, value):
     """What is not said stays as the recipe had it."""
     from calotype.commands.generate import Generate
 
-    options = cli._parse(Generate, "calotype generate", ["a cat", *words.split()])
+    options = parse(Generate, "calotype generate", ["a cat", *words.split()])
     default = TokenSampling(guidance=1.5, temperature=0.3)
     chosen = options.sampling.over(default)
     assert getattr(chosen, field) == value != getattr(default, field)
@@ -230,7 +338,7 @@ def test_a_transformer_draws_as_its_flags_say(words, field, value):
     ],
 )
 def test_captions_become_any_tokens(words, text):
-    assert cli._recipe("cache-latents", CACHES, ["scenes", *words.split()]).text == text
+    assert named_recipe("cache-latents", CACHES, ["scenes", *words.split()]).text == text
 
 
 def test_a_text_tokenizer_is_missed_before_any_work(artifacts, here, capsys):
@@ -242,11 +350,11 @@ def test_a_text_tokenizer_is_missed_before_any_work(artifacts, here, capsys):
 def test_an_option_chooses_the_only_type_that_has_it():
     """Bug: `--transform.crop.size` alone was unknown, and the answer named another option."""
     words = "scenes-kl data:folder --data.path X --transform.crop.size 64".split()
-    recipe = cli._recipe("train-tokenizer", TOKENIZERS, words)
+    recipe = named_recipe("train-tokenizer", TOKENIZERS, words)
     assert recipe.transform and recipe.transform.crop.size == 64
     words = "ldm-kl-f8 transform:none --transform.crop.size 64".split()
     with pytest.raises(SystemExit):  # what is said stands
-        cli._recipe("train-tokenizer", TOKENIZERS, words)
+        named_recipe("train-tokenizer", TOKENIZERS, words)
 
 
 def commands(file: Path) -> list[list[str]]:
@@ -258,9 +366,8 @@ def commands(file: Path) -> list[list[str]]:
 def test_commands_of_the_readme_are_understood(here, monkeypatch):
     """Each reaches the work with what it says, and nothing is left over."""
     begun: list[str] = []
-    for command, entry in list(cli.COMMANDS.items()):
-        function = FUNCTIONS[command]
-        monkeypatch.setattr(function, lambda options, name=command: begun.append(name))
+    for command, entry in list(COMMANDS.items()):
+        monkeypatch.setattr(work(command), lambda options, name=command: begun.append(name))
         assert entry.help
     said = commands(Path(__file__).parents[1] / "README.md")
     for arguments in said:
@@ -272,14 +379,14 @@ def test_prompts_keep_their_order():
     from calotype.commands.generate import Generate
 
     prompts = ["a: b", "images: a thing", "c"]
-    options = cli._parse(Generate, "calotype generate", [*prompts, "--images", "2"])
+    options = parse(Generate, "calotype generate", [*prompts, "--images", "2"])
     assert options.prompts == tuple(prompts) and options.images == 2
 
 
 def test_every_recipe_can_be_made():
     for recipes in (TOKENIZERS, CACHES, GENERATORS):
         for name, build in recipes.items():
-            assert cli._recipe("x", recipes, [name]) == build()
+            assert named_recipe("x", recipes, [name]) == build()
 
 
 def test_generate_writes_its_images(artifacts, here, capsys):

@@ -14,7 +14,7 @@ from calotype import lazy
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/calotype"
 FLOORS = [
-    {"lazy"},
+    {"lazy", "mistakes"},
     {"training"},
     {"data"},
     {"tokenizers", "diffusion", "autoregressive"},

@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
-from calotype.commands.cache_latents import cache
+from calotype.commands.cache_latents import _write_prompts, cache
 from calotype.commands.generate import Generate, TopOf, generate
 from calotype.commands.score import Score, score_images
 from calotype.commands.train_generator import train_generator
@@ -40,7 +40,6 @@ from calotype.pipelines import (
     save,
     score,
 )
-from calotype.recipes.cache import _write_prompts
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, BottleneckSpec, Gumbel
 from calotype.training.schedules import Cosine
 

@@ -103,7 +103,7 @@ def test_trackers_are_known_and_installed_before_any_work(monkeypatch):
     Run(trackers=("tensorboard",))
     with pytest.raises(ValueError, match=r"run\.trackers: no tracker .tensorbord.: choose from "):
         Run(trackers=("tensorbord",))
-    monkeypatch.setattr("calotype.training.run.get_available_trackers", lambda: [])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
     with pytest.raises(ValueError, match=r"run\.trackers: wandb is not .* pip install wandb"):
         Run(trackers=("wandb",))
 

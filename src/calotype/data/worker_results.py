@@ -9,6 +9,7 @@ from torch.utils.data import get_worker_info
 
 from calotype.data.batches import Batch
 from calotype.data.pictures import Reader
+from calotype.mistakes import is_told
 
 
 class WorkerResult(NamedTuple):
@@ -18,12 +19,18 @@ class WorkerResult(NamedTuple):
     """None: there are no more."""
     traceback: str = ""
     """Of the error, in the worker."""
+    told: bool = True
+    """Whether the error's message tells a user all: see `calotype.mistakes`."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name of each broken picture that this worker met first, and what is wrong with it."""
 
 
 class WorkerTraceback(Exception):  # noqa: N818 (no error, but where one came from)
     """Stands in an error's traceback for the part that lies in a worker."""
+
+    def __init__(self, traceback: str, told: bool) -> None:
+        super().__init__(f"\n{traceback}")
+        self.told = told
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -47,12 +54,12 @@ def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator
         Exception: what a worker met.
     """
     try:
-        for batch, traceback, skipped in results:
+        for batch, traceback, told, skipped in results:
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
             if isinstance(batch, Exception):
-                raise batch from WorkerTraceback(f"\n{traceback}")
+                raise batch from WorkerTraceback(traceback, told)
             assert batch is not None
             yield batch
     finally:
@@ -63,7 +70,7 @@ def _read(read: Callable[[], Batch | None]) -> WorkerResult:
     try:
         return WorkerResult(read())
     except Exception as error:
-        return WorkerResult(_travelling(error), format_exc())
+        return WorkerResult(_travelling(error), format_exc(), is_told(error))
 
 
 def _travelling(error: Exception) -> Exception:

@@ -8,6 +8,7 @@ from calotype.autoregressive import Classes
 from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.diffusion import LearntText, PretrainedText
 from calotype.recipes.cache import CacheRecipe
+from calotype.recipes.small import small_cache, small_tokens
 
 SCENES_TEXT = LearntText(width=128, layers=2, heads=4, length=24, vocabulary=1000)
 
@@ -54,6 +55,8 @@ def class_tokens() -> CacheRecipe:
 
 
 CACHES: dict[str, Callable[[], CacheRecipe]] = {
+    "small": small_cache,
+    "small-tokens": small_tokens,
     "scenes": scenes_cache,
     "scenes-tokens": scenes_tokens,
     "folder": folder_cache,

@@ -1,0 +1,86 @@
+"""The verbs, one line each: where their flags and their work are, and what they say of themselves.
+
+Both are named and not imported, so that the answer to one verb does not wait for the others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from calotype.cli.parsing import named_recipe, parse
+
+
+@dataclass(frozen=True)
+class FromOptions:
+    """A verb whose flags are the fields of a dataclass."""
+
+    options: str
+    """The dataclass: a module in `calotype.commands`, a colon, a name."""
+    function: str
+    """What takes them: a function of that module."""
+    result: str
+    """What the function returns, in a word; a function that returns None says all itself."""
+    help: str
+
+    def run(self, name: str, arguments: Sequence[str]) -> None:
+        """Parse, call, print."""
+        kind: type[Any] = resolve_name(f"calotype.commands.{self.options}")
+        options = parse(kind, f"calotype {name}", arguments)
+        _call(self, f"{kind.__module__}:{self.function}", options)
+
+
+@dataclass(frozen=True)
+class FromRecipes:
+    """A verb that takes a named recipe, whose fields flags override."""
+
+    recipes: str
+    """The recipes by name: a module in `calotype.recipes`, a colon, a name."""
+    function: str
+    """What takes one: a module in `calotype.commands`, a colon, a function."""
+    result: str
+    help: str
+
+    def run(self, name: str, arguments: Sequence[str]) -> None:
+        """Parse, call, print."""
+        recipes: Mapping[str, Callable[[], Any]] = resolve_name(f"calotype.recipes.{self.recipes}")
+        recipe = named_recipe(name, recipes, arguments)
+        _call(self, f"calotype.commands.{self.function}", recipe)
+
+
+def _call(command: FromOptions | FromRecipes, function: str, options: Any) -> None:
+    if (result := resolve_name(function)(options)) is not None:
+        print(f"{command.result}: {result}")
+
+
+COMMANDS: dict[str, FromOptions | FromRecipes] = {
+    "train-tokenizer": FromRecipes(
+        "tokenizers:TOKENIZERS", "train_tokenizer:train_tokenizer", "tokenizer",
+        "train an image tokenizer from a named recipe"),
+    "cache-latents": FromRecipes(
+        "caches:CACHES", "cache_latents:cache", "cache",
+        "encode images and captions once, for a generator"),
+    "train-generator": FromRecipes(
+        "generators:GENERATORS", "train_generator:train_generator", "pipeline",
+        "train a diffusion model or transformer in a cache"),
+    "generate": FromOptions(
+        "generate:Generate", "generate", "images", "images from prompts"),
+    "reconstruct": FromOptions(
+        "reconstruct:Reconstruct", "reconstruct", "reconstructions",
+        "images beside what a tokenizer makes of them"),
+    "score": FromOptions(
+        "score:Score", "score_images", "scores",
+        "bits that a transformer needs for images under their captions"),
+    "evaluate": FromOptions(
+        "evaluate:Evaluate", "evaluate", "figures",
+        "figures of any tokenizer or pipeline, by one protocol"),
+    "compare": FromOptions(
+        "compare:Compare", "compare", "comparison",
+        "the same figures of several, as a page, a table and a picture"),
+    "explain": FromOptions(
+        "explain:Explain", "explain_names", "",
+        "what a figure or a term of a log means, and which way is better"),
+    "demo": FromOptions(
+        "demo:Demo", "demo", "gallery", "all of it on procedural scenes, ending in a gallery page"),
+}  # fmt: skip
+"""To add a verb, write its file in `calotype.commands` and name it here."""

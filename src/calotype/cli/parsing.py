@@ -1,0 +1,132 @@
+"""Flags and choices to a dataclass, by tyro; what is wrong with them, in one line."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import SequenceMatcher
+from types import NoneType
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from calotype.cli.help import choices, common_help, flags, word
+
+R = TypeVar("R")
+
+
+def fail(message: str, notes: Iterable[str] = ()) -> NoReturn:
+    """Say in one line what is wrong, and in others what was noted of it; exits with 2."""
+    print("calotype: " + " ".join(message.split()), *notes, sep="\n", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def named_recipe(
+    command: str, recipes: Mapping[str, Callable[[], R]], arguments: Sequence[str]
+) -> R:
+    """A recipe by its name, with overridden fields."""
+    name, *rest = arguments or ("--help",)
+    if name in ("-h", "--help", "--help-all"):
+        width = max(map(len, recipes))
+        for each, build in recipes.items():
+            print(f"  {each:{width}}  {_first_line(build)}")
+        print(f"\ncalotype {command} RECIPE --help lists the recipe's fields.")
+        raise SystemExit(0)
+    if name not in recipes:
+        fail(f"no recipe {name!r}: choose from {', '.join(recipes)}")
+    build = recipes[name]
+    default = build()
+    return parse(type(default), f"calotype {command} {name}", rest, default, build.__doc__ or "")
+
+
+def parse(
+    kind: type[R], program: str, arguments: Sequence[str], default: R | None = None,
+    description: str | None = None,
+) -> R:  # fmt: skip
+    """A dataclass from flags and choices; exits with 2 for a mistake in them, and with 0 when help
+    was asked for.
+    """
+    given = _choices_first(kind, arguments, default)
+    if "-h" in given or "--help" in given:
+        print(common_help(kind, program, default, given, description or kind.__doc__ or ""))
+        raise SystemExit(0)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            found, unknown = tyro.cli(
+                kind, prog=program, description=description,
+                args=["--help" if each == "--help-all" else each for each in given],
+                config=(tyro.conf.CascadeSubcommandArgs,), return_unknown_args=True,
+                **options,
+            )  # fmt: skip
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        fail(_one_line(said.getvalue()))
+    if unknown:
+        fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
+    return found
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of several parts: what is wrong."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", " ", box)
+    parts = [" ".join(part.split()) for part in re.split(r"[-─]{5,}", text)]
+    _title, what, *_hints = filter(None, parts)
+    return re.sub(r"^Error parsing (?:[A-Za-z][\w.]*: )?", "", what)
+
+
+def _meant(option: str, kind: type) -> str:
+    """What may have been meant by a flag or a choice that is none."""
+    if not option.startswith("-"):
+        same = [each for each in choices(kind) if each.split(":")[0] == option.split(":")[0]]
+        return f": choose from {', '.join(same)}" if same else ""
+    known: dict[str, list[str]] = {}
+    for flag, owner in flags(kind):
+        known.setdefault(flag, []).append(owner)
+    if option in known:
+        return f": it belongs to {', '.join(filter(None, known[option]))}"
+    near = [each for each in known if _is_near(option, each)]
+    likest = max(near, key=lambda each: SequenceMatcher(None, option, each).ratio(), default=None)
+    return f"; perhaps you meant {likest}" if likest else ""
+
+
+def _is_near(option: str, known: str) -> bool:
+    """Whether one is a slip of the other, or its last word."""
+    same = option.removeprefix("--") == known.split(".")[-1].removeprefix("--")
+    return same or SequenceMatcher(None, option, known).ratio() > 0.75
+
+
+def _choices_first(kind: type, arguments: Sequence[str], default: Any) -> list[str]:
+    """Let choices stand anywhere, because tyro knows `--data.path` only behind its `data:folder`;
+    and let `--transform.crop.size` choose the only transform that there is, where the default is
+    none.
+    """
+    names = {field.name for field in fields(kind)}
+    choice = re.compile(rf"({'|'.join(names)})(\.[\w.-]+)?:[\w-]+")
+    chosen = [a for a in arguments if choice.fullmatch(a)]
+    implied = [
+        f"{name}:{word(only.__name__)}"
+        for name, only in _only_ones(kind).items()
+        if getattr(default, name, None) is None
+        and any(a.startswith(f"--{name}.") for a in arguments)
+        and not any(a.startswith(f"{name}:") for a in chosen)
+    ]
+    return chosen + implied + [a for a in arguments if a not in chosen]
+
+
+def _only_ones(kind: type) -> dict[str, type]:
+    """Fields that are None or of one type of one word."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        options = [option for option in get_args(hint) if option is not NoneType]
+        if len(options) == 1 and NoneType in get_args(hint) and is_dataclass(options[0]):
+            found[name] = options[0]
+    return found
+
+
+def _first_line(build: Callable[..., Any]) -> str:
+    return " ".join((build.__doc__ or "").split("\n\n")[0].split())

@@ -1,0 +1,98 @@
+"""Recipes for any folder of pictures at 64 pixels, on two cores and with nothing to download.
+
+Each takes about half an hour there, so that a tokenizer, its cache and a generator take an hour or
+a little more.
+"""
+
+from pathlib import Path
+
+from calotype.autoregressive import TokenSampling, Transformer
+from calotype.data import CenterCrop, Folder, Transform
+from calotype.data.transforms import Flip, RandomCrop
+from calotype.diffusion import Flow, LearntText, UNet
+from calotype.pipelines import Sampling
+from calotype.recipes.cache import CacheRecipe
+from calotype.recipes.generator import GeneratorRecipe
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
+from calotype.recipes.transformer import TransformerRecipe
+from calotype.tokenizers import Backbone, Gaussian
+from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec
+from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
+from calotype.tokenizers.terms import L1
+from calotype.training import AdamW, Run
+
+SIZE = 64
+TEXT = LearntText(width=128, layers=2, heads=4, length=64, vocabulary=4096)
+
+
+def small_kl() -> TokenizerRecipe:
+    """Your pictures at 64 pixels to 16x16 latents of 4 channels, in half an hour of two cores;
+    colours and large shapes come back, fine texture does not. Needs no download.
+    """
+    return _tokenizer("small-kl", Gaussian(channels=4, kl_weight=1e-4))
+
+
+def small_vq() -> TokenizerRecipe:
+    """Your pictures at 64 pixels to 16x16 codes of 512, in half an hour of two cores; somewhat
+    coarser than small-kl. Needs no download.
+    """
+    return _tokenizer("small-vq", VQ(Codebook(512, 8, EMA(), KMeans(), Restart()), features=32))
+
+
+def small_cache() -> CacheRecipe:
+    """Latents of your captioned pictures at 64 pixels, by small-kl, in a minute for a thousand."""
+    return CacheRecipe(
+        "runs/small-kl/model", Path("runs/small-latents"), Folder(Path("images")),
+        Transform(CenterCrop(SIZE)), TEXT,
+    )  # fmt: skip
+
+
+def small_tokens() -> CacheRecipe:
+    """Tokens of your captioned pictures at 64 pixels, by small-vq, in a minute for a thousand."""
+    return CacheRecipe(
+        "runs/small-vq/model", Path("runs/small-tokens"), Folder(Path("images")),
+        Transform(CenterCrop(SIZE)), TEXT,
+    )  # fmt: skip
+
+
+def small_diffusion() -> GeneratorRecipe:
+    """Text to your pictures at 64 pixels by diffusion, in half an hour of two cores: of some
+    thousand pictures blurred ones of the right kind, of a hundred ones much like those.
+    """
+    return GeneratorRecipe(
+        "runs/small-kl/model", Path("runs/small-latents"),
+        UNet((64, 128, 192), (False, True, True), layers=1, head_width=32, pooled_text=True,
+             resnet_time_scale_shift="scale_shift"),
+        process=Flow(), text=TEXT, sampling=Sampling(steps=20, guidance=2.0),
+        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
+        run=Run(Path("runs/small-diffusion"), steps=2_000, batch_size=64, ema=0.998,
+                save_every=250, sample_every=250),
+    )  # fmt: skip
+
+
+def small_ar() -> TransformerRecipe:
+    """Text to your pictures at 64 pixels by a transformer, in half an hour of two cores; as
+    small-diffusion, and it completes pictures and says how likely they are.
+    """
+    return TransformerRecipe(
+        "runs/small-vq/model", Path("runs/small-tokens"), Transformer(192, 4, 6),
+        sampling=TokenSampling(guidance=2.0, temperature=0.9, batch_size=16),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
+        run=Run(Path("runs/small-ar"), steps=2_000, batch_size=16, ema=0.998,
+                save_every=250, sample_every=250),
+    )  # fmt: skip
+
+
+def _tokenizer(name: str, bottleneck: BottleneckSpec) -> TokenizerRecipe:
+    return TokenizerRecipe(
+        data=Folder(Path("images")),
+        transform=Transform(RandomCrop(SIZE, resize=72), Flip()),
+        model=NewTokenizer(
+            Backbone(widths=(32, 64, 128), layers=1, attention=False, groups=8), bottleneck
+        ),
+        pixel=L1(), perceptual=None, adversary=None,
+        optimizer=AdamW(lr=6e-4, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
+        measure=2_000,
+        run=Run(Path("runs") / name, steps=1_500, batch_size=16, ema=0.99,
+                save_every=250, sample_every=250),
+    )  # fmt: skip

@@ -19,6 +19,8 @@ from torch.utils.data import Dataset
 
 from calotype.data import Loader, Record, Stream
 from calotype.data.pictures import Reader
+from calotype.data.worker_results import WorkerResult, received
+from calotype.mistakes import is_told
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
@@ -118,6 +120,15 @@ def test_the_workers_of_a_program_that_fails_end_with_it(state: str) -> None:
     program = [sys.executable, __file__, state]
     done = subprocess.run(program, timeout=120, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.endswith("KeyError: 'uncaught'\n")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_workers_error_is_told_as_the_worker_says(told: bool) -> None:
+    """The traceback that tells whose error it is stays in the worker."""
+    result = WorkerResult(ValueError("of one kind or the other"), "Traceback ...", told)
+    with pytest.raises(ValueError, match="one kind") as caught:
+        next(received(iter([result]), None))
+    assert is_told(caught.value) is told
 
 
 if __name__ == "__main__":

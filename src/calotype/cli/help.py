@@ -20,7 +20,7 @@ COMMON = frozenset({
     "unet.widths", "transformer.width", "transformer.layers", "text.length", "text.vocabulary",
     "sampling.steps", "sampling.guidance", "sampling.temperature", "optimizer.lr",
     "run.out", "run.steps", "run.batch-size", "run.precision", "run.seed", "run.workers",
-    "run.save-every", "run.sample-every", "run.evaluate-every", "run.resume",
+    "run.save-every", "run.sample-every", "run.evaluate-every", "run.resume", "run.overwrite",
 })  # fmt: skip
 """Fields inside others that are shown; those of a verb itself always are."""
 WIDTH, COLUMN = 100, 30

@@ -56,7 +56,8 @@ def trained(spec: Spec, out: Path, batch_size: int = 8, **changes) -> Reconstruc
     torch.manual_seed(0)
     made = ImageTokenizer(tiny.BACKBONE.autoencoder(spec, tiny.SIZE), spec.build())
     objective = Reconstruction(made, {"pixel": (1.0, L2().build())}, tiny.adam(3e-3))
-    run = Run(**{"out": out, "ema": None, "save_every": 2, **changes}, batch_size=batch_size)
+    fixed = {"out": out, "ema": None, "save_every": 2, "precision": "fp32"}
+    run = Run(**{**fixed, **changes}, batch_size=batch_size)
     fit([objective], tiny.Repeating({"image": tiny.images(16)}, batch_size), run)
     return objective
 

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import re
-import shlex
 from dataclasses import is_dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -355,24 +354,6 @@ def test_an_option_chooses_the_only_type_that_has_it():
     words = "ldm-kl-f8 transform:none --transform.crop.size 64".split()
     with pytest.raises(SystemExit):  # what is said stands
         named_recipe("train-tokenizer", TOKENIZERS, words)
-
-
-def commands(file: Path) -> list[list[str]]:
-    """The lines of a document that call calotype."""
-    return [shlex.split(line, comments=True)[1:] for line in file.read_text().splitlines()
-            if line.startswith("    calotype ") and "..." not in line]  # fmt: skip
-
-
-def test_commands_of_the_readme_are_understood(here, monkeypatch):
-    """Each reaches the work with what it says, and nothing is left over."""
-    begun: list[str] = []
-    for command, entry in list(COMMANDS.items()):
-        monkeypatch.setattr(work(command), lambda options, name=command: begun.append(name))
-        assert entry.help
-    said = commands(Path(__file__).parents[1] / "README.md")
-    for arguments in said:
-        cli.main(arguments)
-    assert begun == [arguments[0] for arguments in said] and len(set(begun)) >= 6
 
 
 def test_prompts_keep_their_order():

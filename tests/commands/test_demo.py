@@ -50,7 +50,7 @@ def test_it_says_how_long_it_takes_and_its_page_is_there_before_it_trains(tmp_pa
     with pytest.raises(Begun):
         demo(replace(SHORT, out=tmp_path))
     said, page = capsys.readouterr().out, (tmp_path / "gallery.html").read_text()
-    assert "diffusion: tokenizer: about 10 s" in said  # most of it to measure latents
+    assert "diffusion: tokenizer: about 8 s" in said  # most of it to measure latents
     assert "on this machine, all together" in said and "--size small" not in said
     assert page.count("<li") == 1 + 2 * 4
     assert "Stopped. The same command goes on" in page and "refresh" not in page

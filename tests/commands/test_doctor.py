@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import huggingface_hub
 import pytest
 import torch
 from rich.console import Console
@@ -14,7 +15,6 @@ from calotype.commands import doctor as verb
 from calotype.commands.doctor import Doctor, doctor
 from calotype.commands.examine import automatic
 from calotype.commands.rehearsal import needs
-from calotype.evaluation import hub
 from calotype.evaluation.hub import Asking, Hub, Weights
 from calotype.evaluation.installed import Package, pinned_versions
 from calotype.evaluation.machine import Device, Disk, Machine, disk, machine
@@ -207,10 +207,12 @@ def test_a_folder_that_cannot_be_written_to_is_missing(tmp_path):
 
 def test_offline_nobody_is_asked_and_no_token_is_shown():
     with (
-        patch.object(hub.constants, "HF_HUB_OFFLINE", True),
+        patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
         patch.dict("os.environ", HF_HUB_OFFLINE="1"),
-        patch.object(hub, "get_token", lambda: "secret"),
-        patch.object(hub, "get_session", side_effect=AssertionError("the Hub was asked")),
+        patch.object(huggingface_hub, "get_token", lambda: "secret"),
+        patch.object(
+            huggingface_hub, "get_session", side_effect=AssertionError("the Hub was asked")
+        ),
     ):
         found = Asking().answer()
     assert found.logged_in and not found.reached and found.offline == ("HF_HUB_OFFLINE",)
@@ -223,8 +225,8 @@ def test_a_hub_that_is_silent_is_not_waited_for():
             raise TimeoutError
 
     with (
-        patch.object(hub.constants, "HF_HUB_OFFLINE", False),
-        patch.object(hub, "get_token", lambda: None),
-        patch.object(hub, "get_session", Silent),
+        patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", False),
+        patch.object(huggingface_hub, "get_token", lambda: None),
+        patch.object(huggingface_hub, "get_session", Silent),
     ):
         assert not Asking().answer().reached

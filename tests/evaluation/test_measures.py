@@ -232,7 +232,10 @@ def test_a_frechet_distance_of_few_pictures_is_too_large(images, features, enoug
 def test_names_have_units_and_directions():
     assert glossed("psnr_db") == "psnr_db, dB ↑"
     assert glossed("frechet") == "frechet ↓"
-    assert glossed("factors_right: first shape") == "factors_right: first shape, fraction of 1 ↑"
+    assert (
+        glossed("factors_right: first shape")
+        == "factors_right: first shape, fraction of 1, by factor ↑"
+    )
     assert glossed("latent") == "latent, channels, height, width"
     assert glossed("guidance") == "guidance"
 

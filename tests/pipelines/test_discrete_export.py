@@ -20,13 +20,13 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from safetensors.torch import load_file, save_file
 
 import tiny
+from calotype.commands import train_denoiser
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import LatentCache
 from calotype.diffusion import UNet
 from calotype.pipelines import Sampling, load, sample
-from calotype.recipes import generator
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import ImageTokenizer, fingerprint
@@ -267,7 +267,7 @@ def test_latents_of_codes_are_normal_and_decoded_as_the_nearest(scaled, codes):
     """A denoiser that knows the latents but for a small error draws exactly their pictures."""
     tokenizer, latents = scaled
     factor = tokenizer.autoencoder.config["scaling_factor"]
-    source = generator._source(tokenizer)
+    source = train_denoiser._source(tokenizer)
     z = source.draw(latents.batch(list(range(32)), [0] * 32)["packed"], []) / factor
     assert z.mean((0, 2, 3)).abs().max() < 1e-3 and abs(z.square().mean() - 1) < 1e-3
 
@@ -291,6 +291,6 @@ def test_latents_of_codes_are_normal_and_decoded_as_the_nearest(scaled, codes):
 def test_bug_ids_were_looked_up_in_a_table_left_behind(codes):
     """On a GPU ids came to the device of the run, and the codes stayed where they were loaded."""
     tokenizer, elsewhere = ImageTokenizer.load(codes / "tokenizer/model"), torch.device("meta")
-    with patch.object(generator, "processes", lambda: SimpleNamespace(device=elsewhere)):
-        source = generator._source(tokenizer)
+    with patch.object(train_denoiser, "processes", lambda: SimpleNamespace(device=elsewhere)):
+        source = train_denoiser._source(tokenizer)
     assert source.draw(torch.zeros(1, 8, 8, dtype=torch.int32, device=elsewhere), []).is_meta

@@ -32,6 +32,7 @@ def test_devices_have_names(monkeypatch):
 @pytest.mark.parametrize(("capability", "chosen"), [((9, 0), "bf16"), ((7, 5), "fp32")])
 def test_auto_is_what_the_device_multiplies(monkeypatch, capability, chosen):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     assert settled("auto", torch.device("cuda")) == chosen
     assert settled("fp16", torch.device("cuda")) == "fp16"
 

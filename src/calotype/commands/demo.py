@@ -51,7 +51,7 @@ class Size:
     codes_steps: int
     """Of the tokenizer with codes, of 16 scenes."""
     transformer_steps: int
-    """Of the transformer, of 32 scenes' tokens."""
+    """Of the transformer, of 16 scenes' tokens."""
     measure: int
     """Scenes on which the latents' statistics are measured, twice."""
     scenes: int
@@ -63,16 +63,16 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 2300, 1500, 400, 3000, 4_000, 20_000, 256, None),
-    "small": Size(Path("runs/demo-small"), 1200, 700, 250, 700, 4_000, 10_000, 64, None),
+    "full": Size(Path("runs/demo"), 2300, 1500, 400, 5200, 4_000, 20_000, 256, None),
+    "small": Size(Path("runs/demo-small"), 1200, 700, 250, 1500, 4_000, 10_000, 64, None),
 }  # fmt: skip
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60
 """Seconds beyond which a smaller demo is offered."""
 EVERY = (20, 250, 100)
 """Steps between lines of metrics, checkpoints and pictures."""
-DRAWN_EVERY = 150
-"""Steps between pictures of generators; the first is there after 50."""
+DRAWINGS = 10
+"""Pictures that a generator draws while it trains, besides the first after 50 steps."""
 SHOWN = 16
 """Unseen prompts that the generators draw while they train."""
 
@@ -93,7 +93,7 @@ class Demo:
     codes_steps: int | None = None
     """Optimiser steps of the tokenizer with codes, of 16 scenes."""
     transformer_steps: int | None = None
-    """Optimiser steps of the transformer, of 32 scenes' tokens."""
+    """Optimiser steps of the transformer, of 16 scenes' tokens."""
     scenes: int | None = None
     """Scenes whose latents the generators are trained on."""
     prompts: int | None = None
@@ -277,7 +277,7 @@ def _drawing(
     seed = recipe.run.seed
     rng = np.random.default_rng(seed)
     prompts = [scene.caption(rng) for scene in held_out_scenes(tokenizer.data, SHOWN, seed)]
-    run = replace(recipe.run, sample_every=DRAWN_EVERY)
+    run = replace(recipe.run, sample_every=-(-recipe.run.steps // DRAWINGS))
     return replace(recipe, prompts=tuple(prompts), run=run)
 
 

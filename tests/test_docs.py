@@ -119,7 +119,7 @@ def test_commands_are_understood(page, here, monkeypatch, capsys):
 
 def test_there_are_commands_to_understand():
     verbs = {arguments[0] for page in PAGES for arguments in commands(page)}
-    assert verbs == {*COMMANDS} - {"explain"} and all(PAGES)
+    assert verbs == {*COMMANDS} - {"explain", "demo"}
 
 
 @pytest.mark.slow

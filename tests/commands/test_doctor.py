@@ -210,9 +210,7 @@ def test_offline_nobody_is_asked_and_no_token_is_shown():
         patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
         patch.dict("os.environ", HF_HUB_OFFLINE="1"),
         patch.object(huggingface_hub, "get_token", lambda: "secret"),
-        patch.object(
-            huggingface_hub, "get_session", side_effect=AssertionError("the Hub was asked")
-        ),
+        patch.object(huggingface_hub, "get_session", side_effect=AssertionError("it was asked")),
     ):
         found = Asking().answer()
     assert found.logged_in and not found.reached and found.offline == ("HF_HUB_OFFLINE",)

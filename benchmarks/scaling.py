@@ -167,8 +167,8 @@ def rank(images: int) -> None:
 
     timed = Timed(batches)
     with tempfile.TemporaryDirectory() as out:
-        run = Run(Path(out), steps=20, batch_size=images, ema=None, log_every=9999,
-                  save_every=9999, sample_every=9999)  # fmt: skip
+        run = Run(Path(out), steps=20, batch_size=images, ema=None, precision="fp32",
+                  log_every=9999, save_every=9999, sample_every=9999)  # fmt: skip
         fit([objective], timed, run)
     if position[0] == 0:
         print(json.dumps([timed.seconds(4)]))

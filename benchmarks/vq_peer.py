@@ -129,8 +129,8 @@ def measure_quality(kind: str, size: int, channels: int, seed: int = 0) -> list[
     optimizer = AdamW(1e-3, warmup=50, schedule="cosine")
     objective = Reconstruction(tokenizer, {"pixel": (1.0, L2().build())}, optimizer)
     with tempfile.TemporaryDirectory() as out:
-        run = Run(Path(out), steps=600, seed=seed, ema=None, log_every=600, save_every=600,
-                  sample_every=9999)  # fmt: skip
+        run = Run(Path(out), steps=600, seed=seed, ema=None, precision="fp32",
+                  log_every=600, save_every=600, sample_every=9999)  # fmt: skip
         fit([objective], Loader(Scenes(size=32).build(), 32, seed=seed), run)
     held_out = Scenes(size=32, split="held-out", seed=1).build()
     real = held_out.batch(range(512))["image"]

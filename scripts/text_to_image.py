@@ -4,13 +4,14 @@ accelerate launch scripts/text_to_image.py --prompts prompts.txt --pipeline runs
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
 from calotype.pipelines import Choice, load, picture, recommended, sample
 from calotype.training.distributed import processes
+from calotype.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class TextToImage:
     """File of prompts, one a line."""
     pipeline: str = "runs/demo/pipeline"
     """Folder of a pipeline, or a name on the Hub."""
+    precision: Precision = "auto"
+    """Of the networks. auto: bf16 where the device multiplies it in hardware, else fp32."""
     out: Path = Path("generated")
     """Folder of the PNG files, named by line."""
     seed: int = 0
@@ -37,7 +40,8 @@ def main(options: TextToImage) -> None:
     lines = list(enumerate(options.prompts.read_text(encoding="utf-8").splitlines()))
     state = processes()
     pipeline = load(options.pipeline).to(str(state.device))
-    sampling = options.sampling.over(recommended(options.pipeline))
+    how = options.sampling.over(recommended(options.pipeline))
+    sampling = replace(how, precision=options.precision)
     options.out.mkdir(parents=True, exist_ok=True)
     with state.split_between_processes(lines) as mine:
         numbers, prompts = [int(i) for i, _ in mine], [str(prompt) for _, prompt in mine]

@@ -33,6 +33,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Run, has_ended
 from calotype.training.checkpoint import publish, write_text
+from calotype.training.devices import device_named
 
 R = TypeVar("R", TokenizerRecipe, GeneratorRecipe, TransformerRecipe)
 Named = Literal["full", "small"]
@@ -311,8 +312,7 @@ def _is_there(
 
 
 def _evaluate(size: Size, seed: int, way: Way) -> tuple[dict[str, Any], Drawn, list[Grid]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    spec, pipeline = way.tokenizer.data, load(way.pipeline).to(device)
+    spec, pipeline = way.tokenizer.data, load(way.pipeline).to(device_named("auto"))
     assert isinstance(spec, Scenes)
     unseen = evaluate(
         pipeline, ImageTokenizer.load(way.pipeline), spec, size.prompts, seed,

@@ -1,9 +1,9 @@
 """Measures of any tokenizer or pipeline, by the one protocol."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from calotype.commands.judging import Judging
+from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
 from calotype.data.scenes import Scene
 from calotype.evaluation.features import Features
@@ -35,11 +37,13 @@ from calotype.pipelines import (
     recommended,
     sample,
     size_of,
+    turns,
 )
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch
 from calotype.training.checkpoint import write_text
 from calotype.training.precision import exact_products
+from calotype.training.progress import Told, track
 from calotype.training.run import describe
 
 
@@ -116,6 +120,7 @@ class Artifact:
     """
 
     def __init__(self, path: str) -> None:
+        quiet()
         self.path = path
         self.pipeline = load(path) if is_pipeline(path) else None
         self.tokenizer = None if self.pipeline else load_tokenizer(path)
@@ -202,7 +207,12 @@ class Bench:
         if not isinstance(pipeline, TokenPipeline):
             said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
             said["scheduler"] = type(pipeline.scheduler).__name__
-        draw, judges = partial(sample, pipeline, sampling=sampling), Judges(self._network)
+        judges = Judges(self._network)
+
+        def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
+            with Told("drawing", len(prompts) * turns(pipeline)) as told:
+                yield from sample(pipeline, prompts, seeds, sampling, told.advance)
+
         return lambda: evaluate_generator(
             draw, reference, judges, how.seed, clip, said, how.exactness
         )
@@ -214,7 +224,10 @@ class Bench:
         return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
     def _pictures(self) -> Iterator[Batch]:
-        return pictures(self.how.data, self.size, self.how.batch_size, self.how.count)
+        how = self.how
+        found = pictures(how.data, self.size, how.batch_size, how.count)
+        total = how.count and -(-how.count // how.batch_size)
+        return track(found, "batches of pictures", total, how.batch_size)
 
     @cached_property
     def _clip(self) -> ClipScore | None:

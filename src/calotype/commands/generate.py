@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from calotype.commands.drawings import Drawings
+from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Transform
 from calotype.data.images import read_image
 from calotype.data.pictures import Example
@@ -32,6 +31,7 @@ from calotype.pipelines import (
 )
 from calotype.pipelines.folders import fingerprint, newest
 from calotype.training.devices import Computation
+from calotype.training.progress import Told
 from calotype.training.run import describe
 
 RUNS = Path("runs")
@@ -89,6 +89,7 @@ def generate(options: Generate) -> Path:
     Raises:
         ValueError: there is no such pipeline, or it cannot do what is asked.
     """
+    quiet()
     path = options.pipeline or _newest()
     how = options.sampling.over(recommended(path))
     sampling = replace(how, precision=options.exactness)
@@ -101,10 +102,9 @@ def generate(options: Generate) -> Path:
     each = range(options.seed, options.seed + options.images * options.candidates)
     prompts = [prompt for prompt in asked for _ in each]
     seeds = [seed for _ in asked for seed in each]
-    bar = Progress(console=Console(stderr=True), transient=True)
-    with bar, Drawings(options.out, by) as drawings:
-        task = bar.add_task("drawing", total=len(prompts) * turns(pipeline))
-        drawn = _drawn(options, pipeline, prompts, seeds, sampling, lambda n: bar.advance(task, n))
+    total = len(prompts) * turns(pipeline)
+    with Told("drawing", total) as told, Drawings(options.out, by) as drawings:
+        drawn = _drawn(options, pipeline, prompts, seeds, sampling, told.advance)
         for place, image in drawn:
             drawings.add(image, prompts[place], seeds[place])
     return options.out

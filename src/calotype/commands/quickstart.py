@@ -32,6 +32,7 @@ from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import Run, checkpoint
 from calotype.training.checkpoint import write_text
+from calotype.training.devices import device_named
 
 LEAST_MINUTES = 2.0
 AIM = 0.96
@@ -283,7 +284,7 @@ def _draw(
     journey: Journey, way: Recipes, captions: tuple[str, ...], looked: Looked, out: Path
 ) -> dict[str, Any]:
     """Draw and rebuild, and show it; returns figures."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named("auto")
     pipeline, seed = load(out / "pipeline").to(device), way.generator.run.seed
     prompts = captions or ("",) * DRAWN
     seeds = range(seed, seed + len(prompts))

@@ -8,6 +8,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
+from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.tokenizers import ImageTokenizer, psnr
@@ -43,6 +44,7 @@ def reconstruct(options: Reconstruct) -> Path:
     Raises:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
     """
+    quiet()
     device = options.place
     _check_writable(options.out)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
+from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
 from calotype.training.devices import Computation, Precision
+from calotype.training.progress import Told
 
 MEANS = ("bits_per_token", "bits_per_token_without_prompt", "bits_per_pixel")
 """What is printed of all images."""
@@ -56,14 +56,14 @@ def score_images(options: Score) -> Path:
     """
     if options.out.is_dir():
         raise ValueError(f"--out is {options.out}, a folder: name a file, such as scores.jsonl")
+    quiet()
     pipeline = load(options.pipeline).to(options.place)
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
     data = options.data.build()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     sums, count = dict.fromkeys(MEANS, 0.0), 0
-    with options.out.open("w") as file, Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("scoring", total=options.count)
+    with options.out.open("w") as file, Told("scoring", options.count, images=1) as told:
         for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
             prompts = _prompts(options, batch["caption"])
             lines = _scored(pipeline, batch["image"], prompts, options.exactness)
@@ -73,7 +73,7 @@ def score_images(options: Score) -> Path:
                 file.write(json.dumps({"image": name, **line}) + "\n")
             sums = {name: total + sum(line[name] for line in lines) for name, total in sums.items()}
             count += len(lines)
-            bar.advance(task, len(lines))
+            told.advance(len(lines))
             if count == options.count:
                 break
     if not count:

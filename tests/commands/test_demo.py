@@ -28,7 +28,12 @@ SLOW = Speed(tokenizer_step=2.0, encoded=0.01, generator_step=2.0, drawn=1.0)
 def measured(monkeypatch) -> list[Speed]:
     """What the machine is found to be: tests/commands/test_timing.py measures it."""
     found = [QUICK]
-    monkeypatch.setattr(module, "measure", lambda *recipes: found[0])
+
+    def measure(tokenizer, *others):
+        assert tokenizer.model.start is None, "what it begins with is not there yet"
+        return found[0]
+
+    monkeypatch.setattr(module, "measure", measure)
     return found
 
 

@@ -89,7 +89,15 @@ def test_no_time_is_written_into_metrics(tmp_path):
     assert [line.keys() for line in lines] == [{"step", "height", "slope_gradient"}] * 2
 
 
-def test_ctrl_c_is_answered_at_once(capfd):
+@pytest.fixture
+def interruptible():
+    """As on a terminal: what a shell starts behind `&` ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_answered_at_once(capfd, interruptible):
     with Interrupts() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         said = capfd.readouterr().err

@@ -5,6 +5,7 @@ command's `--help` and its answer to a mistake wait for torch and for nothing el
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 
@@ -16,9 +17,11 @@ class Lazy:
 
     def __getattr__(self, attribute: str) -> Any:
         module = import_module(self._name)
-        if not hasattr(module, attribute):
-            return Lazy(f"{self._name}.{attribute}")
-        return getattr(module, attribute)
+        if hasattr(module, attribute):
+            return getattr(module, attribute)
+        if find_spec(f"{self._name}.{attribute}") is None:
+            raise AttributeError(f"{self._name} has no {attribute}")
+        return Lazy(f"{self._name}.{attribute}")
 
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from calotype.commands.command_line import word
+
 COMMON = frozenset({
     "data.path", "data.size", "transform.crop.size", "model.path", "model.backbone.widths",
     "model.bottleneck.channels", "model.bottleneck.kl-weight", "model.bottleneck.codebook.size",
@@ -101,11 +103,6 @@ def _names(kind: type, prefix: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     hints = get_type_hints(kind)
     for field in fields(kind):
         yield prefix + field.name.replace("_", "-"), _members(hints[field.name])
-
-
-def word(name: str) -> str:
-    """A type on the command line: KMeans is k-means."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
 def _fields(kind: type, value: Any, chosen: dict[str, str], prefix: str = "") -> Iterator[Field]:

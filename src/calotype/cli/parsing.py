@@ -12,7 +12,8 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from calotype.cli.help import choices, common_help, flags, word
+from calotype.cli.help import choices, common_help, flags
+from calotype.commands.command_line import word
 
 R = TypeVar("R")
 

@@ -33,7 +33,7 @@ def _flags(named: Any, recipe: Any, prefix: str) -> Iterator[list[str]]:
         if is_dataclass(now):
             chosen = type(was) is not type(now)
             if chosen:
-                yield [f"{flag}:{_word(type(now).__name__)}"]
+                yield [f"{flag}:{word(type(now).__name__)}"]
             yield from _flags(None if chosen else was, now, f"{flag}.")
         else:
             yield _words(field.name, prefix, was, now)
@@ -52,6 +52,6 @@ def _default(field: Field) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _word(name: str) -> str:
-    """A type as the command line calls it: CenterCrop is center-crop."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+def word(name: str) -> str:
+    """A type as the command line calls it: KMeans is k-means."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

@@ -70,7 +70,7 @@ SIZES: dict[Named, Size] = {
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60
 """Seconds beyond which a smaller demo is offered."""
-EVERY = (20, 250, 100)
+EVERY = (50, 250, 200)
 """Steps between lines of metrics, checkpoints and pictures."""
 DRAWINGS = 10
 """Pictures that a generator draws while it trains, besides the first after 50 steps."""
@@ -237,7 +237,7 @@ def _say_how_long(journey: Journey, options: Demo, total: float) -> None:
             journey.say(f"    {part.name}: about {spoken(part.seconds)}")
     journey.say(f"about {spoken(total)} on this machine, all together")
     if total > TOO_LONG and options.size != "small":
-        journey.say(_offer(replace(options, size="small")))
+        journey.say(_offer(Demo("small", seed=options.seed)))
 
 
 def _offer(small: Demo) -> str:

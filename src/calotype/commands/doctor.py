@@ -39,13 +39,14 @@ def doctor(options: Doctor) -> int:
         # Only now: without what is missing it would not import.
         try:
             examination: Any = import_module("calotype.commands.examine")
-            parts, found = examination.examine(options.runs, options.backbone_weights, console)
         except (ImportError, OSError, RuntimeError) as error:
             parts = [Section("Machine", (Line(
                 "missing", "import", f"installed packages do not work together: {error}",
                 "make .venv anew, with pip's --constraint constraints.txt",
             ),))]  # fmt: skip
             show(parts, console)
+        else:
+            parts, found = examination.examine(options.runs, options.backbone_weights, console)
         said += parts
     show([Section("Verdict", (verdict(said),))], console)
     if options.json:

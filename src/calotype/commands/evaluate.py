@@ -226,8 +226,7 @@ class Bench:
     def _pictures(self) -> Iterator[Batch]:
         how = self.how
         found = pictures(how.data, self.size, how.batch_size, how.count)
-        total = how.count and -(-how.count // how.batch_size)
-        return track(found, "batches of pictures", total, how.batch_size)
+        return track(found, "batches of pictures", None, how.batch_size)  # there may be fewer
 
     @cached_property
     def _clip(self) -> ClipScore | None:

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from calotype.mistakes import is_told
 from calotype.pages.gallery import Gallery, Grid, Stage, Training, write_gallery
 from calotype.training import Run
 from calotype.training.checkpoint import write_text
@@ -20,6 +21,8 @@ from calotype.training.progress import Standing, heard_by
 
 TICK = 15.0
 """Seconds between two writings of the page, and between two lines where there is no terminal."""
+STOPPED = "Stopped. The same command goes on from here."
+"""Last on the page of a way that did not reach its end."""
 RECORD = "journey.json"
 """Beside the page: how long each part has taken, over all starts."""
 
@@ -74,7 +77,7 @@ class Journey:
         self.trainings, self.grids = list(trainings), list[Grid]()
         self.lines: list[str] = []
         self.commands: list[str] = []
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, markup=False, soft_wrap=True)
         self.took = _recorded(page.with_name(RECORD))
         self.finished, self._heard = False, time.monotonic()
         self._current: Part | None = None
@@ -93,7 +96,7 @@ class Journey:
         self._over.set()
         self._thread.join()
         if error is not None:
-            self.lines.append("Stopped. The same command goes on from here.")
+            self.lines.append(str(error) if is_told(error) else STOPPED)
         self.finished = True
         self.write()
 

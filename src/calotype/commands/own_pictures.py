@@ -3,6 +3,7 @@ why, and small copies of it, because a camera's pictures take longer to decode t
 """
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -144,7 +145,7 @@ def _copy(folder: Path, pictures: Pictures, beside: Path, seconds: float, seed: 
     rows = [json.dumps({"file_name": n, "caption": c}) for n, c in sorted(captions.items())]
     (beside / METADATA[0]).write_text("\n".join(rows) + "\n")
     said = [caption for caption in captions.values() if caption]
-    words = {word for caption in said for word in caption.lower().split()}
+    words = {word for caption in said for word in re.findall(r"[a-z]+", caption.lower())}
     return Looked(
         str(folder.resolve()), len(pictures), len(captions), len(said), len(set(said)),
         bool(words & {"left", "right"}), min(sizes, key=min), max(sizes, key=min), broken,

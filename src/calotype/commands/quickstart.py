@@ -314,7 +314,8 @@ def _rebuilt(way: Recipes, count: int = 64) -> tuple[Tensor, Tensor]:
 def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ...]) -> list[str]:
     pipeline = ["--pipeline", str(options.folder / "pipeline")]
     out = [] if options.out is None else ["--out", str(options.out)]
-    more = ["--minutes", f"{3 * options.minutes:g}", *out]
+    seed = ["--seed", str(options.seed)] if options.seed else []
+    more = ["--minutes", f"{3 * options.minutes:g}", *seed, *out]
     return [
         f"{report['reconstruction_psnr_db']} dB PSNR between {report['reconstructed']} pictures it "
         "has learnt from and what the tokenizer makes of them (higher is better)",

@@ -2,11 +2,9 @@
 and thrown away. Speed depends on sizes and precision, not on weights or steps.
 """
 
-import io
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +25,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch, Objective, Run, fit
 from calotype.training.objective import Batches
+from calotype.training.progress import hushed
 
 LEAST = 3
 """Steps that are timed even if they take longer than they should; the first one, which is slower,
@@ -61,8 +60,7 @@ def measure(
     Raises:
         ValueError, FileNotFoundError: something in the recipes cannot be.
     """
-    said = io.StringIO()
-    with TemporaryDirectory() as folder, redirect_stderr(said), redirect_stdout(said):
+    with TemporaryDirectory() as folder, hushed():
         root = Path(folder)
         step, network = _tokenizer(tokenizer, root, seconds)
         encoded = _encoding(network, tokenizer)

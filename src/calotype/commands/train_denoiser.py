@@ -72,7 +72,7 @@ def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
     if recipe.text:
         raise ValueError(
             f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train a "
-            "transformer, as scenes-ar does, or with text:none, or in an AutoencoderKL's latents"
+            "transformer, as small-ar does, or with text:none, or in an AutoencoderKL's latents"
         )
 
 

@@ -163,7 +163,7 @@ def of_recipe(found: Examination, recipe: Recipe) -> Line:
         f"{needs.parameters / 1e6:,.1f} M, {_gib(needs.memory)}, "
         f"{_short(needs.batch_size / taken)} images/s in {recipe.precision}, {_long(hours)}"
     )
-    free = max((d.memory for d in machine.devices), default=machine.free) - PROGRAM
+    free = max((d.free for d in machine.devices), default=machine.free) - PROGRAM
     if needs.memory <= free:
         if hours > LONG:
             return Line("note", recipe.name, f"{said}: fits, but wants a faster machine")

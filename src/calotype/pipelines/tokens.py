@@ -210,7 +210,7 @@ def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
     if not isinstance(bottleneck, Discrete):
         raise ValueError(
             f"a transformer draws tokens, and a tokenizer with a {type(bottleneck).__name__} has "
-            "none: choose one with codes, such as the model/ of scenes-vq or vqgan-f16"
+            "none: choose one with codes, such as the model/ of small-vq or vqgan-f16"
         )
     side = math.isqrt(length // bottleneck.codebooks)
     if side * side * bottleneck.codebooks != length:

@@ -72,7 +72,8 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
                 trainer.save()
         # It may have come after the last step's question.
         if signal := signal or _of_any_rank(interrupts.number, trainer.accelerator.device):
-            log.say(f"stopped at step {trainer.step}; --run.resume continues from there")
+            again = "the same command" if run.resume else "--run.resume"
+            log.say(f"stopped at step {trainer.step}; {again} continues from there")
             raise Interrupted(signal, trainer.step)
     trainer.finish()
 
@@ -297,8 +298,8 @@ class _Trainer:
         """Where the run stands, and how it goes on."""
         run, found = self.run, checkpoint.complete(self.run.checkpoints)
         mend = (
-            f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command "
-            "with --run.resume goes on from there"
+            f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command"
+            f"{'' if run.resume else ' with --run.resume'} goes on from there"
             if found
             else "there is no checkpoint yet: the same command begins anew"
         )

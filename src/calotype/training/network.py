@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -20,7 +21,7 @@ def ask_hub(seconds: float = 5.0) -> None:
             pass
     except HTTPError:  # it answers
         pass
-    except OSError:
+    except (OSError, HTTPException, ValueError):  # ValueError: of an address that is none
         huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 

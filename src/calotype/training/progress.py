@@ -43,7 +43,7 @@ class Standing:
     """Seconds to its end at this speed; None: unknown."""
 
     def __str__(self) -> str:
-        """In words: `runs/kl 50/4000, 36 img/s, 0:58:31 left`."""
+        """In words: `kl 50/4000, 36 img/s, 0:58:31 left`."""
         words = [f"{self.what} {self.done}" + (f"/{self.total}" if self.total else "")]
         if self.speed:
             words.append(f"{self.speed:.3g} img/s")
@@ -69,6 +69,19 @@ def heard_by(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
+_HUSHED: ContextVar[bool] = ContextVar("hushed", default=False)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Within this context nothing is told of how far things are: what is done is a trial."""
+    token = _HUSHED.set(True)
+    try:
+        yield
+    finally:
+        _HUSHED.reset(token)
+
+
 class Told:
     """Something long while it is entered.
 
@@ -81,7 +94,7 @@ class Told:
 
     def __init__(self, what: str, total: int | None, done: int = 0, images: int = 0) -> None:
         self.what, self.total, self.done, self.images = what, total, done, images
-        self.console, self.main = Console(stderr=True), processes().is_main_process
+        self.console, self.main = Console(stderr=True), _speaks()
         self.note = ""
         self._listener, self._end = _LISTENER.get(), threading.Event()
         self._began = self._since = self._told = time.monotonic()
@@ -173,8 +186,12 @@ def track(items: Iterable[R], what: str, total: int | None, images: int = 0) -> 
 
 def say(line: str) -> None:
     """Tell the person who watches."""
-    if processes().is_main_process:
+    if _speaks():
         Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _speaks() -> bool:
+    return processes().is_main_process and not _HUSHED.get()
 
 
 def clock(seconds: float) -> str:

@@ -97,10 +97,10 @@ def test_bf16_is_chosen_where_it_is_multiplied():
 
 def test_a_recipe_that_is_too_large_is_told_a_batch_that_fits():
     assert of_recipe(FOUND, RECIPE).said.startswith("100.0 M, 16.0 GiB, 200 images/s in bf16")
-    small = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, memory=12 * GIB),)))
+    small = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, free=12 * GIB),)))
     line = of_recipe(small, RECIPE)
     assert "too large" in line.said and line.mend == "--run.batch-size 4 --run.accumulate 2"
-    tiny_one = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, memory=2 * GIB),)))
+    tiny_one = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, free=2 * GIB),)))
     assert not of_recipe(tiny_one, RECIPE).mend, "no batch is small enough"
 
 

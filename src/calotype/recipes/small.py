@@ -1,7 +1,7 @@
 """Recipes for any folder of pictures at 64 pixels, on two cores and with nothing to download.
 
-Each takes about half an hour there, so that a tokenizer, its cache and a generator take an hour or
-a little more.
+Each should take about half an hour there, by `calotype doctor`'s estimate of such steps, so that a
+tokenizer, its cache and a generator take an hour or two. None has been measured whole yet.
 """
 
 from pathlib import Path

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, silu
 
 from calotype.evaluation.needs import Needs
+from calotype.training.precision import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What a run can compute in."""
 SECONDS = 0.2
 """For which each is measured, or once where that takes longer."""
 LONG_ENOUGH = 0.02

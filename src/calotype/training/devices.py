@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from calotype.lazy import accelerate
-from calotype.training.precision import DTYPES, Name, Precision, suits
+from calotype.training.precision import DTYPES, Name, Precision, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,6 @@ def available() -> list[str]:
     """Names of this machine's devices."""
     found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     return [*found, "mps:0"] if torch.backends.mps.is_available() else found
-
-
-def settled(precision: Precision, device: torch.device) -> Name:
-    """What a precision is on a device; auto: bf16 where it is multiplied in hardware, else fp32."""
-    return suits(device).name if precision == "auto" else precision
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
-from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, suits
+from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
 from calotype.training.run import Run
 
 R = TypeVar("R")
@@ -95,8 +95,7 @@ class _Trainer:
             kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(broadcast_buffers=False)],
         )  # fmt: skip
         device = self.accelerator.device
-        asked = suits(device).name if run.precision == "auto" else run.precision
-        self.precision: Name = agreed(asked)
+        self.precision: Name = agreed(settled(run.precision, device))
         self.scaler = loss_scaling(self.precision, device)
         for objective in objectives:
             objective.train()

@@ -18,7 +18,7 @@ Name = Literal["bf16", "fp16", "fp32"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 """What may be asked for; auto: what suits the device."""
 NAMES: tuple[Name, ...] = ("bf16", "fp16", "fp32")
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_SCALE = 1.0
 """A loss that overflows float16 unscaled is beyond what scaling mends."""
 
@@ -37,6 +37,11 @@ def suits(device: torch.device) -> Chosen:
     if in_hardware("bf16", device):
         return Chosen("bf16", f"{described(device)} multiplies it in hardware")
     return Chosen("fp32", f"{described(device)} has no bf16 in hardware")
+
+
+def settled(precision: Precision, device: torch.device) -> Name:
+    """What a precision is on a device; auto: bf16 where it is multiplied in hardware, else fp32."""
+    return suits(device).name if precision == "auto" else precision
 
 
 def chosen(

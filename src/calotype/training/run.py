@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from calotype.lazy import accelerate
 from calotype.training import checkpoint
 from calotype.training.optimizer import AdamW
+from calotype.training.precision import Name, Precision
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Run:
     ema: float | None = 0.999
     """Decay of the exponential moving average that is exported, per optimiser step, after
     diffusers' warm-up min(decay, (1 + s) / (10 + s)); None: export the weights as they are."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Of the computation; weights, losses and averages are float32 in any. auto: bf16 where the
     device multiplies it in hardware, else fp32; a run that is resumed keeps what it began in. In
     fp16 losses are scaled, so that small gradients do not vanish."""
@@ -162,7 +163,7 @@ def begin(
     checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
 
 
-def begun_in(run: Run) -> Literal["bf16", "fp16", "fp32"] | None:
+def begun_in(run: Run) -> Name | None:
     """The precision of the run that is to be resumed; None: it is to begin."""
     file = run.out / "recipe.json"
     if not (run.resume and file.exists() and _holds_work(run)):

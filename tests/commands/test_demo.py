@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from calotype.commands import demo as module
-from calotype.commands.demo import SIZES, Demo, both_ways, demo
+from calotype.commands import demo_plan
+from calotype.commands.demo import demo
+from calotype.commands.demo_plan import SIZES, Demo, both_ways
 from calotype.commands.timing import Speed
 from calotype.data.scenes import held_out_scenes
 from calotype.pipelines import load
@@ -29,11 +31,11 @@ def measured(monkeypatch) -> list[Speed]:
     """What the machine is found to be: tests/commands/test_timing.py measures it."""
     found = [QUICK]
 
-    def measure(tokenizer, *others):
+    def measure(tokenizer, *others, share):
         assert tokenizer.model.start is None, "what it begins with is not there yet"
         return found[0]
 
-    monkeypatch.setattr(module, "measure", measure)
+    monkeypatch.setattr(demo_plan, "measure", measure)
     return found
 
 
@@ -84,10 +86,29 @@ def test_generators_draw_what_training_never_shows_while_they_train():
         assert len(set(way.generator.prompts)) == 16 and asked <= unseen
 
 
+def test_two_ways_side_by_side_take_as_long_as_the_longer(tmp_path, begins, monkeypatch, capsys):
+    def said_of_all() -> tuple[float, str]:
+        _, _, rest = capsys.readouterr().out.rpartition("\nabout ")
+        minutes, _, rest = rest.partition(" min on this machine, ")
+        return float(minutes), rest.splitlines()[0]
+
+    long = replace(SHORT, generator_steps=3000, transformer_steps=6000)  # 5 and 10 minutes
+    monkeypatch.setattr(module, "share", lambda: None)
+    with pytest.raises(Begun):
+        demo(replace(long, out=tmp_path / "one"))
+    assert said_of_all() == (15, "all together")
+    monkeypatch.setattr(module, "share", lambda: 1)
+    with pytest.raises(Begun):
+        demo(replace(long, out=tmp_path / "two"))
+    assert said_of_all() == (10, "all together; diffusion and transformer side by side")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* codes are in use")  # after three steps
 @pytest.mark.filterwarnings("ignore:.*latent_statistics.json")
-def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypatch, side_by_side):
+    monkeypatch.setattr(module, "share", lambda: 1 if side_by_side else None)
     monkeypatch.setitem(SIZES, "full", replace(SIZES["full"], measure=512))
     options = replace(SHORT, out=tmp_path / "demo")
     page = demo(options)
@@ -102,6 +123,8 @@ def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypat
     assert 0 < report["transformer"]["unigram_bits_per_token"] < 9
     for name in ("pipeline", "token-pipeline"):
         load(options.out / name)
+
+    assert side_by_side == (options.out / "beside.log").exists()
 
     made = {file: file.stat().st_mtime_ns for file in options.out.rglob("*.safetensors")}
     demo(options)

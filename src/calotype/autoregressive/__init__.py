@@ -15,7 +15,12 @@ from calotype.autoregressive.text import (
     knows_classes,
     prompt_tokenizer,
 )
-from calotype.autoregressive.transformer import RowPeriodic, Sequential, Transformer
+from calotype.autoregressive.transformer import (
+    RowPeriodic,
+    Sequential,
+    Transformer,
+    begin_alike,
+)
 
 __all__ = [
     "Annealed",
@@ -36,6 +41,7 @@ __all__ = [
     "Sequential",
     "TokenSampling",
     "Transformer",
+    "begin_alike",
     "check_classes",
     "draw_codes",
     "knows_classes",

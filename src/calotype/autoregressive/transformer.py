@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from calotype.autoregressive.layout import Layout
 from calotype.lazy import transformers
 
@@ -97,3 +101,31 @@ class Transformer:
             suppress_tokens=list(range(layout.first)), do_sample=True, top_k=0,
         )  # fmt: skip
         return model
+
+
+READ, SAID = 0.1, 0.05
+"""Sizes of what codes add to the embedding of their tokens and to the rows that predict them, which
+begin with a deviation of 0.02."""
+
+
+@torch.no_grad()
+def begin_alike(
+    transformer: "transformers.LlamaForCausalLM", layout: Layout,
+    likeness: Float[Tensor, "codebooks k c"],
+) -> None:  # fmt: skip
+    """Let tokens of codes that are decoded alike begin alike, so that what is learnt of one serves
+    its neighbours: add random projections of the codes to fresh weights. A code is rare, and in a
+    short run most would hardly have learnt what they are.
+
+    Args:
+        transformer: With fresh weights.
+        layout: Of its tokens.
+        likeness: Where codes lie, about 0 with a mean square of 1; `Discrete.likeness()`.
+    """
+    channels, width = likeness.shape[-1], transformer.config.hidden_size
+    codes = likeness.flatten(0, 1).cpu()
+    for weight, size in (
+        (transformer.get_input_embeddings().weight, READ), (transformer.lm_head.weight, SAID)
+    ):  # fmt: skip
+        projection = torch.randn(channels, width) * size / channels**0.5
+        weight[layout.first :] += (codes @ projection).to(weight)

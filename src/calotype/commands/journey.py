@@ -1,11 +1,11 @@
-"""A journey: several parts, one after the other, told of as one. What is done of it, how long the
-rest takes, and the page that shows it from the first minute on.
+"""A journey: several parts, one after the other or side by side, told of as one. What is done of
+it, how long the rest takes, and the page that shows it from the first minute on.
 """
 
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,9 @@ class Part:
     resumes: bool = False
     """Whether it goes on where it was stopped, so that what it takes adds up over several starts;
     else it is done again, or is there already, and what it took last counts."""
+    lane: str | None = None
+    """Parts of one lane are done one after the other, beside those of the other lanes; None: it
+    has the machine to itself."""
     began: float | None = None
     first: int = 0
     """The step at which its run began this time."""
@@ -80,7 +83,7 @@ class Journey:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
         self.took = _recorded(page.with_name(RECORD))
         self.finished, self._heard = False, time.monotonic()
-        self._current: Part | None = None
+        self._current: list[Part] = []
         self._writing, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="journey", daemon=True)
 
@@ -103,32 +106,33 @@ class Journey:
     @contextmanager
     def part(self, name: str) -> Iterator[Part]:
         """Do a part of it."""
-        part = self._current = self.parts[name]
-        before = self.took.get(name, 0.0) if part.resumes else 0.0
+        part = self.parts[name]
         part.began, part.first = time.monotonic(), part.step()
+        self._current.append(part)
         self.say(self._where(part))
         try:
             with heard_by(self._before):
                 yield part
             part.done = True
         finally:
-            self.took[name] = before + time.monotonic() - part.began
-            self._current = None
+            took = self._taken(part)
+            self._current.remove(part)
+            self.took[name] = took
             self.write()
 
     @property
     def gone(self) -> float:
         """Seconds that all parts have taken so far, over all starts."""
-        part = self._current
-        if part is None or part.began is None:
-            return sum(self.took.values(), 0.0)
-        other = [each for name, each in self.took.items() if name != part.name or part.resumes]
-        return sum(other) + time.monotonic() - part.began
+        return together(self.parts.values(), self._taken)
 
     def left(self) -> float | None:
         """Seconds that it still takes; None: not known yet."""
-        each = [part.left() for part in self.parts.values()]
-        return None if None in each else sum((seconds or 0.0 for seconds in each), 0.0)
+        left = {part.name: part.left() for part in self.parts.values()}
+        return (
+            None
+            if None in left.values()
+            else together(self.parts.values(), lambda part: left[part.name])
+        )
 
     def say(self, line: str) -> None:
         """Tell the person who watches."""
@@ -149,10 +153,7 @@ class Journey:
         )  # fmt: skip
         with self._writing:
             write_gallery(self.page, gallery)
-            took = dict(self.took)
-            if (part := self._current) and part.began is not None:
-                before = took.get(part.name, 0.0) if part.resumes else 0.0
-                took[part.name] = before + time.monotonic() - part.began
+            took = self.took | {part.name: self._taken(part) for part in [*self._current]}
             write_text(self.page.with_name(RECORD), json.dumps({"seconds": took}, indent=1) + "\n")
 
     def _keep(self) -> None:
@@ -164,22 +165,30 @@ class Journey:
                 if (what := f"{self.page} could not be written: {error!r}") != said:
                     self.say(said := what)
             silent = time.monotonic() - self._heard > TICK
-            if (part := self._current) and silent and not self.console.is_terminal:
-                self.say(self._where(part))
+            if silent and not self.console.is_terminal:
+                for part in [*self._current]:
+                    self.say(self._where(part))
 
     def _before(self, standing: Standing) -> str:
         """What is said of the whole, before a part says how far it is."""
         self._heard = time.monotonic()
-        return f"[{self._place()}] {_about(self.left())} of all: "
+        return f"[{self._place(*self._current)}] {_about(self.left())} of all: "
 
-    def _place(self) -> str:
-        at = list(self.parts).index(self._current.name) + 1 if self._current else len(self.parts)
-        return f"{at}/{len(self.parts)}"
+    def _place(self, *parts: Part) -> str:
+        names = list(self.parts)
+        return f"{'+'.join(str(names.index(part.name) + 1) for part in parts)}/{len(names)}"
 
     def _where(self, part: Part) -> str:
         steps = f", step {part.step()} of {part.run.steps}" if part.run else ""
-        return (f"[{self._place()}] {part.name}{steps}; "
+        return (f"[{self._place(part)}] {part.name}{steps}; "
                 f"{spoken(self.gone)} gone, {_about(self.left())}")  # fmt: skip
+
+    def _taken(self, part: Part) -> float:
+        """Seconds that a part has taken so far."""
+        if part not in self._current or part.began is None:
+            return self.took.get(part.name, 0.0)
+        before = self.took.get(part.name, 0.0) if part.resumes else 0.0
+        return before + time.monotonic() - part.began
 
     def _stage(self, part: Part) -> Stage:
         if part.done:
@@ -188,6 +197,14 @@ class Journey:
             return Stage(part.name, "to come", _takes(part.seconds))
         steps = f"step {part.step()} of {part.run.steps}, " if part.run else ""
         return Stage(part.name, "now", f"{steps}{_about(part.left())}")
+
+
+def together(parts: Iterable[Part], seconds: Callable[[Part], float | None]) -> float:
+    """Of all parts; of lanes that are travelled side by side the longest counts."""
+    lanes: dict[str | None, float] = {}
+    for part in parts:
+        lanes[part.lane] = lanes.get(part.lane, 0.0) + (seconds(part) or 0.0)
+    return lanes.pop(None, 0.0) + max(lanes.values(), default=0.0)
 
 
 def last_step(run: Run) -> int:

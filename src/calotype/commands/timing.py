@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from calotype.commands.beside import threads
 from calotype.commands.cache_latents import cache
 from calotype.commands.cached import open_cache
 from calotype.commands.train_generator import assemble_generator
@@ -53,9 +54,11 @@ class Speed:
 def measure(
     tokenizer: TokenizerRecipe, latents: CacheRecipe,
     generator: GeneratorRecipe | TransformerRecipe, seconds: float = 2.0,
+    share: int | None = None,
 ) -> Speed:  # fmt: skip
     """Take about `seconds` of steps of each network, at least three, of the recipes' own sizes and
-    precision. Nothing of it is kept.
+    precision; with `share` threads all that comes after the tokenizer's steps. Nothing of it is
+    kept.
 
     Raises:
         ValueError, FileNotFoundError: something in the recipes cannot be.
@@ -63,13 +66,14 @@ def measure(
     with TemporaryDirectory() as folder, hushed():
         root = Path(folder)
         step, network = _tokenizer(tokenizer, root, seconds)
-        encoded = _encoding(network, tokenizer)
-        network.save(root / "tokenizer")
-        kept = replace(latents, tokenizer=str(root / "tokenizer"), out=root / "latents",
-                       count=ENCODED)  # fmt: skip
-        cache(kept)
-        here = replace(generator, tokenizer=kept.tokenizer, latents=kept.out, held_out=0)
-        return Speed(step, encoded, *_generator(here, root, seconds))
+        with threads(share):
+            encoded = _encoding(network, tokenizer)
+            network.save(root / "tokenizer")
+            kept = replace(latents, tokenizer=str(root / "tokenizer"), out=root / "latents",
+                           count=ENCODED)  # fmt: skip
+            cache(kept)
+            here = replace(generator, tokenizer=kept.tokenizer, latents=kept.out, held_out=0)
+            return Speed(step, encoded, *_generator(here, root, seconds))
 
 
 def _tokenizer(recipe: TokenizerRecipe, root: Path, seconds: float) -> tuple[float, ImageTokenizer]:

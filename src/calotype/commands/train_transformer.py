@@ -8,6 +8,7 @@ import torch
 from calotype.autoregressive import (
     Layout,
     NextToken,
+    begin_alike,
     prompt_tokenizer,
 )
 from calotype.commands.cached import open_cache, train
@@ -43,6 +44,9 @@ def assemble_transformer(
     """
     torch.manual_seed(recipe.run.seed)
     pipeline = _pipeline(recipe, latents, tokenizer)
+    bottleneck = tokenizer.bottleneck
+    assert isinstance(bottleneck, Discrete)
+    begin_alike(pipeline.transformer, pipeline.layout, bottleneck.likeness())
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
     if recipe.gradient_checkpointing:
         pipeline.transformer.gradient_checkpointing_enable()

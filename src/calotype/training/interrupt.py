@@ -10,7 +10,11 @@ class Interrupted(SystemExit):
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(128 + number)
-        self.step = step
+        self.number, self.step = number, step
+
+    def __reduce__(self) -> "tuple[type[Interrupted], tuple[int, int]]":
+        """What another process sends to say that it was stopped."""
+        return Interrupted, (self.number, self.step)
 
 
 class Interrupts:

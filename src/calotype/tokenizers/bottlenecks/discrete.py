@@ -94,6 +94,20 @@ class Discrete(Bottleneck):
         ids = torch.arange(self.codes, device=self.shift.device)
         return self.out(self.embed(ids[:, None, None]))[:, :, 0, 0]
 
+    @torch.no_grad()
+    def likeness(self) -> Float[Tensor, "codebooks k c"]:
+        """What each code adds to z, about a mean of 0 and with a mean square of 1 in a codebook:
+        codes that lie near each other here are decoded alike.
+        """
+        first = torch.zeros(self.codebooks, self.codes, self.codebooks, dtype=torch.long)
+        for book in range(self.codebooks):
+            first[book, :, book] = torch.arange(self.codes)
+        ids = first.flatten(0, 1).to(self.shift.device)[..., None, None]
+        added = self.embed(ids if self.codebooks > 1 else ids[:, 0])[:, :, 0, 0]
+        added = added.float().view(self.codebooks, self.codes, -1)
+        added = added - added.mean(1, keepdim=True)
+        return added / added.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-9)
+
     def latent_state(self) -> dict[str, Tensor]:
         """What decides on latents, beside the autoencoder's weights."""
         state = {name: value for name, value in self.state_dict().items() if name != "usage"}

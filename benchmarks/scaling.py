@@ -46,7 +46,7 @@ LDM = (128, 256, 512, 512)
 class Job:
     """One row."""
 
-    players: Callable[[], list[Objective]]
+    learners: Callable[[], list[Objective]]
     batch: Callable[[], Batch]
     images: int
 
@@ -54,7 +54,7 @@ class Job:
 def ldm(side: int, widths: tuple[int, ...], images: int) -> Job:
     """The step of ldm-kl-f8: L1, LPIPS, KL, adaptive adversary."""
 
-    def players() -> list[Objective]:
+    def learners() -> list[Objective]:
         latent = Gaussian(channels=4)
         tokenizer = ImageTokenizer(Backbone(widths).autoencoder(latent, side), latent.build())
         lpips = PerceptualTerm(random_backbone("vgg", 0))
@@ -62,26 +62,26 @@ def ldm(side: int, widths: tuple[int, ...], images: int) -> Job:
         first = Reconstruction(tokenizer, terms, ADAMW)
         return [first, Critic(Adversary(start=0, effect_start=0), first, ADAMW)]
 
-    return Job(players, lambda: pictures(side, images), images)
+    return Job(learners, lambda: pictures(side, images), images)
 
 
 def vq(codes: int, channels: int = 8, images: int = 4) -> Job:
     """A small VQ tokenizer of 16x16 codes, whose search is what grows."""
 
-    def players() -> list[Objective]:
+    def learners() -> list[Objective]:
         spec = VQ(Codebook(codes, channels, EMA(0.99), Normal(), restart=None))
         autoencoder = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
         tokenizer = ImageTokenizer(autoencoder.autoencoder(spec, 64), spec.build())
         return [Reconstruction(tokenizer, {"pixel": (1.0, L1().build())}, ADAMW)]
 
-    return Job(players, lambda: pictures(64, images), images)
+    return Job(learners, lambda: pictures(64, images), images)
 
 
 def transformer(side: int, images: int) -> Job:
     """12 layers of 512 over side x side tokens."""
     layout = Layout(text=1023, codes=512, codebooks=1, height=side, width=side)
 
-    def players() -> list[Objective]:
+    def learners() -> list[Objective]:
         model = Transformer(512, 12, 8).build(layout, 24, 0)
         if plain_is_faster(model.config.max_position_embeddings):  # as the recipe does
             model.set_attn_implementation("eager")
@@ -94,7 +94,7 @@ def transformer(side: int, images: int) -> Job:
             "key": [*range(images)],
         }  # fmt: skip
 
-    return Job(players, batch, images)
+    return Job(learners, batch, images)
 
 
 def pictures(side: int, images: int) -> Batch:
@@ -119,7 +119,7 @@ def train(job: Job, out: Path) -> Timed:
     timed = Timed(lambda: itertools.repeat(batch))
     run = Run(out, steps=STEPS, batch_size=job.images, precision="bf16", ema=None,
               log_every=9999, save_every=9999, sample_every=9999)  # fmt: skip
-    fit(job.players(), timed, run)
+    fit(job.learners(), timed, run)
     return timed
 
 

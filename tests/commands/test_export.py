@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import tiny
-from calotype.commands.export import Ending
+from calotype.commands.export import Export
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Loader, Scenes, once
 from calotype.data.tables import Parquet
@@ -141,12 +141,12 @@ def test_validation_that_cannot_be_is_refused_before_any_work(
 def test_ranks_share_the_validation_pictures(tmp_path, world):
     """Each picture is counted once, by one of them; some of many ranks have none."""
     data = UNSEEN.build()
-    ending = Ending(tiny.run(tmp_path), Loader(data, 4, seed=0), 21, 8, True, data)
+    export = Export(tiny.run(tmp_path), Loader(data, 4, seed=0), 21, 8, True, data)
     seen = []
     for rank in range(world):
         state = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=False)
         with patch("calotype.commands.export.processes", lambda state=state: state):
-            seen += [key for batch in ending.unseen() for key in batch["key"]]
+            seen += [key for batch in export.validation_batches() for key in batch["key"]]
     assert len(seen) == len(set(seen)) == 21
 
 

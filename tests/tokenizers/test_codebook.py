@@ -195,7 +195,7 @@ def test_a_restart_forgets_all_of_a_code():
 def test_a_restarted_code_begins_its_moments_and_its_average_anew(tmp_path):
     """Else Adam throws it on, and the exported average lies between where it died and lives."""
     spec = VQ(replace(PLAIN, size=64, init=Normal(50.0), restart=Restart(0.9999, every=3)))
-    (objective,) = tiny.players(lpips=False, bottleneck=replace(spec, features=4))
+    (objective,) = tiny.learners(lpips=False, bottleneck=replace(spec, features=4))
     codes = objective.tokenizer.bottleneck.codebook
     fit([objective], tiny.Repeating({"image": tiny.images(16)}, 4),
         tiny.run(tmp_path, steps=3, ema=0.999))  # fmt: skip
@@ -215,7 +215,7 @@ def test_bug_a_step_that_looks_ahead_counts_once():
     two codes to one feature.
     """
     adversary = tiny.adversary()
-    reconstruction, _ = tiny.players(False, adversary, bottleneck=tiny.VQ_BOTTLENECK)
+    reconstruction, _ = tiny.learners(False, adversary, bottleneck=tiny.VQ_BOTTLENECK)
     batches = [tiny.batch(2), tiny.batch(2, 1) | {"key": [8, 9]}]
     reconstruction.train()
     reconstruction.survey(batches, 1)
@@ -228,7 +228,7 @@ def test_bug_a_step_that_looks_ahead_counts_once():
 
 
 def test_codes_begin_among_the_first_steps_features(tmp_path):
-    (objective,) = tiny.players(lpips=False, bottleneck=tiny.VQ_BOTTLENECK)
+    (objective,) = tiny.learners(lpips=False, bottleneck=tiny.VQ_BOTTLENECK)
     bottleneck = objective.tokenizer.bottleneck
     assert bottleneck.wants_survey(1)
     batches = [tiny.batch(4, seed) for seed in (0, 1)]
@@ -332,7 +332,7 @@ def test_few_sites_say_nothing_of_many_codes():
 
 
 def test_a_run_says_that_codes_die(tmp_path, capsys):
-    (objective,) = tiny.players(lpips=False, bottleneck=VQ(replace(PLAIN, init=Normal(50.0))))
+    (objective,) = tiny.learners(lpips=False, bottleneck=VQ(replace(PLAIN, init=Normal(50.0))))
     batches = tiny.Repeating({"image": tiny.images(16)}, 4)
     fit([objective], batches, tiny.run(tmp_path, steps=4, sample_every=2, ema=None))
     said = [line for line in capsys.readouterr().err.splitlines() if "codes are alive" in line]

@@ -130,7 +130,7 @@ def test_the_smallest_margin_is_accurate_in_float32():
 
 
 def game(terms=None) -> tuple[Reconstruction, Critic]:
-    """Two players around a decoder of six maps."""
+    """Two learners around a decoder of six maps."""
     torch.manual_seed(0)
     terms = terms or {"pixel": (1.0, LogitLaplace().build())}
     tokenizer = tiny.tokenizer(0, tiny.BOTTLENECK, maps=6)

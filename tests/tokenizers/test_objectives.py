@@ -26,7 +26,7 @@ def gradients(module: torch.nn.Module) -> torch.Tensor:
 
 
 def game(**changes) -> tuple[Reconstruction, Critic]:
-    reconstruction, critic = tiny.players(adversary=tiny.adversary(**changes))
+    reconstruction, critic = tiny.learners(adversary=tiny.adversary(**changes))
     assert isinstance(reconstruction, Reconstruction) and isinstance(critic, Critic)
     return reconstruction, critic
 
@@ -36,7 +36,7 @@ def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def test_bug_lpips_without_gradient():
-    (with_lpips,), (without,) = tiny.players(lpips=True), tiny.players(lpips=False)
+    (with_lpips,), (without,) = tiny.learners(lpips=True), tiny.learners(lpips=False)
     for objective in (with_lpips, without):
         total(objective(tiny.batch(2), 0)).backward()
     decoders = [o.tokenizer.autoencoder.decoder for o in (with_lpips, without)]
@@ -44,7 +44,7 @@ def test_bug_lpips_without_gradient():
 
 
 def test_bug_lpips_collects_gradients_of_its_own():
-    (objective,) = tiny.players()
+    (objective,) = tiny.learners()
     total(objective(tiny.batch(2), 0)).backward()
     assert all(
         p.grad is None and not p.requires_grad for p in objective.terms["lpips"].parameters()
@@ -52,7 +52,7 @@ def test_bug_lpips_collects_gradients_of_its_own():
 
 
 def test_bug_lpips_dropout_runs_in_training():
-    (objective,) = tiny.players()
+    (objective,) = tiny.learners()
     objective.train()
     lpips = objective.terms["lpips"]
     assert not any(module.training for module in lpips.modules())
@@ -242,7 +242,7 @@ def test_networks_compute_in_the_precision_of_training_and_losses_are_float32(re
 
 
 def test_gradient_checkpointing_changes_no_gradient():
-    (plain,), (saving,) = tiny.players(), tiny.players()
+    (plain,), (saving,) = tiny.learners(), tiny.learners()
     saving.tokenizer.enable_gradient_checkpointing()
     blocks = []
     for objective in (plain, saving):

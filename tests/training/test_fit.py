@@ -212,7 +212,7 @@ def test_accumulated_steps_equal_one(balance, tmp_path):
     had an adaptive weight of its own."""
     weights = []
     for name, settings in {"one": {}, "four": {"batch_size": 1, "accumulate": 4}}.items():
-        objectives = tiny.players(adversary=tiny.adversary(balance=balance), lr=1e-3)
+        objectives = tiny.learners(adversary=tiny.adversary(balance=balance), lr=1e-3)
         run = tiny.run(tmp_path / name, **settings)
         fit(objectives, tiny.Repeating({"image": tiny.images(16)}, run.batch_size), run)
         weights.append([p for o in objectives for p in o.parameters()])
@@ -520,7 +520,7 @@ def test_two_objectives_of_one_class_are_told_apart(tmp_path):
 
 def test_bug_frozen_weights_with_two_names_are_kept_in_checkpoints(tmp_path):
     """LPIPS knows each of its heads as lin0 and as lins.0."""
-    fit(tiny.players(), tiny.Repeating({"image": tiny.images(4)}, 4), tiny.run(tmp_path, steps=1))
+    fit(tiny.learners(), tiny.Repeating({"image": tiny.images(4)}, 4), tiny.run(tmp_path, steps=1))
     groups, _ = checkpoints.read(tmp_path / "checkpoints/step-1")
     kept = {name for name in groups["model-0"] if name.startswith("terms.")}
     assert kept == {f"terms.lpips.network.scaling_layer.{name}" for name in ("shift", "scale")}

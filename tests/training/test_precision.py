@@ -200,9 +200,9 @@ def test_the_scale_is_resumed_where_it_was(tmp_path):
     assert torch.equal(objective.w, again.w)
 
 
-def test_an_overflow_holds_back_both_players_averages_and_codebook(tmp_path, capfd):
+def test_an_overflow_holds_back_both_learners_averages_and_codebook(tmp_path, capfd):
     """All but the scale, which is halved, stands where it stood before the step."""
-    objectives = tiny.players(
+    objectives = tiny.learners(
         lpips=False, adversary=tiny.adversary(), bottleneck=tiny.BOTTLENECKS["vq"]
     )
     critic = objectives[1]

@@ -106,7 +106,7 @@ def test_ctrl_c_is_answered_at_once(capfd, interruptible):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
-    with Interrupts(answers=False):
+    with Interrupts(speaks=False):
         os.kill(os.getpid(), signal.SIGTERM)
     assert capfd.readouterr().err == ""
 

@@ -57,7 +57,7 @@ class Decoder:
         self.rotary = transformer.model.rotary_emb
         self.layers = [_layer(layer, dtype) for layer in layers]
         head = transformer.lm_head.weight[layout.first :].to(dtype)
-        self.answers = [PackedLinear(part) for part in head.split(layout.codes)]
+        self.predictors = [PackedLinear(part) for part in head.split(layout.codes)]
         self.step = torch.compile(self._step, dynamic=True) if compiled else self._step
 
     def read(self, tokens: Int[Tensor, "b n"], memory: "Memory") -> Float[Tensor, "b codes"]:
@@ -67,7 +67,7 @@ class Decoder:
         hidden = self.step(tokens, at, *turn, memory.mask(at, n), memory.keys, memory.values)
         memory.read += n
         codebook = max(0, memory.read - memory.prompt) % self.layout.codebooks
-        return self.answers[codebook](hidden)
+        return self.predictors[codebook](hidden)
 
     def _step(
         self, tokens: Int[Tensor, "b n"], at: int, cosines: Tensor, sines: Tensor,

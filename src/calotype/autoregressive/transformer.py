@@ -124,8 +124,7 @@ def begin_alike(
     """
     channels, width = likeness.shape[-1], transformer.config.hidden_size
     codes = likeness.flatten(0, 1).cpu()
-    for weight, size in (
-        (transformer.get_input_embeddings().weight, READ), (transformer.lm_head.weight, SAID)
-    ):  # fmt: skip
+    tables = transformer.model.embed_tokens.weight, transformer.lm_head.weight
+    for table, size in zip(tables, (READ, SAID), strict=True):
         projection = torch.randn(channels, width) * size / channels**0.5
-        weight[layout.first :] += (codes @ projection).to(weight)
+        table[layout.first :] += (codes @ projection).to(table)

@@ -30,7 +30,7 @@ from calotype.commands.journey import Journey, Part
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import LatentCache, Scenes
-from calotype.evaluation.scenes import Drawn, Unseen, evaluate, likelihood
+from calotype.evaluation.scenes import Drawn, HeldOut, evaluate, likelihood
 from calotype.pages.gallery import PAIR, Grid, Training
 from calotype.pages.sheet import write_sheet
 from calotype.pipelines import TokenPipeline, load
@@ -175,7 +175,7 @@ def _evaluate(size: Size, seed: int, way: Way) -> tuple[dict[str, Any], Drawn, l
     return report, one, _grids(way.name, unseen)
 
 
-def _grids(name: str, unseen: Unseen) -> list[Grid]:
+def _grids(name: str, unseen: HeldOut) -> list[Grid]:
     pairs, two = torch.stack(unseen.rebuilt, 1).flatten(0, 1), unseen.two
     return [
         Grid(f"{name}: reconstructions of held-out scenes", pairs[:32],

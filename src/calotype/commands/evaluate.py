@@ -18,7 +18,6 @@ from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
 from calotype.data.scenes import Scene
-from calotype.evaluation.features import Features
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.prompts import ClipScore
@@ -163,6 +162,7 @@ class Bench:
 
     def __init__(self, how: Measuring, size: int) -> None:
         self.how, self.size, self.device = how, size, how.place
+        how.warn_of_emulation()
 
     def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
         """Open all that it takes; what it returns measures the artifact, and leaves it on the CPU
@@ -207,14 +207,14 @@ class Bench:
         if not isinstance(pipeline, TokenPipeline):
             said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
             said["scheduler"] = type(pipeline.scheduler).__name__
-        judges = Judges(self._network)
+        judges = self._judges_of_draws
 
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
             with Told("drawing", len(prompts) * turns(pipeline)) as told:
                 yield from sample(pipeline, prompts, seeds, sampling, told.advance)
 
         return lambda: evaluate_generator(
-            draw, reference, judges, how.seed, clip, said, how.exactness
+            draw, reference, judges, how.seed, clip, said, how.exactness, self.device
         )
 
     def _scenes(self) -> list[Scene] | None:
@@ -233,12 +233,12 @@ class Bench:
         return ClipScore(self.how.clip, self.device) if self.how.clip else None
 
     @cached_property
-    def _network(self) -> Features:
-        return self.how.network()
-
-    @cached_property
     def _judges(self) -> Judges:
         return self.how.judges(self.size)
+
+    @cached_property
+    def _judges_of_draws(self) -> Judges:
+        return self.how.judges(None)
 
 
 def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:

@@ -11,8 +11,8 @@ from rich.console import Console
 from calotype.commands.rehearsal import Recipe as AnyRecipe
 from calotype.commands.rehearsal import needs
 from calotype.evaluation.hub import Asking, weights
-from calotype.evaluation.machine import Machine, disk, machine
-from calotype.evaluation.throughput import DTYPES, Throughput, throughput
+from calotype.evaluation.machine import disk, machine
+from calotype.evaluation.throughput import throughput
 from calotype.lazy import huggingface_hub
 from calotype.pages.checkup import Section, show, show_line, show_title
 from calotype.pages.examination import (
@@ -26,9 +26,8 @@ from calotype.pages.examination import (
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import on_cpu
+from calotype.training.precision import DTYPES, suits
 
-BF16 = (8, 0)
-"""CUDA's first capability with products of bf16."""
 WIDTH = max(map(len, (*TOKENIZERS, *GENERATORS)))
 """Of recipes' names."""
 
@@ -39,9 +38,9 @@ def examine(
     """Look, measure, rehearse and print; returns what was printed, and what was found as JSON."""
     asking = Asking()
     with console.status("measuring this machine"):
-        there, speed = machine(), throughput(_device())
+        device = _device()
         found = Examination(
-            there, speed, automatic(there, speed),
+            machine(), throughput(device), suits(device).name,
             (disk(runs), disk(Path(huggingface_hub.constants.HF_HOME))),
             asking.answer(), Path(torch.hub.get_dir()) / "checkpoints", tuple(weights(backbones)),
         )  # fmt: skip
@@ -60,15 +59,6 @@ def examine(
 def _device() -> torch.device:
     found = None if on_cpu() else torch.accelerator.current_accelerator()
     return found or torch.device("cpu")
-
-
-def automatic(there: Machine, speed: Throughput) -> str:
-    """The precision that suits the device: bf16 where it multiplies it itself."""
-    if not there.devices:
-        return "bf16" if there.bf16 else "fp32"
-    capability = there.devices[0].capability
-    real = speed.is_real("bf16") if capability is None else capability >= BF16
-    return "bf16" if real else "fp32"
 
 
 def _recipes(precision: str) -> Iterator[Recipe]:

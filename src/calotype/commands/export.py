@@ -27,7 +27,7 @@ HISTOGRAM = "samples/codebook.png"
 
 
 @dataclass(frozen=True)
-class Ending:
+class Export:
     """How a run of a tokenizer ends."""
 
     run: Run
@@ -70,7 +70,7 @@ class Ending:
         endless = self.loader.batches(position, state.process_index, state.num_processes)
         yield from track(islice(endless, self.count), "measuring latents", self.count, self.each)
 
-    def unseen(self) -> Iterator[Batch]:
+    def validation_batches(self) -> Iterator[Batch]:
         """Every validation picture once, shared by the ranks."""
         assert self.validation is not None
         state, size = processes(), self.run.batch_size
@@ -87,54 +87,54 @@ class Ending:
 
 
 @exact_products()
-def finish(tokenizer: ImageTokenizer, ending: Ending) -> None:
+def finish(tokenizer: ImageTokenizer, export: Export) -> None:
     """Normalise the latents if they may move, save, and measure what was saved.
 
     Of a source of few images there may be too few to measure as many again that are fresh; then
     the report says how many were.
     """
     state, tokenizer = processes(), tokenizer.float()
-    first = next(ending.loader.batches(0, state.process_index, state.num_processes))
+    first = next(export.loader.batches(0, state.process_index, state.num_processes))
     examples = first["image"].to(tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
-    if (passes := ending.passes) and passes > 1:
+    if (passes := export.passes) and passes > 1:
         say(
-            f"measuring latents on {ending.count * ending.each} images: each of {ending.total} "
+            f"measuring latents on {export.count * export.each} images: each of {export.total} "
             f"pictures about {passes:.0f} times, cropped and flipped anew if training does"
         )
-    if ending.latents_may_move:
-        fold(tokenizer, measure(tokenizer, ending.batches(0)))
-    model = ending.run.model
+    if export.latents_may_move:
+        fold(tokenizer, measure(tokenizer, export.batches(0)))
+    model = export.run.model
     beside = model.with_name(".model.partial")
     if state.is_main_process:
         tokenizer.save(beside)
     state.wait_for_everyone()
     saved = ImageTokenizer.load(beside).to(before.device)
     moved = (saved.reconstruct(examples) - before).abs().max().item()
-    statistics = measure(saved, ending.batches(ending.count * ending.each))
-    health = _health(saved, ending)
+    statistics = measure(saved, export.batches(export.count * export.each))
+    health = _health(saved, export)
     if state.is_main_process:
-        breach = _breach(saved, statistics, moved, ending)
-        report = _report(saved, statistics, moved, ending, breach) | _of_codes(health)
+        breach = _breach(saved, statistics, moved, export)
+        report = _report(saved, statistics, moved, export, breach) | _of_codes(health)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         publish(beside, model)
         if breach:
             warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
         if health:
-            _show(health, tokenizer, ending)
+            _show(health, tokenizer, export)
     state.wait_for_everyone()
 
 
-def _health(tokenizer: ImageTokenizer, ending: Ending) -> CodebookHealth | None:
+def _health(tokenizer: ImageTokenizer, export: Export) -> CodebookHealth | None:
     if not isinstance(tokenizer.bottleneck, Discrete):
         return None
-    position = ending.count * ending.each
-    batches = ending.batches(position) if ending.validation is None else ending.unseen()
+    position = export.count * export.each
+    batches = export.batches(position) if export.validation is None else export.validation_batches()
     return codebook_health(tokenizer, batches)
 
 
-def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> None:
-    histogram = ending.run.out / HISTOGRAM
+def _show(health: CodebookHealth, tokenizer: ImageTokenizer, export: Export) -> None:
+    histogram = export.run.out / HISTOGRAM
     histogram.parent.mkdir(exist_ok=True)
     draw_histogram(health, histogram)
     if health.use >= WELL_USED:
@@ -142,7 +142,7 @@ def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> 
     bottleneck = tokenizer.bottleneck
     assert isinstance(bottleneck, Discrete)
     few = health.sites < 2 * bottleneck.codes
-    larger = "" if ending.validation else " or a larger --measure"
+    larger = "" if export.validation else " or a larger --measure"
     more = f"count on more, by --run.resume with validation:folder --validation.path DIR{larger}"
     mend = more if few else bottleneck.remedy
     warnings.warn(
@@ -153,13 +153,13 @@ def _show(health: CodebookHealth, tokenizer: ImageTokenizer, ending: Ending) -> 
 
 
 def _report(
-    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, ending: Ending,
+    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, export: Export,
     breach: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "tokenizer": fingerprint(tokenizer), "images": statistics.images,
-        "of_pictures": ending.total, "times_each": ending.passes,
-        "of_them_not_measured_before": ending.fresh,
+        "of_pictures": export.total, "times_each": export.passes,
+        "of_them_not_measured_before": export.fresh,
         "latent_mean": statistics.mean.tolist(), "latent_std": statistics.std.tolist(),
         "reconstruction_moved": moved, "breach": breach,
     }  # fmt: skip
@@ -172,7 +172,7 @@ def _of_codes(health: CodebookHealth | None) -> dict[str, Any]:
 
 
 def _breach(
-    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, ending: Ending
+    tokenizer: ImageTokenizer, statistics: LatentStatistics, moved: float, export: Export
 ) -> str | None:
     """What of the latent contract is broken; None: nothing."""
     if moved > 1e-4:
@@ -180,9 +180,9 @@ def _breach(
     # Codes share one deviation, which keeps the nearest the nearest.
     discrete = isinstance(tokenizer.bottleneck, Discrete)
     worst = (statistics.isotropic() if discrete else statistics).worst()
-    if ending.latents_may_move and worst > 0.02:
-        fresh = ending.fresh
-        mend = f"measure more than {ending.measure} images" if fresh else "there are few images"
+    if export.latents_may_move and worst > 0.02:
+        fresh = export.fresh
+        mend = f"measure more than {export.measure} images" if fresh else "there are few images"
         return (
             f"on {'fresh' if fresh else 'the same'} images a latent channel departs by "
             f"{worst:.3f} from mean 0 or deviation 1: {mend}"

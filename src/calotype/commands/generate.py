@@ -92,6 +92,7 @@ def generate(options: Generate) -> Path:
     quiet()
     path = options.pipeline or _newest()
     how = options.sampling.over(recommended(path))
+    options.warn_of_emulation()
     sampling = replace(how, precision=options.exactness)
     pipeline = load(path)
     _check(options, pipeline)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from calotype.evaluation.features import Features, Network, features
+from calotype.evaluation.features import Network, features
 from calotype.evaluation.protocol import digest_of
 from calotype.evaluation.tokenizer import Judges
 from calotype.tokenizers.terms import LPIPS
@@ -38,30 +38,22 @@ class Judging(Computation):
     """Folder of alexnet-features.safetensors and vgg16-features.safetensors, with torchvision's
     names; None: torchvision fetches them."""
 
-    def network(self) -> Features:
-        """That of distances.
-
-        Raises:
-            ValueError: it cannot be had.
-        """
-        with patience():
-            return features(self.features).to(self.place)
-
-    def judges(self, size: int) -> Judges:
-        """All that judges what a tokenizer makes of images of `size` pixels a side; prints what is
-        left out, and how to get it.
+    def judges(self, size: int | None) -> Judges:
+        """All that judges what is made of images of `size` pixels a side; None: by their
+        distributions alone, as a generator's. Prints what is left out, and how to get it.
 
         Raises:
             ValueError: something that is named cannot be had.
         """
         found, missing = None, {}
         try:
-            found = self.network()
+            with patience():
+                found = features(self.features).to(self.place)
         except ValueError as error:
             if self.features is not None:
                 raise
             missing["frechet"] = str(error)
-        terms = dict(self._lpips(size, missing))
+        terms = dict(self._lpips(size, missing)) if size else {}
         for name, why in missing.items():
             print(f"left out: {name}, because {why}")
         digests = {net: digest_of(term.state_dict()) for net, term in terms.items()}

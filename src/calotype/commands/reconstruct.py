@@ -45,6 +45,7 @@ def reconstruct(options: Reconstruct) -> Path:
         ValueError, FileNotFoundError: there is no such tokenizer, or there are no pictures.
     """
     quiet()
+    options.warn_of_emulation()
     device = options.place
     _check_writable(options.out)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)

@@ -1,4 +1,4 @@
-"""What a named recipe takes, before there is any data: its players and a batch without contents."""
+"""What a named recipe takes, before there is any data: its learners and an empty batch."""
 
 from functools import partial
 from typing import Any
@@ -64,11 +64,11 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
     first = Reconstruction(tokenizer, terms, recipe.optimizer)
-    players: list[Objective] = [first]
+    learners: list[Objective] = [first]
     if recipe.adversary:
-        players.append(Critic(recipe.adversary, first, recipe.optimizer))
+        learners.append(Critic(recipe.adversary, first, recipe.optimizer))
     batch = {"image": _images(recipe.run.batch_size, recipe.size)}
-    return Rehearsal(players, {**batch, "key": _keys(recipe)})
+    return Rehearsal(learners, {**batch, "key": _keys(recipe)})
 
 
 def _network(recipe: TokenizerRecipe) -> ImageTokenizer:

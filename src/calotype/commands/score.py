@@ -57,6 +57,7 @@ def score_images(options: Score) -> Path:
     if options.out.is_dir():
         raise ValueError(f"--out is {options.out}, a folder: name a file, such as scores.jsonl")
     quiet()
+    options.warn_of_emulation()
     pipeline = load(options.pipeline).to(options.place)
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")

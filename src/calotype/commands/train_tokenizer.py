@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.commands.export import Ending, finish
+from calotype.commands.export import Export, finish
 from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.data import Loader, once
@@ -71,9 +71,9 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     fit(objectives, loader, run)
     if loader.skipped:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
-    ending = Ending(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
+    export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
                     recipe.transform)  # fmt: skip
-    finish(reconstruction.tokenizer, ending)
+    finish(reconstruction.tokenizer, export)
     return run.model
 
 

@@ -30,6 +30,9 @@ from calotype.training.precision import Name
 
 Draw = Callable[[Sequence[str], Sequence[int]], Iterator[Float[Tensor, "b 3 H W"]]]
 """Batches of images in [-1, 1] of some prompts, one for each and its seed."""
+See = Callable[[UInt8[Tensor, "b 3 H W"]], Float[Tensor, "b d"]]
+"""Features of images, and on the device where these are."""
+CPU = torch.device("cpu")
 SHOWN = 16
 """Images that are kept to be looked at."""
 
@@ -75,39 +78,45 @@ class _Drawn:
 def evaluate_generator(
     draw: Draw, reference: Reference, judges: Judges, seed: int = 0,
     clip: ClipScore | None = None, sampling: dict[str, Any] | None = None,
-    precision: Name = "fp32",
+    precision: Name = "fp32", device: torch.device = CPU,
 ) -> Evaluation:  # fmt: skip
-    """Draw every caption, image i with seed + i, and measure; `sampling` and `precision` say how
-    `draw` does.
+    """Draw every caption, image i with seed + i, and measure; `sampling`, `precision` and `device`
+    say how `draw` does. Without a network of features all distances are left out.
 
     Raises:
-        ValueError: there are too few pictures, no network to judge them by, or nothing that CLIP
-            could compare them with.
+        ValueError: there are too few pictures, or nothing that CLIP could compare them with.
     """
-    features = judges.features
-    if features is None:
-        raise ValueError("a generator is measured by features: choose a network for them")
-    real = _look(reference.batches, features)
+    features = judges.features or _nothing
+    real = _look(reference.batches, features, device)
     _check_enough(real, reference, clip)
     prompts = [caption for caption in real.captions for _ in range(reference.repeats)]
-    drawn = _draw(draw, prompts, reference, features, seed, clip)
-    figures = _figures(real, drawn, prompts, reference)
+    drawn = _draw(draw, prompts, reference, features, device, seed, clip)
+    figures = _distances(real, drawn, prompts, reference) if judges.features else {}
+    figures |= _heeded(drawn)
     protocol = judges.protocol(len(real.captions), real.size, real.digest, seed)
     protocol = replace(
         protocol, sampling=sampling, repeats=reference.repeats, clip=clip.name if clip else None,
-        precision=precision, device=features.device.type,
+        precision=precision, device=device.type,
     )  # fmt: skip
-    if reference.training is not None:
-        found, training = _memorised(real, drawn, reference.training, features)
+    if reference.training is not None and judges.features:
+        found, training = _memorised(real, drawn, reference.training, judges.features)
         figures |= {"nearest_training_ratio": found.ratio,
                     "nearer_than_99_percent_of_real": found.copies}  # fmt: skip
         protocol = replace(protocol, training=training)
     images = torch.cat(drawn.examples)
-    few = too_few(*real.features.shape)  # of images drawn there are no fewer
+    notes = dict(judges.missing)
+    # Of images drawn there are no fewer.
+    if "frechet" in figures and (few := too_few(*real.features.shape)):
+        notes["frechet"] = few
     return Evaluation(
-        rounded(figures), protocol, notes={"frechet": few} if few else {},
-        speed=_speed(draw, prompts, len(drawn.features[0]), features), examples=(images, images),
+        rounded(figures), protocol, notes=notes,
+        speed=_speed(draw, prompts, len(drawn.features[0]), device), examples=(images, images),
     )  # fmt: skip
+
+
+def _nothing(images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 0"]:
+    """What no network sees of images."""
+    return torch.empty(len(images), 0)
 
 
 def _check_enough(real: _Seen, reference: Reference, clip: ClipScore | None) -> None:
@@ -119,47 +128,53 @@ def _check_enough(real: _Seen, reference: Reference, clip: ClipScore | None) -> 
         )
 
 
-def _figures(
+def _distances(
     real: _Seen, drawn: _Drawn, prompts: Sequence[str], reference: Reference
 ) -> dict[str, Any]:
-    """Beside real pictures, and of what the prompts asked for."""
+    """Beside real pictures, by a network's features."""
     fake = torch.cat(drawn.features)
     precision, recall = precision_recall(real.features, fake)
-    figures: dict[str, Any] = {
+    figures: dict[str, float | None] = {
         "frechet": frechet(real.features, fake), "precision": precision, "recall": recall,
     }  # fmt: skip
-    if drawn.clip_scores:
-        figures["clip_score"] = sum(drawn.clip_scores) / len(fake)
     if reference.prompted and reference.repeats > 1:
         figures["diversity"] = diversity(fake, prompts)
-    if drawn.verdicts:
-        checked = Alignment(tuple(drawn.verdicts))
-        figures |= {"all_factors_right": checked.all_right, "factors_right": checked.accuracy}
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def _look(batches: Iterable[Batch], features: Features) -> _Seen:
+def _heeded(drawn: _Drawn) -> dict[str, Any]:
+    """Of what the prompts asked for."""
+    figures: dict[str, Any] = {}
+    if drawn.clip_scores:
+        figures["clip_score"] = sum(drawn.clip_scores) / drawn.count
+    if drawn.verdicts:
+        checked = Alignment(tuple(drawn.verdicts))
+        figures |= {"all_factors_right": checked.all_right, "factors_right": checked.accuracy}
+    return figures
+
+
+def _look(batches: Iterable[Batch], features: See, device: torch.device) -> _Seen:
     found, captions, digest, size = [], [], Digest(), 0
     for batch in batches:
         images = eight_bits(batch["image"])
         said = batch.get("caption") or [""] * len(images)
         digest.add(images, said)
-        found.append(features(images.to(features.device)).cpu())
+        found.append(features(images.to(device)).cpu())
         captions += said
         size = images.shape[-1]
     return _Seen(torch.cat(found), captions, str(digest), size)
 
 
 def _draw(
-    draw: Draw, prompts: Sequence[str], reference: Reference, features: Features, seed: int,
-    clip: ClipScore | None,
+    draw: Draw, prompts: Sequence[str], reference: Reference, features: See, device: torch.device,
+    seed: int, clip: ClipScore | None,
 ) -> _Drawn:  # fmt: skip
     out = _Drawn()
     for batch in draw(prompts, range(seed, seed + len(prompts))):
         images = eight_bits(batch)
         places = range(out.count, out.count + len(images))
         out.count += len(images)
-        out.features.append(features(images.to(features.device)).cpu())
+        out.features.append(features(images.to(device)).cpu())
         if clip:
             out.clip_scores += clip(images, [prompts[i] for i in places])
         if reference.scenes is not None and reference.prompted:
@@ -192,9 +207,9 @@ def _memorised(
 
 
 def _speed(
-    draw: Draw, prompts: Sequence[str], count: int, features: Features
+    draw: Draw, prompts: Sequence[str], count: int, device: torch.device
 ) -> dict[str, float | int]:
     """Of drawing as many as were drawn at a time, and MiB that it takes beside the weights."""
-    found = speed(lambda: next(draw(prompts[:count], range(count))), features.device, repeats=1)
+    found = speed(lambda: next(draw(prompts[:count], range(count))), device, repeats=1)
     return {"batch_size": count, "images_per_second": round(count / found.seconds, 2),
             "peak_mib": round(found.peak_mib, 1)}  # fmt: skip

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from calotype.training.precision import in_hardware
+
 
 @dataclass(frozen=True)
 class Device:
@@ -73,8 +75,7 @@ def machine() -> Machine:
     return Machine(
         platform.python_version(), f"{platform.system()} {platform.release()}", _processor(),
         _cores(), torch.get_num_threads(), torch.backends.cpu.get_cpu_capability(),
-        torch.ops.mkldnn._is_mkldnn_bf16_supported() if torch.backends.mkldnn.is_available()
-        else False,
+        in_hardware("bf16", torch.device("cpu")),
         memory, free, psutil.getloadavg()[0], devices(), torch.version.cuda, _driver(),
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ class Needs:
     """What training takes on one device; memory in bytes, work of one micro-batch."""
 
     parameters: int
-    """Numbers that are trained, of all players."""
+    """Numbers that are trained, of all learners."""
     state: int
     """Held from step to step: weights, AdamW's moments and the average in float32, and what is
     held and not trained."""
@@ -76,8 +76,8 @@ class Needs:
 
 
 def rehearse(build: Callable[[], Rehearsal], run: Run, dtype: torch.dtype) -> Needs:
-    """Take the last step of a run, with all players, as `fit` does: on tensors that have shapes and
-    no contents, so that networks of any size take about a second and next to no memory.
+    """Take the last step of a run, with all learners, as `fit` does: on tensors with shapes and
+    without contents, so that networks of any size take about a second and next to no memory.
 
     Args:
         build: Makes what is trained; called where every new tensor is without contents.

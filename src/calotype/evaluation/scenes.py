@@ -65,7 +65,7 @@ def likelihood(
 
 
 @dataclass(frozen=True)
-class Unseen:
+class HeldOut:
     """What a pipeline does with scenes that training never showed."""
 
     report: dict[str, Any]
@@ -81,7 +81,7 @@ class Unseen:
 def evaluate(
     pipeline: Pipeline, tokenizer: ImageTokenizer, spec: Scenes, prompts: int, seed: int,
     sampling: HowToSample,
-) -> Unseen:  # fmt: skip
+) -> HeldOut:  # fmt: skip
     """Reconstruct 512 scenes, draw `prompts` of one object and a quarter as many of two, and check
     them.
     """
@@ -100,7 +100,7 @@ def evaluate(
     }  # fmt: skip
     if not isinstance(pipeline, TokenPipeline):
         report["protocol"]["scheduler"] = type(pipeline.scheduler).__name__
-    return Unseen(report, one, two, (real, fake))
+    return HeldOut(report, one, two, (real, fake))
 
 
 def _held_out(spec: Scenes, count: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The two players of tokenizer training: one rebuilds images, one tells them from real ones."""
+"""The two learners of tokenizer training: one rebuilds images, one tells them from real ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,7 +184,7 @@ class Critic(Objective):
     """Tell real images from rebuilt ones.
 
     It judges the very reconstructions that `opponent` made of this batch, detached: one pass
-    through the tokenizer serves both players.
+    through the tokenizer serves both learners.
     """
 
     def __init__(self, adversary: Adversary, opponent: Reconstruction, optimizer: AdamW) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from calotype.lazy import accelerate
-from calotype.training.precision import DTYPES, Name, Precision, settled
+from calotype.training.precision import DTYPES, Name, Precision, settled, warn_of_emulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,11 @@ class Computation:
     def exactness(self) -> Name:
         """The precision, chosen."""
         return settled(self.precision, self.place)
+
+    def warn_of_emulation(self) -> None:
+        """Say what a precision costs that is asked for by name where it is emulated."""
+        if self.precision != "auto":
+            warn_of_emulation(self.exactness, self.place, "--precision")
 
 
 def device_named(name: str) -> torch.device:

@@ -24,11 +24,11 @@ class Interrupts:
     and schedulers each send one.
 
     Args:
-        answers: Whether this process says that it has heard, at once: of several ranks one does.
+        speaks: Whether this process says that it has heard, at once: of several ranks one does.
     """
 
-    def __init__(self, answers: bool = True) -> None:
-        self.number, self.answers = 0, answers
+    def __init__(self, speaks: bool = True) -> None:
+        self.number, self.speaks = 0, speaks
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -45,7 +45,7 @@ class Interrupts:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         again = "; again to quit now" if number == signal.SIGINT else ""
-        if self.answers and not self.number:
+        if self.speaks and not self.number:
             # Whatever was being printed is not to be entered again from here.
             os.write(2, f"\nfinishing this step and saving{again}\n".encode())
         self.number = number

@@ -21,6 +21,7 @@ from calotype.commands.demo_plan import (
     Way,
     both_ways,
     expect,
+    is_over,
     names_of,
     parts_of,
     say_how_long,
@@ -38,7 +39,6 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
-from calotype.training import has_ended
 from calotype.training.checkpoint import publish, write_text
 from calotype.training.devices import device_named
 
@@ -154,7 +154,7 @@ def copy_pipeline(model: Path, pipeline: Path) -> None:
 def _is_there(
     recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe, journey: Journey
 ) -> bool:
-    if not has_ended(recipe.run, recipe):
+    if not is_over(recipe):
         return False
     journey.say(f"    {recipe.run.model} is there: not trained again")
     return True

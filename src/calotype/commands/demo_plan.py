@@ -22,6 +22,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import Run, has_ended
+from calotype.training.precision import Precision
 
 R = TypeVar("R", TokenizerRecipe, GeneratorRecipe, TransformerRecipe)
 Named = Literal["full", "small"]
@@ -52,8 +53,8 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 2300, 1500, 400, 5200, 4_000, 20_000, 256, None),
-    "small": Size(Path("runs/demo-small"), 1200, 700, 250, 1500, 4_000, 10_000, 64, None),
+    "full": Size(Path("runs/demo"), 2300, 1400, 400, 4000, 4_000, 20_000, 256, None),
+    "small": Size(Path("runs/demo-small"), 1000, 700, 250, 1700, 4_000, 10_000, 64, None),
 }  # fmt: skip
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60
@@ -89,6 +90,9 @@ class Demo:
     """Unseen prompts to draw and check."""
     seed: int = 0
     """Of weights, noise and the order of training; held-out prompts and reconstructions."""
+    precision: Precision = "auto"
+    """Of all that is trained. auto: bf16 where this machine multiplies it in hardware, else
+    fp32."""
 
     def __post_init__(self) -> None:
         for name, least in (("tokenizer_steps", 1), ("generator_steps", 1), ("codes_steps", 1),
@@ -162,13 +166,18 @@ def speed_of(way: Way, threads_each: int | None) -> Speed | None:
         return measure(fresh, way.cache, way.generator, share=threads_each)
 
 
+def is_over(recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe) -> bool:
+    """Whether a network is trained, in whichever precision."""
+    return has_ended(replace(recipe.run, precision="auto"), recipe)
+
+
 def ended(way: Way) -> dict[str, bool]:
     """Whether the parts of a way that leave something behind are done."""
     names = names_of(way)
     return {
-        names.tokenizer: has_ended(way.tokenizer.run, way.tokenizer),
+        names.tokenizer: is_over(way.tokenizer),
         names.cache: is_finished(way.cache.out),
-        names.generator: has_ended(way.generator.run, way.generator),
+        names.generator: is_over(way.generator),
     }
 
 
@@ -226,7 +235,7 @@ def _offer(small: Demo, speeds: Sequence[Speed | None], side_by_side: bool) -> s
 def both_ways(options: Demo) -> tuple[Way, Way]:
     """The recipes of the demo, each of what the one before it makes."""
     size, out = options.sized(), options.sized().out
-    cut = partial(_cut, size, options.seed)
+    cut = partial(_cut, size, options)
     kl = cut(demo_kl(out / "tokenizer", size.tokenizer_steps))
     latents = demo_latents(out / "latents", kl, size.scenes)
     diffusion = cut(demo_diffusion(out / "generator", size.generator_steps, latents))
@@ -239,9 +248,10 @@ def both_ways(options: Demo) -> tuple[Way, Way]:
     )
 
 
-def _cut(size: Size, seed: int, recipe: R) -> R:
+def _cut(size: Size, options: Demo, recipe: R) -> R:
     log, save, sample = EVERY
-    run: Run = replace(recipe.run, resume=True, seed=seed, log_every=log, save_every=save,
+    run: Run = replace(recipe.run, resume=True, seed=options.seed,
+                       precision=options.precision, log_every=log, save_every=save,
                        sample_every=sample)  # fmt: skip
     if isinstance(recipe, TokenizerRecipe):
         recipe = replace(recipe, measure=size.measure)

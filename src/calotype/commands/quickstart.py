@@ -33,6 +33,7 @@ from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import Run, checkpoint
 from calotype.training.checkpoint import write_text
 from calotype.training.devices import device_named
+from calotype.training.precision import Precision
 
 LEAST_MINUTES = 2.0
 AIM = 0.96
@@ -70,6 +71,9 @@ class Quickstart:
     """Pixels a side, a multiple of 16; None: chosen by how fast this machine is."""
     seed: int = 0
     """Of weights, noise and the order of training."""
+    precision: Precision = "auto"
+    """Of all that is trained. auto: bf16 where this machine multiplies it in hardware, else
+    fp32."""
 
     def __post_init__(self) -> None:
         if not self.minutes >= LEAST_MINUTES:
@@ -141,7 +145,7 @@ def _travel(options: Quickstart, journey: Journey, chosen: Chosen | None) -> Non
     captions = _captions(out / "pictures") if looked.prompted else ()
 
     def sized(size: int) -> Recipes:
-        return recipes(out, looked, captions, size, options.seed)
+        return recipes(out, looked, captions, size, options.seed, options.precision)
 
     with journey.part(MEASURE):
         chosen, speed = _measure(options, journey, looked, chosen, sized)
@@ -315,7 +319,8 @@ def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ..
     pipeline = ["--pipeline", str(options.folder / "pipeline")]
     out = [] if options.out is None else ["--out", str(options.out)]
     seed = ["--seed", str(options.seed)] if options.seed else []
-    more = ["--minutes", f"{3 * options.minutes:g}", *seed, *out]
+    precision = [] if options.precision == "auto" else ["--precision", options.precision]
+    more = ["--minutes", f"{3 * options.minutes:g}", *seed, *precision, *out]
     return [
         f"{report['reconstruction_psnr_db']} dB PSNR between {report['reconstructed']} pictures it "
         "has learnt from and what the tokenizer makes of them (higher is better)",

@@ -22,6 +22,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.training.precision import Precision
 
 KL, CACHED, DIFFUSION = "small-kl", "small", "small-diffusion"
 """Recipes of the tokenizer, the cache and the generator, of which these are variants."""
@@ -73,7 +74,10 @@ class Recipes:
         ]
 
 
-def recipes(out: Path, looked: Looked, captions: tuple[str, ...], size: int, seed: int) -> Recipes:
+def recipes(
+    out: Path, looked: Looked, captions: tuple[str, ...], size: int, seed: int,
+    precision: Precision = "auto",
+) -> Recipes:  # fmt: skip
     """The recipes for pictures that were looked through, copied to `out / "pictures"`."""
     pictures = Folder(str(out / "pictures"))
     kl, cached, diffusion = TOKENIZERS[KL](), CACHES[CACHED](), GENERATORS[DIFFUSION]()
@@ -82,7 +86,7 @@ def recipes(out: Path, looked: Looked, captions: tuple[str, ...], size: int, see
         kl, data=pictures, transform=Transform(RandomCrop(size, resize=size * 9 // 8), Flip()),
         measure=MEASURED, optimizer=replace(kl.optimizer, schedule="constant"),
         run=replace(kl.run, out=out / "tokenizer", ema=0.995, resume=True, seed=seed,
-                    log_every=10, save_every=100, sample_every=50),
+                    precision=precision, log_every=10, save_every=100, sample_every=50),
     )  # fmt: skip
     text = cached.text if looked.prompted else None
     latents = replace(
@@ -95,7 +99,7 @@ def recipes(out: Path, looked: Looked, captions: tuple[str, ...], size: int, see
         unet=replace(diffusion.unet, pooled_text=text is not None),
         optimizer=replace(diffusion.optimizer, schedule="constant"),
         run=replace(diffusion.run, out=out / "generator", batch_size=32, resume=True, seed=seed,
-                    log_every=10, save_every=100, sample_every=50),
+                    precision=precision, log_every=10, save_every=100, sample_every=50),
     )  # fmt: skip
     return Recipes(tokenizer, latents, generator)
 

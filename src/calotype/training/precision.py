@@ -66,8 +66,8 @@ def chosen(
     if not in_hardware(begun, device):
         raise ValueError(
             f"{out} was begun in {begun}, which {described(device)} has not in hardware: go on "
-            "here with --run.precision fp32 (weights are float32 in either), or on a machine that "
-            "has it"
+            "here with --run.precision fp32 (of demo and quickstart --precision; weights are "
+            "float32 in either), or on a machine that has it"
         )
     return Chosen(begun, "the run was begun in it")
 

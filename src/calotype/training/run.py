@@ -308,6 +308,8 @@ def _compare(
             f"{run.out} already holds a run: pass --run.resume to continue it{again}, "
             "--run.overwrite to delete it and begin anew, or another --run.out"
         )
+    # A cache has no flag for it: it is encoded in minutes.
+    anew = "begin anew with --run.overwrite" if "run" in settings else "delete this one"
     for name, was, now, why in refused:
         if name.startswith("inputs."):
             what = name.removeprefix("inputs.")
@@ -317,7 +319,7 @@ def _compare(
             )
         raise ValueError(
             f"{name} was {was} when {run.out} began and is {now}{why}: "
-            "set it back to resume, choose another folder, or begin anew with --run.overwrite"
+            f"set it back to resume, choose another folder, or {anew}"
         )
 
 

@@ -49,10 +49,7 @@ def refused(arguments: str, capsys) -> str:
 
 def work(command: str) -> str:
     """The function that a command calls, by its whole name."""
-    entry = COMMANDS[command]
-    if isinstance(entry, FromRecipes):
-        return "calotype.commands." + entry.function.replace(":", ".")
-    return f"calotype.commands.{entry.options.split(':')[0]}.{entry.function}"
+    return COMMANDS[command].work.replace(":", ".")
 
 
 def listed(arguments: str, capsys) -> str:

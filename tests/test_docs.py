@@ -15,7 +15,7 @@ from PIL import Image
 import tiny
 from calotype import cli
 from calotype.autoregressive import Transformer
-from calotype.cli.commands import COMMANDS, FromRecipes
+from calotype.cli.commands import COMMANDS
 from calotype.data import Transform
 from calotype.diffusion import LearntText, PretrainedText, UNet
 from calotype.pipelines import Sampling
@@ -46,10 +46,7 @@ def commands(page: Path) -> list[list[str]]:
 
 def work(command: str) -> str:
     """The function that a command calls, by its whole name."""
-    entry = COMMANDS[command]
-    if isinstance(entry, FromRecipes):
-        return "calotype.commands." + entry.function.replace(":", ".")
-    return f"calotype.commands.{entry.options.split(':')[0]}.{entry.function}"
+    return COMMANDS[command].work.replace(":", ".")
 
 
 def shrunk(value: Any) -> Any:

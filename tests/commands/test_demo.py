@@ -132,3 +132,8 @@ def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypat
     assert kept == {file: file.stat().st_mtime_ns for file in kept}
     again = json.loads((options.out / "report.json").read_text())
     assert {**again, "minutes": 0} == {**report, "minutes": 0}
+
+
+def test_a_precision_is_that_of_all_that_is_trained():
+    for way in both_ways(Demo(precision="fp16")):
+        assert way.tokenizer.run.precision == way.generator.run.precision == "fp16"

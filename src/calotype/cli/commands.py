@@ -23,11 +23,15 @@ class FromOptions:
     """What the function returns, in a word; a function that returns None says all itself."""
     help: str
 
+    @property
+    def work(self) -> str:
+        """Where the function is, as `pkgutil.resolve_name` takes it."""
+        return f"calotype.commands.{self.options.partition(':')[0]}:{self.function}"
+
     def run(self, name: str, arguments: Sequence[str]) -> None:
         """Parse, call, print."""
         kind: type[Any] = resolve_name(f"calotype.commands.{self.options}")
-        options = parse(kind, f"calotype {name}", arguments)
-        _call(self, f"{kind.__module__}:{self.function}", options)
+        _call(self, parse(kind, f"calotype {name}", arguments))
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,19 @@ class FromRecipes:
     result: str
     help: str
 
+    @property
+    def work(self) -> str:
+        """Where the function is, as `pkgutil.resolve_name` takes it."""
+        return f"calotype.commands.{self.function}"
+
     def run(self, name: str, arguments: Sequence[str]) -> None:
         """Parse, call, print."""
         recipes: Mapping[str, Callable[[], Any]] = resolve_name(f"calotype.recipes.{self.recipes}")
-        recipe = named_recipe(name, recipes, arguments)
-        _call(self, f"calotype.commands.{self.function}", recipe)
+        _call(self, named_recipe(name, recipes, arguments))
 
 
-def _call(command: FromOptions | FromRecipes, function: str, options: Any) -> None:
-    if (result := resolve_name(function)(options)) is not None:
+def _call(command: FromOptions | FromRecipes, options: Any) -> None:
+    if (result := resolve_name(command.work)(options)) is not None:
         print(f"{command.result}: {result}")
 
 

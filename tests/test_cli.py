@@ -17,7 +17,7 @@ from calotype import cli, mistakes
 from calotype.autoregressive import Annealed, Sequential, TokenSampling
 from calotype.autoregressive.ramps import Linear, PowerCosine
 from calotype.autoregressive.text import Classes, HubTokenizer
-from calotype.cli.commands import COMMANDS, FromOptions, FromRecipes
+from calotype.cli.commands import COMMANDS, FromOptions
 from calotype.cli.help import COMMON
 from calotype.cli.parsing import named_recipe, parse
 from calotype.data import Folder, Parquet

@@ -27,7 +27,7 @@ SAMPLING = TokenSampling(guidance=1.25, temperature=0.5)
 def recipes(demo: Path) -> dict[str, TransformerRecipe]:
     """By name."""
     base = scenes_ar()
-    base = replace(base, tokenizer=str(demo / "codes/model"), latents=demo / "tokens")
+    base = replace(base, tokenizer=str(demo / "codes/model"), cache=demo / "tokens")
     sequential = replace(base.transformer, positions=Sequential())
     return {
         "rows": base,
@@ -49,7 +49,7 @@ def main(demo: Path) -> None:
         pipeline = load(run.model)
         assert isinstance(pipeline, TokenPipeline)
         held_out = Scenes(size=32, split="held-out", seed=1)
-        bits = likelihood(pipeline, LatentCache(recipe.latents), held_out)
+        bits = likelihood(pipeline, LatentCache(recipe.cache), held_out)
         right = draw(pipeline, Scenes(size=32), 256, 0, SAMPLING).checked.all_right
         print(f"| {name} | {bits['bits_per_token']:.3f} | {bits['unigram_bits_per_token']:.3f} | "
               f"{right:.1%} |", flush=True)  # fmt: skip

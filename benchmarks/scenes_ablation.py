@@ -71,7 +71,7 @@ def measure(name: str, variant: Variant) -> None:
     cache(latents)
     base = scenes_diffusion()
     generator = replace(
-        base, tokenizer=latents.tokenizer, latents=latents.out, unet=variant.unet,
+        base, tokenizer=latents.tokenizer, cache=latents.out, unet=variant.unet,
         process=variant.process,
         run=replace(base.run, out=OUT / name, steps=900, ema=0.99, resume=True),
     )  # fmt: skip

@@ -31,7 +31,7 @@ def main() -> None:
     tokenizer = replace(base, run=replace(base.run, out=OUT / "tokenizer", resume=True))
     latents = replace(scenes_cache(), tokenizer=str(tokenizer.run.model), out=OUT / "latents")
     generator = replace(
-        drawn_by, tokenizer=latents.tokenizer, latents=latents.out,
+        drawn_by, tokenizer=latents.tokenizer, cache=latents.out,
         run=replace(drawn_by.run, out=OUT / "generator", resume=True),
     )  # fmt: skip
     if not has_ended(tokenizer.run, tokenizer):

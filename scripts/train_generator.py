@@ -1,6 +1,6 @@
 """Train a diffusion model or a transformer in a cache of latents, on any number of processes.
 
-accelerate launch scripts/train_generator.py text-diffusion --latents runs/latents
+accelerate launch scripts/train_generator.py text-diffusion --cache runs/latents
 """
 
 import sys

@@ -119,7 +119,7 @@ def test_help_explains_the_others(command, capsys):
         ("reconstruct absent --count 0", "--count is 0: it must be at least 1"),
         ("reconstruct absent --out pairs.xyz", "--out is pairs.xyz: name a picture"),
         ("cache-latents scenes --tokenizer absent", "no AutoencoderKL or VQModel in absent: exp"),
-        ("train-generator scenes-diffusion --latents absent",
+        ("train-generator scenes-diffusion --cache absent",
          "no finished latent cache in absent: run `calotype cache-latents`"),
         ("generate x --size 128", "unrecognized option --size$"),
         ("generate x --images 0", "--images is 0: it must be at least 1"),
@@ -131,6 +131,12 @@ def test_help_explains_the_others(command, capsys):
 def test_a_mistake_is_one_line_before_any_work(arguments, answer, here, capsys):
     assert re.match(f"calotype: .*{answer}", refused(arguments, capsys))
     assert list(here.iterdir()) == []
+
+
+def test_a_cache_may_be_called_latents_as_before():
+    for said in ("--cache elsewhere", "--latents elsewhere", "--latents=elsewhere"):
+        recipe = named_recipe("train-generator", GENERATORS, ["small-ar", *said.split()])
+        assert recipe.cache == Path("elsewhere")
 
 
 def test_a_generator_without_its_tokenizer_is_refused(artifacts, here, capsys):

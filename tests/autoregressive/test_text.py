@@ -313,7 +313,7 @@ def test_a_cache_is_made_with_it_and_no_diffusion_model_reads_it(kind, artifacts
     assert torch.equal(batch["lengths"], expected.lengths[[3, 0]])
     if kind == "classes":
         assert text.batch_decode(batch["tokens"]) == [latents.captions[i] for i in (3, 0)]
-    diffusion = tiny.generator_recipe(artifacts, latents=recipe.out, run=tiny.run(tmp_path / "run"))
+    diffusion = tiny.generator_recipe(artifacts, cache=recipe.out, run=tiny.run(tmp_path / "run"))
     with pytest.raises(ValueError, match=f"made with {type(spec).__name__}, which no text encoder"):
         train_generator(diffusion)
     assert not (tmp_path / "run").exists()

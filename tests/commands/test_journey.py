@@ -36,12 +36,29 @@ def test_what_is_left_is_what_is_expected_until_a_run_tells(tmp_path, clock):
             (run.out / "metrics.jsonl").write_text('{"step": 20}\n{"step": 2')
             assert journey.left() == 40 + 7  # 20 steps in 10 seconds
             clock[0] += 10
-            assert journey.left() == 80 + 7
+            assert journey.left() == 30 + 7, "bug: until the next line it rose, here to 80"
+            (run.out / "metrics.jsonl").write_text('{"step": 20}\n{"step": 50}\n')
+            assert journey.left() == 20 + 7
         assert journey.left() == 7
         with journey.part("second"):
             clock[0] += 9
             assert journey.left() == 0
     assert journey.gone == 20 + 9
+
+
+def test_of_parts_side_by_side_the_longer_counts(tmp_path, clock):
+    parts = [Part("before", 5.0), Part("a", 30.0, lane="a"), Part("b", 50.0, lane="b"),
+             Part("b2", 4.0, lane="b"), Part("after", 1.0)]  # fmt: skip
+    with Journey(tmp_path / "page.html", "way", parts) as journey:
+        assert journey.left() == 5 + 54 + 1
+        with journey.part("before"):
+            clock[0] += 5
+        with journey.part("a"), journey.part("b"):
+            assert journey._place(*journey._current) == "2+3/5"
+            clock[0] += 20
+            assert journey.left() == 34 + 1
+        assert journey.gone == 5 + 20, "not 45"
+    assert record(tmp_path) == {"before": 5, "a": 20, "b": 20}
 
 
 def test_a_part_that_is_not_measured_yet_is_not_counted_as_nothing(tmp_path, clock):

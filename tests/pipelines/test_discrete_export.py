@@ -205,7 +205,7 @@ def test_no_generator_is_trained_in_what_no_pipeline_decodes(name, own, tmp_path
     """Not even a run's folder is made; ids for other generators are cached all the same."""
     root = own[name].model.parents[1]
     cache(tiny.cache_recipe(root, out=tmp_path / "latents", text=None, count=8))
-    recipe = unconditional(root, latents=tmp_path / "latents", run=tiny.run(tmp_path / "run"))
+    recipe = unconditional(root, cache=tmp_path / "latents", run=tiny.run(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"no stock pipeline decodes: choose .* VQ,") as refusal:
         train_generator(recipe)
     assert "\n" not in str(refusal.value) and not (tmp_path / "run").exists()

@@ -164,7 +164,7 @@ def test_a_frozen_text_encoder_is_exported_as_it_was(artifacts, tmp_path):
     text = PretrainedText(str(source))
     cached = tiny.cache_recipe(artifacts, out=tmp_path / "latents", text=text)
     run = replace(tiny.run(tmp_path / "run"), steps=2)
-    recipe = tiny.generator_recipe(artifacts, latents=cache(cached), text=text, run=run)
+    recipe = tiny.generator_recipe(artifacts, cache=cache(cached), text=text, run=run)
     made = train_generator(recipe)
     was, now = (load_file(f / "text_encoder/model.safetensors") for f in (source, made))
     assert was.keys() == now.keys() and all(torch.equal(was[name], now[name]) for name in was)

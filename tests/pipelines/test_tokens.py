@@ -365,10 +365,10 @@ def test_what_cannot_be_is_said_before_training(folders, artifacts, tmp_path):
         tiny.token_recipes(root, order=Annealed(1, 4))
     continuous = str(artifacts / "tokenizer/model")
     refused(root, "has none: choose one with codes", tokenizer=continuous,
-            latents=artifacts / "latents")  # fmt: skip
+            cache=artifacts / "latents")  # fmt: skip
     silent = replace(tiny.token_recipes(root)[1], out=tmp_path / "silent", text=None)
     cache(silent)
-    refused(root, "has no prompts", latents=silent.out)
+    refused(root, "has no prompts", cache=silent.out)
 
 
 def test_flags_of_the_other_kind_are_refused(folders, artifacts, tmp_path):

@@ -49,7 +49,7 @@ def parse(
     """A dataclass from flags and choices; exits with 2 for a mistake in them, and with 0 when help
     was asked for.
     """
-    given = _choices_first(kind, arguments, default)
+    given = _choices_first(kind, _renamed(kind, arguments), default)
     if "-h" in given or "--help" in given:
         print(common_help(kind, program, default, given, description or kind.__doc__ or ""))
         raise SystemExit(0)
@@ -70,6 +70,13 @@ def parse(
     if unknown:
         fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
     return found
+
+
+def _renamed(kind: type, arguments: Sequence[str]) -> list[str]:
+    """Flags by what they are called now: tokens are no latents, and a cache may hold either."""
+    if "cache" not in {field.name for field in fields(kind)}:
+        return [*arguments]
+    return [re.sub(r"^--latents(?==|$)", "--cache", each) for each in arguments]
 
 
 def _one_line(box: str) -> str:

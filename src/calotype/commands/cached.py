@@ -29,10 +29,10 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
         ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
     """
     quiet()
-    latents, tokenizer = LatentCache(recipe.latents), ImageTokenizer.load(recipe.tokenizer)
+    latents, tokenizer = LatentCache(recipe.cache), ImageTokenizer.load(recipe.tokenizer)
     if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(
-            f"{recipe.latents} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{recipe.cache} was encoded by tokenizer {latents.index.tokenizer}, but "
             f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
         )
     return latents, tokenizer

@@ -53,8 +53,8 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 2300, 1400, 400, 4000, 4_000, 20_000, 256, None),
-    "small": Size(Path("runs/demo-small"), 1000, 700, 250, 1700, 4_000, 10_000, 64, None),
+    "full": Size(Path("runs/demo"), 2300, 1400, 400, 4800, 4_000, 20_000, 256, None),
+    "small": Size(Path("runs/demo-small"), 1500, 600, 150, 1400, 2_000, 10_000, 64, None),
 }  # fmt: skip
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60

@@ -45,6 +45,8 @@ class Part:
     began: float | None = None
     first: int = 0
     """The step at which its run began this time."""
+    seen: tuple[int, float] = (0, 0.0)
+    """The last step that its run has logged, and when that was seen."""
     done: bool = False
 
     def step(self) -> int:
@@ -57,10 +59,14 @@ class Part:
             return 0.0
         if self.began is None:
             return self.seconds
-        gone = time.monotonic() - self.began
+        now = time.monotonic()
         if self.run and (step := self.step()) > self.first:
-            return gone * max(0, self.run.steps - step) / (step - self.first)
-        return None if self.seconds is None else max(0.0, self.seconds - gone)
+            # Between two lines of its log the time goes on, and the step does not.
+            if self.seen[0] != step:
+                self.seen = step, now
+            each = (self.seen[1] - self.began) / (step - self.first)
+            return max(0.0, each * (self.run.steps - self.first) - (now - self.began))
+        return None if self.seconds is None else max(0.0, self.seconds - (now - self.began))
 
 
 class Journey:
@@ -107,7 +113,7 @@ class Journey:
     def part(self, name: str) -> Iterator[Part]:
         """Do a part of it."""
         part = self.parts[name]
-        part.began, part.first = time.monotonic(), part.step()
+        part.began, part.first, part.seen = time.monotonic(), part.step(), (0, 0.0)
         self._current.append(part)
         self.say(self._where(part))
         try:
@@ -176,7 +182,8 @@ class Journey:
 
     def _place(self, *parts: Part) -> str:
         names = list(self.parts)
-        return f"{'+'.join(str(names.index(part.name) + 1) for part in parts)}/{len(names)}"
+        at = sorted(names.index(part.name) + 1 for part in parts)
+        return f"{'+'.join(map(str, at))}/{len(names)}"
 
     def _where(self, part: Part) -> str:
         steps = f", step {part.step()} of {part.run.steps}" if part.run else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from calotype.evaluation.features import Network, features
+from calotype.evaluation.hub import file_of
 from calotype.evaluation.protocol import digest_of
 from calotype.evaluation.tokenizer import Judges
 from calotype.tokenizers.terms import LPIPS
@@ -16,7 +17,6 @@ from calotype.training.network import patience
 
 Backbone = Literal["alex", "vgg"]
 BACKBONES: tuple[Backbone, ...] = ("alex", "vgg")
-FILES = {"alex": "alexnet-features.safetensors", "vgg": "vgg16-features.safetensors"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,13 @@ class Judging(Computation):
     def _term(self, net: Backbone, size: int) -> Term:
         if size < SMALLEST[net]:
             raise ValueError(f"it needs images of {SMALLEST[net]} pixels or more, not {size}")
-        weights = self.backbone_weights and self.backbone_weights / FILES[net]
+        weights = self.backbone_weights and self.backbone_weights / file_of(net)
         try:
             with patience():
                 return LPIPS(net=net, backbone_weights=weights).build().to(self.place)
         except ValueError as error:
             what = f"{weights} cannot be read" if weights else "its backbone cannot be fetched"
             raise ValueError(
-                f"{what}: give a folder with {FILES[net]} as --backbone-weights, or try again "
+                f"{what}: give a folder with {file_of(net)} as --backbone-weights, or try again "
                 "with a network"
             ) from error

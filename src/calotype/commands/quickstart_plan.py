@@ -94,7 +94,7 @@ def recipes(
         transform=Transform(CenterCrop(size)), text=text, flipped=not looked.tell_sides,
     )  # fmt: skip
     generator = replace(
-        diffusion, tokenizer=latents.tokenizer, latents=latents.out, prompts=captions,
+        diffusion, tokenizer=latents.tokenizer, cache=latents.out, prompts=captions,
         text=diffusion.text if text else None,
         unet=replace(diffusion.unet, pooled_text=text is not None),
         optimizer=replace(diffusion.optimizer, schedule="constant"),

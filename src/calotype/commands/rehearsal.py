@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from calotype.autoregressive import Classes, NextToken
+from calotype.commands.train_denoiser import settle
+from calotype.commands.train_transformer import next_token
 from calotype.diffusion import (
     Denoising,
     LatentSource,
@@ -14,7 +16,6 @@ from calotype.diffusion import (
     PretrainedText,
     TextDenoising,
     TextSpec,
-    attend_plainly,
 )
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
 from calotype.lazy import transformers
@@ -28,7 +29,6 @@ from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Batch, Objective
-from calotype.training.attention import plain_is_faster
 
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
 CLASSES = 1000
@@ -96,10 +96,7 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
         null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
         objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
         batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
-    if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if plain_is_faster(recipe.unet.places(shape[0])):
-        attend_plainly(unet)
+    settle(recipe, unet, shape[0])
     return Rehearsal([objective], batch, [tokenizer])
 
 
@@ -117,14 +114,7 @@ def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
     layout = layout_of(vocabulary, tokenizer, packed[0].numel())
     network = recipe.transformer.build(layout, length)
-    if recipe.gradient_checkpointing:
-        network.gradient_checkpointing_enable()
-    if plain_is_faster(network.config.max_position_embeddings):
-        network.set_attn_implementation("eager")
-    objective = _FullPrompts(
-        network, layout, recipe.order, recipe.optimizer, recipe.drop, recipe.image_weight,
-        recipe.prompted,
-    )  # fmt: skip
+    objective = next_token(recipe, network, layout, _FullPrompts)
     rows = recipe.run.batch_size
     batch = {"packed": packed, "key": _keys(recipe),
              "tokens": torch.zeros(rows, length, dtype=torch.long),
@@ -142,13 +132,13 @@ class _FullPrompts(NextToken):
 def _prompts(recipe: TransformerRecipe) -> tuple[int, int]:
     """Tokens of text that there are, and of a prompt at most."""
     for build in CACHES.values():
-        if (cache := build()).out == recipe.latents:
+        if (cache := build()).out == recipe.cache:
             match cache.text:
                 case LearntText(length=length, vocabulary=vocabulary):
                     return vocabulary, length
                 case Classes():
                     return CLASSES, 1
-    raise ValueError(f"{recipe.latents}: no named recipe of cache-latents makes prompts there")
+    raise ValueError(f"{recipe.cache}: no named recipe of cache-latents makes prompts there")
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def measure(
             kept = replace(latents, tokenizer=str(root / "tokenizer"), out=root / "latents",
                            count=ENCODED)  # fmt: skip
             cache(kept)
-            here = replace(generator, tokenizer=kept.tokenizer, latents=kept.out, held_out=0)
+            here = replace(generator, tokenizer=kept.tokenizer, cache=kept.out, held_out=0)
             return Speed(step, encoded, *_generator(here, root, seconds))
 
 
@@ -91,7 +91,7 @@ def _encoding(network: ImageTokenizer, recipe: TokenizerRecipe) -> float:
     began = time.monotonic()
     read = 0
     for batch in islice(batches, 2):
-        network.pack(batch["image"].to(network.last_layer.weight.device))
+        network.pack(batch["image"].to(network.last_layer.weight.device)).cpu()  # waits for it
         read += len(batch["image"])
     return (time.monotonic() - began) / read
 

@@ -49,9 +49,17 @@ def assemble_denoiser(
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
-    if plain_is_faster(recipe.unet.places(_shape(latents, tokenizer)[0])):
-        attend_plainly(objective.unet)
+    settle(recipe, objective.unet, _shape(latents, tokenizer)[0])
     return objective, pipeline
+
+
+def settle(recipe: GeneratorRecipe, unet: "diffusers.UNet2DConditionModel | diffusers.UNet2DModel",
+           sites: int) -> None:  # fmt: skip
+    """Make a network for latents of so many sites a side as training has it."""
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if plain_is_faster(recipe.unet.places(sites)):
+        attend_plainly(unet)
 
 
 def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
@@ -119,11 +127,9 @@ def _text_to_image(
     _check_text(recipe.text, latents)
     vae = tokenizer.autoencoder
     assert isinstance(vae, diffusers.AutoencoderKL)
-    prompts = transformers.CLIPTokenizer.from_pretrained(recipe.latents / TEXT_TOKENIZER)
+    prompts = transformers.CLIPTokenizer.from_pretrained(recipe.cache / TEXT_TOKENIZER)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
-    if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     objective = TextDenoising(
         unet, encoder, tokenize(prompts, [""])[0], _source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
@@ -135,7 +141,5 @@ def _unconditional(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[Denoising, Pipeline]:
     unet = recipe.unet.unconditional(*_shape(latents, tokenizer))
-    if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     objective = Denoising(unet, _source(tokenizer), recipe.process, recipe.optimizer)
     return objective, unconditional(tokenizer.autoencoder, unet, recipe.process.scheduler())

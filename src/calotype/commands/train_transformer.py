@@ -48,15 +48,22 @@ def assemble_transformer(
     assert isinstance(bottleneck, Discrete)
     begin_alike(pipeline.transformer, pipeline.layout, bottleneck.likeness())
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
+    return next_token(recipe, pipeline.transformer, pipeline.layout), pipeline
+
+
+def next_token(
+    recipe: TransformerRecipe, network: "transformers.LlamaForCausalLM", layout: Layout,
+    kind: type[NextToken] = NextToken,
+) -> NextToken:  # fmt: skip
+    """What the recipe minimises, and the network as training has it."""
     if recipe.gradient_checkpointing:
-        pipeline.transformer.gradient_checkpointing_enable()
-    if plain_is_faster(pipeline.transformer.config.max_position_embeddings):
-        pipeline.transformer.set_attn_implementation("eager")
-    objective = NextToken(
-        pipeline.transformer, pipeline.layout, recipe.order, recipe.optimizer, recipe.drop,
-        recipe.image_weight, recipe.prompted,
+        network.gradient_checkpointing_enable()
+    if plain_is_faster(network.config.max_position_embeddings):
+        network.set_attn_implementation("eager")
+    return kind(
+        network, layout, recipe.order, recipe.optimizer, recipe.drop, recipe.image_weight,
+        recipe.prompted,
     )  # fmt: skip
-    return objective, pipeline
 
 
 def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:

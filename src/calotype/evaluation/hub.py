@@ -24,6 +24,8 @@ BACKBONES = {
 called."""
 CLIPS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16")
 """What text-diffusion reads prompts by, and what `--clip` is shown with."""
+FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""What the weights of these, and of the next one, are called."""
 DECODER = "stabilityai/sd-vae-ft-mse"
 """What finetune-decoder begins from."""
 
@@ -86,6 +88,11 @@ class Asking(Thread):
         )
 
 
+def file_of(net: str) -> str:
+    """What an LPIPS backbone's weights are called in a folder of one's own."""
+    return BACKBONES[net][1]
+
+
 def weights(folder: Path | None) -> list[Weights]:
     """Those of perceptual terms and of figures; `folder` may hold LPIPS's backbones."""
     found = [
@@ -121,8 +128,9 @@ def _efficientnet() -> Weights:
 
 def _of_hub(path: str) -> Weights:
     purpose = "a tokenizer to go on from" if path == DECODER else "prompts and CLIP scores"
-    cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
-    where = str(Path(cached).parent) if isinstance(cached, str) else None
+    found = (huggingface_hub.try_to_load_from_cache(path, file) for file in FILES)
+    # A model's config is fetched before its weights, and alone is of no use.
+    where = next((str(Path(cached).parent) for cached in found if isinstance(cached, str)), None)
     return Weights(path, purpose, where, f"fetched when first used, or hf download {path}")
 
 

@@ -16,7 +16,7 @@ class CachedRecipe(Protocol):
         ...
 
     @property
-    def latents(self) -> Path:
+    def cache(self) -> Path:
         """Folder of the cache."""
         ...
 

@@ -62,7 +62,7 @@ def demo_diffusion(out: Path, steps: int, cached: CacheRecipe) -> GeneratorRecip
     """Text to latents, in `steps` of 64 of them."""
     base = scenes_diffusion()
     return replace(
-        base, tokenizer=cached.tokenizer, latents=cached.out, text=TEXT,
+        base, tokenizer=cached.tokenizer, cache=cached.out, text=TEXT,
         unet=UNet((32, 64, 128), (False, True, True), layers=1, head_width=32, groups=16,
                   pooled_text=True, resnet_time_scale_shift="scale_shift"),
         # Where an object stands is decided in more than 90 % of noise.
@@ -76,7 +76,7 @@ def demo_ar(out: Path, steps: int, cached: CacheRecipe) -> TransformerRecipe:
     """Text to tokens, in `steps` of 16 scenes: updates are what so short a run lacks."""
     base = scenes_ar()
     return replace(
-        base, tokenizer=cached.tokenizer, latents=cached.out, transformer=Transformer(128, 4, 4),
+        base, tokenizer=cached.tokenizer, cache=cached.out, transformer=Transformer(128, 4, 4),
         sampling=TokenSampling(guidance=1.3, temperature=0.2, batch_size=64),
         optimizer=AdamW(lr=3.5e-3, betas=(0.9, 0.95), warmup=150, schedule="cosine"),
         run=replace(base.run, out=out, steps=steps, batch_size=16, ema=0.995),

@@ -21,7 +21,7 @@ class GeneratorRecipe:
 
     tokenizer: str
     """The tokenizer that encoded them: its folder, or its name on the Hub."""
-    latents: Path
+    cache: Path
     """Folder of the latent cache."""
     unet: UNet = field(default_factory=UNet)
     process: ProcessSpec = field(default_factory=Flow)

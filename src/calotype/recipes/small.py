@@ -22,7 +22,8 @@ from calotype.tokenizers.terms import L1
 from calotype.training import AdamW, Run
 
 SIZE = 64
-TEXT = LearntText(width=128, layers=2, heads=4, length=64, vocabulary=4096)
+TEXT = LearntText(width=192, layers=1, heads=4, length=64, vocabulary=4096)
+"""One layer: a second one blurs the words before they are pooled."""
 
 
 def small_kl() -> TokenizerRecipe:
@@ -61,10 +62,10 @@ def small_diffusion() -> GeneratorRecipe:
     """
     return GeneratorRecipe(
         "runs/small-kl/model", Path("runs/small-latents"),
-        UNet((64, 128, 192), (False, True, True), layers=1, head_width=32, pooled_text=True,
-             resnet_time_scale_shift="scale_shift"),
+        UNet((32, 64, 128), (False, True, True), layers=1, head_width=32, groups=16,
+             pooled_text=True, resnet_time_scale_shift="scale_shift"),
         process=Flow(), text=TEXT, sampling=Sampling(steps=20, guidance=2.0),
-        optimizer=AdamW(lr=1e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
         run=Run(Path("runs/small-diffusion"), steps=2_000, batch_size=64, ema=0.998,
                 save_every=250, sample_every=250),
     )  # fmt: skip
@@ -88,10 +89,10 @@ def _tokenizer(name: str, bottleneck: BottleneckSpec) -> TokenizerRecipe:
         data=Folder(Path("images")),
         transform=Transform(RandomCrop(SIZE, resize=72), Flip()),
         model=NewTokenizer(
-            Backbone(widths=(32, 64, 128), layers=1, attention=False, groups=8), bottleneck
+            Backbone(widths=(24, 48, 96), layers=1, attention=False, groups=8), bottleneck
         ),
         pixel=L1(), perceptual=None, adversary=None,
-        optimizer=AdamW(lr=6e-4, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
+        optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
         measure=2_000,
         run=Run(Path("runs") / name, steps=1_500, batch_size=16, ema=0.99,
                 save_every=250, sample_every=250),

@@ -20,7 +20,7 @@ class TransformerRecipe:
 
     tokenizer: str
     """The tokenizer that encoded them: its folder, or its name on the Hub."""
-    latents: Path
+    cache: Path
     """Folder of the cache."""
     transformer: Transformer = field(default_factory=Transformer)
     prompted: bool = True

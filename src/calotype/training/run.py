@@ -125,7 +125,7 @@ MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "workers", "trackers",
                                  "keep", "steps", "patience", "log_every", "save_every",
                                  "sample_every", "evaluate_every", "batch_size", "accumulate")),
-    "out", "data.path", "tokenizer", "latents", "perceptual.backbone_weights", "workers",
+    "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
     "model.start", "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
@@ -282,9 +282,15 @@ def _began(file: Path, recipe: Any) -> dict[str, Any]:
     return _completed(json.loads(file.read_text()), recipe)
 
 
+CALLED_BEFORE = {"cache": "latents"}
+"""Fields of recipes, and what they were called when some runs began."""
+
+
 def _completed(began: dict[str, Any], value: Any) -> dict[str, Any]:
     for field in dataclasses.fields(value):
-        now = getattr(value, field.name)
+        now, before = getattr(value, field.name), CALLED_BEFORE.get(field.name)
+        if before in began and field.name not in began:
+            began[field.name] = began.pop(before)
         if field.name not in began:
             if field.default is not dataclasses.MISSING:
                 began[field.name] = describe(field.default)

@@ -8,7 +8,7 @@ from calotype.autoregressive import Classes
 from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.diffusion import LearntText, PretrainedText
 from calotype.recipes.cache import CacheRecipe
-from calotype.recipes.small import small_cache, small_tokens
+from calotype.recipes.small import small_cache, small_plain, small_tokens
 
 SCENES_TEXT = LearntText(width=128, layers=2, heads=4, length=24, vocabulary=1000)
 
@@ -56,6 +56,7 @@ def class_tokens() -> CacheRecipe:
 
 CACHES: dict[str, Callable[[], CacheRecipe]] = {
     "small": small_cache,
+    "small-plain": small_plain,
     "small-tokens": small_tokens,
     "scenes": scenes_cache,
     "scenes-tokens": scenes_tokens,

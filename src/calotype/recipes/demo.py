@@ -78,6 +78,6 @@ def demo_ar(out: Path, steps: int, cached: CacheRecipe) -> TransformerRecipe:
     return replace(
         base, tokenizer=cached.tokenizer, cache=cached.out, transformer=Transformer(128, 4, 4),
         sampling=TokenSampling(guidance=1.3, temperature=0.2, batch_size=64),
-        optimizer=AdamW(lr=3.5e-3, betas=(0.9, 0.95), warmup=150, schedule="cosine"),
+        optimizer=AdamW(lr=2.5e-3, betas=(0.9, 0.95), warmup=150, schedule="cosine"),
         run=replace(base.run, out=out, steps=steps, batch_size=16, ema=0.995),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from calotype.diffusion import Flow, LogitNormal, PretrainedText, UNet, Uniform
 from calotype.pipelines import Sampling
 from calotype.recipes.caches import SCENES_TEXT
 from calotype.recipes.generator import GeneratorRecipe
-from calotype.recipes.small import small_ar, small_diffusion
+from calotype.recipes.small import small_ar, small_diffusion, small_unconditional
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import AdamW, Run
 
@@ -102,6 +102,7 @@ def llamagen_b() -> TransformerRecipe:
 
 GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe]] = {
     "small-diffusion": small_diffusion,
+    "small-unconditional": small_unconditional,
     "small-ar": small_ar,
     "scenes-diffusion": scenes_diffusion,
     "text-diffusion": text_diffusion,

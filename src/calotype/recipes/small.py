@@ -4,6 +4,7 @@ Each should take about half an hour there, by `calotype doctor`'s estimate of su
 tokenizer, its cache and a generator take an hour or two. None has been measured whole yet.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from calotype.autoregressive import TokenSampling, Transformer
@@ -48,6 +49,11 @@ def small_cache() -> CacheRecipe:
     )  # fmt: skip
 
 
+def small_plain() -> CacheRecipe:
+    """Latents of your pictures at 64 pixels without captions, by small-kl."""
+    return replace(small_cache(), out=Path("runs/small-plain-latents"), text=None)
+
+
 def small_tokens() -> CacheRecipe:
     """Tokens of your captioned pictures at 64 pixels, by small-vq, in a minute for a thousand."""
     return CacheRecipe(
@@ -68,6 +74,18 @@ def small_diffusion() -> GeneratorRecipe:
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
         run=Run(Path("runs/small-diffusion"), steps=2_000, batch_size=64, ema=0.998,
                 save_every=250, sample_every=250),
+    )  # fmt: skip
+
+
+def small_unconditional() -> GeneratorRecipe:
+    """Pictures like yours at 64 pixels by diffusion, of nothing but noise: small-diffusion for
+    pictures without captions.
+    """
+    prompted = small_diffusion()
+    return replace(
+        prompted, cache=small_plain().out, text=None,
+        unet=replace(prompted.unet, pooled_text=False),
+        run=replace(prompted.run, out=Path("runs/small-unconditional")),
     )  # fmt: skip
 
 

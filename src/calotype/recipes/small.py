@@ -1,7 +1,7 @@
 """Recipes for any folder of pictures at 64 pixels, on two cores and with nothing to download.
 
-Each should take about half an hour there, by `calotype doctor`'s estimate of such steps, so that a
-tokenizer, its cache and a generator take an hour or two. None has been measured whole yet.
+On two cores with AVX2 and no bf16 small-kl takes 25 images/s and small-diffusion about 190
+latents/s: 22 and 17 minutes, with the cache and drawing less than an hour.
 """
 
 from dataclasses import replace
@@ -28,14 +28,14 @@ TEXT = LearntText(width=192, layers=1, heads=4, length=64, vocabulary=4096)
 
 
 def small_kl() -> TokenizerRecipe:
-    """Your pictures at 64 pixels to 16x16 latents of 4 channels, in half an hour of two cores;
+    """Your pictures at 64 pixels to 16x16 latents of 4 channels, in 22 minutes of two cores;
     colours and large shapes come back, fine texture does not. Needs no download.
     """
     return _tokenizer("small-kl", Gaussian(channels=4, kl_weight=1e-4))
 
 
 def small_vq() -> TokenizerRecipe:
-    """Your pictures at 64 pixels to 16x16 codes of 512, in half an hour of two cores; somewhat
+    """Your pictures at 64 pixels to 16x16 codes of 512, in 25 minutes of two cores; somewhat
     coarser than small-kl. Needs no download.
     """
     return _tokenizer("small-vq", VQ(Codebook(512, 8, EMA(), KMeans(), Restart()), features=32))
@@ -63,7 +63,7 @@ def small_tokens() -> CacheRecipe:
 
 
 def small_diffusion() -> GeneratorRecipe:
-    """Text to your pictures at 64 pixels by diffusion, in half an hour of two cores: of some
+    """Text to your pictures at 64 pixels by diffusion, in 17 minutes of two cores: of some
     thousand pictures blurred ones of the right kind, of a hundred ones much like those.
     """
     return GeneratorRecipe(
@@ -72,7 +72,7 @@ def small_diffusion() -> GeneratorRecipe:
              pooled_text=True, resnet_time_scale_shift="scale_shift"),
         process=Flow(), text=TEXT, sampling=Sampling(steps=20, guidance=2.0),
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=100, schedule="cosine"),
-        run=Run(Path("runs/small-diffusion"), steps=2_000, batch_size=64, ema=0.998,
+        run=Run(Path("runs/small-diffusion"), steps=3_000, batch_size=64, ema=0.998,
                 save_every=250, sample_every=250),
     )  # fmt: skip
 
@@ -112,6 +112,6 @@ def _tokenizer(name: str, bottleneck: BottleneckSpec) -> TokenizerRecipe:
         pixel=L1(), perceptual=None, adversary=None,
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.99), warmup=50, schedule="cosine"),
         measure=2_000,
-        run=Run(Path("runs") / name, steps=1_500, batch_size=16, ema=0.99,
+        run=Run(Path("runs") / name, steps=2_000, batch_size=16, ema=0.99,
                 save_every=250, sample_every=250),
     )  # fmt: skip

@@ -123,20 +123,22 @@ def counts_use_in_training_only(spec: Spec, out: Path) -> None:
         assert (now[used] > was[used]).any() and (now[~used] <= was[~used]).all()
 
 
-def says_which_codes_are_alike(spec: Spec, out: Path) -> None:
+def gives_its_codes_vectors(spec: Spec, out: Path) -> None:
     made = bottleneck(spec).eval()
     packed = made.pack(features(spec)).long()
-    alike = made.likeness()
-    assert alike.shape[:2] == (made.codebooks, made.codes)
-    torch.testing.assert_close(alike.square().mean((1, 2)), torch.ones(made.codebooks))
-    torch.testing.assert_close(alike.mean(1), torch.zeros_like(alike.mean(1)), atol=1e-5, rtol=0)
+    vectors = made.code_vectors()
+    assert vectors.shape[:2] == (made.codebooks, made.codes)
+    torch.testing.assert_close(vectors.square().mean((1, 2)), torch.ones(made.codebooks))
+    torch.testing.assert_close(
+        vectors.mean(1), torch.zeros_like(vectors.mean(1)), atol=1e-5, rtol=0
+    )
     # Between two codes there is as much as between what they are decoded from, in one unit.
     for book in range(made.codebooks):
         other = packed if made.codebooks == 1 else packed[:, book]
         first = packed.clone()
         (first if made.codebooks == 1 else first[:, book]).zero_()
         apart = (made.unpack(packed) - made.unpack(first)).square().sum(1).flatten()
-        told = (alike[book, other.flatten()] - alike[book, 0]).square().sum(1)
+        told = (vectors[book, other.flatten()] - vectors[book, 0]).square().sum(1)
         some = apart > 1e-6
         assert some.any()
         ratio = told[some] / apart[some]
@@ -193,7 +195,7 @@ PROMISES: list[Callable[[Spec, Path], None]] = [
     is_the_same_for_every_sample_of_a_repeated_batch,
     ignores_autocast,
     counts_use_in_training_only,
-    says_which_codes_are_alike,
+    gives_its_codes_vectors,
     survives_folding,
     is_saved_and_loaded,
     continues_exactly,

@@ -1,11 +1,12 @@
 """What a process beside the tests' own is given to do; it can import this file."""
 
 import os
-import signal
 import time
 from pathlib import Path
 
 import torch
+
+import tiny
 
 
 def about_itself() -> tuple[int, int]:
@@ -13,15 +14,9 @@ def about_itself() -> tuple[int, int]:
     return os.getpid(), torch.get_num_threads()
 
 
-def wait_for_a_signal(file: Path) -> None:
-    """As training does: it finishes what it is at."""
-    heard = []
-    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    file.write_text("waits")
-    while not heard:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    file.write_text(f"saved after {len(heard)}")
+def train(out: Path) -> None:
+    """More steps than any test waits for; nothing is saved before it is stopped."""
+    tiny.train("generator", tiny.run(out, steps=10**6, save_every=10**6, log_every=1))
 
 
 def never_end(file: Path) -> None:
@@ -32,3 +27,13 @@ def never_end(file: Path) -> None:
 
 def fail() -> None:
     raise RuntimeError("out of luck")
+
+
+def refuse() -> None:
+    from calotype.training import Run
+
+    Run(steps=0)
+
+
+def die() -> None:
+    os.kill(os.getpid(), 9)

@@ -2,6 +2,7 @@
 
 import dis
 import errno
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,3 +37,28 @@ def _at_raise(trace: TracebackType) -> bool:
     """Whether the line raises; else it calls something written in C, which did."""
     code = trace.tb_frame.f_code.co_code
     return dis.opname[code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+class TracebackElsewhere(Exception):  # noqa: N818 (no error, but where one came from)
+    """Stands in an error's traceback for the part that lies in another process."""
+
+    def __init__(self, traceback: str, told: bool) -> None:
+        super().__init__(f"\n{traceback}")
+        self.told = told
+
+
+def sendable(error: BaseException) -> BaseException:
+    """An error that can be sent to another process: a queue drops what cannot, and its reader would
+    wait.
+    """
+    try:
+        # As the queue would.
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def note(error: BaseException, line: str) -> None:
+    """What `add_note` does, which Python 3.10 has not."""
+    error.__notes__ = [*getattr(error, "__notes__", []), line]

@@ -2,13 +2,13 @@
 
 import torch
 
-from calotype.autoregressive import Layout, Transformer, begin_alike
+from calotype.autoregressive import FromCodes, Layout, Normal, Transformer
 
 LAYOUT = Layout(text=20, codes=64, codebooks=2, height=2, width=2)
 TINY = Transformer(width=256, layers=1, heads=2)
 
 
-def likeness() -> torch.Tensor:
+def vectors() -> torch.Tensor:
     """Two codebooks of codes along a line."""
     line = torch.linspace(-1, 1, 64)
     line = line / line.square().mean().sqrt()
@@ -24,7 +24,7 @@ def test_tokens_of_like_codes_begin_alike_and_text_is_as_it_was():
     model = TINY.build(LAYOUT, prompt=4)
     fresh = [table.clone() for table in tables(model)]
     torch.manual_seed(1)
-    begin_alike(model, LAYOUT, likeness())
+    FromCodes()(model, LAYOUT, vectors())
     for before, after in zip(fresh, tables(model), strict=True):
         text, codes = after.split([LAYOUT.first, 2 * LAYOUT.codes])
         assert torch.equal(text, before[: LAYOUT.first])
@@ -37,5 +37,12 @@ def test_tokens_of_like_codes_begin_alike_and_text_is_as_it_was():
     torch.manual_seed(0)
     again = TINY.build(LAYOUT, prompt=4)
     torch.manual_seed(1)
-    begin_alike(again, LAYOUT, likeness())
+    FromCodes()(again, LAYOUT, vectors())
     assert all(map(torch.equal, tables(again), begun))
+
+
+def test_stock_weights_are_left_alone():
+    model = TINY.build(LAYOUT, prompt=4)
+    before = [table.clone() for table in tables(model)]
+    Normal()(model, LAYOUT, vectors())
+    assert all(map(torch.equal, tables(model), before))

@@ -1,10 +1,12 @@
-"""Work beside the main process: it has its share of the threads, its errors arrive, Ctrl-C reaches
-it once, and it does not outlive the one that asked for it.
+"""Work beside the main process: it has its share of the threads, its errors arrive, Ctrl-C lets it
+save, and it does not outlive the one that asked for it.
 """
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,80 +14,127 @@ import pytest
 import torch
 
 from calotype.commands import beside as module
-from calotype.commands.beside import Beside, here, share, threads
-from other_process import about_itself, fail, wait_for_a_signal
+from calotype.commands.beside import WorkerProcess, call_here, threads_for_two
+from calotype.mistakes import is_told
+from calotype.training.checkpoint import complete
+from calotype.training.devices import threads
+from calotype.training.interrupt import Interrupted
+from other_process import about_itself, die, fail, refuse, train
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "setsid"), reason="Windows goes one by one")
+LONG = 60.0
+"""Seconds in which whatever is waited for has come."""
 
 
-def log_of(tmp_path: Path) -> Path:
-    return tmp_path / "beside.log"
+def beside(tmp_path: Path) -> WorkerProcess:
+    return WorkerProcess(tmp_path / "beside.log", threads_each=1)
 
 
-@pytest.fixture
-def two_threads():
-    with threads(2):
-        yield
-
-
-def seen(file: Path, what: str, seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if file.exists() and what in file.read_text():
-            return True
+def seen(file: Path, what: str = "\n") -> None:
+    end = time.monotonic() + LONG
+    while not (file.exists() and what in file.read_text()):
+        assert time.monotonic() < end
         time.sleep(0.01)
-    return False
 
 
-def test_threads_are_shared_while_two_work(tmp_path, two_threads):
-    with Beside(log_of(tmp_path), share=1) as beside:
-        work = beside.begin(lambda do: [do(about_itself), do(about_itself)])
-        assert torch.get_num_threads() == 1
-    (process, count), again = work.result()
-    assert process != os.getpid() and count == 1 and again == (process, 1)
-    assert torch.get_num_threads() == 2
-    assert log_of(tmp_path).read_text().count("working") == 2
+def saved(out: Path) -> int:
+    """The step of the only checkpoint."""
+    (only,) = complete(out / "checkpoints")
+    return int(only.name.removeprefix("step-"))
 
 
-def test_an_error_beside_arrives_and_says_where_more_stands(tmp_path):
-    with Beside(log_of(tmp_path), share=1) as beside:
-        work = beside.begin(lambda do: do(fail))
+def test_threads_are_shared_while_two_work(tmp_path):
+    with threads(2):
+        with beside(tmp_path) as process:
+            work = process.begin(lambda call: [call(about_itself), call(about_itself)])
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    (number, count), again = work.result()
+    assert number != os.getpid() and count == 1 and again == (number, 1)
+    assert process.log.read_text().count("working") == 2
+
+
+def test_an_error_beside_arrives_with_its_traceback_and_the_log(tmp_path):
+    with beside(tmp_path) as process:
+        work = process.begin(lambda call: call(fail))
     with pytest.raises(RuntimeError, match="out of luck") as caught:
         work.result()
-    assert str(log_of(tmp_path)) in caught.value.__notes__[0]
+    assert "in fail" in str(caught.value.__cause__) and not is_told(caught.value)
+    assert str(process.log) in caught.value.__notes__[-1]
 
 
-def test_what_stops_one_lets_the_other_save(tmp_path):
-    file = tmp_path / "state"
+def test_a_mistake_beside_is_told_as_one_here(tmp_path):
+    with beside(tmp_path) as process:
+        work = process.begin(lambda call: call(refuse))
+    with pytest.raises(ValueError, match=r"run\.steps is 0") as caught:
+        work.result()
+    assert is_told(caught.value)
+
+
+def test_a_process_that_dies_is_told_of(tmp_path):
+    with beside(tmp_path) as process:
+        work = process.begin(lambda call: call(die))
+    with pytest.raises(RuntimeError, match=r"ended with -9; .*beside\.log"):
+        work.result()
+
+
+def test_what_stops_this_side_lets_the_other_save(tmp_path):
     with pytest.raises(SystemExit):
-        with Beside(log_of(tmp_path), share=1) as beside:
-            beside.begin(lambda do: do(wait_for_a_signal, file))
-            assert seen(file, "waits")
+        with beside(tmp_path) as process:
+            work = process.begin(lambda call: call(train, tmp_path / "run"))
+            seen(tmp_path / "run/metrics.jsonl")
             raise SystemExit(130)
-    assert file.read_text() == "saved after 1"
+    with pytest.raises(Interrupted) as stopped:
+        work.result()
+    assert stopped.value.code == 130 and stopped.value.step == saved(tmp_path / "run")
 
 
-@pytest.mark.skipif(not hasattr(os, "setsid"), reason="Windows has no process groups like these")
+def test_ctrl_c_while_the_other_is_waited_for_lets_it_save(tmp_path, capfd):
+    """Bug: where this side had ended already, one Ctrl-C killed the other's training."""
+
+    def press() -> None:
+        seen(tmp_path / "run/metrics.jsonl")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with beside(tmp_path) as process:
+        work = process.begin(lambda call: call(train, tmp_path / "run"))
+        threading.Thread(target=press).start()
+    with pytest.raises(Interrupted) as stopped:
+        work.result()
+    assert stopped.value.step == saved(tmp_path / "run")
+    assert "again to quit now" in capfd.readouterr().err
+
+
+def test_what_goes_wrong_before_the_other_has_begun_ends_it_at_once(tmp_path):
+    """Bug: what stopped it was not passed on until it had loaded its libraries."""
+    begun = []
+    with pytest.raises(OSError, match="no space"):
+        with beside(tmp_path) as process:
+            process.begin(lambda call: begun.append(call(train, tmp_path / "run")))
+            raise OSError("no space")
+    assert not begun and not (tmp_path / "run").exists()
+
+
 def test_the_other_ends_with_the_one_that_was_killed(tmp_path):
-    file = tmp_path / "process"
-    script = (
+    file, root = tmp_path / "process", Path(__file__).parents[1]
+    (tmp_path / "main.py").write_text(
         "import pathlib\n"
-        "from calotype.commands.beside import Beside\n"
+        "from calotype.commands.beside import WorkerProcess\n"
         "from other_process import never_end\n"
         "if __name__ == '__main__':\n"
-        f"    with Beside(pathlib.Path({str(log_of(tmp_path))!r}), share=1) as beside:\n"
-        f"        beside.begin(lambda do: do(never_end, pathlib.Path({str(file)!r})))\n"
+        f"    with WorkerProcess(pathlib.Path({str(tmp_path / 'log')!r}), 1) as process:\n"
+        f"        process.begin(lambda call: call(never_end, pathlib.Path({str(file)!r})))\n"
     )
-    (tmp_path / "main.py").write_text(script)
-    root = Path(__file__).parents[1]
-    first = subprocess.Popen([sys.executable, tmp_path / "main.py"],
-                             env=os.environ | {"PYTHONPATH": str(root)})  # fmt: skip
-    assert seen(file, "\n")
-    other = int(file.read_text())
+    first = subprocess.Popen(
+        [sys.executable, tmp_path / "main.py"], env=os.environ | {"PYTHONPATH": str(root)}
+    )
+    seen(file)
     first.kill()
     first.wait()
-    end = time.monotonic() + 30
-    while time.monotonic() < end and _alive(other):
+    end = time.monotonic() + LONG
+    while _alive(int(file.read_text())):
+        assert time.monotonic() < end
         time.sleep(0.05)
-    assert not _alive(other)
 
 
 def _alive(process: int) -> bool:
@@ -97,13 +146,14 @@ def _alive(process: int) -> bool:
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def test_one_after_the_other_where_there_is_nothing_to_share(monkeypatch, two_threads):
-    assert share() == 1
-    with threads(1):
-        assert share() is None
-    monkeypatch.setattr(module, "device_named", lambda name: torch.device("cuda"))
-    assert share() is None
+@pytest.mark.parametrize(("device", "count", "each"), [
+    ("cpu", 2, 1), ("cpu", 5, 2), ("cpu", 1, None), ("mps", 4, None), ("cuda", 4, None),
+])  # fmt: skip
+def test_two_go_side_by_side_where_threads_can_be_shared(monkeypatch, device, count, each):
+    monkeypatch.setattr(module, "own_device", lambda: torch.device(device))
+    with threads(count):
+        assert threads_for_two() == each
 
 
 def test_here_is_in_this_process():
-    assert here(os.getpid) == os.getpid()
+    assert call_here(os.getpid) == os.getpid()

@@ -31,7 +31,7 @@ def measured(monkeypatch) -> list[Speed]:
     """What the machine is found to be: tests/commands/test_timing.py measures it."""
     found = [QUICK]
 
-    def measure(tokenizer, *others, share):
+    def measure(tokenizer, *others, threads_after):
         assert tokenizer.model.start is None, "what it begins with is not there yet"
         return found[0]
 
@@ -93,11 +93,11 @@ def test_two_ways_side_by_side_take_as_long_as_the_longer(tmp_path, begins, monk
         return float(minutes), rest.splitlines()[0]
 
     long = replace(SHORT, generator_steps=3000, transformer_steps=6000)  # 5 and 10 minutes
-    monkeypatch.setattr(module, "share", lambda: None)
+    monkeypatch.setattr(module, "threads_for_two", lambda: None)
     with pytest.raises(Begun):
         demo(replace(long, out=tmp_path / "one"))
     assert said_of_all() == (15, "all together")
-    monkeypatch.setattr(module, "share", lambda: 1)
+    monkeypatch.setattr(module, "threads_for_two", lambda: 1)
     with pytest.raises(Begun):
         demo(replace(long, out=tmp_path / "two"))
     assert said_of_all() == (10, "all together; diffusion and transformer side by side")
@@ -108,7 +108,7 @@ def test_two_ways_side_by_side_take_as_long_as_the_longer(tmp_path, begins, monk
 @pytest.mark.filterwarnings("ignore:.*latent_statistics.json")
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypatch, side_by_side):
-    monkeypatch.setattr(module, "share", lambda: 1 if side_by_side else None)
+    monkeypatch.setattr(module, "threads_for_two", lambda: 1 if side_by_side else None)
     monkeypatch.setitem(SIZES, "full", replace(SIZES["full"], measure=512))
     options = replace(SHORT, out=tmp_path / "demo")
     page = demo(options)

@@ -16,10 +16,12 @@ from calotype.autoregressive.text import (
     prompt_tokenizer,
 )
 from calotype.autoregressive.transformer import (
+    FromCodes,
+    Init,
+    Normal,
     RowPeriodic,
     Sequential,
     Transformer,
-    begin_alike,
 )
 
 __all__ = [
@@ -27,10 +29,13 @@ __all__ = [
     "Classes",
     "Constant",
     "Decoder",
+    "FromCodes",
     "HubTokenizer",
+    "Init",
     "Layout",
     "Linear",
     "NextToken",
+    "Normal",
     "Order",
     "PowerCosine",
     "PromptSpec",
@@ -41,7 +46,6 @@ __all__ = [
     "Sequential",
     "TokenSampling",
     "Transformer",
-    "begin_alike",
     "check_classes",
     "draw_codes",
     "knows_classes",

@@ -103,28 +103,54 @@ class Transformer:
         return model
 
 
-READ, SAID = 0.1, 0.05
-"""Sizes of what codes add to the embedding of their tokens and to the rows that predict them, which
-begin with a deviation of 0.02."""
-
-
-@torch.no_grad()
-def begin_alike(
-    transformer: "transformers.LlamaForCausalLM", layout: Layout,
-    likeness: Float[Tensor, "codebooks k c"],
-) -> None:  # fmt: skip
-    """Let tokens of codes that are decoded alike begin alike, so that what is learnt of one serves
-    its neighbours: add random projections of the codes to fresh weights. A code is rare, and in a
-    short run most would hardly have learnt what they are.
-
-    Args:
-        transformer: With fresh weights.
-        layout: Of its tokens.
-        likeness: Where codes lie, about 0 with a mean square of 1; `Discrete.likeness()`.
+@dataclass(frozen=True)
+class Normal:
+    """Embeddings and output rows of image tokens as stock Llama begins with them, all from one
+    normal distribution of deviation 0.02.
     """
-    channels, width = likeness.shape[-1], transformer.config.hidden_size
-    codes = likeness.flatten(0, 1).cpu()
-    tables = transformer.model.embed_tokens.weight, transformer.lm_head.weight
-    for table, size in zip(tables, (READ, SAID), strict=True):
-        projection = torch.randn(channels, width) * size / channels**0.5
-        table[layout.first :] += (codes @ projection).to(table)
+
+    def __call__(
+        self, transformer: "transformers.LlamaForCausalLM", layout: Layout,
+        vectors: Float[Tensor, "codebooks k c"],
+    ) -> None:  # fmt: skip
+        """Leave fresh weights as they are."""
+
+
+@dataclass(frozen=True)
+class FromCodes:
+    """Random projections of the codes' vectors are added to that, so that tokens of codes that are
+    decoded alike begin alike, and what is learnt of one serves its neighbours. A code is rare: in a
+    short run most would hardly have learnt what they are.
+    """
+
+    embedding: float = 0.1
+    """Deviation of what is added to an embedding."""
+    head: float = 0.05
+    """Of what is added to the row that predicts a token."""
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "head"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"init.{name} is {value}: it is a deviation, 0 or more")
+
+    @torch.no_grad()
+    def __call__(
+        self, transformer: "transformers.LlamaForCausalLM", layout: Layout,
+        vectors: Float[Tensor, "codebooks k c"],
+    ) -> None:  # fmt: skip
+        """Add to fresh weights, from torch's ambient generator.
+
+        Args:
+            transformer: With fresh weights.
+            layout: Of its tokens.
+            vectors: Of the codes, about 0 with a mean square of 1: `Discrete.code_vectors()`.
+        """
+        channels, width = vectors.shape[-1], transformer.config.hidden_size
+        codes = vectors.flatten(0, 1).cpu()
+        tables = transformer.model.embed_tokens.weight, transformer.lm_head.weight
+        for table, deviation in zip(tables, (self.embedding, self.head), strict=True):
+            projection = torch.randn(channels, width) * deviation / channels**0.5
+            table[layout.first :] += (codes @ projection).to(table)
+
+
+Init = Normal | FromCodes

@@ -10,78 +10,103 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from traceback import format_exc
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from calotype.training.devices import device_named
-from calotype.training.distributed import processes
+from calotype.mistakes import TracebackElsewhere, is_told, note, sendable
+from calotype.training.devices import threads
+from calotype.training.distributed import own_device, processes
+from calotype.training.interrupt import Interrupted, Interrupts
 
 R = TypeVar("R")
+POLL = 0.2
+"""Seconds after which a wait looks whether it was interrupted."""
 
 
 @runtime_checkable
-class Do(Protocol):
-    """Does some work, here or in another process, and returns what it returns."""
+class Call(Protocol):
+    """Does some work, in this process or another, and returns what it returns."""
 
     def __call__(self, work: Callable[..., R], *args: Any) -> R: ...  # noqa: D102
 
 
-def here(work: Callable[..., R], *args: Any) -> R:
+def call_here(work: Callable[..., R], *args: Any) -> R:
     """Do it in this process."""
     return work(*args)
 
 
-def share() -> int | None:
+def threads_for_two() -> int | None:
     """Threads that each of two processes has side by side; None: one after the other is as fast,
-    because there is a GPU, a single thread, or several processes at work already.
+    because there is a GPU, a single thread, or several processes at work already, or the system
+    cannot ask a process to save and stop (Windows).
     """
-    threads = torch.get_num_threads()
-    alone = processes().num_processes == 1 and device_named("auto").type == "cpu"
-    return threads // 2 if alone and threads > 1 else None
+    count = torch.get_num_threads()
+    alone = processes().num_processes == 1 and own_device().type == "cpu"
+    return count // 2 if alone and count > 1 and hasattr(os, "setsid") else None
 
 
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """While it is entered, torch computes with so many threads; None: as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class Outcome(NamedTuple):
+    """What a work came to."""
+
+    result: Any = None
+    error: BaseException | None = None
+    traceback: str = ""
+    """Of the error."""
+    told: bool = True
+    """Whether its message tells a user all."""
 
 
-class Beside:
+class WorkerProcess:
     """While it is entered, another process does what `begin` was given; leaving it waits for that.
-    If something goes wrong on this side, Ctrl-C included, the other is asked to save and stop.
+    If something goes wrong on this side, Ctrl-C included, the other saves and stops, too.
 
     Args:
         log: File to which the other process writes what it says.
-        share: Threads of either process.
+        threads_each: Threads of either process.
     """
 
-    def __init__(self, log: Path, share: int) -> None:
-        self._log, self._threads = log, threads(share)
+    def __init__(self, log: Path, threads_each: int) -> None:
+        self.log, self._threads = log, threads(threads_each)
         context = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, context, _settle_in, (str(log), share))
+        self._connection, theirs = context.Pipe()
+        self._theirs = theirs
+        self._process = context.Process(
+            target=_serve, args=(theirs, str(log), threads_each), daemon=True
+        )
         self._lane = ThreadPoolExecutor(1, "beside")
-        self._id: int | None = None
         self._work: Future[Any] | None = None
+        self._busy, self._stopping = threading.Event(), threading.Event()
 
-    def __enter__(self) -> "Beside":
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stopping.is_set()
+
+    def __enter__(self) -> "WorkerProcess":
         self._threads.__enter__()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        # It inherits that: a terminal's Ctrl-C is passed on by this process, once.
+        was = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, was)
+        self._theirs.close()  # so that its end is known here when it dies
         return self
 
-    def begin(self, travel: Callable[[Do], R]) -> "Future[R]":
+    def begin(self, travel: Callable[[Call], R]) -> "Future[R]":
         """Let a thread call `travel`, whose every work that it gives to its argument is done by the
         other process.
         """
-        self._work = self._lane.submit(lambda: travel(self._do))
+        self._work = self._lane.submit(lambda: travel(self._call))
         return self._work
 
     def __exit__(
@@ -90,46 +115,104 @@ class Beside:
     ) -> None:  # fmt: skip
         try:
             if error is not None:
-                self._signal(signal.SIGINT)
-            if self._work is not None:
-                self._work.exception()  # waits; the error is raised by result()
+                self._stop()
+            self._wait()
         except KeyboardInterrupt:
-            self._signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+            self._stopping.set()
+            self._process.kill()
             raise
         finally:
-            self._lane.shutdown(cancel_futures=True)
-            self._process.shutdown()
+            self._lane.shutdown()
+            self._connection.close()  # it ends with that
+            self._process.join()
             self._threads.__exit__(None, None, None)
 
-    def _do(self, work: Callable[..., R], *args: Any) -> R:
-        if self._id is None:
-            self._id = self._process.submit(os.getpid).result()
+    def _wait(self) -> None:
+        """Wait for the work. The first signal on the way lets it save and stop, the next Ctrl-C
+        ends it.
+        """
+        if self._work is None:
+            return
+        if self.stopping:
+            wait([self._work])
+            return
+        with Interrupts() as interrupts:
+            while not self._work.done():
+                wait([self._work], POLL)
+                if interrupts.number and not self.stopping:
+                    self._stop()
+        if interrupts.number and self._work.exception() is None:
+            raise Interrupted(interrupts.number, 0)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        process = self._process.pid
+        if self._busy.is_set() and process is not None:
+            os.kill(process, signal.SIGINT)
+        else:  # between two works there is nothing to save
+            self._process.terminate()
+
+    def _call(self, work: Callable[..., R], *args: Any) -> R:
+        if self.stopping:
+            raise KeyboardInterrupt
         try:
-            return self._process.submit(work, *args).result()
-        except Exception as error:
-            error.add_note(f"It happened beside what is shown here: {self._log} has what was said.")
-            raise
+            self._connection.send_bytes(ForkingPickler.dumps((work, args)))
+            self._connection.recv()  # it has begun
+            self._busy.set()
+            outcome: Outcome = self._connection.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise RuntimeError(
+                f"the process beside this one has ended with {self._process.exitcode}; {self.log} "
+                "has what it said"
+            ) from error
+        finally:
+            self._busy.clear()
+        if outcome.error is not None:
+            note(outcome.error, f"{self.log} has what was said there")
+            raise outcome.error from TracebackElsewhere(outcome.traceback, outcome.told)
+        return outcome.result
 
-    def _signal(self, number: int) -> None:
-        if self._id is not None:
-            try:
-                os.kill(self._id, number)
-            except ProcessLookupError:  # it is over already
-                pass
 
-
-def _settle_in(log: str, share: int) -> None:
-    """Of the other process: quiet, out of reach of the terminal's Ctrl-C, which the first one
-    passes on once, and not outliving that one.
-    """
-    if hasattr(os, "setsid"):
-        os.setsid()
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+def _serve(connection: Connection, log: str, threads_each: int) -> None:
+    """The other process: it does one work after the other, and ends when its connection does."""
+    os.setsid()  # out of reach of the terminal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
-    torch.set_num_threads(share)
+    torch.set_num_threads(threads_each)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
+    while True:
+        try:
+            order = connection.recv_bytes()
+        except EOFError:
+            return
+        connection.send(_outcome(order, connection))
+
+
+def _outcome(order: bytes, connection: Connection) -> Outcome:
+    try:
+        work, args = ForkingPickler.loads(order)  # pyright: ignore[reportAttributeAccessIssue]
+        with _heeding_signals():
+            connection.send("begun")
+            return Outcome(work(*args))
+    except BaseException as error:
+        return Outcome(None, sendable(error), format_exc(), is_told(error))
+
+
+@contextmanager
+def _heeding_signals() -> Iterator[None]:
+    """While it is entered SIGINT interrupts; before and after there is nothing to save."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_with_the_first() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from calotype.commands.beside import Beside, Do, here, share
+from calotype.commands.beside import Call, WorkerProcess, call_here, threads_for_two
 from calotype.commands.cache_latents import cache
 from calotype.commands.demo_plan import (
     MEASURING,
@@ -21,7 +21,7 @@ from calotype.commands.demo_plan import (
     Way,
     both_ways,
     expect,
-    is_over,
+    is_trained,
     names_of,
     parts_of,
     say_how_long,
@@ -49,7 +49,7 @@ BESIDE = "beside.log"
 def demo(options: Demo) -> Path:
     """Run it; returns the gallery page."""
     size, ways = options.sized(), both_ways(options)
-    page, threads_each = size.out / "gallery.html", share()
+    page, threads_each = size.out / "gallery.html", threads_for_two()
     parts = [Part(MEASURING), *(part for way in ways for part in parts_of(way, bool(threads_each)))]
     with Journey(page, "calotype demo", parts, _trainings(ways)) as journey:
         journey.say(f"{page} shows what there is so far; open it at any time")
@@ -103,43 +103,45 @@ def _travel(
     each with so many threads.
     """
     first, second = ways
-    _train_tokenizer(first, journey, here)
+    _train_tokenizer(first, journey, call_here)
     if threads_each is None:
-        _train_generator(first, journey, here)
+        _train_generator(first, journey, call_here)
         draw(first)
-        _train_tokenizer(second, journey, here)
-        _train_generator(second, journey, here)
+        _train_tokenizer(second, journey, call_here)
+        _train_generator(second, journey, call_here)
     else:
-        with Beside(journey.page.with_name(BESIDE), threads_each) as beside:
+        with WorkerProcess(journey.page.with_name(BESIDE), threads_each) as process:
 
-            def travel(do: Do) -> None:
+            def travel(call: Call) -> None:
                 try:
-                    _train_tokenizer(second, journey, do)
-                    _train_generator(second, journey, do)
+                    _train_tokenizer(second, journey, call)
+                    _train_generator(second, journey, call)
                 except Exception as error:
-                    journey.say(f"{second.name} failed, the other goes on: {error}")
+                    if not process.stopping:
+                        journey.say(f"{second.name} failed, {first.name} goes on: {error}")
                     raise
 
-            other = beside.begin(travel)
-            _train_generator(first, journey, here)
+            journey.say(f"{second.name} goes beside {first.name}; what it says is in {process.log}")
+            other = process.begin(travel)
+            _train_generator(first, journey, call_here)
             draw(first)
         other.result()
     draw(second)
 
 
-def _train_tokenizer(way: Way, journey: Journey, do: Do) -> None:
+def _train_tokenizer(way: Way, journey: Journey, call: Call) -> None:
     with journey.part(names_of(way).tokenizer):
         if not _is_there(way.tokenizer, journey):
-            do(train_tokenizer, way.tokenizer)
+            call(train_tokenizer, way.tokenizer)
 
 
-def _train_generator(way: Way, journey: Journey, do: Do) -> None:
+def _train_generator(way: Way, journey: Journey, call: Call) -> None:
     names = names_of(way)
     with journey.part(names.cache):
-        do(cache, way.cache)
+        call(cache, way.cache)
     with journey.part(names.generator):
         if not _is_there(way.generator, journey):
-            do(train_generator, way.generator)
+            call(train_generator, way.generator)
         copy_pipeline(way.generator.run.model, way.pipeline)
 
 
@@ -154,7 +156,7 @@ def copy_pipeline(model: Path, pipeline: Path) -> None:
 def _is_there(
     recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe, journey: Journey
 ) -> bool:
-    if not is_over(recipe):
+    if not is_trained(recipe):
         return False
     journey.say(f"    {recipe.run.model} is there: not trained again")
     return True

@@ -10,7 +10,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from calotype.commands.beside import threads
 from calotype.commands.journey import Journey, Part, last_step, spoken, together
 from calotype.commands.timing import Speed, measure
 from calotype.data import Scenes
@@ -22,6 +21,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import Run, has_ended
+from calotype.training.devices import threads
 from calotype.training.precision import Precision
 
 R = TypeVar("R", TokenizerRecipe, GeneratorRecipe, TransformerRecipe)
@@ -163,11 +163,15 @@ def speed_of(way: Way, threads_each: int | None) -> Speed | None:
     # What it begins with may not be there yet, and weights make no step faster.
     fresh = replace(tokenizer, model=replace(tokenizer.model, start=None))
     with threads(threads_each if tokenizer.model.start else None):
-        return measure(fresh, way.cache, way.generator, share=threads_each)
+        return measure(fresh, way.cache, way.generator, threads_after=threads_each)
 
 
-def is_over(recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe) -> bool:
-    """Whether a network is trained, in whichever precision."""
+def is_trained(recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe) -> bool:
+    """Whether a network is trained, in whichever precision.
+
+    Raises:
+        ValueError: another one is in its folder.
+    """
     return has_ended(replace(recipe.run, precision="auto"), recipe)
 
 
@@ -175,9 +179,9 @@ def ended(way: Way) -> dict[str, bool]:
     """Whether the parts of a way that leave something behind are done."""
     names = names_of(way)
     return {
-        names.tokenizer: is_over(way.tokenizer),
+        names.tokenizer: is_trained(way.tokenizer),
         names.cache: is_finished(way.cache.out),
-        names.generator: is_over(way.generator),
+        names.generator: is_trained(way.generator),
     }
 
 
@@ -216,20 +220,22 @@ def say_how_long(journey: Journey, options: Demo, speeds: Sequence[Speed | None]
     lanes = sorted({part.lane for part in journey.parts.values() if part.lane})
     beside = f"; {' and '.join(lanes)} side by side" if lanes else ""
     journey.say(f"about {spoken(total)} on this machine, all together{beside}")
-    if total > TOO_LONG and options.size != "small":
-        journey.say(_offer(Demo("small", seed=options.seed), speeds, side_by_side=bool(lanes)))
+    if total > TOO_LONG and options.size != "small" and None not in speeds:
+        small = Demo("small", seed=options.seed, precision=options.precision)
+        journey.say(_offer(small, [speed for speed in speeds if speed], bool(lanes)))
 
 
-def _offer(small: Demo, speeds: Sequence[Speed | None], side_by_side: bool) -> str:
-    """A demo of the same networks and fewer steps."""
+def _offer(small: Demo, speeds: Sequence[Speed], side_by_side: bool) -> str:
+    """A demo of the same networks and fewer steps; one that is half done is not left for it."""
     size, seconds, parts = small.sized(), dict[str, float](), list[Part]()
     for way, speed in zip(both_ways(small), speeds, strict=True):
         parts += parts_of(way, side_by_side)
-        seconds |= _seconds(size, way, speed) if speed else {}
-    total = together(parts, lambda part: seconds.get(part.name))
+        seconds |= _seconds(size, way, speed)
+    total = together(parts, lambda part: seconds[part.name])
     reaches = f" and reaches {size.reaches}" if size.reaches else ""
-    return (f"That is long. `calotype demo --size small` takes about {spoken(total)}{reaches}; "
-            "to take it, press Ctrl-C now.")  # fmt: skip
+    precision = "" if small.precision == "auto" else f" --precision {small.precision}"
+    return (f"That is long. `calotype demo --size small{precision}` takes about {spoken(total)}"
+            f"{reaches}; to take it, press Ctrl-C now.")  # fmt: skip
 
 
 def both_ways(options: Demo) -> tuple[Way, Way]:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +26,8 @@ TICK = 15.0
 STOPPED = "Stopped. The same command goes on from here."
 """Last on the page of a way that did not reach its end."""
 RECORD = "journey.json"
-"""Beside the page: how long each part has taken, over all starts."""
+"""Beside the page: how long each part has taken, over all starts, and how much of that was saved
+because they went side by side."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Part:
     seen: tuple[int, float] = (0, 0.0)
     """The last step that its run has logged, and when that was seen."""
     done: bool = False
+    failed: bool = False
+    """Whether it was stopped or went wrong: then its lane goes no further."""
 
     def step(self) -> int:
         """The last step that its run has logged."""
@@ -87,10 +92,14 @@ class Journey:
         self.lines: list[str] = []
         self.commands: list[str] = []
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
-        self.took = _recorded(page.with_name(RECORD))
-        self.finished, self._heard = False, time.monotonic()
+        record = _recorded(page.with_name(RECORD))
+        self.took: dict[str, float] = record.get("seconds", {})
+        self._saved: float = record.get("saved", 0.0)
+        self._changed, self._heard = time.monotonic(), dict[str, float]()
+        self.finished = False
         self._current: list[Part] = []
-        self._writing, self._over = threading.Lock(), threading.Event()
+        self._writing, self._changing = threading.Lock(), threading.Lock()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="journey", daemon=True)
 
     def __enter__(self) -> "Journey":
@@ -114,31 +123,44 @@ class Journey:
         """Do a part of it."""
         part = self.parts[name]
         part.began, part.first, part.seen = time.monotonic(), part.step(), (0, 0.0)
-        self._current.append(part)
+        self._change(self._current.append, part)
         self.say(self._where(part))
         try:
-            with heard_by(self._before):
+            with heard_by(partial(self._before, part)):
                 yield part
             part.done = True
+        except BaseException:
+            part.failed = True
+            raise
         finally:
-            took = self._taken(part)
-            self._current.remove(part)
-            self.took[name] = took
+            self._change(self._end, part)
             self.write()
+
+    def _change(self, change: Callable[[Part], None], part: Part) -> None:
+        with self._changing:
+            self._saved, self._changed = self._side_by_side(), time.monotonic()
+            change(part)
+
+    def _end(self, part: Part) -> None:
+        self.took[part.name] = self._taken(part)
+        self._current.remove(part)
+
+    def _side_by_side(self) -> float:
+        """Seconds that parts have been under way beside others, over all starts."""
+        beside = max(0, len(self._current) - 1)
+        return self._saved + beside * (time.monotonic() - self._changed)
 
     @property
     def gone(self) -> float:
         """Seconds that all parts have taken so far, over all starts."""
-        return together(self.parts.values(), self._taken)
+        return sum(self._taken(part) for part in self.parts.values()) - self._side_by_side()
 
     def left(self) -> float | None:
         """Seconds that it still takes; None: not known yet."""
-        left = {part.name: part.left() for part in self.parts.values()}
-        return (
-            None
-            if None in left.values()
-            else together(self.parts.values(), lambda part: left[part.name])
-        )
+        failed = {part.lane for part in self.parts.values() if part.failed}
+        still = [part for part in self.parts.values() if part.lane not in failed]
+        left = {part.name: part.left() for part in still}
+        return None if None in left.values() else together(still, lambda part: left[part.name])
 
     def say(self, line: str) -> None:
         """Tell the person who watches."""
@@ -159,8 +181,10 @@ class Journey:
         )  # fmt: skip
         with self._writing:
             write_gallery(self.page, gallery)
-            took = self.took | {part.name: self._taken(part) for part in [*self._current]}
-            write_text(self.page.with_name(RECORD), json.dumps({"seconds": took}, indent=1) + "\n")
+            with self._changing:
+                took = self.took | {part.name: self._taken(part) for part in self._current}
+                record = {"seconds": took, "saved": self._side_by_side()}
+            write_text(self.page.with_name(RECORD), json.dumps(record, indent=1) + "\n")
 
     def _keep(self) -> None:
         said = ""
@@ -170,14 +194,20 @@ class Journey:
             except Exception as error:  # told at once, and training goes on
                 if (what := f"{self.page} could not be written: {error!r}") != said:
                     self.say(said := what)
-            silent = time.monotonic() - self._heard > TICK
-            if silent and not self.console.is_terminal:
-                for part in [*self._current]:
-                    self.say(self._where(part))
+            current = [*self._current]
+            silent = [part for part in current if self._is_silent(part)]
+            if self.console.is_terminal and len(silent) < len(current):
+                continue  # a bar is there, and says how far all is
+            for part in silent:
+                self.say(self._where(part))
 
-    def _before(self, standing: Standing) -> str:
+    def _is_silent(self, part: Part) -> bool:
+        last = self._heard.get(part.name, part.began or 0.0)
+        return time.monotonic() - last > TICK
+
+    def _before(self, part: Part, standing: Standing) -> str:
         """What is said of the whole, before a part says how far it is."""
-        self._heard = time.monotonic()
+        self._heard[part.name] = time.monotonic()
         return f"[{self._place(*self._current)}] {_about(self.left())} of all: "
 
     def _place(self, *parts: Part) -> str:
@@ -200,6 +230,8 @@ class Journey:
     def _stage(self, part: Part) -> Stage:
         if part.done:
             return Stage(part.name, "done", f"took {spoken(self.took.get(part.name, 0.0))}")
+        if part.failed:
+            return Stage(part.name, "to come", "stopped")
         if part.began is None or self.finished:
             return Stage(part.name, "to come", _takes(part.seconds))
         steps = f"step {part.step()} of {part.run.steps}, " if part.run else ""
@@ -242,5 +274,5 @@ def _takes(seconds: float | None) -> str:
     return "" if seconds is None else f"about {spoken(seconds)}"
 
 
-def _recorded(file: Path) -> dict[str, float]:
-    return json.loads(file.read_text())["seconds"] if file.exists() else {}
+def _recorded(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from calotype.commands.beside import threads
 from calotype.commands.cache_latents import cache
 from calotype.commands.cached import open_cache
 from calotype.commands.train_generator import assemble_generator
@@ -25,6 +24,7 @@ from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch, Objective, Run, fit
+from calotype.training.devices import threads
 from calotype.training.objective import Batches
 from calotype.training.progress import hushed
 
@@ -54,10 +54,10 @@ class Speed:
 def measure(
     tokenizer: TokenizerRecipe, latents: CacheRecipe,
     generator: GeneratorRecipe | TransformerRecipe, seconds: float = 2.0,
-    share: int | None = None,
+    threads_after: int | None = None,
 ) -> Speed:  # fmt: skip
     """Take about `seconds` of steps of each network, at least three, of the recipes' own sizes and
-    precision; with `share` threads all that comes after the tokenizer's steps. Nothing of it is
+    precision; what comes after the tokenizer's steps with `threads_after` threads. Nothing of it is
     kept.
 
     Raises:
@@ -66,7 +66,7 @@ def measure(
     with TemporaryDirectory() as folder, hushed():
         root = Path(folder)
         step, network = _tokenizer(tokenizer, root, seconds)
-        with threads(share):
+        with threads(threads_after):
             encoded = _encoding(network, tokenizer)
             network.save(root / "tokenizer")
             kept = replace(latents, tokenizer=str(root / "tokenizer"), out=root / "latents",

@@ -8,7 +8,6 @@ import torch
 from calotype.autoregressive import (
     Layout,
     NextToken,
-    begin_alike,
     prompt_tokenizer,
 )
 from calotype.commands.cached import open_cache, train
@@ -46,7 +45,7 @@ def assemble_transformer(
     pipeline = _pipeline(recipe, latents, tokenizer)
     bottleneck = tokenizer.bottleneck
     assert isinstance(bottleneck, Discrete)
-    begin_alike(pipeline.transformer, pipeline.layout, bottleneck.likeness())
+    recipe.init(pipeline.transformer, pipeline.layout, bottleneck.code_vectors())
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
     return next_token(recipe, pipeline.transformer, pipeline.layout), pipeline
 

@@ -1,7 +1,6 @@
 """What reading a batch came to, as a worker tells it to the training process."""
 
 from collections.abc import Callable, Iterator
-from multiprocessing.reduction import ForkingPickler
 from traceback import format_exc
 from typing import NamedTuple
 
@@ -9,13 +8,13 @@ from torch.utils.data import get_worker_info
 
 from calotype.data.batches import Batch
 from calotype.data.pictures import Reader
-from calotype.mistakes import is_told
+from calotype.mistakes import TracebackElsewhere, is_told, sendable
 
 
 class WorkerResult(NamedTuple):
     """A batch, or the error that it ended in, and what was skipped on the way."""
 
-    batch: Batch | Exception | None
+    batch: Batch | BaseException | None
     """None: there are no more."""
     traceback: str = ""
     """Of the error, in the worker."""
@@ -23,14 +22,6 @@ class WorkerResult(NamedTuple):
     """Whether the error's message tells a user all: see `calotype.mistakes`."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name of each broken picture that this worker met first, and what is wrong with it."""
-
-
-class WorkerTraceback(Exception):  # noqa: N818 (no error, but where one came from)
-    """Stands in an error's traceback for the part that lies in a worker."""
-
-    def __init__(self, traceback: str, told: bool) -> None:
-        super().__init__(f"\n{traceback}")
-        self.told = told
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -58,8 +49,8 @@ def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
-            if isinstance(batch, Exception):
-                raise batch from WorkerTraceback(traceback, told)
+            if isinstance(batch, BaseException):
+                raise batch from TracebackElsewhere(traceback, told)
             assert batch is not None
             yield batch
     finally:
@@ -70,14 +61,4 @@ def _read(read: Callable[[], Batch | None]) -> WorkerResult:
     try:
         return WorkerResult(read())
     except Exception as error:
-        return WorkerResult(_travelling(error), format_exc(), is_told(error))
-
-
-def _travelling(error: Exception) -> Exception:
-    """Give an error that can be sent: a queue drops what cannot, and its reader would wait."""
-    try:
-        # As the queue would.
-        ForkingPickler.loads(ForkingPickler.dumps(error))  # pyright: ignore[reportAttributeAccessIssue]
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        return WorkerResult(sendable(error), format_exc(), is_told(error))

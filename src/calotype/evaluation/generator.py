@@ -84,8 +84,12 @@ def evaluate_generator(
     say how `draw` does. Without a network of features all distances are left out.
 
     Raises:
-        ValueError: there are too few pictures, or nothing that CLIP could compare them with.
+        ValueError: there are too few pictures, or nothing that measures, or nothing that CLIP could
+            compare them with.
     """
+    if judges.features is None and clip is None and not (reference.scenes and reference.prompted):
+        why = judges.missing.get("frechet", "no network was given")
+        raise ValueError(f"nothing can measure what is drawn; distances: {why}")
     features = judges.features or _nothing
     real = _look(reference.batches, features, device)
     _check_enough(real, reference, clip)

@@ -6,7 +6,7 @@ Each number here was chosen by a measurement that benchmarks/LOG.md tells of.
 from dataclasses import replace
 from pathlib import Path
 
-from calotype.autoregressive import TokenSampling, Transformer
+from calotype.autoregressive import FromCodes, TokenSampling, Transformer
 from calotype.diffusion import Flow, LearntText, UNet, Uniform
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.caches import scenes_cache
@@ -77,6 +77,7 @@ def demo_ar(out: Path, steps: int, cached: CacheRecipe) -> TransformerRecipe:
     base = scenes_ar()
     return replace(
         base, tokenizer=cached.tokenizer, cache=cached.out, transformer=Transformer(128, 4, 4),
+        init=FromCodes(),
         sampling=TokenSampling(guidance=1.3, temperature=0.2, batch_size=64),
         optimizer=AdamW(lr=2.5e-3, betas=(0.9, 0.95), warmup=150, schedule="cosine"),
         run=replace(base.run, out=out, steps=steps, batch_size=16, ema=0.995),

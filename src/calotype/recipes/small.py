@@ -7,7 +7,7 @@ latents/s: 22 and 17 minutes, with the cache and drawing less than an hour.
 from dataclasses import replace
 from pathlib import Path
 
-from calotype.autoregressive import TokenSampling, Transformer
+from calotype.autoregressive import FromCodes, TokenSampling, Transformer
 from calotype.data import CenterCrop, Folder, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.diffusion import Flow, LearntText, UNet
@@ -94,7 +94,7 @@ def small_ar() -> TransformerRecipe:
     small-diffusion, and it completes pictures and says how likely they are.
     """
     return TransformerRecipe(
-        "runs/small-vq/model", Path("runs/small-tokens"), Transformer(192, 4, 6),
+        "runs/small-vq/model", Path("runs/small-tokens"), Transformer(192, 4, 6), FromCodes(),
         sampling=TokenSampling(guidance=2.0, temperature=0.9, batch_size=16),
         optimizer=AdamW(lr=1.5e-3, betas=(0.9, 0.95), warmup=100, schedule="cosine"),
         run=Run(Path("runs/small-ar"), steps=2_000, batch_size=16, ema=0.998,

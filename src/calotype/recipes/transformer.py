@@ -5,6 +5,8 @@ from pathlib import Path
 
 from calotype.autoregressive import (
     Annealed,
+    Init,
+    Normal,
     Order,
     Raster,
     TokenSampling,
@@ -23,6 +25,8 @@ class TransformerRecipe:
     cache: Path
     """Folder of the cache."""
     transformer: Transformer = field(default_factory=Transformer)
+    init: Init = field(default_factory=Normal)
+    """What the embeddings and output rows of image tokens begin with."""
     prompted: bool = True
     """Whether it reads prompts, or classes where the cache's text is that; no: unconditional."""
     order: Order = field(default_factory=Raster)

@@ -42,7 +42,7 @@ class Computation:
     def warn_of_emulation(self) -> None:
         """Say what a precision costs that is asked for by name where it is emulated."""
         if self.precision != "auto":
-            warn_of_emulation(self.exactness, self.place, "--precision")
+            warn_of_emulation(self.exactness, self.place)
 
 
 def device_named(name: str) -> torch.device:
@@ -89,3 +89,14 @@ def computing(precision: Precision, device: torch.device, *networks: nn.Module) 
             del network.forward  # back to the class's
             if was is not None:
                 network.forward = was
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """While it is entered, the CPU computes with so many threads; None: as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

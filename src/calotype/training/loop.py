@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from calotype.lazy import accelerate
+from calotype.mistakes import note
 from calotype.training import checkpoint
 from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
@@ -327,8 +328,7 @@ def _told_where(trainer: _Trainer) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # What `add_note` does, which Python 3.10 has not.
-        error.__notes__ = [*getattr(error, "__notes__", []), trainer.where()]
+        note(error, trainer.where())
         raise
 
 

@@ -97,17 +97,16 @@ def described(device: torch.device) -> str:
     return f"device {device.type}"
 
 
-def warn_of_emulation(name: Name, device: torch.device, flag: str = "--run.precision") -> None:
-    """Say what a precision costs that was asked for by name, with a flag, where it is emulated:
-    measured, in about a second.
+def warn_of_emulation(name: Name, device: torch.device) -> None:
+    """Say what a precision costs that was asked for by name where it is emulated: measured, in
+    about a second.
     """
     if not in_hardware(name, device):
         convolution, product = slowness(name, device)
         warnings.warn(
-            f"{flag} is {name}, which {described(device)} only emulates: just now a "
-            f"convolution took {convolution:.3g} times as long as in fp32, a matrix product "
-            f"{product:.3g} times; "
-            f"{flag} auto chooses what suits",
+            f"precision {name}: {described(device)} only emulates it; just now a convolution took "
+            f"{convolution:.3g} times as long as in fp32, a matrix product {product:.3g} times. "
+            "Precision auto is what suits",
             stacklevel=2,
         )
 

@@ -176,13 +176,15 @@ def has_ended(run: Run, recipe: Any) -> bool:
     """Whether the recipe has ended in the run's folder.
 
     Raises:
-        ValueError: what has ended there was trained by another recipe.
+        ValueError: what has ended or begun there is of another recipe.
     """
-    if not run.model.exists():
-        return False
     file = run.out / "recipe.json"
+    if not (run.model.exists() or (file.exists() and _holds_work(run))):
+        return False
     began = _began(file, recipe)
     _compare(began, {**describe(recipe), "inputs": began["inputs"]}, run, ())
+    if not run.model.exists():
+        return False
     # What is still to come may be cut otherwise, but not what is over.
     steps, samples = began["run"]["steps"], _samples(**began["run"])
     for name, was, now in (

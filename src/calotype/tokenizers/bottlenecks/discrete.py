@@ -95,9 +95,9 @@ class Discrete(Bottleneck):
         return self.out(self.embed(ids[:, None, None]))[:, :, 0, 0]
 
     @torch.no_grad()
-    def likeness(self) -> Float[Tensor, "codebooks k c"]:
-        """What each code adds to z, about a mean of 0 and with a mean square of 1 in a codebook:
-        codes that lie near each other here are decoded alike.
+    def code_vectors(self) -> Float[Tensor, "codebooks k c"]:
+        """What each code adds to z, in each codebook about a mean of 0 and with a mean square
+        of 1.
         """
         first = torch.zeros(self.codebooks, self.codes, self.codebooks, dtype=torch.long)
         for book in range(self.codebooks):

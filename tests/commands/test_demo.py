@@ -11,10 +11,11 @@ from PIL import Image
 from calotype.commands import demo as module
 from calotype.commands import demo_plan
 from calotype.commands.demo import demo
-from calotype.commands.demo_plan import SIZES, Demo, both_ways
+from calotype.commands.demo_plan import SIZES, Demo, both_ways, is_trained
 from calotype.commands.timing import Speed
 from calotype.data.scenes import held_out_scenes
 from calotype.pipelines import load
+from calotype.training import begin
 
 SHORT = Demo(
     tokenizer_steps=3, generator_steps=2, codes_steps=3, transformer_steps=2, scenes=256, prompts=8
@@ -137,3 +138,10 @@ def test_the_demo_ends_in_its_gallery_and_is_not_begun_again(tmp_path, monkeypat
 def test_a_precision_is_that_of_all_that_is_trained():
     for way in both_ways(Demo(precision="fp16")):
         assert way.tokenizer.run.precision == way.generator.run.precision == "fp16"
+
+
+def test_what_was_trained_in_another_precision_is_not_trained_again(tmp_path):
+    recipe = both_ways(Demo(out=tmp_path, precision="bf16"))[0].tokenizer
+    begin(recipe.run, recipe)
+    recipe.run.model.mkdir()
+    assert is_trained(both_ways(Demo(out=tmp_path, precision="fp32"))[0].tokenizer)

@@ -15,6 +15,7 @@ from calotype.commands import doctor as verb
 from calotype.commands import examine
 from calotype.commands.doctor import Doctor, doctor
 from calotype.commands.rehearsal import needs
+from calotype.evaluation import hub
 from calotype.evaluation.hub import Asking, Hub, Weights
 from calotype.evaluation.installed import Package, pinned_versions
 from calotype.evaluation.machine import Device, Disk, Machine, disk, machine
@@ -231,3 +232,13 @@ def test_a_hub_that_is_silent_is_not_waited_for():
         patch.object(huggingface_hub, "get_session", Silent),
     ):
         assert not Asking().answer().reached
+
+
+def test_a_config_without_weights_is_no_weights(monkeypatch):
+    """Bug: a config that was fetched alone counted as the whole model."""
+    cached = {"config.json": "/cache/config.json"}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache",
+                        lambda path, file: cached.get(file))  # fmt: skip
+    assert hub._of_hub(hub.DECODER).where is None
+    cached["diffusion_pytorch_model.safetensors"] = "/cache/model.safetensors"
+    assert hub._of_hub(hub.DECODER).where == "/cache"

@@ -401,3 +401,20 @@ def test_mistakes_are_said_before_measuring(vq, artifacts, tmp_path):
     with pytest.raises(ValueError, match=r"--lpips alex: it needs images of 31 pixels"):
         report(vq, tmp_path, lpips=("alex",))
     assert not (tmp_path / "e.json").exists()
+
+
+def test_a_generator_that_nothing_can_measure_is_refused_before_it_draws(
+    artifacts, tmp_path, no_network, monkeypatch
+):
+    def missing() -> None:
+        raise ValueError("not installed: pip install 'calotype[offline]'")
+
+    monkeypatch.setattr(networks, "_efficientnet", missing)
+    monkeypatch.setattr("calotype.commands.evaluate.sample", lambda *_: pytest.fail("it draws"))
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(tiny.images(4)):
+        pixels = image.add(1).mul(127.5).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / f"photos/{i}.png")
+    with pytest.raises(ValueError, match=r"nothing can measure .* pip install"):
+        report(artifacts / "generator/model", tmp_path, features=None,
+               data=Folder(tmp_path / "photos"))  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from calotype.commands.drawings import Drawings, append
 from calotype.commands.generate import Generate, generate
 from calotype.pipelines import Choice, load
 from calotype.pipelines.folders import fingerprint, newest
+from calotype.training import precision as precisions
 
 FEW = Choice(steps=2)
 
@@ -115,3 +117,15 @@ def test_no_pipeline_at_all_is_said_with_what_to_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no pipeline under runs/ yet: `calotype demo` and"):
         generate(Generate(("a",)))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_precision_that_is_emulated_is_warned_of(artifacts, tmp_path, monkeypatch):
+    monkeypatch.setattr(precisions, "in_hardware", lambda name, device: name == "fp32")
+    monkeypatch.setattr(precisions, "_seconds", lambda call, device: 1.0)
+    pipeline = str(artifacts / "generator/model")
+    how = {"pipeline": pipeline, "out": tmp_path / "out", "sampling": FEW, "device": "cpu"}
+    with pytest.warns(UserWarning, match=r"precision bf16: this CPU .* only emulates it"):
+        generate(Generate(("a red circle",), precision="bf16", **how))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*emulates")
+        generate(Generate(("a red circle",), precision="auto", **how))

@@ -130,3 +130,26 @@ def test_durations_are_said_in_words():
     assert [spoken(s) for s in (0.0, 45.0, 100.0, 3600.0, 8000.0)] == [
         "0 s", "45 s", "2 min", "60 min", "2 h 13 min"
     ]  # fmt: skip
+
+
+def test_what_failed_is_not_under_way_and_its_lane_goes_no_further(tmp_path, clock):
+    parts = [Part("a", 30.0, lane="a"), Part("b", 50.0, lane="b"), Part("b2", 40.0, lane="b")]
+    with Journey(tmp_path / "page.html", "way", parts) as journey:
+        with journey.part("a"):
+            with pytest.raises(RuntimeError), journey.part("b"):
+                raise RuntimeError
+            assert journey.left() == 30
+            page = (tmp_path / "page.html").read_text()
+    assert page.count("▶") == 1 and "stopped" in page
+
+
+def test_time_side_by_side_counts_once_over_all_starts(tmp_path, clock):
+    """Bug: of lanes that did not overlap only the longer was counted."""
+    for first, second in ((10, 0), (0, 20)):
+        parts = [Part("a", resumes=True, lane="a"), Part("b", resumes=True, lane="b")]
+        with Journey(tmp_path / "page.html", "way", parts) as journey:
+            with journey.part("a"):
+                clock[0] += first
+            with journey.part("b"):
+                clock[0] += second
+    assert journey.gone == 30

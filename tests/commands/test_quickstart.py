@@ -84,6 +84,8 @@ def test_the_single_commands_mean_what_is_done(changes):
         for _, command, *words in [shlex.split(said)]
     ]
     assert found == [way.tokenizer, way.cache, replace(way.generator, prompts=())]
+    exact = plan.recipes(Path("runs"), looked, (), 48, 3, "fp32")
+    assert exact.tokenizer.run.precision == exact.generator.run.precision == "fp32"
     assert way.generator.run.steps == 90 and (way.cache.text is None) == ("captioned" in changes)
 
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
+import torch
 
 import tiny
 from calotype.commands import timing
 from calotype.training import AdamW
+from calotype.training.devices import threads
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -40,3 +42,23 @@ def test_the_steps_that_are_timed_are_those_of_the_recipe(tmp_path):
     with patch.object(AdamW, "rate", rate):
         timing._tokenizer(replace(recipe, run=run), tmp_path, 0.0)
     assert steps == list(range(timing.LEAST + 1))
+
+
+def test_what_comes_after_the_tokenizer_may_have_fewer_threads(tmp_path, monkeypatch):
+    counts = {}
+
+    def watched(name):
+        work = getattr(timing, name)
+        monkeypatch.setattr(
+            timing, name,
+            lambda *args: counts.update({name: torch.get_num_threads()}) or work(*args),
+        )  # fmt: skip
+
+    for name in ("_tokenizer", "_encoding", "_generator"):
+        watched(name)
+    recipes = (tiny.tokenizer_recipe(tmp_path), tiny.cache_recipe(tmp_path),
+               tiny.generator_recipe(tmp_path))  # fmt: skip
+    with threads(2):
+        timing.measure(*recipes, seconds=0.0, threads_after=1)
+        assert torch.get_num_threads() == 2
+    assert counts == {"_tokenizer": 2, "_encoding": 1, "_generator": 1}

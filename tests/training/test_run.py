@@ -193,3 +193,16 @@ def test_bug_a_run_of_an_older_version_could_not_be_resumed(tmp_path):
         begin(run, Recipe(run=replace(run, ema=0.5)))
     with pytest.raises(ValueError, match=r"optimizer\.lr was 0\.0001 .* is 0\.1"):
         begin(run, Recipe(AdamW(0.1), run))
+
+
+def test_a_run_that_is_half_done_is_known_to_be_another_before_any_work(tmp_path):
+    """Bug: a journey of several runs found it out when it came to that one."""
+    run = Run(tmp_path, seed=1, resume=True)
+    begin(run, Recipe(run=run))
+    other = replace(run, seed=2)
+    assert not has_ended(other, Recipe(run=other)), "nothing of worth is there yet"
+    (run.checkpoints / "step-1").mkdir(parents=True)
+    (run.checkpoints / "step-1/weights.safetensors").touch()
+    assert not has_ended(run, Recipe(run=run))
+    with pytest.raises(ValueError, match=r"run\.seed was 1"):
+        has_ended(other, Recipe(run=other))

@@ -6,7 +6,9 @@ RUN := $(VENV)/bin
 
 PEERS := benchmarks/.venv
 
-.PHONY: demo test check peers clean
+.PHONY: setup demo test check peers clean
+
+setup: $(READY)  ## the environment alone
 
 demo: $(READY)  ## the main job: scenes -> tokenizer -> latents -> pipeline -> gallery
 	$(RUN)/calotype demo

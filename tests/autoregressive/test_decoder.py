@@ -192,19 +192,24 @@ def test_a_model_that_it_cannot_read_is_refused(change):
     assert "\n" not in str(refused.value)
 
 
+@torch.no_grad()
 def compare_compiled_steps() -> None:
-    """For several widths of prompts and numbers of rows by one decoder."""
+    """For several widths of prompts and numbers of rows by one decoder. Compiled kernels round
+    otherwise, so that on some CPUs the likelier of two near tokens is another: logits are compared.
+    """
     made, given = model(), prompts()
     plain, compiled = Decoder(made, LAYOUT), Decoder(made, LAYOUT, compiled=True)
     fewer = PromptTokens(given.tokens[:2, 2:], given.seen[:2, 2:])
     for rows in (given, fewer):
-        seeds, sampling = range(len(rows.tokens)), replace(GREEDY, guidance=3.0)
-        expected = draw_codes(plain, rows, seeds, sampling)
-        assert torch.equal(draw_codes(compiled, rows, seeds, sampling), expected)
+        codes = torch.randint(LAYOUT.codes, (len(rows.tokens), LAYOUT.length - 1))
+        tokens, steps = LAYOUT.tokens(codes), [1] * codes.shape[1]
+        expected = answers(plain, rows, tokens, steps)
+        found = answers(compiled, rows, tokens, steps)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
-def test_compiled_steps_draw_the_same():
+def test_compiled_steps_read_the_same():
     """In a process of its own: the checks of types that tests switch on cannot be compiled."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

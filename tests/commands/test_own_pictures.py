@@ -45,7 +45,7 @@ def test_what_cannot_be_read_and_what_is_no_picture_is_passed_over(tmp_path):
     said = "\n".join(found.lines())
     assert "5 pictures in" in said and "1 that cannot be read; broken.png: " in said
     assert "2 files .heic" in said and "4 pictures are few" in said
-    assert "none of them have a caption" in said and not found.prompted
+    assert "none of them has a caption" in said and not found.prompted
 
 
 def test_captions_of_a_few_are_no_prompts(tmp_path):

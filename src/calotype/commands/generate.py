@@ -58,7 +58,7 @@ class Generate(Computation):
     """Draw images from prompts with a trained pipeline."""
 
     prompts: tyro.conf.Positional[tuple[str, ...]]
-    """What to draw, each in quotes; an unconditional pipeline counts them, and needs none."""
+    """What to draw, each in quotes; none where the pipeline was trained without captions."""
     pipeline: str | None = None
     """Folder of a pipeline, or a name on the Hub; None: the newest one under runs/."""
     out: Path = Path("generated")
@@ -108,6 +108,8 @@ def generate(options: Generate) -> Path:
         drawn = _drawn(options, pipeline, prompts, seeds, sampling, told.advance)
         for place, image in drawn:
             drawings.add(image, prompts[place], seeds[place])
+    last = each[-1]
+    print(f"seeds {options.seed} to {last} of each prompt; --seed {last + 1} draws others")
     return options.out
 
 
@@ -126,6 +128,11 @@ def _check(options: Generate, pipeline: Pipeline) -> None:
     asked = options.prompts
     if not asked and reads_prompts(pipeline):
         raise ValueError("no prompts: say what to draw, in quotes")
+    if any(asked) and not reads_prompts(pipeline):
+        raise ValueError(
+            "this pipeline was trained without captions and reads no prompts: leave them out; "
+            "--images says how many to draw, --seed which"
+        )
     if isinstance(pipeline, TokenPipeline):
         pipeline.encode(asked)  # that each is a class, where classes are what it knows
     words = len(asked) > 1 and not any(" " in prompt for prompt in asked)

@@ -53,8 +53,9 @@ class Looked:
     def lines(self) -> list[str]:
         """All of it, in plain words."""
         (w, h), (wide, high) = self.smallest, self.largest
-        lines = [f"{_pictures(self.found)} in {self.source}, from {w}x{h} to {wide}x{high} pixels",
-                 self._captions()]  # fmt: skip
+        one = self.smallest == self.largest
+        sizes = f"all of {w}x{h}" if one else f"from {w}x{h} to {wide}x{high}"
+        lines = [f"{_pictures(self.found)} in {self.source}, {sizes} pixels", self._captions()]
         for ending, count in self.others.items():
             lines.append(f"passed over: {count} files {ending}: no picture that can be read here")
         if self.broken:
@@ -63,8 +64,8 @@ class Looked:
         if left := self.found - self.copied - len(self.broken):
             lines.append(f"left out: {left}, which the minutes do not suffice to read")
         if self.copied < FEW:
-            lines.append(f"{_pictures(self.copied)} are few: what is drawn will come close to "
-                         "these very ones; from some thousands on it is new")  # fmt: skip
+            lines.append(f"{_pictures(self.copied)} are few: what is drawn will be hardly more "
+                         "than these very ones again; from some thousands on it is new")  # fmt: skip
         return lines
 
     @property
@@ -76,8 +77,8 @@ class Looked:
         if self.prompted:
             return (f"{self.captioned} have a caption, {self.captions} different ones: you will "
                     "draw by prompts")  # fmt: skip
-        some = f"only {self.captioned}" if self.captioned else "none"
-        return (f"{some} of them have a caption: what is drawn is like them and asks for no "
+        some = f"only {self.captioned} of them have" if self.captioned else "none of them has"
+        return (f"{some} a caption: what is drawn is like them and asks for no "
                 "prompt. A .txt file beside each picture, or folders named after what is in "
                 "them, would give captions")  # fmt: skip
 

@@ -279,7 +279,8 @@ def _trainings(way: Recipes, captions: tuple[str, ...]) -> list[Training]:
     return [
         Training("drawings, while the generator trains", generator.run.out, way.size,
                  captions or ("",) * DRAWN),
-        Training("pictures rebuilt by the tokenizer, while it trains", tokenizer.run.out, way.size,
+        Training("pictures rebuilt by the tokenizer, while it trains: cropped and mirrored at "
+                 "random, as it learns them", tokenizer.run.out, way.size,
                  PAIR * tokenizer.examples, pairs=True),
     ]  # fmt: skip
 
@@ -297,7 +298,7 @@ def _draw(
     pairs = torch.stack([real, fake], 1).flatten(0, 1)[: 2 * DRAWN]
     write_sheet(out / "drawn.png", drawn, prompts)
     write_sheet(out / "rebuilt.png", pairs, PAIR * (len(pairs) // 2))
-    what = "what it draws of a caption" if captions else "what it draws of nothing but noise"
+    what = "new pictures that it draws of captions" if captions else "new pictures that it draws"
     journey.show(
         Grid(what, drawn, captions or None, None),
         Grid("your pictures beside what the tokenizer makes of them", pairs,
@@ -317,15 +318,24 @@ def _rebuilt(way: Recipes, count: int = 64) -> tuple[Tensor, Tensor]:
 
 def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ...]) -> list[str]:
     pipeline = ["--pipeline", str(options.folder / "pipeline")]
-    out = [] if options.out is None else ["--out", str(options.out)]
-    seed = ["--seed", str(options.seed)] if options.seed else []
-    precision = [] if options.precision == "auto" else ["--precision", options.precision]
-    more = ["--minutes", f"{3 * options.minutes:g}", *seed, *precision, *out]
+    tokenizer = str(options.folder / "tokenizer/model")
+    chosen = ["--seed", str(options.seed)] if options.seed else []
+    if options.precision != "auto":
+        chosen += ["--precision", options.precision]
+    here = [] if options.out is None else ["--out", str(options.out)]
+    more = ["calotype", "quickstart", str(options.pictures),
+            "--minutes", f"{3 * options.minutes:g}", *chosen]  # fmt: skip
+    anew = ["--out", f"{options.folder}-{3 * options.minutes:g}"]
+    others = ["--images", str(DRAWN), "--seed", str(options.seed + DRAWN)]
     return [
         f"{report['reconstruction_psnr_db']} dB PSNR between {report['reconstructed']} pictures it "
-        "has learnt from and what the tokenizer makes of them (higher is better)",
+        "has learnt from and what the tokenizer makes of them: 20 is coarse, 30 good, 40 hard to "
+        "tell apart",
         f"{report['tokenizer_steps']} steps of the tokenizer, {report['generator_steps']} of the "
         f"generator, {spoken(60 * report['minutes'])} in all",
-        f"draw more: {shlex.join(['calotype', 'generate', *captions[:1], *pipeline])}",
-        "go on: " + shlex.join(["calotype", "quickstart", str(options.pictures), *more]),
+        f"draw others: {shlex.join(['calotype', 'generate', *captions[:1], *pipeline, *others])}",
+        "rebuild other pictures: "
+        + shlex.join(["calotype", "reconstruct", tokenizer, "--data.path", "FOLDER"]),
+        f"sharper pictures, from the beginning: {shlex.join([*more, *anew])}",
+        f"the generator further, the tokenizer as it is: {shlex.join([*more, *here])}",
     ]

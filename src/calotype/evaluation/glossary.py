@@ -9,7 +9,7 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True)
 class Term:
-    """A figure of an evaluation, or a value in metrics.jsonl."""
+    """A word, a figure of an evaluation, or a value in metrics.jsonl."""
 
     name: str
     unit: str
@@ -18,6 +18,30 @@ class Term:
     meaning: str
     """In one sentence."""
 
+
+WORDS = (
+    Term("tokenizer", "", "neither",
+         "The network that turns a picture into a latent, and a latent back into a picture."),
+    Term("generator", "", "neither",
+         "The network that makes new latents, from a caption or from noise alone: a diffusion "
+         "model or a transformer."),
+    Term("pipeline", "", "neither",
+         "A folder with all that drawing takes: generator, tokenizer, and what reads prompts."),
+    Term("recipe", "", "neither",
+         "A named set of everything a run is trained by; its fields are the command's flags."),
+    Term("cache", "", "neither",
+         "All pictures as latents or tokens, encoded once, with their captions."),
+    Term("caption", "", "neither", "What is written about a picture; a prompt is one to draw by."),
+    Term("step", "", "neither",
+         "One change of a network's weights, after it has seen a batch of pictures."),
+    Term("checkpoint", "", "neither",
+         "Everything a run needs to go on from a step as if it had never stopped."),
+    Term("ema", "", "neither",
+         "The exponential moving average of a network's weights, which is what is exported."),
+    Term("db", "decibels", "neither",
+         "The unit of PSNR, a logarithm: 3 more are half the mean squared error."),
+    Term("img/s", "images a second", "higher", "How many pictures training takes in."),
+)  # fmt: skip
 
 TRAINING = (
     Term("loss", "", "lower", "The sum of all weighted terms, which training minimises."),
@@ -146,7 +170,8 @@ LATENTS = (
          "The part of the codebook that is chosen at least once over the measured pictures."),
     Term("code_perplexity", "codes", "higher",
          "As how many equally frequent codes the chosen ones count."),
-    Term("latent", "channels, height, width", "neither", "The shape of an image's latent."),
+    Term("latent", "channels, height, width", "neither",
+         "What the tokenizer makes of an image, a small grid of numbers; in tables its shape."),
     Term("mean", "by channel", "neither",
          "Mean of each latent channel, which a tokenizer of calotype's has at 0."),
     Term("std", "by channel", "neither",
@@ -176,6 +201,7 @@ SPEED = (
 )  # fmt: skip
 
 SECTIONS = {
+    "Words": WORDS,
     "While training": TRAINING,
     "Quality": QUALITY,
     "Latents and codes": LATENTS,
@@ -207,7 +233,7 @@ def explain(name: str) -> Term:
     if plain in GLOSSARY:
         return GLOSSARY[plain]
     inside = [each for each in GLOSSARY if plain in each or each in plain]
-    near = inside or get_close_matches(plain, GLOSSARY, cutoff=0.5)
+    near = inside or get_close_matches(plain, GLOSSARY, cutoff=0.6)
     hint = f"perhaps {', '.join(near[:5])}" if near else "calotype explain lists all names"
     raise ValueError(f"{name!r} is in no log or table: {hint}")
 

@@ -13,7 +13,7 @@ from calotype.pages.checkup import Line, Section
 GIB = 2**30
 PROGRAM = GIB
 """Bytes that Python and its libraries take, or a context of CUDA."""
-LONG = 60 * 24
+LONG, YEAR = 60 * 24, 365 * 24
 """Hours that nobody waits."""
 LITTLE_DISK, LEAST_DISK = 10 * GIB, GIB // 4
 """A run of a published recipe does not fit into the one, nor any checkpoint into the other."""
@@ -76,7 +76,7 @@ def _machine(machine: Machine) -> Iterator[Line]:
         yield Line("warning", "cores", threads, "unset OMP_NUM_THREADS, or set it higher")
     else:
         yield Line("ok", "cores", threads)
-    if machine.load > machine.cores:
+    if machine.load > 0.75 * machine.cores:
         busy = f"{machine.load:.1f} programs compute at once: speeds below are what they leave"
         yield Line("warning", "load", busy, "ask again when they are done")
     yield Line("ok", "memory", f"{_gib(machine.memory)}, {_gib(machine.free)} free")
@@ -111,7 +111,8 @@ def _precision(found: Examination) -> Iterator[Line]:
         elif speed.is_real(name):
             yield Line("ok", name, f"{rates}: real, {ratio:.1f} times fp32 where it gains least")
         else:
-            yield Line("note", name, f"{rates}: emulated, {1 / ratio:.0f} times slower than fp32")
+            slower = f", {1 / ratio:.0f} times slower than fp32" if ratio < 0.7 else ""
+            yield Line("note", name, f"{rates}: emulated{slower}")
     yield Line("ok", "auto", f"--run.precision auto means {found.precision} here")
 
 
@@ -189,4 +190,4 @@ def _long(hours: float) -> str:
         return f"{60 * hours:.0f} minutes"
     if hours < 72:
         return f"{hours:.0f} hours"
-    return f"{hours / 24:,.0f} days" if hours < 2 * 8766 else f"{hours / 8766:,.0f} years"
+    return f"{hours / 24:,.0f} days" if hours < YEAR else "more than a year"

@@ -64,8 +64,8 @@ class Looked:
         if left := self.found - self.copied - len(self.broken):
             lines.append(f"left out: {left}, which the minutes do not suffice to read")
         if self.copied < FEW:
-            lines.append(f"{_pictures(self.copied)} are few: what is drawn will be hardly more "
-                         "than these very ones again; from some thousands on it is new")  # fmt: skip
+            lines.append(f"{_pictures(self.copied)} are few: what is drawn will be hardly "
+                         "more than these again; from some thousands on it is new")  # fmt: skip
         return lines
 
     @property

@@ -54,7 +54,8 @@ def test_a_pipeline_draws_in_any_precision(kind, artifacts, tmp_path):
         asked = () if kind == "unconditional" else ("x",)
         options = Generate(asked, pipeline=str(artifacts / kind / "model"), sampling=FEW,
                            out=tmp_path / precision, precision=precision)  # fmt: skip
-        with Image.open(generate(options) / "000-x-0.png") as image:
+        name = "000-x-0.png" if asked else "000-empty-0.png"
+        with Image.open(generate(options) / name) as image:
             drawn[precision] = np.asarray(image, dtype=int)
     for name in ("bf16", "fp16"):
         assert abs(drawn[name] - drawn["fp32"]).mean() < 8
@@ -107,7 +108,8 @@ def test_the_newest_pipeline_is_taken_and_named(artifacts, tmp_path, monkeypatch
     out = generate(Generate(("a",), sampling=FEW))
     said = capsys.readouterr().out
     assert said == ("drawing with runs/generator/model, the newest pipeline under runs/; "
-                    "--pipeline names another\n")  # fmt: skip
+                    "--pipeline names another\n"
+                    "seed 0 of each prompt; --seed 1 draws others\n")  # fmt: skip
     assert lines(out)[0]["pipeline"] == "runs/generator/model"
     os.utime(tmp_path / "runs/unconditional/model/calotype.json", (2000, 2000))
     assert newest(Path("runs")) == Path("runs/unconditional/model")

@@ -213,7 +213,7 @@ def test_pictures_without_captions_are_drawn_without_a_prompt(small, tmp_path, c
         file.rename(flat / file.name)
     page = quickstart(Quickstart(flat, minutes=0.1, out=tmp_path / "out", size=32)).read_text()
     assert "none of them has a caption" in page and "as you asked" in page
-    assert "what it draws of nothing but noise" in page
+    assert "new pictures that it draws" in page
     assert not reads_prompts(load(tmp_path / "out/pipeline"))
     said = capsys.readouterr().out
     assert f"calotype generate --pipeline {tmp_path}/out/pipeline" in said

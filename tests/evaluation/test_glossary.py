@@ -75,7 +75,7 @@ def test_a_name_is_explained_as_it_stands_in_a_table_or_a_log(name, capsys):
 
 def test_all_are_listed(capsys):
     cli.main(["explain"])
-    said = re.findall(r"^(\w+)", capsys.readouterr().out, re.MULTILINE)
+    said = re.findall(r"^([\w/]+)", capsys.readouterr().out, re.MULTILINE)
     assert set(said) >= GLOSSARY.keys()
 
 

@@ -108,8 +108,8 @@ def generate(options: Generate) -> Path:
         drawn = _drawn(options, pipeline, prompts, seeds, sampling, told.advance)
         for place, image in drawn:
             drawings.add(image, prompts[place], seeds[place])
-    last = each[-1]
-    print(f"seeds {options.seed} to {last} of each prompt; --seed {last + 1} draws others")
+    taken = f"seed {each[0]}" if len(each) == 1 else f"seeds {each[0]} to {each[-1]}"
+    print(f"{taken} of each prompt; --seed {each[-1] + 1} draws others")
     return options.out
 
 

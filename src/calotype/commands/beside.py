@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -78,9 +78,8 @@ class WorkerProcess:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._theirs = theirs
-        self._process = context.Process(
-            target=_serve, args=(theirs, str(log), threads_each), daemon=True
-        )
+        # No daemon: these may have no workers that read data.
+        self._process = context.Process(target=_serve, args=(theirs, str(log), threads_each))
         self._lane = ThreadPoolExecutor(1, "beside")
         self._work: Future[Any] | None = None
         self._busy, self._stopping = threading.Event(), threading.Event()
@@ -91,7 +90,6 @@ class WorkerProcess:
         return self._stopping.is_set()
 
     def __enter__(self) -> "WorkerProcess":
-        self._threads.__enter__()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # It inherits that: a terminal's Ctrl-C is passed on by this process, once.
         was = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -100,6 +98,7 @@ class WorkerProcess:
         finally:
             signal.signal(signal.SIGINT, was)
         self._theirs.close()  # so that its end is known here when it dies
+        self._threads.__enter__()
         return self
 
     def begin(self, travel: Callable[[Call], R]) -> "Future[R]":
@@ -148,7 +147,8 @@ class WorkerProcess:
         self._stopping.set()
         process = self._process.pid
         if self._busy.is_set() and process is not None:
-            os.kill(process, signal.SIGINT)
+            with suppress(ProcessLookupError):  # it has just died, which the lane tells
+                os.kill(process, signal.SIGINT)
         else:  # between two works there is nothing to save
             self._process.terminate()
 

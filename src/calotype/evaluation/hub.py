@@ -24,10 +24,10 @@ BACKBONES = {
 called."""
 CLIPS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch16")
 """What text-diffusion reads prompts by, and what `--clip` is shown with."""
-FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-"""What the weights of these, and of the next one, are called."""
 DECODER = "stabilityai/sd-vae-ft-mse"
 """What finetune-decoder begins from."""
+FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""What the weights of such models are called on the Hub."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ GIB = 2**30
 PROGRAM = GIB
 """Bytes that Python and its libraries take, or a context of CUDA."""
 LONG, YEAR = 60 * 24, 365 * 24
-"""Hours that nobody waits."""
+"""Hours that nobody waits, and those from which on it does not matter how many they are."""
 LITTLE_DISK, LEAST_DISK = 10 * GIB, GIB // 4
 """A run of a published recipe does not fit into the one, nor any checkpoint into the other."""
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -37,3 +38,9 @@ def refuse() -> None:
 
 def die() -> None:
     os.kill(os.getpid(), 9)
+
+
+def warn() -> None:
+    """Two warnings, of which a command shows one, and work that goes on."""
+    warnings.warn("of no use", FutureWarning, stacklevel=1)
+    warnings.warn("half as fast as it should be", stacklevel=1)

@@ -96,8 +96,8 @@ def test_scripts_import_only_what_users_call():
 def test_no_name_hides_a_pipeline_of_diffusers():
     """A class in a folder so named is saved and cannot be loaded."""
     names = {path.stem for path in SRC.iterdir()} | {path.stem for path in ROOT.iterdir()}
-    hidden = Path(diffusers.__file__).parent / "pipelines"
-    assert not names & {path.stem for path in hidden.iterdir() if path.stem != "__init__"}
+    hidden = {path.stem for path in (Path(diffusers.__file__).parent / "pipelines").iterdir()}
+    assert not names & {name for name in hidden if not name.startswith("__")}
 
 
 def test_hugging_faces_tokenizers_is_not_hidden():

@@ -19,7 +19,7 @@ from calotype.mistakes import is_told
 from calotype.training.checkpoint import complete
 from calotype.training.devices import threads
 from calotype.training.interrupt import Interrupted
-from other_process import about_itself, die, fail, refuse, train
+from other_process import about_itself, die, fail, refuse, train, warn
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setsid"), reason="Windows goes one by one")
 LONG = 60.0
@@ -69,6 +69,15 @@ def test_a_mistake_beside_is_told_as_one_here(tmp_path):
     with pytest.raises(ValueError, match=r"run\.steps is 0") as caught:
         work.result()
     assert is_told(caught.value)
+
+
+def test_what_it_warns_of_is_seen_here_and_in_the_log(tmp_path):
+    """Bug: a warning stood in the log alone, which nobody reads while all goes well."""
+    with beside(tmp_path) as process, pytest.warns() as caught:
+        process.begin(lambda call: call(warn)).result(LONG)
+    said = [(each.category, str(each.message)) for each in caught]
+    assert said == [(UserWarning, "half as fast as it should be")]
+    assert "half as fast" in process.log.read_text() and "no use" not in process.log.read_text()
 
 
 def test_a_process_that_dies_is_told_of(tmp_path):

@@ -123,7 +123,13 @@ def test_a_part_says_how_far_the_whole_is(tmp_path, clock, capsys):
     with Journey(tmp_path / "page.html", "way", parts) as journey, journey.part("first"):
         told = Told("a run", 8)
         told.advance()
-    assert "[1/2] about 10 min left of all: a run 1/8" in capsys.readouterr().err
+        journey.parts["first"].undecided = True
+        told.mention()
+        told.tell()
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[0] for line in said] == [
+        "[1/2] about 10 min left of all: a run 1/8", "[1/2] about 10 min left of all: a run 1"
+    ], "bug: two times left stood in one line, and the end of a leg seemed that of all"  # fmt: skip
 
 
 def test_durations_are_said_in_words():

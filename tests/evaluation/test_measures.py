@@ -74,6 +74,7 @@ def test_nearest_neighbours_do_not_depend_on_batches():
         for part in b.split(block):
             found.add(part)
         torch.testing.assert_close(found.distances, expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(found.places, torch.cdist(a.double(), b.double()).argmin(1))
 
 
 def test_copies_are_seen():

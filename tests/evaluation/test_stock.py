@@ -125,7 +125,7 @@ def test_a_part_of_a_pipeline_of_the_hub_has_a_name(artifacts, tmp_path, monkeyp
 def test_a_mistyped_path_is_no_name_of_the_hub(artifacts, monkeypatch):
     """Bug: of runs/tokenizer/model the Hub was asked for runs/tokenizer."""
     monkeypatch.chdir(artifacts)
-    with pytest.raises(ValueError, match="in tokenizer/run/model: expected a folder"):
+    with pytest.raises(FileNotFoundError, match="no folder tokenizer/run/model: in tokenizer "):
         load_tokenizer("tokenizer/run/model")
 
 

@@ -89,6 +89,22 @@ def test_the_page_grows_with_the_folders(tmp_path):
     assert "at step 7" in said and "original" in said and "a &lt;b&gt;" in said
 
 
+@pytest.mark.parametrize(("stopped", "images"), [(False, 2), (True, 4)])
+def test_what_was_made_on_the_way_gives_place_to_what_it_ends_in(tmp_path, stopped, images):
+    """Bug: the last samples stood below the same images drawn in the end."""
+    run = tmp_path / "run"
+    (run / "samples").mkdir(parents=True)
+    save_grid(pictures(2), run / "samples/0000007.png")
+    metrics(run, [{"step": 1, "psnr": 1.0}, {"step": 7, "psnr": 3.0}])
+    grid = Grid("in the end", pictures(2), None, None)
+    gallery = Gallery("a way", trainings=(Training("drawn", run, 8, ("a", "b")),), grids=(grid,),
+                      stopped=stopped)  # fmt: skip
+    write_gallery(tmp_path / "gallery.html", gallery)
+    said = (tmp_path / "gallery.html").read_text()
+    assert said.count("<img") == images
+    assert ('class="quiet">at step 7' in said) == stopped and said.count("<polyline") == 1
+
+
 def test_a_finished_page_stands_still(tmp_path):
     grid = Grid("in the end", pictures(2), ["one", "two"], [{"colour": True}, {"colour": False}])
     write_gallery(tmp_path / "gallery.html", Gallery("a way", grids=(grid,)))

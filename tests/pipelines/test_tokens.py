@@ -264,6 +264,20 @@ def test_the_command_scores(folders, pipeline, tmp_path, capsys):
     assert [Path(line["image"]).name for line in lines] == ["0.png", "1.png", "2.png"]
 
 
+def test_scoring_that_is_cut_off_leaves_the_scores_of_before(folders, tmp_path):
+    """Bug: the file was emptied first."""
+    for i in range(2):
+        picture(tiny.images(1)[0]).save(tmp_path / f"{i}.png")
+    options = Score(str(folders["vq"]), Folder(tmp_path, on_error="stop"), batch_size=1,
+                    out=tmp_path / "scores/s.jsonl")  # fmt: skip
+    before = score_images(options).read_text()
+    (tmp_path / "1.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"1\.png"):
+        score_images(options)
+    assert [path.name for path in options.out.parent.iterdir()] == ["s.jsonl"]
+    assert options.out.read_text() == before
+
+
 def test_captions_are_hardly_classes(tmp_path):
     """Of a folder of captions, each would silently become a class."""
     with pytest.warns(UserWarning, match="101 classes in 101 images: these seem to be captions"):

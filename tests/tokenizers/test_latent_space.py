@@ -152,5 +152,5 @@ def test_only_safetensors_are_read(tmp_path):
 
 
 def test_an_absent_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no AutoencoderKL or VQModel in .*absent"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*absent"):
         ImageTokenizer.load(tmp_path / "absent")

@@ -73,14 +73,32 @@ def test_whoever_does_something_longer_hears_of_its_parts(capfd):
 
     def listener(standing: Standing) -> str:
         heard.append(standing)
-        return "part 2 of 6: "
+        return f"part 2 of 6: {standing.counted}"
 
     with heard_by(listener):
         assert list(track("abc", "letters", 3)) == ["a", "b", "c"]
     list(track("d", "more", 1))
     first, other = capfd.readouterr().err.splitlines()
-    assert first.startswith("part 2 of 6: letters 1/3, ") and other.startswith("more 1/1, ")
+    assert first == "part 2 of 6: letters 1/3" and other.startswith("more 1/1, ")
     assert [(each.what, each.done, each.total) for each in heard] == [("letters", 1, 3)]
+
+
+def test_a_part_of_something_longer_is_not_talkative(monkeypatch, capfd):
+    """Bug: a quickstart of twenty minutes printed 450 lines."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+
+    def lines() -> int:
+        told = Told("x", 65)
+        for _ in range(65):
+            now[0] += 1.0
+            told.advance()
+            told.mention()
+        return len(capfd.readouterr().err.splitlines())
+
+    with heard_by(lambda standing: standing.counted):
+        assert lines() == 1 + 6 + 1  # the first, each ten seconds, the last
+    assert lines() == 1 + 65
 
 
 def test_no_time_is_written_into_metrics(tmp_path):

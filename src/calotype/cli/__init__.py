@@ -6,12 +6,12 @@ where such a line came from. Any other error shows its traceback, and exits with
 
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
 from calotype import __version__
 from calotype.cli.commands import COMMANDS
 from calotype.cli.parsing import fail
+from calotype.commands.quiet import ignore_warnings
 from calotype.mistakes import is_told
 
 
@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name, *rest = arguments
     if name not in COMMANDS:
         fail(f"no command {name!r}: choose from {', '.join(COMMANDS)}")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", module="huggingface_hub")  # of diffusers' calls, not ours
+    ignore_warnings()
     try:
         COMMANDS[name].run(name, rest)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from calotype.commands.quiet import ignore_warnings
 from calotype.mistakes import TracebackElsewhere, is_told, note, sendable
 from calotype.training.devices import threads
 from calotype.training.distributed import own_device, processes
@@ -62,6 +64,13 @@ class Outcome(NamedTuple):
     """Of the error."""
     told: bool = True
     """Whether its message tells a user all."""
+
+
+class Warned(NamedTuple):
+    """What a work warns of, while it goes on."""
+
+    text: str
+    category: type[Warning]
 
 
 class WorkerProcess:
@@ -159,7 +168,9 @@ class WorkerProcess:
             self._connection.send_bytes(ForkingPickler.dumps((work, args)))
             self._connection.recv()  # it has begun
             self._busy.set()
-            outcome: Outcome = self._connection.recv()
+            while isinstance(heard := self._connection.recv(), Warned):
+                warnings.warn(heard.text, heard.category, stacklevel=2)  # nobody reads a log
+            outcome: Outcome = heard
         except (EOFError, OSError) as error:
             self._process.join()
             raise RuntimeError(
@@ -181,6 +192,7 @@ def _serve(connection: Connection, log: str, threads_each: int) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(file, number)
+    ignore_warnings()
     torch.set_num_threads(threads_each)
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     while True:
@@ -194,11 +206,28 @@ def _serve(connection: Connection, log: str, threads_each: int) -> None:
 def _outcome(order: bytes, connection: Connection) -> Outcome:
     try:
         work, args = ForkingPickler.loads(order)  # pyright: ignore[reportAttributeAccessIssue]
-        with _heeding_signals():
+        with _heeding_signals(), _passing_warnings_on(connection):
             connection.send("begun")
             return Outcome(work(*args))
     except BaseException as error:
         return Outcome(None, sendable(error), format_exc(), is_told(error))
+
+
+@contextmanager
+def _passing_warnings_on(connection: Connection) -> Iterator[None]:
+    """While it is entered, what is warned of is written to the log and sent to the first process,
+    too.
+    """
+    show, one_by_one = warnings.showwarning, threading.Lock()
+
+    def pass_on(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        show(message, category, *where)
+        with one_by_one:
+            connection.send(Warned(str(message), category))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = pass_on
+        yield
 
 
 @contextmanager

@@ -173,7 +173,13 @@ def is_trained(recipe: TokenizerRecipe | GeneratorRecipe | TransformerRecipe) ->
     Raises:
         ValueError: another one is in its folder.
     """
-    return has_ended(replace(recipe.run, precision="auto"), recipe)
+    try:
+        return has_ended(replace(recipe.run, precision="auto"), recipe)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; a demo that was begun by other options or another version: delete its "
+            "folder, or name a new one with --out"
+        ) from error
 
 
 def ended(way: Way) -> dict[str, bool]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +45,8 @@ class Part:
     lane: str | None = None
     """Parts of one lane are done one after the other, beside those of the other lanes; None: it
     has the machine to itself."""
+    undecided: bool = False
+    """Whether it is not settled yet how many steps it takes."""
     began: float | None = None
     first: int = 0
     """The step at which its run began this time."""
@@ -96,7 +98,7 @@ class Journey:
         self.took: dict[str, float] = record.get("seconds", {})
         self._saved: float = record.get("saved", 0.0)
         self._changed, self._heard = time.monotonic(), dict[str, float]()
-        self.finished = False
+        self.finished = self.stopped = False
         self._current: list[Part] = []
         self._writing, self._changing = threading.Lock(), threading.Lock()
         self._over = threading.Event()
@@ -115,7 +117,7 @@ class Journey:
         self._thread.join()
         if error is not None:
             self.lines.append(str(error) if is_told(error) else STOPPED)
-        self.finished = True
+        self.finished, self.stopped = True, error is not None
         self.write()
 
     @contextmanager
@@ -126,7 +128,7 @@ class Journey:
         self._change(self._current.append, part)
         self.say(self._where(part))
         try:
-            with heard_by(partial(self._before, part)):
+            with heard_by(partial(self._standing, part)):
                 yield part
             part.done = True
         except BaseException:
@@ -178,6 +180,7 @@ class Journey:
             self.title, tuple(self.lines), [self._stage(part) for part in self.parts.values()],
             "" if self.finished else f"{spoken(self.gone)} gone, {_about(left)}.",
             tuple(self.trainings), tuple(self.grids), tuple(self.commands), self.finished,
+            self.stopped,
         )  # fmt: skip
         with self._writing:
             write_gallery(self.page, gallery)
@@ -205,10 +208,11 @@ class Journey:
         last = self._heard.get(part.name, part.began or 0.0)
         return time.monotonic() - last > TICK
 
-    def _before(self, part: Part, standing: Standing) -> str:
-        """What is said of the whole, before a part says how far it is."""
+    def _standing(self, part: Part, standing: Standing) -> str:
+        """What is said of how far a part is: the time left is the whole's."""
         self._heard[part.name] = time.monotonic()
-        return f"[{self._place(*self._current)}] {_about(self.left())} of all: "
+        counted = (replace(standing, total=None) if part.undecided else standing).counted
+        return f"[{self._place(*self._current)}] {_about(self.left())} of all: {counted}"
 
     def _place(self, *parts: Part) -> str:
         names = list(self.parts)

@@ -4,36 +4,30 @@ a tokenizer, latents, a generator, and a page that grows meanwhile.
 
 import json
 import shlex
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import tyro
-from torch import Tensor
 
 from calotype.commands.cache_latents import cache
 from calotype.commands.demo import copy_pipeline
 from calotype.commands.journey import Journey, Part, spoken
+from calotype.commands.legs import train_until
 from calotype.commands.own_pictures import Looked, look_through
 from calotype.commands.quickstart_plan import DRAWN, Recipes, allot, check, choose, recipes
+from calotype.commands.quickstart_result import show_result
 from calotype.commands.timing import Speed, measure
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import CenterCrop, Folder, Transform, once
+from calotype.data import Folder
 from calotype.data.folder import METADATA
-from calotype.pages.gallery import PAIR, Grid, Training
-from calotype.pages.sheet import write_sheet
-from calotype.pipelines import load, sample
-from calotype.recipes.generator import GeneratorRecipe
-from calotype.recipes.tokenizer import TokenizerRecipe
-from calotype.tokenizers import ImageTokenizer, psnr
-from calotype.training import Run, checkpoint
+from calotype.pages.gallery import PAIR, Training
 from calotype.training.checkpoint import write_text
 from calotype.training.devices import device_named
-from calotype.training.precision import Precision
+from calotype.training.precision import Precision, described, settled
 
 LEAST_MINUTES = 2.0
 AIM = 0.96
@@ -42,15 +36,12 @@ LOOKING = 0.1
 """Part of the minutes that looking through the pictures may take."""
 TIMING = 4.0
 """Seconds for which each network is timed, or a hundredth of the minutes if these are fewer."""
-LEGS = (0.25, 0.6, 1.0)
-"""Parts of a network's time after which it is seen how fast it really trains: other programs may
-have begun since it was measured. The first leg may take four times as long as it should."""
 LOOK, MEASURE, TOKENIZER, CACHE, GENERATOR, DRAW = (
     "looking through the pictures", "measuring this machine", "tokenizer: pictures to latents",
     "encoding the pictures", "generator: latents from noise", "drawing and rebuilding",
 )  # fmt: skip
 RECORD = "quickstart.json"
-"""What was chosen, and whether the tokenizer has had its time."""
+"""What was chosen and measured, and whether the tokenizer has had its time."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +89,14 @@ def quickstart(options: Quickstart) -> Path:
             another way.
     """
     Folder(options.pictures).build()  # that there are pictures is known before there is a page
-    page, chosen = options.folder / "gallery.html", _chosen(options)
-    parts = [Part(LOOK), Part(MEASURE), Part(TOKENIZER, resumes=True), Part(CACHE),
+    page, begun = options.folder / "gallery.html", _begun(options)
+    parts = [Part(LOOK, resumes=True), Part(MEASURE, resumes=True),
+             Part(TOKENIZER, resumes=True), Part(CACHE),
              Part(GENERATOR, resumes=True), Part(DRAW)]  # fmt: skip
     title = f"calotype quickstart: {options.pictures.resolve().name}"
     with Journey(page, title, parts) as journey:
         journey.say(f"{page} shows what there is so far; open it at any time")
-        _travel(options, journey, chosen)
+        _travel(options, journey, begun)
     return page
 
 
@@ -114,12 +106,15 @@ class Chosen:
 
     size: int
     seed: int
+    speed: Speed
+    measured_on: str
+    """The device of that speed, its threads and the precision."""
     tokenizer_steps: int | None = None
     """The steps of the tokenizer that has had its time; None: it has not yet."""
 
 
-def _chosen(options: Quickstart) -> Chosen | None:
-    """What was chosen when the way began; None: it begins.
+def _begun(options: Quickstart) -> dict[str, Any] | None:
+    """The record of a way that is taken up again; None: it begins.
 
     Raises:
         ValueError: something else is asked for now.
@@ -127,17 +122,17 @@ def _chosen(options: Quickstart) -> Chosen | None:
     file = options.folder / RECORD
     if not file.exists():
         return None
-    chosen = Chosen(**json.loads(file.read_text()))
-    for name, asked in (("size", options.size or chosen.size), ("seed", options.seed)):
-        if asked != (was := getattr(chosen, name)):
+    kept = json.loads(file.read_text())
+    for name, asked in (("size", options.size or kept["size"]), ("seed", options.seed)):
+        if asked != (was := kept[name]):
             raise ValueError(
                 f"--{name} is {asked}, and {options.folder} was begun with {was}: leave it so, or "
                 "choose another --out"
             )
-    return chosen
+    return kept
 
 
-def _travel(options: Quickstart, journey: Journey, chosen: Chosen | None) -> None:
+def _travel(options: Quickstart, journey: Journey, begun: dict[str, Any] | None) -> None:
     out, whole = options.folder, 60 * options.minutes * AIM
     with journey.part(LOOK):
         looked = look_through(options.pictures, out / "pictures", LOOKING * whole, options.seed)
@@ -148,8 +143,8 @@ def _travel(options: Quickstart, journey: Journey, chosen: Chosen | None) -> Non
         return recipes(out, looked, captions, size, options.seed, options.precision)
 
     with journey.part(MEASURE):
-        chosen, speed = _measure(options, journey, looked, chosen, sized)
-    way = sized(chosen.size)
+        chosen = _measure(options, journey, looked, begun, sized)
+    way, speed = sized(chosen.size), chosen.speed
     write_text(out / RECORD, json.dumps(asdict(chosen), indent=1) + "\n")
     journey.trainings += _trainings(way, captions)
     if journey.gone > whole:
@@ -157,24 +152,28 @@ def _travel(options: Quickstart, journey: Journey, chosen: Chosen | None) -> Non
                        "it goes further")  # fmt: skip
     _expect(journey, whole, speed, looked, chosen)
     if chosen.tokenizer_steps is None:
-        steps = allot(whole - journey.gone, speed, looked).steps(speed)
-        journey.commands += _alone(way.trained(*steps), captions)
-        journey.say("The same by single commands:")
+        steps = allot(_for_parts(journey, whole), speed, looked).steps(speed)
+        journey.commands = _alone(options, way, captions, *(max(1, each) for each in steps))
+        journey.say("The same by single commands, in a folder of their own:")
         for command in journey.commands:
             journey.say(f"    {command}")
-    with journey.part(TOKENIZER):
-        chosen = _tokenizer(journey, way, chosen, whole, speed, looked)
+    with journey.part(TOKENIZER) as part:
+        chosen = _tokenizer(journey, part, way, chosen, whole, looked)
         write_text(out / RECORD, json.dumps(asdict(chosen), indent=1) + "\n")
     with journey.part(CACHE):
         cache(way.cache)
-    with journey.part(GENERATOR):
+    with journey.part(GENERATOR) as part:
         until = whole - allot(whole - journey.gone, speed, looked).drawing
-        run = _legs(journey, way.generator, train_generator, until, speed.generator_step)
+        run = train_until(
+            journey, part, way.generator, train_generator, until, speed.generator_step
+        )
         copy_pipeline(run.run.model, out / "pipeline")
+    steps = chosen.tokenizer_steps or 0, run.run.steps
+    journey.commands = _alone(options, way, captions, *steps)
     with journey.part(DRAW):
-        figures = _draw(journey, way, captions, looked, out)
+        figures = show_result(journey, way, captions, out)
     report = {"pictures": looked.copied, "size": way.size, "minutes": round(journey.gone / 60, 1),
-              "tokenizer_steps": chosen.tokenizer_steps, "generator_steps": run.run.steps,
+              "tokenizer_steps": steps[0], "generator_steps": steps[1],
               **figures}  # fmt: skip
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     _tell(journey, *_ending(options, report, captions))
@@ -188,17 +187,21 @@ def _tell(journey: Journey, *lines: str) -> None:
 
 
 def _measure(
-    options: Quickstart, journey: Journey, looked: Looked, chosen: Chosen | None,
+    options: Quickstart, journey: Journey, looked: Looked, begun: dict[str, Any] | None,
     sized: Callable[[int], Recipes],
-) -> tuple[Chosen, Speed]:  # fmt: skip
+) -> Chosen:  # fmt: skip
+    here = _here(options)
+    if begun is not None and begun.get("measured_on") == here:
+        return Chosen(**{**begun, "speed": Speed(**begun["speed"])})
     whole = 60 * options.minutes * AIM
 
     def measured(size: int) -> Speed:
         way = sized(size)
         return measure(way.tokenizer, way.cache, way.generator, min(TIMING, whole / 100))
 
-    if chosen is not None:
-        return chosen, measured(chosen.size)
+    if begun is not None:
+        again = {"speed": measured(begun["size"]), "measured_on": here}
+        return Chosen(**{**begun, **again})
     if options.size is not None:
         size, speed = options.size, measured(options.size)
         why = f"{size} pixels a side, as you asked"
@@ -206,12 +209,18 @@ def _measure(
         size, speed, why = choose(whole - journey.gone, looked, measured)
     check(options.minutes, whole - journey.gone, speed, looked)
     _tell(journey, why)
-    return Chosen(size, options.seed), speed
+    return Chosen(size, options.seed, speed, here)
+
+
+def _here(options: Quickstart) -> str:
+    device = device_named("auto")
+    precision = settled(options.precision, device)
+    return f"{described(device)}, {torch.get_num_threads()} threads, {precision}"
 
 
 def _expect(journey: Journey, whole: float, speed: Speed, looked: Looked, chosen: Chosen) -> None:
     allotted = allot(max(0.0, whole - journey.gone), speed, looked)
-    seconds = asdict(allotted)
+    seconds = vars(allotted).copy()
     if chosen.tokenizer_steps is not None:
         seconds["generator"] += seconds["tokenizer"]
         seconds["tokenizer"] = 0.0
@@ -219,51 +228,33 @@ def _expect(journey: Journey, whole: float, speed: Speed, looked: Looked, chosen
         journey.parts[part].seconds = seconds[name]
 
 
-def _alone(way: Recipes, captions: tuple[str, ...]) -> list[str]:
+def _alone(options: Quickstart, way: Recipes, captions: tuple[str, ...], *steps: int) -> list[str]:
+    """The commands that do the same from the beginning, and leave what is here as it is."""
+    way = way.trained(*steps).anew(Path(f"{options.folder}-by-hand"))
     pipeline = ["--pipeline", str(way.generator.run.model)]
     return [*way.commands(), shlex.join(["calotype", "generate", *captions[:1], *pipeline])]
 
 
+def _for_parts(journey: Journey, whole: float) -> float:
+    """Seconds of the whole for what comes after looking and measuring, what is done of it
+    included.
+    """
+    return whole - journey.took.get(LOOK, 0.0) - journey.took.get(MEASURE, 0.0)
+
+
 def _tokenizer(
-    journey: Journey, way: Recipes, chosen: Chosen, whole: float, speed: Speed, looked: Looked
+    journey: Journey, part: Part, way: Recipes, chosen: Chosen, whole: float, looked: Looked
 ) -> Chosen:
     if chosen.tokenizer_steps is not None:
         _tell(journey, f"The tokenizer stays as it is, after {chosen.tokenizer_steps} steps: with "
                        "another one the generator would have to begin anew. More minutes go to the "
                        "generator; another --out gives each its share")  # fmt: skip
         return chosen
-    left = whole - journey.took.get(LOOK, 0.0) - journey.took.get(MEASURE, 0.0)
-    until = whole - left + allot(left, speed, looked).tokenizer
-    trained = _legs(journey, way.tokenizer, train_tokenizer, until, speed.tokenizer_step)
+    left = _for_parts(journey, whole)
+    until = whole - left + allot(left, chosen.speed, looked).tokenizer
+    step = chosen.speed.tokenizer_step
+    trained = train_until(journey, part, way.tokenizer, train_tokenizer, until, step)
     return replace(chosen, tokenizer_steps=trained.run.steps)
-
-
-R = TypeVar("R", TokenizerRecipe, GeneratorRecipe)
-
-
-def _legs(journey: Journey, recipe: R, train: Callable[[R], Path], until: float, step: float) -> R:
-    """Train until the journey has taken so many seconds, in legs of which each is as long as the
-    speed of the one before allows; what is exported after each can be looked at. Returns the recipe
-    of the last one. A network that has no weights yet is trained for a step at least.
-    """
-    done = _step(recipe.run)
-    for share in LEGS:
-        seconds = max(0.0, share * (until - journey.gone))
-        steps = max(done + int(seconds / step), 1)
-        leg = replace(recipe, run=replace(recipe.run, steps=steps))
-        if steps <= done and recipe.run.model.exists():
-            return replace(leg, run=replace(leg.run, steps=done))
-        began = time.monotonic()
-        train(leg)
-        step = (time.monotonic() - began) / max(1, steps - done)
-        recipe, done = leg, steps
-    return recipe
-
-
-def _step(run: Run) -> int:
-    """The step of the newest checkpoint; 0: there is none."""
-    found = checkpoint.complete(run.checkpoints)
-    return int(found[-1].name.removeprefix("step-")) if found else 0
 
 
 def _captions(copies: Path) -> tuple[str, ...]:
@@ -283,37 +274,6 @@ def _trainings(way: Recipes, captions: tuple[str, ...]) -> list[Training]:
                  "random, as it learns them", tokenizer.run.out, way.size,
                  PAIR * tokenizer.examples, pairs=True),
     ]  # fmt: skip
-
-
-def _draw(
-    journey: Journey, way: Recipes, captions: tuple[str, ...], looked: Looked, out: Path
-) -> dict[str, Any]:
-    """Draw and rebuild, and show it; returns figures."""
-    device = device_named("auto")
-    pipeline, seed = load(out / "pipeline").to(device), way.generator.run.seed
-    prompts = captions or ("",) * DRAWN
-    seeds = range(seed, seed + len(prompts))
-    drawn = torch.cat(list(sample(pipeline, prompts, seeds, way.generator.sampling)))
-    real, fake = _rebuilt(way)
-    pairs = torch.stack([real, fake], 1).flatten(0, 1)[: 2 * DRAWN]
-    write_sheet(out / "drawn.png", drawn, prompts)
-    write_sheet(out / "rebuilt.png", pairs, PAIR * (len(pairs) // 2))
-    what = "new pictures that it draws of captions" if captions else "new pictures that it draws"
-    journey.show(
-        Grid(what, drawn, captions or None, None),
-        Grid("your pictures beside what the tokenizer makes of them", pairs,
-             PAIR * (len(pairs) // 2), None, pairs=True),
-    )  # fmt: skip
-    return {"reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
-            "reconstructed": len(real)}  # fmt: skip
-
-
-def _rebuilt(way: Recipes, count: int = 64) -> tuple[Tensor, Tensor]:
-    """Pictures, and what the tokenizer makes of them."""
-    transform = Transform(CenterCrop(way.size))
-    real = next(once(way.tokenizer.data.build(), count, transform))["image"]
-    tokenizer = ImageTokenizer.load(way.tokenizer.run.model)
-    return real, tokenizer.reconstruct(real).clamp(-1, 1)
 
 
 def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ...]) -> list[str]:

@@ -22,6 +22,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.training import Run
 from calotype.training.precision import Precision
 
 KL, CACHED, DIFFUSION = "small-kl", "small", "small-diffusion"
@@ -64,6 +65,16 @@ class Recipes:
             generator=replace(generator, run=replace(generator.run, steps=generator_steps)),
         )
 
+    def anew(self, out: Path) -> "Recipes":
+        """In another folder, from the beginning, of the same pictures."""
+        tokenizer = replace(self.tokenizer, run=_begun(self.tokenizer.run, out / "tokenizer"))
+        model, latents = str(tokenizer.run.model), out / "latents"
+        run = _begun(self.generator.run, out / "generator")
+        return Recipes(
+            tokenizer, replace(self.cache, tokenizer=model, out=latents),
+            replace(self.generator, tokenizer=model, cache=latents, run=run),
+        )  # fmt: skip
+
     def commands(self) -> list[str]:
         """The single commands that do the same."""
         silent = replace(self.generator, prompts=())
@@ -72,6 +83,10 @@ class Recipes:
             spell("cache-latents", CACHED, CACHES[CACHED](), self.cache),
             spell("train-generator", DIFFUSION, GENERATORS[DIFFUSION](), silent),
         ]
+
+
+def _begun(run: Run, out: Path) -> Run:
+    return replace(run, out=out, resume=False)
 
 
 def recipes(

@@ -1,11 +1,18 @@
 """Libraries that talk of their own doings, silenced."""
 
 import logging
+import warnings
 
 
 def _is_no_doubt(record: logging.LogRecord) -> bool:
     # LDMPipeline is declared with a VQModel, and decodes by either.
     return not record.getMessage().startswith("Expected types for vqvae")
+
+
+def ignore_warnings() -> None:
+    """Let this process not warn of what is of no use to whoever types a command."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", module="huggingface_hub")  # of diffusers' calls, not ours
 
 
 def quiet() -> None:

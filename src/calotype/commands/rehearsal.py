@@ -96,7 +96,7 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
         null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
         objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
         batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
-    settle(recipe, unet, shape[0])
+    settle(recipe, objective, shape[0])
     return Rehearsal([objective], batch, [tokenizer])
 
 

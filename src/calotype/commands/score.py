@@ -11,6 +11,7 @@ from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
+from calotype.training.checkpoint import written
 from calotype.training.devices import Computation, Precision
 from calotype.training.progress import Told
 
@@ -62,9 +63,8 @@ def score_images(options: Score) -> Path:
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
     data = options.data.build()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     sums, count = dict.fromkeys(MEANS, 0.0), 0
-    with options.out.open("w") as file, Told("scoring", options.count, images=1) as told:
+    with written(options.out) as file, Told("scoring", options.count, images=1) as told:
         for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
             prompts = _prompts(options, batch["caption"])
             lines = _scored(pipeline, batch["image"], prompts, options.exactness)
@@ -77,8 +77,8 @@ def score_images(options: Score) -> Path:
             told.advance(len(lines))
             if count == options.count:
                 break
-    if not count:
-        raise ValueError("no images to score: the data source is empty")
+        if not count:
+            raise ValueError("no images to score: the data source is empty")
     print(f"{count} images, in {options.exactness} on {options.place}:")
     for name, total in sums.items():
         print(f"{glossed(name)}: {total / count:.4f}")

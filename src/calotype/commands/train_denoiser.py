@@ -49,17 +49,20 @@ def assemble_denoiser(
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
-    settle(recipe, objective.unet, _shape(latents, tokenizer)[0])
+    settle(recipe, objective, _shape(latents, tokenizer)[0])
     return objective, pipeline
 
 
-def settle(recipe: GeneratorRecipe, unet: "diffusers.UNet2DConditionModel | diffusers.UNet2DModel",
-           sites: int) -> None:  # fmt: skip
-    """Make a network for latents of so many sites a side as training has it."""
+def settle(recipe: GeneratorRecipe, objective: Denoising, sites: int) -> None:
+    """Make networks for latents of so many sites a side as training has them."""
     if recipe.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        objective.unet.enable_gradient_checkpointing()
     if plain_is_faster(recipe.unet.places(sites)):
-        attend_plainly(unet)
+        attend_plainly(objective.unet)
+    if isinstance(objective, TextDenoising):
+        encoder = objective.text_encoder
+        if plain_is_faster(encoder.config.max_position_embeddings):
+            encoder.set_attn_implementation("eager")
 
 
 def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:

@@ -72,16 +72,26 @@ def precision_recall(
 
 
 class Nearest:
-    """Euclidean distance of each feature to the nearest of others, which come batch by batch."""
+    """Which of others, that come batch by batch, is nearest to each feature, and its Euclidean
+    distance.
+
+    Attributes:
+        distances: To the nearest so far; infinite before the first batch.
+        places: Its number among all that have come.
+    """
 
     def __init__(self, of: Float[Tensor, "n d"]) -> None:
         # In float32 cdist takes squares apart, and a copy is not at distance 0.
         self.of, self.distances = of.double(), torch.full((len(of),), torch.inf)
+        self.places, self.seen = torch.full((len(of),), -1), 0
 
     def add(self, others: Float[Tensor, "m d"]) -> None:
         """Look at these too."""
-        found = torch.cdist(self.of, others.double()).min(1).values
-        self.distances = torch.minimum(self.distances, found.float())
+        found, place = torch.cdist(self.of, others.double()).min(1)
+        nearer = found.float() < self.distances
+        self.places = torch.where(nearer, self.seen + place, self.places)
+        self.distances = torch.where(nearer, found.float(), self.distances)
+        self.seen += len(others)
 
 
 @dataclass(frozen=True)

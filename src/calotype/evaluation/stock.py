@@ -10,7 +10,8 @@ from calotype.lazy import diffusers
 from calotype.tokenizers import ImageTokenizer, load_autoencoder
 from calotype.tokenizers.bottlenecks import Bottleneck, Gaussian, Latent
 from calotype.tokenizers.stock import CLASSES
-from calotype.tokenizers.tokenizer import OWN_CONFIG
+from calotype.tokenizers.tokenizer import KEPT_IN, OWN_CONFIG
+from calotype.training.network import located
 from calotype.training.noise import Generators
 
 OTHERS = ("AsymmetricAutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
@@ -22,8 +23,10 @@ def load_tokenizer(path: str | Path) -> ImageTokenizer:
     are read.
 
     Raises:
+        FileNotFoundError: there is no such folder.
         ValueError: there is none at `path`.
     """
+    path = located(path, *KEPT_IN)
     if Path(path, OWN_CONFIG).exists():
         return ImageTokenizer.load(path)
     found = load_autoencoder(path, (*CLASSES, *OTHERS))

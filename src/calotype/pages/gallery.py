@@ -80,6 +80,8 @@ class Gallery:
     """What does the same part by part."""
     finished: bool = True
     """Whether nothing is to come; until then the page loads itself again."""
+    stopped: bool = False
+    """Whether it finished before its end: then what runs made on the way is all there is."""
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:

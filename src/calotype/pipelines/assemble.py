@@ -17,7 +17,7 @@ from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.checkpoint import publish
-from calotype.training.network import ask_hub
+from calotype.training.network import ask_hub, located, missed
 from calotype.training.run import describe, restore
 
 
@@ -77,11 +77,14 @@ PREFIX = "text_model."
 
 
 def load(path: str | Path) -> Pipeline:
-    """A pipeline from its folder or the Hub; only safetensors are read.
+    """A pipeline from its folder or the Hub; the folder of a run or of a whole way will do. Only
+    safetensors are read.
 
     Raises:
+        FileNotFoundError: there is no such folder.
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
+    path = located(path, *KEPT_IN)
     if layout := _mark(path).get("layout"):
         found = load_parts(path, Layout(**layout))
         _check(path, found)
@@ -92,9 +95,10 @@ def load(path: str | Path) -> Pipeline:
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
     except (OSError, ValueError, SafetensorError) as error:
+        unknown = missed(path) if isinstance(error, OSError) else ""
         raise ValueError(
             f"no pipeline in {path}: expected a folder with model_index.json or calotype.json, as "
-            f"the model/ of a train-generator run, or a name on the Hub ({error})"
+            f"the model/ of a train-generator run, or a name on the Hub ({error}){unknown}"
         ) from error
     if not draws(found):
         raise ValueError(
@@ -149,6 +153,8 @@ def recommended(path: str | Path) -> HowToSample:
 
 
 MARK = "calotype.json"
+KEPT_IN = ("pipeline", "model")
+"""Where in the folder of a demo, of a quickstart, or of a run a pipeline is."""
 
 
 def _mark(path: str | Path) -> dict[str, Any]:
@@ -159,6 +165,7 @@ def _mark(path: str | Path) -> dict[str, Any]:
 
 def _noted(path: str | Path, name: str) -> Path | None:
     """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
+    path = located(path, *KEPT_IN)
     if Path(path).exists():
         return file if (file := Path(path, name)).exists() else None
     errors = huggingface_hub.errors

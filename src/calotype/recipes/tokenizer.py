@@ -42,7 +42,7 @@ class NewTokenizer:
         if self.start is not None:
             try:
                 inherit(tokenizer, ImageTokenizer.load(self.start))
-            except ValueError as error:
+            except (ValueError, FileNotFoundError) as error:
                 raise ValueError(f"model.start: {self.start}: {error}") from error
         return tokenizer
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
-from calotype.training.network import ask_hub
+from calotype.training.network import ask_hub, missed
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers."""
@@ -30,9 +30,10 @@ def load_autoencoder(path: str | Path, classes: Sequence[str] = CLASSES) -> Any:
     try:
         return _load(root, last, classes)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
+        unknown = missed(path) if isinstance(error, OSError) else ""
         raise ValueError(
             f"no {' or '.join(classes)} in {path}: expected a folder with config.json and "
-            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error})"
+            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error}){unknown}"
         ) from error
 
 
@@ -40,8 +41,7 @@ def _places(path: Path) -> tuple[str, list[str]]:
     """Where it is, and in which of its folders to look."""
     if path.exists():
         return str(path), [name for name in ("vae", "vqvae") if (path / name).is_dir()] or [""]
-    # A path whose first folder is here is a mistyped one, and no name on the Hub.
-    if len(path.parts) == 3 and not Path(path.parts[0]).exists():
+    if len(path.parts) == 3:
         return "/".join(path.parts[:2]), [path.parts[2]]
     return str(path), ["vae", "vqvae", ""]
 

@@ -21,9 +21,12 @@ from calotype.tokenizers.bottlenecks import (
 )
 from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
 from calotype.tokenizers.stock import factor, load_autoencoder
+from calotype.training.network import located
 from calotype.training.noise import Generators
 from calotype.training.run import describe, restore
 
+KEPT_IN = ("tokenizer/model", "model")
+"""Where in the folder of a demo, of a quickstart, or of a run a tokenizer is."""
 OWN_CONFIG, OWN_WEIGHTS = "calotype_tokenizer.json", "calotype_tokenizer.safetensors"
 """Files of a tokenizer for which there is no stock class; those look for other names."""
 
@@ -42,11 +45,13 @@ class ImageTokenizer(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> "ImageTokenizer":
         """Take a stock AutoencoderKL or VQModel from a folder or the Hub, or from a folder what
-        `save` wrote; only safetensors are read.
+        `save` wrote; the folder of a run or of a whole way will do. Only safetensors are read.
 
         Raises:
+            FileNotFoundError: there is no such folder.
             ValueError: there is none at `path`.
         """
+        path = located(path, *KEPT_IN)
         if Path(path, OWN_CONFIG).exists():
             return cls._load_own(Path(path))
         return cls.around(load_autoencoder(path))

@@ -9,9 +9,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,6 +75,27 @@ def write_text(path: Path, text: str) -> None:
     beside.write_text(text)
     _sync(beside)
     beside.rename(path)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """A text file to write that takes its place when all of it is there, and not before; a pipe or
+    a device, which has nothing to lose, is written as it comes.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w") as file:
+            yield file
+        return
+    path = path.resolve()  # or a link would be replaced
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        with beside.open("w") as file:
+            yield file
+        _sync(beside)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:

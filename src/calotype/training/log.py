@@ -84,7 +84,7 @@ class Log:
         if self.run.trackers:
             self.accelerator.log({**values, "images_per_second": self.told.standing.speed}, step)
         self.told.note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.told.tell()
+        self.told.mention()
 
     def figures(self, step: int, values: Mapping[str, float]) -> None:
         """Write what an evaluation found as a line of its own, its names under validation/."""

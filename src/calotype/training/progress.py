@@ -1,7 +1,7 @@
 """How far something long is: a bar on a terminal, and a line at least every 20 seconds elsewhere.
 
 All of it goes to stderr, from the main process. What is part of something longer, such as a demo,
-is heard by whoever entered `heard_by`, and told with what that one says before it.
+is heard by whoever entered `heard_by`, and told as that one says it.
 """
 
 import threading
@@ -14,13 +14,22 @@ from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from calotype.training.distributed import processes
 
 R = TypeVar("R")
 EVERY = 15.0
 """Seconds without a line after which there is one."""
+SELDOM = 10.0
+"""Seconds within which figures of what is part of something longer bring no second line."""
 OFTEN = 1.0
 """Seconds after which a bar's listener hears of it again."""
 
@@ -44,19 +53,21 @@ class Standing:
 
     def __str__(self) -> str:
         """In words: `kl 50/4000, 36 img/s, 0:58:31 left`."""
-        words = [f"{self.what} {self.done}" + (f"/{self.total}" if self.total else "")]
-        if self.speed:
-            words.append(f"{self.speed:.3g} img/s")
         since = f"{clock(self.seconds)} so far"
-        words.append(since if self.left is None else f"{clock(self.left)} left")
-        return ", ".join(words)
+        return f"{self.counted}, " + (since if self.left is None else f"{clock(self.left)} left")
+
+    @property
+    def counted(self) -> str:
+        """Without a time: `kl 50/4000, 36 img/s`."""
+        words = f"{self.what} {self.done}" + (f"/{self.total}" if self.total else "")
+        return words + (f", {self.speed:.3g} img/s" if self.speed else "")
 
 
 Listener = Callable[[Standing], str]
-"""Hears how far each part of something longer is; returns what is said before it, such as
-`part 2 of 6, 0:12:00 left of all: `, or nothing. It may be called by another thread."""
+"""Hears how far each part of something longer is; returns what is said of it, such as
+`part 2 of 6, 12 min left of all: kl 50/4000`. It may be called by another thread."""
 
-_LISTENER: ContextVar[Listener] = ContextVar("listener", default=lambda standing: "")
+_LISTENER: ContextVar[Listener] = ContextVar("listener", default=str)
 
 
 @contextmanager
@@ -99,15 +110,24 @@ class Told:
         self._listener, self._end = _LISTENER.get(), threading.Event()
         self._began = self._since = self._told = time.monotonic()
         self._first = self._from = done
-        speed = [TextColumn("{task.fields[speed]:.3g} img/s")] if images else []
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *speed,
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=self.console, disable=not (self.main and self.console.is_terminal),
+            *self._columns(), console=self.console,
+            disable=not (self.main and self.console.is_terminal),
         )  # fmt: skip
         self._task = self._bar.add_task(what, total=total, completed=done, speed=0.0, note="")
         # Between two steps nobody would speak, and one may take minutes.
         self._beats = threading.Thread(target=self._beat, daemon=True)
+
+    @property
+    def _is_part(self) -> bool:
+        """Of something longer, whose listener says all in words."""
+        return self._listener is not str
+
+    def _columns(self) -> list[ProgressColumn]:
+        speed = [TextColumn("{task.fields[speed]:.3g} img/s")] if self.images else []
+        counted = [] if self._is_part else [MofNCompleteColumn(), *speed, TimeRemainingColumn()]
+        name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        return [name, BarColumn(), *counted, note]
 
     def __enter__(self) -> "Told":
         self._bar.start()
@@ -122,6 +142,8 @@ class Told:
         self._end.set()
         if self.main:
             self._beats.join()
+            if self.console.is_terminal:  # what stays on the screen is not of a second ago
+                self.tell()
         self._bar.stop()
 
     def advance(self, count: int = 1) -> None:
@@ -154,12 +176,19 @@ class Told:
         """Say how far it is, and what `note` is; a terminal shows both all the time."""
         if not self.main:
             return
-        self._told, standing = time.monotonic(), self.standing
-        before = self._listener(standing)
+        self._told = time.monotonic()
+        line = self._listener(self.standing)
         if self.console.is_terminal:
-            self._bar.update(self._task, description=f"{before}{self.what}", note=self.note)
+            name = line if self._is_part else self.what
+            self._bar.update(self._task, description=name, note=self.note)
         else:
-            self._print(f"{before}{standing}  {self.note}".rstrip())
+            self._print(f"{line}  {self.note}".rstrip())
+
+    def mention(self) -> None:
+        """Say how far it is, unless it is part of something longer and that was said just now."""
+        soon = time.monotonic() < self._told + SELDOM
+        if not (self._is_part and soon and self.done != self.total):
+            self.tell()
 
     def say(self, line: str) -> None:
         """Tell the person who watches something else."""

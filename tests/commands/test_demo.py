@@ -20,9 +20,9 @@ from calotype.training import begin
 SHORT = Demo(
     tokenizer_steps=3, generator_steps=2, codes_steps=3, transformer_steps=2, scenes=256, prompts=8
 )  # fmt: skip
-PICTURES = 2 * (8 + 32 + 2 + 16 + 16)
-"""Each way unseen prompts, reconstructions, prompts of two objects, and while it trained the
-tokenizer's pairs and the generator's drawings."""
+PICTURES = 2 * (8 + 32 + 2)
+"""Each way unseen prompts, reconstructions, prompts of two objects; what was made on the way has
+given place to them."""
 QUICK = Speed(tokenizer_step=0.1, encoded=0.001, generator_step=0.1, drawn=0.01)
 SLOW = Speed(tokenizer_step=2.0, encoded=0.01, generator_step=2.0, drawn=1.0)
 

@@ -34,7 +34,7 @@ def train_until(
             return replace(leg, run=replace(leg.run, steps=done))
         part.undecided = share < 1
         if part.undecided:
-            journey.say(f"up to step {steps} for now; how many there is time for is seen then")
+            journey.say(f"up to step {steps} first: by then it shows how many there is time for")
         else:
             part.run = leg.run
             journey.say(f"there is time up to step {steps}")

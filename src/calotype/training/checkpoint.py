@@ -71,10 +71,8 @@ def sweep(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text)
-    _sync(beside)
-    beside.rename(path)
+    with written(path) as file:
+        file.write(text)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from calotype.tokenizers import Gaussian
+from calotype.tokenizers import Backbone, Gaussian
+from calotype.tokenizers.bottlenecks.base import WAIST
 
 BOTTLENECK = Gaussian(channels=3, kl_weight=0.5).build()
 H = 2 * torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(0))
@@ -58,3 +59,19 @@ def test_gradients_reach_mean_and_variance():
 def test_computes_in_float32():
     latent = BOTTLENECK(H.bfloat16())
     assert latent.z.dtype == latent.rates["kl"].dtype == torch.float32
+
+
+def test_an_orthogonal_waist_keeps_the_channels_of_z_apart():
+    """And leaves the rest as it was. Orthogonal: no direction is lost, none is favoured."""
+    torch.manual_seed(0)
+    backbone = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
+    model = backbone.autoencoder(Gaussian(channels=4, orthogonal=True, initial_std=0.5), size=16)
+    for name in WAIST:
+        weight = model.get_submodule(name).weight.flatten(1)
+        gram = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
+        torch.testing.assert_close(gram, torch.eye(len(gram)))
+    stock = model.get_submodule("encoder.conv_in").weight.flatten(1)
+    assert (stock @ stock.T - torch.eye(len(stock))).abs().max() > 0.1
+    # What stands in the bias for the deviation stays.
+    shift = model.quant_conv.bias[4:].detach().mean()
+    assert abs(shift - 2 * torch.tensor(0.5).log()) < 0.3

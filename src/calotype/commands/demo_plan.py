@@ -53,7 +53,7 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 2300, 1300, 400, 4200, 4_000, 20_000, 256, None),
+    "full": Size(Path("runs/demo"), 2600, 1300, 500, 3500, 4_000, 20_000, 256, None),
     "small": Size(Path("runs/demo-small"), 1500, 600, 150, 1400, 2_000, 10_000, 64,
                   "28 dB, and a fifth of unseen prompts right"),
 }  # fmt: skip

@@ -4,10 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calotype.tokenizers.bottlenecks.base import WAIST
 from calotype.tokenizers.tokenizer import ImageTokenizer
-
-WAIST = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in")
-"""Layers around the bottleneck, whose channels are its own."""
 
 
 @torch.no_grad()

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from calotype.training.noise import Generators
 from calotype.training.objective import Rows
 
+WAIST = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in")
+"""Layers around the bottleneck, whose channels are its own."""
+
 
 @dataclass(frozen=True)
 class Latent:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.lazy import diffusers
-from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
+from calotype.tokenizers.bottlenecks.base import WAIST, Bottleneck, Latent
 from calotype.training.noise import Generators
 
 
@@ -28,6 +28,10 @@ class Gaussian:
     so small a KL weight leaves it to the reconstruction to narrow what it needs. Narrower ones
     rebuild sooner, but nothing then makes details large enough to outlive a generator's errors
     (benchmarks/README.md)."""
+    orthogonal: bool = False
+    """Whether the layers around z begin with orthogonal weights (Saxe et al. 2014, section 3). As
+    stock layers begin, the channels of z are nearly one and the same, and it depends on the seed
+    when a short run finds a use for each (benchmarks/LOG.md)."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -49,8 +53,13 @@ class Gaussian:
 
     @torch.no_grad()
     def begin(self, model: "diffusers.AutoencoderKL") -> None:
-        """Set the new convolution that emits mean and log-variance to `initial_std`."""
+        """Set the new convolution that emits mean and log-variance to `initial_std`, and the layers
+        around z to what `orthogonal` says.
+        """
         assert model.quant_conv is not None and model.quant_conv.bias is not None
+        if self.orthogonal:
+            for name in WAIST:
+                nn.init.orthogonal_(model.get_submodule(name).weight)
         model.quant_conv.bias[self.channels :] += 2 * math.log(self.initial_std)
 
 

@@ -39,10 +39,16 @@ from calotype.training.objective import Rows
 KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
 
 PROCESSES = multiprocessing.get_context("forkserver")
-# A process then starts at once, as the copy of one that has imported these.
-PROCESSES.set_forkserver_preload(
-    ["calotype.commands.train_tokenizer", "calotype.commands.train_generator"]
-)
+# A process then starts at once, as the copy of one that has imported these: ours, and the libraries
+# that ours import when they are first used.
+PROCESSES.set_forkserver_preload([
+    "calotype.commands.train_tokenizer", "calotype.commands.train_generator",
+    "accelerate", "accelerate.tracking", "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.autoencoders.vq_model", "diffusers.models.unets.unet_2d_condition",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep", "diffusers.training_utils",
+    "transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama",
+])  # fmt: skip
 
 
 def files(folder: Path) -> dict[str, bytes]:

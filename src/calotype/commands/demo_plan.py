@@ -53,8 +53,8 @@ class Size:
 
 
 SIZES: dict[Named, Size] = {
-    "full": Size(Path("runs/demo"), 2600, 1300, 500, 3500, 4_000, 20_000, 256, None),
-    "small": Size(Path("runs/demo-small"), 1500, 600, 150, 1400, 2_000, 10_000, 64,
+    "full": Size(Path("runs/demo"), 2300, 1300, 500, 3800, 4_000, 20_000, 256, None),
+    "small": Size(Path("runs/demo-small"), 1350, 560, 150, 1300, 2_000, 10_000, 64,
                   "28 dB, and a fifth of unseen prompts right"),
 }  # fmt: skip
 """What the sizes of the demo are."""

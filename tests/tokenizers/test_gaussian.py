@@ -67,10 +67,10 @@ def test_an_orthogonal_waist_keeps_the_channels_of_z_apart():
     backbone = Backbone(widths=(8, 16), layers=1, attention=False, groups=4)
     model = backbone.autoencoder(Gaussian(channels=4, orthogonal=True, initial_std=0.5), size=16)
     for name in WAIST:
-        weight = model.get_submodule(name).weight.flatten(1)
+        weight = model.get_parameter(f"{name}.weight").flatten(1)
         gram = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
         torch.testing.assert_close(gram, torch.eye(len(gram)))
-    stock = model.get_submodule("encoder.conv_in").weight.flatten(1)
+    stock = model.get_parameter("encoder.conv_in.weight").flatten(1)
     assert (stock @ stock.T - torch.eye(len(stock))).abs().max() > 0.1
     # What stands in the bias for the deviation stays.
     shift = model.quant_conv.bias[4:].detach().mean()

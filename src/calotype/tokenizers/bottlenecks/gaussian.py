@@ -59,7 +59,7 @@ class Gaussian:
         assert model.quant_conv is not None and model.quant_conv.bias is not None
         if self.orthogonal:
             for name in WAIST:
-                nn.init.orthogonal_(model.get_submodule(name).weight)
+                nn.init.orthogonal_(model.get_parameter(f"{name}.weight"))
         model.quant_conv.bias[self.channels :] += 2 * math.log(self.initial_std)
 
 

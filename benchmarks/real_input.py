@@ -42,7 +42,7 @@ from calotype.tokenizers.bottlenecks import VQ
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
 from calotype.tokenizers.terms import L1, LPIPS
 from calotype.training import AdamW, Run, has_ended
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 from calotype.training.log import save_grid
 from calotype.training.run import describe
 

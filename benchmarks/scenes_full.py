@@ -20,7 +20,7 @@ from calotype.recipes.generators import scenes_diffusion
 from calotype.recipes.tokenizers import scenes_kl
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import has_ended
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 
 OUT = Path("runs/scenes-full")
 

@@ -25,7 +25,7 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import prompts
 from calotype.data.scenes import Scenes
-from calotype.diffusion import Flow, LatentSource, TextDenoising, UNet
+from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling
 from calotype.recipes.cache import CacheRecipe
@@ -128,14 +128,17 @@ def adversary(**changes) -> Adversary:
     return replace(free, **changes)
 
 
-def denoising(lr: float = 1e-3) -> TextDenoising:
+FLOW = Flow()
+
+
+def denoising(lr: float = 1e-3, process: ProcessSpec = FLOW) -> TextDenoising:
     torch.manual_seed(2)
     text = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
     prompts = text.tokenizer(CAPTIONS)
     unet = UNet((8, 16), (True, True), layers=1, head_width=4, groups=4).conditional(4, 2, 16)
     return TextDenoising(
         unet, text.encoder(prompts), tokenize(prompts, [""])[0],
-        LatentSource(BOTTLENECK.build(), 1.0), Flow(), adam(lr),
+        LatentSource(BOTTLENECK.build(), 1.0), process, adam(lr),
     )  # fmt: skip
 
 
@@ -313,7 +316,8 @@ def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> No
         objectives = alone(*arguments)
     if objectives and isinstance(objectives[0], Reconstruction):
         state = objectives[0].tokenizer.bottleneck.state_dict()
-        state["placed"] = torch.tensor(sum(len(call.args[1]) for call in placed.call_args_list))
+        counts = [int(call.args[1].sum()) for call in placed.call_args_list]
+        state["placed"] = torch.tensor(sum(counts))
         save_file(state, arguments[1] / f"bottleneck-of-rank-{rank}.safetensors")
     leave()
 

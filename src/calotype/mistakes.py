@@ -22,6 +22,13 @@ def is_told(error: BaseException) -> bool:
     return isinstance(error, ValueError | OSError | ImportError) and _raised_here(error)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says so; safetensors' errors do in words alone."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return any(f"(os error {number})" in str(error) for number in DISK_FULL)
+
+
 def _raised_here(error: BaseException) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -1,5 +1,6 @@
 """The latent cache: what was encoded, whole, once, in order, by the tokenizer it names."""
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -335,3 +336,17 @@ def test_a_generator_does_not_train_in_another_tokenizers_latents(artifacts, tmp
     with pytest.raises(ValueError, match=r"was encoded by tokenizer .*run cache-latents again"):
         train_generator(recipe)
     assert not (tmp_path / "run").exists()
+
+
+def test_bug_latents_that_are_no_numbers_were_cached(tokenizer, tmp_path):
+    broken = copy.deepcopy(tokenizer)
+    with torch.no_grad():
+        broken.autoencoder.quant_conv.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"latents are not finite: .*--dtype float32"):
+        cached(tmp_path / "nan", encoder(broken))
+    with torch.no_grad():
+        broken.autoencoder.quant_conv.weight.copy_(1e6 * tokenizer.autoencoder.quant_conv.weight)
+    with pytest.raises(ValueError, match="too large for float16"):
+        cached(tmp_path / "large", encoder(broken, dtype=torch.float16))
+    assert not list(tmp_path.glob("*/*.safetensors"))
+    cached(tmp_path / "wide", encoder(broken))

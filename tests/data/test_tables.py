@@ -1,4 +1,5 @@
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from calotype.data import BrokenImage, Hub, Parquet, Pictures, Stream, WebDataset
+from calotype.data.identity import identity
 
 COLOURS = ["red", "lime", "blue", "white"]
 
@@ -247,3 +249,16 @@ def test_captions_that_are_not_utf8_are_named(tmp_path: Path) -> None:
 def test_a_buffer_holds_something(spec: type[Parquet]) -> None:
     with pytest.raises(ValueError, match=r"data\.shuffle_buffer is 0: it must be at least 1"):
         spec("x", shuffle_buffer=0)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tables_are_told_from_others_by_their_files(tmp_path: Path, streaming: bool) -> None:
+    for name in "ac":
+        (tmp_path / name).mkdir()
+    file = write_parquet(tmp_path / "a/x.parquet", caption=COLOURS)
+    said = identity(Parquet(file, streaming=streaming).build())
+    assert said is not None and said.startswith("1 files, ")
+    moved = Path(shutil.copytree(tmp_path / "a", tmp_path / "b")) / "x.parquet"
+    assert identity(Parquet(moved, streaming=streaming).build()) == said
+    other = write_parquet(tmp_path / "c/x.parquet", COLOURS[:3], caption=COLOURS[:3])
+    assert identity(Parquet(other, streaming=streaming).build()) != said

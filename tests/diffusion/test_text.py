@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from transformers import CLIPTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    T5Config,
+    T5EncoderModel,
+)
 
 import tiny
 from calotype.diffusion import Flow, LatentSource, PretrainedText, TextDenoising, tokenize
@@ -167,3 +176,54 @@ def test_an_absent_text_encoder_is_refused(part, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"text\.path: no CLIP") as refusal:
         text.tokenizer([]) if part == "tokenizer" else text.encoder(tokenizer)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def copied(pretrained, tmp_path) -> Path:
+    return Path(shutil.copytree(pretrained, tmp_path / "copied"))
+
+
+def test_a_pretrained_encoder_is_the_one_that_was_saved(copied, tokenizer):
+    kept = load_file(copied / "text_encoder/model.safetensors")
+    found = PretrainedText(str(copied)).encoder(tokenizer).state_dict()
+    assert {name.removeprefix("text_model.") for name in kept} <= {
+        name.removeprefix("text_model.") for name in found
+    }
+    again = PretrainedText(str(copied)).encoder(tokenizer).state_dict()
+    assert all(torch.equal(found[name], again[name]) for name in found)
+
+
+@pytest.mark.parametrize("change", ["missing", "renamed"])
+def test_bug_weights_that_were_not_there_were_left_at_random(change, copied, tokenizer):
+    file = copied / "text_encoder/model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "fc1.weight" in name)
+    tensor = weights.pop(name)
+    if change == "renamed":
+        weights[name.replace("fc1", "fc3")] = tensor
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"text\.path: the text encoder in .* is not whole: .*fc1"):
+        PretrainedText(str(copied)).encoder(tokenizer)
+
+
+def test_bug_another_models_folder_passed_as_clip_with_random_weights(copied, tokenizer):
+    shutil.rmtree(copied / "text_encoder")
+    config = T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    T5EncoderModel(config).save_pretrained(copied / "text_encoder")
+    with pytest.raises(ValueError, match=r"holds a t5, and prompts are read by a CLIP text encod"):
+        PretrainedText(str(copied)).encoder(tokenizer)
+
+
+def test_the_text_half_of_a_whole_clip_serves(tokenizer, tmp_path):
+    """Its image encoder is no weight too many."""
+    encoder = TEXT.encoder(tokenizer)
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                              num_attention_heads=2, image_size=8, patch_size=4)  # fmt: skip
+    whole = CLIPModel(CLIPConfig(text_config=encoder.config.to_dict(),
+                                 vision_config=vision.to_dict(), projection_dim=16))  # fmt: skip
+    whole.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = PretrainedText(str(tmp_path)).encoder(tokenizer)
+    tokens = tokenize(tokenizer, PROMPTS)
+    expected = whole.text_model(tokens).last_hidden_state
+    torch.testing.assert_close(found(tokens).last_hidden_state, expected)

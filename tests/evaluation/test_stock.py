@@ -33,7 +33,7 @@ from calotype.commands.evaluate import Evaluate, evaluate
 from calotype.data import Scenes
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.stock import load_tokenizer
-from calotype.pipelines import Choice, Sampling, load, sample, size_of
+from calotype.pipelines import Choice, Sampling, load, recommended, sample, size_of
 from calotype.tokenizers import psnr, stock
 
 HELD_OUT = Scenes(size=tiny.SIZE, split="held-out")
@@ -155,6 +155,35 @@ def test_pixel_diffusion_is_measured(tmp_path):
     assert found["protocol"]["sampling"].keys() == {"steps", "batch_size", "scheduler"}
 
 
+def test_bug_other_peoples_pipelines_were_called_with_our_defaults(sdxl, tmp_path, monkeypatch):
+    """25 steps where a DDPM wants its 1000, guidance 4 where the author said 5."""
+    asked = []
+
+    class CalledError(Exception):
+        pass
+
+    def call(self, prompt=None, num_inference_steps=50, guidance_scale=5.0, generator=None,
+             output_type="pil", **rest):  # fmt: skip
+        asked.append((num_inference_steps, guidance_scale))
+        raise CalledError
+
+    how = recommended(sdxl.config._name_or_path)
+    assert how == Sampling(steps=None, guidance=None)
+    assert how.completed(sdxl) == Sampling(steps=50, guidance=5.0)
+    assert how.completed(DDPMPipeline(None, DDIMScheduler())).steps == 1000
+    monkeypatch.setattr(StableDiffusionXLPipeline, "__call__", call)
+    for choice in (Choice(), Choice(steps=3), Choice(guidance=2.0)):
+        with pytest.raises(CalledError):
+            next(sample(sdxl, ["x"], [0], choice.over(how)))
+    assert asked == [(50, 5.0), (3, 5.0), (50, 2.0)]
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf"), -float("inf")])
+def test_guidance_is_a_number(guidance):
+    with pytest.raises(ValueError, match=r"sampling\.guidance is .*: it must be finite"):
+        Choice(guidance=guidance).over(Sampling())
+
+
 @pytest.fixture(scope="module")
 def sdxl(artifacts, tmp_path_factory) -> StableDiffusionXLPipeline:
     torch.manual_seed(0)
@@ -206,6 +235,15 @@ def test_a_text_encoder_saved_in_half_precision_draws(sdxl, tmp_path):
         type(getattr(sdxl, name)).from_pretrained(folder).half().save_pretrained(folder)
     found = report(tmp_path / "half", tmp_path, sampling=Choice(steps=1))
     assert "all_factors_right" in found["figures"]
+
+
+def test_bug_weights_that_are_no_numbers_drew_black_pictures(sdxl, tmp_path):
+    shutil.copytree(sdxl.config._name_or_path, tmp_path / "nan")
+    broken = load(tmp_path / "nan")
+    with torch.no_grad():
+        broken.unet.conv_out.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="what was drawn is not finite: some weights are not"):
+        next(sample(broken, ["x"], [0], Sampling(steps=1)))
 
 
 def test_a_pipeline_that_starts_from_a_picture_is_refused(sdxl, tmp_path):

@@ -285,7 +285,8 @@ def test_another_latent_space_does_not_resume_a_finetuning(artifacts, tmp_path):
 def test_a_pipeline_is_called_as_its_recipe_drew(artifacts, tmp_path):
     assert recommended(artifacts / "generator/model") == Sampling(steps=2)
     assert Choice(guidance=2.0).over(Sampling(steps=2)) == Sampling(steps=2, guidance=2.0)
-    assert recommended(tmp_path) == recommended("a/name") == Sampling()
+    as_its_author = Sampling(steps=None, guidance=None)
+    assert recommended(tmp_path) == recommended("a/name") == as_its_author
 
 
 def test_an_adversary_that_begins_too_late_is_told(tmp_path):

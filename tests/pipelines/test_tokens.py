@@ -225,9 +225,44 @@ def test_the_likeliest_is_kept(pipeline):
     prompts = ["a red circle"] * 6
     codes = codes_of(pipeline, prompts, TokenSampling(temperature=3.0))
     bits = score(pipeline, codes, prompts)
-    kept = best(pipeline, codes, prompts, 3)
+    kept = best(pipeline, codes, prompts, 3, 6)
     assert kept == [int(bits[:3].argmin()), 3 + int(bits[3:].argmin())]
-    assert best(pipeline, codes, prompts, 1) == list(range(6))
+    assert best(pipeline, codes, prompts, 1, 6) == list(range(6))
+
+
+def test_bug_all_candidates_were_scored_at_once(pipeline, monkeypatch):
+    """Whatever the batch size, so that memory ran out."""
+    prompts = ["a red circle"] * 6
+    codes = codes_of(pipeline, prompts, TokenSampling(temperature=3.0))
+    expected, scored = best(pipeline, codes, prompts, 3, 6), []
+
+    def counted(pipeline, codes, prompts):
+        scored.append(len(codes))
+        return score(pipeline, codes, prompts)
+
+    monkeypatch.setattr("calotype.pipelines.tokens.score", counted)
+    assert best(pipeline, codes, prompts, 3, 4) == expected and scored == [4, 2]
+
+
+def test_a_pipeline_of_weights_that_are_no_numbers_draws_nothing(folders, tmp_path):
+    """Bug: it drew black pictures."""
+    shutil.copytree(folders["vq"], tmp_path / "model")
+    broken = load(tmp_path / "model")
+    with torch.no_grad():
+        broken.tokenizer.autoencoder.decoder.conv_out.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="what was drawn is not finite: some weights are not"):
+        next(sample(broken, ["a red circle"], [0], GREEDY))
+
+
+def test_the_prompt_tokenizer_is_written_as_any_transformers_reads_it(folders, pipeline):
+    """Bug: transformers 4 knew neither its class nor begin-of-image."""
+    said = json.loads((folders["vq"] / "tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert said["additional_special_tokens"] == ["<|image|>"]
+    again = AutoTokenizer.from_pretrained(folders["vq"])
+    for prompt in ("a red circle", "", "<|image|>"):
+        assert again(prompt).input_ids == pipeline.prompts(prompt).input_ids
+    assert "<|image|>" in again.all_special_tokens
 
 
 def test_scores_do_not_depend_on_the_batch(pipeline):

@@ -43,6 +43,12 @@ def quantizer(seed: int = 0, **changes):
     return VQ(replace(PLAIN, **changes)).build()
 
 
+def put(bottleneck, code: int, point: torch.Tensor) -> None:
+    """Set one code anew."""
+    which = torch.arange(8) == code
+    bottleneck.codebook.place(which, point.expand(8, -1))
+
+
 @pytest.mark.parametrize("block", [1, 50, 2**22])
 def test_nearest_is_the_naive_search_and_never_holds_more_than_a_block(block, monkeypatch):
     points, codes = torch.randn(300, 5), torch.randn(40, 5)
@@ -126,7 +132,7 @@ def test_rotation_turns_the_gradient_as_it_turns_the_feature():
 def test_averages_are_their_formula():
     """From nothing: what was seen counts by its age alone, and a code that nobody chose stays."""
     bottleneck = quantizer(learning=EMA(0.9)).train()
-    bottleneck.codebook.place(torch.tensor([7]), torch.full((1, 3), 50.0))
+    put(bottleneck, 7, torch.full((3,), 50.0))
     before = bottleneck.codebook.embedding.clone()
     sums, counts = torch.zeros(8, 3), torch.zeros(8)
     for h in (H, H.flip(0) * 1.5):
@@ -156,7 +162,7 @@ def test_a_code_that_is_dead_from_the_first_restarts_at_once():
     """Bug: all codes seemed used alike at first, and it took 230 steps to see that one is not."""
     restart = Restart(below=0.1, every=2)
     bottleneck = quantizer(learning=EMA(0.9), restart=restart).train()
-    bottleneck.codebook.place(torch.tensor([2]), torch.full((1, 3), 50.0))
+    put(bottleneck, 2, torch.full((3,), 50.0))
     for step in range(2):
         bottleneck.step_begin(step)
         bottleneck(H)
@@ -181,7 +187,7 @@ def test_a_restart_forgets_all_of_a_code():
     far = torch.full((3,), 50.0)
     restart = Restart(below=0.5, every=1)
     bottleneck = quantizer(learning=EMA(0.9), restart=restart).train()
-    bottleneck.codebook.place(torch.tensor([2]), far[None])
+    put(bottleneck, 2, far)
     for step in range(80):
         bottleneck.step_begin(step)
         bottleneck(H)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -556,3 +557,18 @@ def test_a_run_is_not_resumed_to_fewer_steps_than_it_has(tmp_path):
     fit([Line()], points(1), tiny.run(tmp_path, steps=4))
     with pytest.raises(ValueError, match=r"run\.steps is 3, but .* has been trained for 4"):
         fit([Line()], points(1), tiny.run(tmp_path, steps=3, resume=True))
+
+
+def test_bug_fit_outside_the_main_thread_raised(tmp_path):
+    """As in a notebook's worker or a server: signals are the main thread's."""
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(tiny.train, "generator", tiny.run(tmp_path)).result()
+    assert (tmp_path / "checkpoints/step-3").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_bug_weights_of_which_no_step_was_taken_were_exported(tmp_path):
+    """Where the run is shorter than its patience."""
+    with pytest.raises(DivergedError, match="each of 3 steps was skipped, and there is nothing"):
+        fit([Line()], points(float("nan"), float("nan")), tiny.run(tmp_path))

@@ -1,11 +1,17 @@
 """A run's folder: recorded, never mixed with another run."""
 
 import json
+import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 import tiny
+from calotype.commands.cache_latents import cache
+from calotype.commands.train_generator import train_generator
+from calotype.commands.train_tokenizer import train_tokenizer
+from calotype.data import CenterCrop, Folder, Scenes, Transform
+from calotype.pipelines import picture
 from calotype.training import AdamW, Run, begin, has_ended
 
 
@@ -206,3 +212,52 @@ def test_a_run_that_is_half_done_is_known_to_be_another_before_any_work(tmp_path
     assert not has_ended(run, Recipe(run=run))
     with pytest.raises(ValueError, match=r"run\.seed was 1"):
         has_ended(other, Recipe(run=other))
+
+
+def test_a_run_is_not_resumed_on_other_pictures(tmp_path):
+    """Bug: 12 pictures became 19 without a word. A folder that only moved is the same."""
+    for i, image in enumerate(tiny.images(19)):
+        place = tmp_path / ("first" if i < 12 else "others")
+        place.mkdir(exist_ok=True)
+        picture(image).save(place / f"{i}.png")
+
+    def trained(data: str, **changes) -> None:
+        run = tiny.run(tmp_path / "run", save_every=1, **changes)
+        source = {"data": Folder(tmp_path / data), "transform": Transform(CenterCrop(tiny.SIZE))}
+        train_tokenizer(tiny.tokenizer_recipe(tmp_path, run=run, **source))
+
+    trained("first", steps=2)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    trained("moved", steps=3, resume=True)
+    for file in (tmp_path / "others").iterdir():
+        file.rename(tmp_path / "moved" / file.name)
+    with pytest.raises(ValueError, match=r"begun with data 12 pictures, \w+, and now it is 19 pi"):
+        trained("moved", steps=4, resume=True)
+
+
+def test_a_run_is_not_resumed_on_other_rows(artifacts, tmp_path):
+    """Bug: another cache by the same tokenizer was taken for its own."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "tokenizer").symlink_to(artifacts / "tokenizer")
+    recipe = tiny.generator_recipe(root, text=None)
+    recipe = replace(recipe, unet=replace(recipe.unet, pooled_text=False))
+
+    def trained(scenes: Scenes, **changes) -> None:
+        shutil.rmtree(root / "latents", ignore_errors=True)
+        cache(tiny.cache_recipe(root, data=scenes, text=None))
+        train_generator(replace(recipe, run=replace(recipe.run, save_every=1, **changes)))
+
+    trained(tiny.SCENES, steps=2)
+    trained(tiny.SCENES, steps=3, resume=True)
+    with pytest.raises(ValueError, match=r"begun with rows 32 rows, \w+, and now it is 32 rows"):
+        trained(replace(tiny.SCENES, seed=5), steps=4, resume=True)
+
+
+def test_a_run_of_an_older_version_took_no_fingerprint_of_its_data(tmp_path):
+    run = Run(tmp_path, resume=True)
+    begin(run, Recipe(run=run), {"start": "f00d"})
+    saved(run)
+    begin(run, Recipe(run=run), {"start": "f00d", "data": "12 pictures, beef"})
+    with pytest.raises(ValueError, match="begun with data 12 pictures, beef, and now it is 19"):
+        begin(run, Recipe(run=run), {"start": "f00d", "data": "19 pictures, dead"})

@@ -12,7 +12,7 @@ from calotype.autoregressive.layout import Layout, Sequences, sequences
 from calotype.autoregressive.orders import Annealed, Order, draw_orders
 from calotype.lazy import transformers
 from calotype.training import AdamW, Batch, Losses, Objective
-from calotype.training.noise import generators, uniform
+from calotype.training.noise import generators, sent, uniform
 
 
 class NextToken(Objective):
@@ -43,12 +43,12 @@ class NextToken(Objective):
         codes = self.layout.flatten(batch["packed"])
         generator = generators(batch["key"])
         fraction = self.order.shuffled(step)
-        sites = draw_orders(fraction, self.layout.sites, generator).to(codes.device)
+        sites = sent(draw_orders(fraction, self.layout.sites, generator), codes.device)
         inside = torch.arange(self.layout.codebooks, device=codes.device)
         order = (sites[..., None] * self.layout.codebooks + inside).flatten(1)
         codes = codes.gather(1, order)
         prompts, lengths = self._prompts(batch)
-        kept = (uniform(generator) >= self.drop).to(codes.device)
+        kept = sent(uniform(generator) >= self.drop, codes.device)
         rows = sequences(self.layout, prompts, lengths * kept, self.layout.tokens(codes))
         hidden = self._hidden(rows, order, fraction)
         image = self._image_loss(hidden, rows, codes)
@@ -64,9 +64,10 @@ class NextToken(Objective):
 
     def _prompts(self, batch: Batch) -> tuple[Int[Tensor, "b prompt"], Int[Tensor, " b"]]:
         if self.prompted:
-            # Beyond the longest there is nothing to see.
-            lengths = batch["lengths"]
-            return batch["tokens"][:, : int(lengths.max())], lengths
+            # Beyond the longest there is nothing to see. Who reads them knows how long it is;
+            # asked here, the device would have to be waited for.
+            tokens, lengths = batch["tokens"], batch["lengths"]
+            return tokens[:, : batch.get("longest", tokens.shape[1])], lengths
         none = batch["packed"].new_zeros(len(batch["packed"]), 0, dtype=torch.long)
         return none, none.sum(1)
 

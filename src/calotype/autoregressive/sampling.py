@@ -13,6 +13,7 @@ from calotype.autoregressive.decoder import Decoder, Memory
 from calotype.autoregressive.ramps import Constant, Ramp
 from calotype.lazy import transformers
 from calotype.training.devices import Precision
+from calotype.training.noise import sent
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ def draw_codes(
     layout, device = decoder.layout, prompts.tokens.device
     known = prompts.tokens.new_zeros(len(seeds), 0) if top is None else top.to(device)
     drawn = [torch.rand(layout.length, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    chances = torch.stack(drawn).to(device)
+    chances = sent(torch.stack(drawn), device)
     # Of the null prompt itself both halves are one.
-    guided = sampling.guidance != 1 and prompts.seen.sum(1).max() > 1
+    guided = sampling.guidance != 1 and bool(prompts.seen.sum(1).max() > 1)
     rows = prompts.guided() if guided else prompts
     repeats = len(rows.tokens) // len(seeds)
     memory = Memory(decoder, rows.seen)

@@ -10,7 +10,9 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.autoregressive.text import Classes, PromptSpec
 from calotype.commands.quiet import quiet
 from calotype.data import Transform, once
+from calotype.data.identity import identified, identity
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
+from calotype.data.pictures import spread
 from calotype.data.prompts import tokenize
 from calotype.diffusion import TextSpec
 from calotype.lazy import transformers
@@ -39,7 +41,8 @@ def cache(recipe: CacheRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
     """
     quiet()
-    size, dataset = image_size(recipe.data, recipe.transform), recipe.data.build()
+    size = image_size(recipe.data, recipe.transform)
+    dataset = spread(recipe.data.build(), recipe.count)
     state = processes()
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     tokenizer.check(size)
@@ -61,7 +64,7 @@ def cache(recipe: CacheRecipe) -> Path:
         cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(encoder, recipe.out, prompts)
+        finish(encoder, recipe.out, prompts, identity(dataset))
     state.wait_for_everyone()
     return recipe.out
 
@@ -80,7 +83,7 @@ def _inputs(encoder: Encoder, dataset: Dataset) -> dict[str, str]:
     """Fingerprints of what a cache is made from."""
     streamed = isinstance(dataset, IterableDataset)
     images = "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
-    return {"tokenizer": encoder.fingerprint, "images": images}
+    return {"tokenizer": encoder.fingerprint, "images": images, **identified(data=dataset)}
 
 
 def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:

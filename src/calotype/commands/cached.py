@@ -44,8 +44,9 @@ def train(
     """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
     state = processes()
     rows, held_out = latents.split(recipe.held_out)
-    inputs = {"latents": latents.index.tokenizer, "text": _vocabulary(latents)}
-    run = start(recipe.run, recipe, inputs, _found(objective, latents, len(rows)))
+    run = start(
+        recipe.run, recipe, partial(_inputs, latents), _found(objective, latents, len(rows))
+    )
     if state.is_main_process:
         prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
         objective.picture = partial(_picture, recipe, prompts, pipeline)
@@ -65,6 +66,12 @@ def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) ->
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
     return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.root}"
+
+
+def _inputs(latents: LatentCache) -> dict[str, str]:
+    """Fingerprints of what a generator is made from."""
+    return {"latents": latents.index.tokenizer, "text": _vocabulary(latents),
+            "rows": latents.identity()}  # fmt: skip
 
 
 def _vocabulary(latents: LatentCache) -> str:

@@ -39,8 +39,8 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
-from calotype.training.checkpoint import publish, write_text
 from calotype.training.devices import device_named
+from calotype.training.files import publish, write_text
 
 BESIDE = "beside.log"
 """What the process says that is at work beside the one that is shown."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
+from calotype.data.pictures import spread
 from calotype.data.scenes import Scene
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.glossary import LEGEND, glossed
@@ -28,6 +29,7 @@ from calotype.pipelines import (
     Choice,
     HowToSample,
     Pipeline,
+    Sampling,
     TokenPipeline,
     heeds,
     is_pipeline,
@@ -40,7 +42,7 @@ from calotype.pipelines import (
 )
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 from calotype.training.precision import exact_products
 from calotype.training.progress import Told, track
 from calotype.training.run import describe
@@ -53,7 +55,7 @@ class Measuring(Judging):
     data: Source = field(default_factory=lambda: Folder(Path("images")))
     """Pictures that were not trained on; their captions are a generator's prompts."""
     count: int | None = 2048
-    """The first so many pictures; None: all."""
+    """So many pictures, from all over the data, or of a stream the first; None: all."""
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as it was trained."""
     clip: str | None = None
@@ -205,6 +207,8 @@ class Bench:
         clip = self._clip
         said = describe(sampling)
         if not isinstance(pipeline, TokenPipeline):
+            assert isinstance(sampling, Sampling)
+            said = describe(sampling.completed(pipeline))
             said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
             said["scheduler"] = type(pipeline.scheduler).__name__
         judges = self._judges_of_draws
@@ -242,13 +246,14 @@ class Bench:
 
 
 def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:
-    """Batches of the first `count` pictures of a source, of `size` pixels a side; None: all.
+    """Batches of `count` pictures all over a source, of `size` pixels a side; None: all. Of a
+    stream, or of scenes, which are all alike, they are the first.
 
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
     """
     drawn = isinstance(source, Scenes | OpenMoji)  # at any size
-    dataset = (replace(source, size=size) if drawn else source).build()
+    dataset = spread((replace(source, size=size) if drawn else source).build(), count)
     batches = once(dataset, each, None if drawn else Transform(CenterCrop(size)))
     first = next(batches, None)
     if first is None:

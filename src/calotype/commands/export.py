@@ -15,8 +15,8 @@ from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, f
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
-from calotype.training.checkpoint import publish
 from calotype.training.distributed import processes
+from calotype.training.files import publish
 from calotype.training.precision import exact_products
 from calotype.training.progress import say, track
 

@@ -161,7 +161,7 @@ def _drawn(
         # As soon as all candidates of an image are there, so that it is saved before the next.
         codes = torch.cat([*waiting, batch])
         whole = len(codes) // many * many
-        places = best(pipeline, codes[:whole], prompts[first : first + whole], many)
+        places = best(pipeline, codes[:whole], prompts[first : first + whole], many, how.batch_size)
         for place, image in zip(places, pipeline.decode(codes[places]), strict=True):
             yield first + place, image
         first, waiting = first + whole, [codes[whole:]]

@@ -18,7 +18,7 @@ from rich.console import Console
 from calotype.mistakes import is_told
 from calotype.pages.gallery import Gallery, Grid, Stage, Training, write_gallery
 from calotype.training import Run
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 from calotype.training.progress import Standing, heard_by
 
 TICK = 15.0

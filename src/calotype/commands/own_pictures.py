@@ -16,7 +16,7 @@ from PIL import Image
 from calotype.data import BrokenImage, Folder, Pictures
 from calotype.data.folder import METADATA
 from calotype.data.images import SUFFIXES
-from calotype.training.checkpoint import publish
+from calotype.training.files import publish
 
 SIDE = 160
 """Pixels of a copy's short side, if the picture has so many."""

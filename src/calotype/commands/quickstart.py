@@ -25,8 +25,8 @@ from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder
 from calotype.data.folder import METADATA
 from calotype.pages.gallery import PAIR, Training
-from calotype.training.checkpoint import write_text
 from calotype.training.devices import device_named
+from calotype.training.files import write_text
 from calotype.training.precision import Precision, described, settled
 
 LEAST_MINUTES = 2.0

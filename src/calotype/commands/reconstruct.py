@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.devices import Computation, computing
@@ -26,7 +27,7 @@ class Reconstruct(Computation):
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
     trained, or 256 where it does not say."""
     count: int = 16
-    """Pictures to reconstruct."""
+    """Pictures to reconstruct, from all over the data; of a stream the first."""
     out: Path = Path("reconstructions.png")
     """The picture to write: pairs of original and reconstruction, small ones enlarged."""
 
@@ -52,7 +53,9 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), None)
-    real = next(once(options.data.build(), options.count, transform))["image"]
+    real = next(once(spread(options.data.build(), options.count), options.count, transform))[
+        "image"
+    ]
     with computing(options.precision, device, *tokenizer.networks):
         decoded = [tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16)]
     fake = torch.cat(decoded).clamp(-1, 1)

@@ -11,8 +11,8 @@ from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
-from calotype.training.checkpoint import written
 from calotype.training.devices import Computation, Precision
+from calotype.training.files import written
 from calotype.training.progress import Told
 
 MEANS = ("bits_per_token", "bits_per_token_without_prompt", "bits_per_pixel")

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ from calotype.commands.export import Export, finish
 from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.data import Loader, once
+from calotype.data.identity import identified
 from calotype.recipes.tokenizer import TokenizerRecipe, image_size
 from calotype.tokenizers import (
     Critic,
@@ -64,8 +66,9 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
         objectives.append(Critic(recipe.adversary, reconstruction, settings))
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
-    run = start(recipe.run, recipe, recipe.model.inputs(reconstruction.tokenizer),
-                _found(reconstruction.tokenizer, total, size))  # fmt: skip
+    inputs = partial(_inputs, recipe, reconstruction.tokenizer, dataset, validation)
+    found = _found(reconstruction.tokenizer, total, size)
+    run = start(recipe.run, recipe, inputs, found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
     fit(objectives, loader, run)
@@ -75,6 +78,15 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
                     recipe.transform)  # fmt: skip
     finish(reconstruction.tokenizer, export)
     return run.model
+
+
+def _inputs(
+    recipe: TokenizerRecipe, tokenizer: ImageTokenizer, dataset: Dataset, validation: Dataset | None
+) -> dict[str, str]:
+    """Fingerprints of what a tokenizer is made from."""
+    # What was best on other pictures says nothing of these.
+    told = {"validation": validation} if recipe.run.best else {}
+    return {**recipe.model.inputs(tokenizer), **identified(data=dataset, **told)}
 
 
 def _found(tokenizer: ImageTokenizer, total: int | None, size: int) -> str:

@@ -60,7 +60,8 @@ def _losses(objective: Objective, rows: LatentRows, each: int) -> Figures:
     for first in range(0, len(rows), each):
         places = list(range(first, min(first + each, len(rows))))
         keys = draw_keys(0, first, len(places))
-        batch = {name: value.to(device) for name, value in rows.batch(places, keys).items()}
+        batch = {name: value.to(device) if isinstance(value, Tensor) else value
+                 for name, value in rows.batch(places, keys).items()}  # fmt: skip
         # As late as can be: random orders and the like have faded.
         losses = objective({**batch, "key": keys}, sys.maxsize)
         found = {"loss": sum(losses.values()), **losses, **objective.metrics}

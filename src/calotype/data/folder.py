@@ -9,11 +9,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from calotype.data.captions import caption_of
+from calotype.data.identity import of_files
 from calotype.data.images import SUFFIXES
 from calotype.data.pictures import OnError, Pictures, Reader, Record
 
@@ -52,7 +54,9 @@ class Folder:
                 f"no images in {self.path}: its metadata name none; expected rows with file_name "
                 f"and {' or '.join(CAPTION_COLUMNS)}"
             )
-        return Pictures(records, Reader(self.on_error, f"folder {self.path}"))
+        files = [Path(record.name) for record in records]
+        identity = partial(of_files, files, self.path, "pictures")
+        return Pictures(records, Reader(self.on_error, f"folder {self.path}"), identity)
 
     def _records(self) -> Iterator[Record]:
         root = Path(self.path)

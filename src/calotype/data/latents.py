@@ -24,8 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from calotype.data.identity import digest
 from calotype.data.prompts import Prompted
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Index:
     codes: int | None = None
     """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [codebooks, h, w];
     None: they are moments."""
+    data: str | None = None
+    """What tells the pictures that were encoded from others; None: it is not known."""
 
     @classmethod
     def read(cls, root: Path) -> "Index":
@@ -112,7 +115,8 @@ def _write(file: Path, tensors: dict[str, Tensor]) -> None:
 
 class LatentCache(Dataset[dict[str, Any]]):
     """A finished cache: row i is {"packed": float32 or int32 [...]}, and where there are prompts
-    {"tokens": int64 [L], "lengths": int64 []}, of which the first `lengths` count.
+    {"tokens": int64 [L], "lengths": int64 []}, of which the first `lengths` count; a batch has
+    "longest" too, the most of them.
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
@@ -129,7 +133,7 @@ class LatentCache(Dataset[dict[str, Any]]):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = self.batch([i], [0])
-        return {name: values[0] for name, values in row.items()}
+        return {name: values[0] for name, values in row.items() if isinstance(values, Tensor)}
 
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """Rows at `indices`, stacked; where flips are stored, a bit of the key chooses one."""
@@ -141,6 +145,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         if self.index.tokens:
             batch["tokens"] = self.prompts.tokens[indices].long()
             batch["lengths"] = self.prompts.lengths[indices].long()
+            batch["longest"] = int(batch["lengths"].max())
         return batch
 
     @cached_property
@@ -163,6 +168,10 @@ class LatentCache(Dataset[dict[str, Any]]):
         """All captions, in order."""
         files = [shard(self.root, n).with_suffix(".captions.json") for n in range(len(self.ends))]
         return [caption for file in files for caption in json.loads(file.read_text())]
+
+    def identity(self) -> str:
+        """What tells its rows from others: how many, their captions and their pictures."""
+        return f"{len(self)} rows, {digest([self.index.data or '', *self.captions])}"
 
     def split(self, held_out: int) -> "tuple[LatentRows, LatentRows]":
         """Rows to train on, and `held_out` others, evenly spread.

@@ -5,9 +5,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from textwrap import shorten
 from typing import Any
 
+from calotype.data.identity import Identity, of_files
 from calotype.lazy import datasets, pyarrow
 
 
@@ -24,6 +26,11 @@ class Origin:
     """Reads one of them to its end, by its format's own reader."""
     local: bool = False
     """Whether it is read from paths, and not from the Hub or a URL."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """What tells its files from others; None: they are not at hand."""
+        return partial(of_files, self.files) if self.files and self.local else None
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 from warnings import warn
 
 import fsspec
@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
 
+from calotype.data.identity import Identity
 from calotype.data.images import BrokenImage, read_image
 
 OnError = Literal["skip", "stop"]
@@ -111,14 +112,25 @@ class Pictures(Dataset[Example]):
     dataset's order that can be read, so that what an index gives never depends on what was read
     before.
 
+    Args:
+        records: All of them.
+        reader: How they are decoded.
+        identity: What tells them from others; None: how many they are.
+
     Raises:
         ValueError: there are no records.
     """
 
-    def __init__(self, records: Sequence[Record], reader: Reader) -> None:
+    def __init__(
+        self, records: Sequence[Record], reader: Reader, identity: Identity | None = None
+    ) -> None:
         if not len(records):
             raise reader.nothing()
-        self.records, self.reader = records, reader
+        self.records, self.reader, self._identity = records, reader, identity
+
+    def identity(self) -> str:
+        """What tells its pictures from others."""
+        return self._identity() if self._identity else f"{len(self)} pictures"
 
     def __len__(self) -> int:
         return len(self.records)
@@ -128,6 +140,30 @@ class Pictures(Dataset[Example]):
         if not -n <= index < n:
             raise IndexError(f"picture {index} of {n}")
         return self.reader.read(self.records[(index + k) % n] for k in range(n))
+
+
+@dataclass(frozen=True)
+class Chosen(Sequence[Record]):
+    """Some of a source's records."""
+
+    records: Sequence[Record]
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.records[self.places[index]]
+
+
+def spread(dataset: Dataset[Any], count: int | None) -> Dataset[Any]:
+    """So many pictures from all over a dataset, which may be sorted by what is in them; None, or as
+    many as there are: all. Of what is no `Pictures`, a stream or drawn scenes, it is all too.
+    """
+    if not isinstance(dataset, Pictures) or count is None or count >= len(dataset):
+        return dataset
+    places = [i * len(dataset) // count for i in range(count)]
+    return Pictures(Chosen(dataset.records, places), dataset.reader, dataset.identity)
 
 
 class Window(Iterator[Record]):
@@ -163,6 +199,7 @@ class Stream(IterableDataset[Example]):
         reader: How they are decoded.
         local: Whether reading costs little beside decoding, so that each worker of a `Loader` reads
             all of it; else one does.
+        identity: What tells its pictures from others; None: nothing.
     """
 
     def __init__(
@@ -171,8 +208,9 @@ class Stream(IterableDataset[Example]):
         reader: Reader,
         *,
         local: bool = False,
+        identity: Identity | None = None,
     ) -> None:
-        self.passes, self.reader, self.local = passes, reader, local
+        self.passes, self.reader, self.local, self.identity = passes, reader, local, identity
 
     def __iter__(self) -> Iterator[Example]:
         window, worker = Window(self.passes(None)), get_worker_info()

@@ -276,8 +276,8 @@ def _pictures(
     table, reader = table.select_columns(columns.names()), Reader(spec.on_error, origin.name)
     if isinstance(table, datasets.IterableDataset):
         passes = Passes(table, columns, origin, spec.shuffle_buffer)
-        return Stream(passes, reader, local=origin.local)
-    return Pictures(Rows(table, columns, origin.name), reader)
+        return Stream(passes, reader, local=origin.local, identity=origin.identity)
+    return Pictures(Rows(table, columns, origin.name), reader, origin.identity)
 
 
 def _checked(table: Table, there: list[str], columns: Columns, source: str) -> Columns:

@@ -12,7 +12,7 @@ from calotype.diffusion.processes import Process
 from calotype.lazy import diffusers, transformers
 from calotype.tokenizers.bottlenecks import Bottleneck
 from calotype.training import AdamW, Batch, Losses, Objective
-from calotype.training.noise import Generators, generators, uniform
+from calotype.training.noise import Generators, gaussian, generators, sent, uniform
 
 Denoiser = Union["diffusers.UNet2DModel", "diffusers.UNet2DConditionModel"]
 
@@ -44,8 +44,9 @@ class Denoising(Objective):
         """Score latents: `batch["packed"]` is what the tokenizer's bottleneck packs."""
         generator = generators(batch["key"])
         x0 = self.source.draw(batch["packed"], generator)
-        noise = diffusers.utils.torch_utils.randn_tensor(x0.shape, generator, x0.device)
-        noised = self.process.noised(x0, noise, self.process.times.draw(generator).to(x0))
+        noise = gaussian(x0.shape[1:], generator, x0.device)
+        times = sent(self.process.times.draw(generator), x0.device)
+        noised = self.process.noised(x0, noise, times)
         answer = self.answer(noised.noisy, noised.timestep, batch, generator)
         with torch.autocast(x0.device.type, enabled=False):
             error = (answer.float() - noised.target).square().mean((1, 2, 3))
@@ -88,7 +89,7 @@ class TextDenoising(Denoising):
         self, noisy: Tensor, timestep: Tensor, batch: Batch, generator: Generators
     ) -> Float[Tensor, "b c h w"]:
         """The network's answer, told each sample's prompt or the empty one."""
-        dropped = (uniform(generator) < self.drop).to(noisy.device)
+        dropped = sent(uniform(generator) < self.drop, noisy.device)
         tokens = torch.where(dropped[:, None], self.null, batch["tokens"])
         hidden = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timestep, hidden).sample

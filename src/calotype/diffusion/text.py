@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
@@ -93,13 +95,29 @@ class PretrainedText:
         """The frozen text encoder.
 
         Raises:
-            ValueError: there is none, or the tokenizer, whose tokens it is to read, is not its own.
+            ValueError: there is none, or it is not whole, or the tokenizer, whose tokens it is to
+                read, is not its own.
         """
         inside = (Path(self.path) / "text_encoder").is_dir()
         options = {"subfolder": "text_encoder"} if inside else {}
-        model = self._load(
-            transformers.CLIPTextModel, use_safetensors=True, dtype=torch.float32, **options
-        )
+        kind = self._load(transformers.AutoConfig, **options).model_type
+        if kind not in ("clip", "clip_text_model"):
+            raise ValueError(
+                f"text.path: {self.path} holds a {kind}, and prompts are read by a CLIP text "
+                "encoder: choose one, such as openai/clip-vit-large-patch14"
+            )
+        loaded: Any = self._load(
+            transformers.CLIPTextModel, use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+        model, report = loaded
+        # What is missing, transformers leaves at random; what is too much may be its other name.
+        wrong = [*report["missing_keys"], *filterfalse(_is_of_others, report["unexpected_keys"])]
+        if wrong:
+            raise ValueError(
+                f"text.path: the text encoder in {self.path} is not whole: {wrong[0]} is where it "
+                "is not expected, or missing: fetch it again"
+            )
         if tokenizer.get_vocab() != self.tokenizer([]).get_vocab():
             raise ValueError(
                 f"text.path: {self.path} cannot read these tokens, which another tokenizer made: "
@@ -110,10 +128,18 @@ class PretrainedText:
     def _load(self, kind, **options):
         try:
             return kind.from_pretrained(self.path, **options)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"text.path: no CLIP text encoder with safetensors weights in {self.path} ({error})"
             ) from error
+
+
+def _is_of_others(name: str) -> bool:
+    """Whether a weight belongs to what stands around a text encoder: an image encoder, and what
+    compares the two.
+    """
+    return name.startswith(("vision_model.", "visual_projection.", "text_projection.",
+                            "logit_scale")) or name.endswith("position_ids")  # fmt: skip
 
 
 TextSpec = LearntText | PretrainedText

@@ -15,7 +15,7 @@ from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.tokenizer import Evaluation
 from calotype.lazy import matplotlib
 from calotype.pages.render import data_url, render
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 
 SHOWN = 8
 """Samples of each artifact."""

@@ -17,7 +17,7 @@ from calotype.pages.charts import charts
 from calotype.pages.render import data_url, render
 from calotype.pages.tiles import newest, tiles
 from calotype.pipelines import picture
-from calotype.training.checkpoint import write_text
+from calotype.training.files import write_text
 
 REFRESH = 20
 """Seconds after which an unfinished page loads itself again."""

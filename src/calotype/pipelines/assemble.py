@@ -12,11 +12,18 @@ from torch import nn
 
 from calotype.autoregressive import Layout
 from calotype.lazy import diffusers, huggingface_hub, transformers
-from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling, draws, for_tokens
+from calotype.pipelines.sampling import (
+    AS_ITS_AUTHOR,
+    HowToSample,
+    Pipeline,
+    Sampling,
+    draws,
+    for_tokens,
+)
 from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
-from calotype.training.checkpoint import publish
+from calotype.training.files import publish
 from calotype.training.network import ask_hub, located, missed
 from calotype.training.run import describe, restore
 
@@ -147,9 +154,11 @@ def _part(pipeline: "diffusers.DiffusionPipeline", *names: str) -> Any:
 
 
 def recommended(path: str | Path) -> HowToSample:
-    """How the recipe of a pipeline's folder drew its samples; the defaults where it is not told."""
+    """How the recipe of a pipeline's folder drew its samples; where it is not told, as the author
+    of the pipeline's class chose.
+    """
     said = _mark(path).get("sampling")
-    return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else Sampling()
+    return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else AS_ITS_AUTHOR
 
 
 MARK = "calotype.json"

@@ -1,5 +1,6 @@
 """Images from a pipeline: many prompts, a seed for each image."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -23,10 +24,10 @@ Pipeline = Union["diffusers.DiffusionPipeline", TokenPipeline]
 class Sampling:
     """How a diffusion pipeline is called."""
 
-    steps: int = 25
-    """Steps of the solver."""
-    guidance: float = 4.0
-    """Classifier-free guidance scale; 1: none."""
+    steps: int | None = 25
+    """Steps of the solver; None: as many as the pipeline's author chose."""
+    guidance: float | None = 4.0
+    """Classifier-free guidance scale; 1: none; None: what the pipeline's author chose."""
     batch_size: int = 32
     """Images at a time."""
     precision: Precision = "fp32"
@@ -34,18 +35,31 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
-            if (value := getattr(self, name)) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
+        if self.guidance is not None and not math.isfinite(self.guidance):
+            raise ValueError(f"sampling.guidance is {self.guidance}: it must be finite; 1 is none")
+
+    def completed(self, pipeline: "diffusers.DiffusionPipeline") -> "Sampling":
+        """With what the pipeline's author chose for what is None, where the call says it."""
+        asks = signature(cast("Any", pipeline).__call__).parameters
+        own = {name: asks[TOLD[name]].default for name in heeds(pipeline)
+               if getattr(self, name) is None}  # fmt: skip
+        return replace(self, **own)
 
 
 TOLD = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 """A Sampling's numbers, and what pipelines call them."""
+AS_ITS_AUTHOR = Sampling(steps=None, guidance=None)
+"""How a pipeline is called of which nobody says how it draws best."""
 HowToSample = Sampling | TokenSampling
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How to call a pipeline. What is None is as its recipe drew samples, or else the default."""
+    """How to call a pipeline. What is None is as its recipe drew samples, or, of other people's
+    pipelines, as their authors chose.
+    """
 
     steps: int | None = None
     """Steps of a diffusion pipeline's solver."""
@@ -93,11 +107,11 @@ def sample(
     is called with the number of images after each of `turns` turns of theirs.
 
     Raises:
-        ValueError: the sampling is for another kind of pipeline.
+        ValueError: the sampling is for another kind of pipeline, or an image is no numbers.
     """
     if isinstance(pipeline, TokenPipeline):
         for codes in draw(pipeline, prompts, seeds, for_tokens(sampling), progress=progress):
-            yield pipeline.decode(codes)
+            yield checked(pipeline.decode(codes))
         return
     if not isinstance(sampling, Sampling):
         raise ValueError("a diffusion pipeline is called by a Sampling, not a TokenSampling")
@@ -108,6 +122,20 @@ def sample(
             images = _call(pipeline, list(prompts[chosen]), generator, sampling)
         yield images
         progress(len(generator))
+
+
+def checked(images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+    """Images that are numbers: what is none would be drawn black.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not images.isfinite().all():
+        raise ValueError(
+            "what was drawn is not finite: some weights are not, or the precision is too narrow "
+            "for them; try --precision fp32"
+        )
+    return images
 
 
 def for_tokens(sampling: HowToSample) -> TokenSampling:
@@ -169,11 +197,12 @@ def _call(
     sampling: Sampling,
 ) -> Float[Tensor, "b 3 H W"]:
     pipeline.set_progress_bar_config(disable=True)
-    asked = {TOLD[name]: getattr(sampling, name) for name in heeds(pipeline)}
+    asked = {TOLD[name]: value for name in heeds(pipeline)
+             if (value := getattr(sampling, name)) is not None}  # fmt: skip
     what = {"prompt": prompts} if reads_prompts(pipeline) else {"batch_size": len(prompts)}
     call = cast("Any", pipeline)
     images = call(**what, **asked, generator=generator, output_type="np").images
-    return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
+    return checked(2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1)
 
 
 def _asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:

@@ -159,14 +159,17 @@ def draw(
 
 
 def best(
-    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str], candidates: int
-) -> list[int]:
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str], candidates: int,
+    batch_size: int,
+) -> list[int]:  # fmt: skip
     """Of every `candidates` neighbours the place of the one that takes the fewest bits under its
-    prompt.
+    prompt; scored `batch_size` at a time.
     """
     if candidates == 1 or not len(codes):
         return list(range(len(codes)))
-    groups = score(pipeline, codes, prompts).view(-1, candidates)
+    parts = [slice(first, first + batch_size) for first in range(0, len(codes), batch_size)]
+    bits = torch.cat([score(pipeline, codes[part], prompts[part]) for part in parts])
+    groups = bits.view(-1, candidates)
     return (groups.argmin(1) + candidates * torch.arange(len(groups))).tolist()
 
 
@@ -230,6 +233,7 @@ def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -
     _serve_older_transformers(folder / "config.json")
     if pipeline.prompts is not None:
         pipeline.prompts.save_pretrained(folder)
+        _serve_older_tokenizers(folder / "tokenizer_config.json")
     pipeline.tokenizer.save(folder / IMAGES)
 
 
@@ -243,6 +247,17 @@ def _serve_older_transformers(file: Path) -> None:
     if rope["rope_type"] != "default":
         config["rope_scaling"] = rope
     file.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _serve_older_tokenizers(file: Path) -> None:
+    """Say the class and begin-of-image under the names of transformers 4 too, which otherwise finds
+    no such class.
+    """
+    config = json.loads(file.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config["additional_special_tokens"] = config["extra_special_tokens"]
+    del config["extra_special_tokens"]  # to transformers 4 a dictionary
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:

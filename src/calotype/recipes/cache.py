@@ -27,7 +27,7 @@ class CacheRecipe:
     """Whose tokens the captions become: a CLIP text encoder's, for any generator; another
     tokenizer's or one a class, for an autoregressive one; None: no captions."""
     count: int | None = None
-    """Images to encode; None: all."""
+    """Images to encode, from all over the data, or of a stream the first; None: all."""
     flipped: bool = False
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"

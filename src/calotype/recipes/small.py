@@ -31,7 +31,7 @@ def small_kl() -> TokenizerRecipe:
     """Your pictures at 64 pixels to 16x16 latents of 4 channels, in 22 minutes of two cores;
     colours and large shapes come back, fine texture does not. Needs no download.
     """
-    return _tokenizer("small-kl", Gaussian(channels=4, kl_weight=1e-4))
+    return _tokenizer("small-kl", Gaussian(channels=4, kl_weight=1e-4, orthogonal=True))
 
 
 def small_vq() -> TokenizerRecipe:

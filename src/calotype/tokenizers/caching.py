@@ -57,11 +57,21 @@ class Encoder:
 
     @torch.no_grad()
     def rows(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Encode a batch of images."""
+        """Encode a batch of images.
+
+        Raises:
+            ValueError: what comes out is no numbers.
+        """
         images = batch["image"].to(self.tokenizer.last_layer.weight.device)
         rows = {"packed": self._pack(images)}
         if self.flipped:
             rows["packed_flipped"] = self._pack(images.flip(-1))
+        for row in rows.values():
+            if row.is_floating_point() and not row.isfinite().all():
+                raise ValueError(
+                    "latents are not finite: the tokenizer's weights are not, or they are too "
+                    f"large for {str(self.stored).removeprefix('torch.')}; try --dtype float32"
+                )
         return rows
 
     def _pack(self, images: Tensor) -> Tensor:
@@ -114,8 +124,9 @@ def remaining(
     return sum(len(rows) for _, rows in _missing(dataset, scan, rank, world, root))
 
 
-def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
-    """Turn the captions into tokens and write the index: the cache is complete.
+def finish(encoder: Encoder, root: Path, prompts: Prompts | None, data: str | None = None) -> Index:
+    """Turn the captions into tokens and write the index: the cache is complete. `data` tells the
+    pictures from others.
 
     Raises:
         ValueError: the source had no images.
@@ -129,7 +140,7 @@ def finish(encoder: Encoder, root: Path, prompts: Prompts | None) -> Index:
     rows = tuple(len(each) for each in captions)
     text = prompts and prompts.text
     index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text,
-                  encoder.codes)  # fmt: skip
+                  encoder.codes, data)  # fmt: skip
     index.write(root)
     return index
 

@@ -2,52 +2,144 @@
 
 A checkpoint is written beside its place, synced to disk and renamed, so that a run killed at any
 instant leaves only whole ones; what it also leaves is hidden, and swept by the next one. `step-N/`
-holds one safetensors file per group of tensors and `state.json`.
+holds one safetensors file per group of tensors, `state.json`, and `SHA256SUMS` of both, which
+`sha256sum -c` reads too. A disk may still damage what was whole: whoever reads one checks it.
 """
 
+import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from calotype.mistakes import is_disk_full
+from calotype.training.files import hide, publish
+
 Tensors = dict[str, Tensor]
+SUMS = "SHA256SUMS"
+"""File of a checkpoint's checksums."""
+
+
+class DamagedError(ValueError):
+    """A checkpoint does not hold what was written."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that is whole."""
+
+    folder: Path
+    groups: dict[str, Tensors]
+    state: dict[str, Any]
+    damaged: dict[Path, str]
+    """Newer ones that are not, and why."""
 
 
 def write(folder: Path, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; `folder` appears only when every byte of it is on disk."""
+    """Write a checkpoint; `folder` appears only when every byte of it is on disk.
+
+    Raises:
+        OSError: the disk is full; nothing of it is left, and other checkpoints are as they were.
+    """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, tensors in groups.items():
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                  beside / f"{name}.safetensors")  # fmt: skip
-    (beside / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
-    publish(beside, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _room(
+        beside, folder, sum(t.nbytes for tensors in groups.values() for t in tensors.values())
+    ):
+        beside.mkdir()
+        for name, tensors in groups.items():
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                      beside / f"{name}.safetensors")  # fmt: skip
+        (beside / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
+        sums = [f"{_sum(file)}  {file.name}\n" for file in sorted(beside.iterdir())]
+        (beside / SUMS).write_text("".join(sums))
+        publish(beside, folder)
 
 
-def publish(beside: Path, folder: Path) -> None:
-    """Sync a finished folder to disk and move it to its name, replacing what stood there."""
-    for path in [*beside.rglob("*"), beside]:
-        _sync(path)
-    old = _hide(folder) if folder.exists() else None
-    beside.rename(folder)
-    _sync(folder.parent)
-    if old:
-        shutil.rmtree(old)
+@contextmanager
+def _room(beside: Path, folder: Path, need: int) -> Iterator[None]:
+    """Whatever goes wrong within this context leaves nothing in `beside`.
+
+    Raises:
+        OSError: there is no room for so many bytes.
+    """
+    free = shutil.disk_usage(folder.parent).free
+    full = (
+        f"{folder} needs {need / 2**20:.1f} MiB of disk: make room there; checkpoints of before "
+        "are as they were"
+    )
+    if free < need:
+        raise OSError(f"{full} ({free / 2**20:.1f} MiB are free)")
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if is_disk_full(error):  # where there is a quota, or somebody else was faster
+            raise OSError(full) from error
+        raise
 
 
 def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
-    """Read what `write` wrote."""
-    groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return groups, json.loads((folder / "state.json").read_text())
+    """Read what `write` wrote.
+
+    Raises:
+        DamagedError: it is not what was written. Versions before wrote no checksums: of theirs it
+            is known when it cannot be read.
+    """
+    if (file := folder / SUMS).exists():
+        for line in file.read_text().splitlines():
+            was, name = line.split("  ", 1)
+            if not (folder / name).is_file():
+                raise DamagedError(f"{folder}: {name} is gone")
+            if _sum(folder / name) != was:
+                raise DamagedError(f"{folder}: {name} is not what was written")
+    try:
+        groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        return groups, json.loads((folder / "state.json").read_text())
+    except (FileNotFoundError, SafetensorError, ValueError) as error:
+        raise DamagedError(f"{folder}: {error}") from error
+
+
+def newest(checkpoints: Path) -> Found | None:
+    """The newest whole checkpoint under a folder; None: there is none at all.
+
+    Raises:
+        DamagedError: there are some, and each is damaged.
+    """
+    damaged: dict[Path, str] = {}
+    for folder in reversed(complete(checkpoints)):
+        try:
+            return Found(folder, *read(folder), damaged)
+        except DamagedError as error:
+            damaged[folder] = str(error)
+    if damaged:
+        raise DamagedError(
+            f"no checkpoint is whole ({'; '.join(damaged.values())}): put back a copy, or begin "
+            "anew with --run.overwrite"
+        )
+    return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Give a damaged checkpoint a name under which no run takes it for one of its own, and none
+    deletes it; returns its place.
+    """
+    place = folder.with_name(f"{folder.name}-damaged")
+    number = 1
+    while place.exists():
+        number += 1
+        place = folder.with_name(f"{folder.name}-damaged-{number}")
+    return folder.rename(place)
 
 
 def complete(checkpoints: Path) -> list[Path]:
@@ -59,7 +151,7 @@ def complete(checkpoints: Path) -> list[Path]:
 def prune(checkpoints: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     for path in complete(checkpoints)[:-keep]:
-        shutil.rmtree(_hide(path))
+        shutil.rmtree(hide(path))
 
 
 def sweep(folder: Path) -> None:
@@ -67,33 +159,6 @@ def sweep(folder: Path) -> None:
     for path in [*folder.glob(".model.*"), *folder.glob("checkpoints/.*")]:
         if re.fullmatch(r"\.(model|best|step-\d+)\.(partial|old)", path.name):
             shutil.rmtree(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step."""
-    with written(path) as file:
-        file.write(text)
-
-
-@contextmanager
-def written(path: Path) -> Iterator[TextIO]:
-    """A text file to write that takes its place when all of it is there, and not before; a pipe or
-    a device, which has nothing to lose, is written as it comes.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("w") as file:
-            yield file
-        return
-    path = path.resolve()  # or a link would be replaced
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        with beside.open("w") as file:
-            yield file
-        _sync(beside)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
@@ -112,16 +177,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _hide(folder: Path) -> Path:
-    """Take a folder's name from it in one step: deleting a folder takes many."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    return folder.rename(old)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _sum(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        while block := data.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -4,11 +4,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.training.checkpoint import Tensors
 from calotype.training.objective import Rows
+
+
+def rowwise(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each row of a tensor, so shaped that it stands for the whole row."""
+    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 class Average:
@@ -28,7 +33,8 @@ class Average:
         places = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         for parameter, which in rows:
             if (place := places.get(id(parameter))) is not None:
-                self.model.shadow_params[place][which] = parameter[which].float()
+                average = self.model.shadow_params[place]
+                average.copy_(torch.where(rowwise(which, average), parameter.float(), average))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

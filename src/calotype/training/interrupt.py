@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 
@@ -21,7 +22,8 @@ class Interrupts:
     """While entered, remembers a SIGINT or SIGTERM instead of dying of it.
 
     A second SIGINT does what it would have done: an impatient user gets out. Of SIGTERM, launchers
-    and schedulers each send one.
+    and schedulers each send one. Python lets the main thread alone handle signals: in any other,
+    a server's or a notebook's, they do what they would have done.
 
     Args:
         speaks: Whether this process says that it has heard, at once: of several ranks one does.
@@ -32,6 +34,8 @@ class Interrupts:
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._remember)
         return self

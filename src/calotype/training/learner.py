@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from calotype.lazy import accelerate
+from calotype.training import restarts
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
 from calotype.training.objective import Batch, Losses, Objective, Rows
 from calotype.training.precision import Name, autocast
@@ -77,12 +78,9 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.objective.optimizer.rate(step, steps)
-        self.optimizer.step()
+        restarts.step(self.optimizer)
         rows = self.objective.step_end(step)
-        for parameter, which in rows:
-            for value in self.optimizer.state[parameter].values():
-                if value.shape == parameter.shape:
-                    value[which] = 0
+        restarts.restart(self.optimizer, rows)
         return rows
 
     def state(self) -> dict[str, Tensors]:

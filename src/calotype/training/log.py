@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.lazy import accelerate, torchvision
-from calotype.training.checkpoint import Tensors, write_text
+from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_mean
+from calotype.training.files import write_text
 from calotype.training.progress import Told
 from calotype.training.run import Run
 from calotype.training.sheet import LEGIBLE, draw_sheet

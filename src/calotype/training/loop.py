@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
+from pathlib import Path
 from signal import SIGTERM
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from calotype.lazy import accelerate
 from calotype.mistakes import note
 from calotype.training import checkpoint
+from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
@@ -20,6 +22,7 @@ from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
+from calotype.training.progress import say
 from calotype.training.run import Run
 
 R = TypeVar("R")
@@ -138,7 +141,7 @@ class _Trainer:
             .sum()
             .nan_to_num(torch.inf, torch.inf, torch.inf)
         )
-        asked = torch.tensor(float(signal), device=health.device)
+        asked = health.new_full((), signal)
         total, signals = all_mean(torch.stack([health, asked])).tolist()
         if total == float("inf"):
             self._skip(log)
@@ -252,16 +255,26 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def restore(self) -> None:
-        """Take up the newest complete checkpoint, if the run resumes and there is one.
+        """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
+        that are newer are named and set aside.
 
         Raises:
-            ValueError: it is another recipe's, a longer run's, or one's with another global batch.
+            ValueError: it is another recipe's, a longer run's, or one's with another global batch;
+                or there are some, and none is whole.
         """
         if self.accelerator.is_main_process:
             checkpoint.sweep(self.run.out)
-        if not self.run.resume or not (found := checkpoint.complete(self.run.checkpoints)):
-            return
-        groups, counts = checkpoint.read(found[-1])
+        found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
+        if found is not None:
+            self._take_up(found.groups, found.state)
+            self.accelerator.wait_for_everyone()  # as long as one reads, all keep their names
+            if self.accelerator.is_main_process:
+                for folder, why in found.damaged.items():
+                    place = checkpoint.set_aside(folder)
+                    say(f"damaged: {why}; kept as {place}, going on from {found.folder.name}")
+
+    def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        counts = dict(state)
         self._check(counts["step"], counts["samples"])
         for i, learner in enumerate(self.learners):
             learner.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
@@ -308,10 +321,18 @@ class _Trainer:
     def finish(self) -> None:
         """Leave the averaged weights in the first objective, ready for export; of the best
         checkpoint, if the run keeps one.
+
+        Raises:
+            DivergedError: nothing was learnt.
         """
+        if not self.updates:
+            raise DivergedError(
+                f"each of {self.step} steps was skipped, and there is nothing to export: begin "
+                "anew with --run.overwrite and a lower optimizer.lr, or in fp32"
+            )
         best = self.run.checkpoints / BEST
         if self.run.best and best.exists():  # none, if no figure was ever a number
-            groups, _ = checkpoint.read(best)
+            groups = self._of_best(best)
             self.learners[0].load(groups["model-0"], groups["optimizer-0"])
             if self.average:
                 self.average.load(groups["ema"], self.updates)
@@ -320,6 +341,15 @@ class _Trainer:
         for learner in self.learners:
             learner.objective.eval()
         self.accelerator.wait_for_everyone()
+
+    def _of_best(self, folder: Path) -> Mapping[str, Tensors]:
+        try:
+            return checkpoint.read(folder)[0]
+        except checkpoint.DamagedError as error:
+            raise checkpoint.DamagedError(
+                f"{error}: put back a copy, or delete {folder}, and --run.resume exports the last "
+                "weights"
+            ) from error
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 Generators = list[torch.Generator]
 
 
 def generators(keys: Sequence[int]) -> Generators:
-    """One CPU generator per sample, ready for diffusers' `randn_tensor(generator=...)`."""
+    """One CPU generator per sample: the noise is the same whatever the device."""
     return [torch.Generator().manual_seed(key) for key in keys]
 
 
@@ -28,6 +29,22 @@ def seed_ambient(seed: int, step: int, rank: int) -> None:
     """
     words = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """What was drawn on the CPU, on a device. From pinned memory it goes without anybody waiting
+    for it.
+    """
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def gaussian(
+    shape: Sequence[int], generator: Generators, device: torch.device
+) -> Float[torch.Tensor, "b ..."]:
+    """Standard normal numbers on a device, `shape` of them for each sample by itself."""
+    return sent(torch.stack([torch.randn(*shape, generator=g) for g in generator]), device)
 
 
 def uniform(generator: Generators) -> torch.Tensor:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -14,8 +14,8 @@ Batch = dict[str, Any]
 """Tensors with the samples along the first axis, lists of strings, and `"key"`: one integer per
 sample, from which all of its noise is drawn (see `calotype.training.noise`)."""
 
-Rows = list[tuple[nn.Parameter, Int[Tensor, " n"]]]
-"""Rows of parameters, by their indices along the first axis."""
+Rows = list[tuple[nn.Parameter, Bool[Tensor, " n"]]]
+"""Rows of parameters: which, along the first axis."""
 
 Losses = dict[str, Float[Tensor, ""]]
 """Weighted scalars by name, each a mean over the batch: their sum is minimised."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from calotype.lazy import accelerate
 from calotype.training import checkpoint
+from calotype.training.files import write_text
 from calotype.training.optimizer import AdamW
 from calotype.training.precision import Name, Precision
 
@@ -126,12 +127,17 @@ MAY_CHANGE = {
                                  "keep", "steps", "patience", "log_every", "save_every",
                                  "sample_every", "evaluate_every", "batch_size", "accumulate")),
     "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
-    "model.start", "examples", "measure", "prompts",
+    "model.start", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
+    "measure", "prompts",
 }  # fmt: skip
-"""Fields of recipes that may differ when a run is resumed: what is trained stays the same. A cache
-and a tokenizer may have moved, and are compared by fingerprint; that a data folder only moved is
-taken on trust. The samples of a step are compared by `fit`; `run.steps` stays where the learning
-rate depends on it."""
+"""Fields of recipes that may differ when a run is resumed: what is trained stays the same, and how
+it began is over. Data, a cache and a tokenizer may have moved, and are compared by fingerprint.
+The samples of a step are compared by `fit`; `run.steps` stays where the learning rate depends on
+it."""
+
+
+FINGERPRINTED_LATER = ("inputs.data", "inputs.validation", "inputs.rows")
+"""Inputs of which versions before took no fingerprint."""
 
 
 def begin(
@@ -160,7 +166,7 @@ def begin(
     elif _holds_work(run):
         _compare(_began(file, recipe), settings, run, free)
     run.out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(file, json.dumps(settings, indent=1) + "\n")
+    write_text(file, json.dumps(settings, indent=1) + "\n")
 
 
 def begun_in(run: Run) -> Name | None:
@@ -336,6 +342,8 @@ def _refused(
 ) -> Iterator[tuple[str, Any, Any, str]]:
     """What may not differ and does: its name, what it was and is, and why, if that is not plain."""
     for name, was, now in _differences(began, settings):
+        if name in FINGERPRINTED_LATER and was is None:
+            continue
         scheduled = name == "run.steps" and _has_schedule(settings)
         if scheduled or not _may_change(name, run, free):
             yield name, was, now, ", and the learning rate is scheduled by it" if scheduled else ""

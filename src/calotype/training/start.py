@@ -1,6 +1,6 @@
 """How a run starts: in which precision, and in a folder of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +18,14 @@ from calotype.training.progress import say
 from calotype.training.run import Run, begin, begun_in
 
 
-def start(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Run:
+def start(run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str) -> Run:
     """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
     precision, and its choice stands in `recipe.json`.
 
     Args:
         run: The recipe's.
         recipe: The dataclass that describes it, with a field `run`.
-        inputs: Fingerprints of what it is made from, by name.
+        inputs: Gives fingerprints of what it is made from, by name; the main rank asks.
         found: What there is to train and to train on, in words.
 
     Returns:
@@ -39,7 +39,7 @@ def start(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Run:
     if state.is_main_process:
         precision = chosen(run.precision, begun_in(run), device, run.out)
         settled = replace(run, precision=precision.name)
-        begin(settled, replace(recipe, run=settled), inputs)
+        begin(settled, replace(recipe, run=settled), inputs())
         _say(settled, precision, found)
         if precision.name == run.precision:
             warn_of_emulation(precision.name, device)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,10 +12,12 @@ from calotype.tokenizers.bottlenecks.base import check_weight
 from calotype.tokenizers.bottlenecks.discrete import USAGE_DECAY
 from calotype.tokenizers.bottlenecks.search import assign, k_means, look_up, nearest, sites
 from calotype.training.distributed import all_gather, all_mean
-from calotype.training.noise import Generators
+from calotype.training.noise import Generators, sent
 
 MOST_RESTARTS = 4096
 """Codes that may be set anew at once."""
+Anew = Bool[Tensor, " k"] | None
+"""Which codes were set anew; None: none."""
 
 
 @dataclass(frozen=True)
@@ -213,12 +215,13 @@ class Codes(nn.Module):
         spherical = isinstance(self.spec.similarity, Cosine)
         centres = k_means(chosen, self.spec.size, self.spec.init.iterations, spherical)
         # Sums over ranks are the same bits on each; a device's own may differ in their order.
-        every = torch.arange(self.spec.size, device=points.device)
+        every = torch.ones(self.spec.size, dtype=torch.bool, device=points.device)
         self.place(every, self.compared(all_mean(centres)))
-        counts = nearest(chosen, centres).bincount(minlength=self.spec.size)
+        ids = nearest(chosen, centres)
+        counts = chosen.new_zeros(self.spec.size).index_add_(0, ids, torch.ones_like(chosen[:, 0]))
         self.weigh(every, all_mean(counts / len(chosen)))
         self.started.fill_(True)
-        self.fresh = True
+        self.begun = self.fresh = True
 
     def step_begin(self, step: int) -> None:
         """Collect features if this step ends with restarts."""
@@ -236,31 +239,32 @@ class Codes(nn.Module):
             self.collected.append(_with(sites(x), priority))
 
     @torch.no_grad()
-    def step_end(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+    def step_end(self, usage: Float[Tensor, " k"]) -> Anew:
         """Follow the step; `usage`, the codes' running frequencies, is told of restarts. Returns
-        the codes that were set anew.
+        which codes were set anew; None: none can have been.
         """
         anew = self._restart(usage)
         if self.fresh:
             self.fresh = False
-            return torch.arange(self.spec.size, device=usage.device)
+            return torch.ones_like(usage, dtype=torch.bool)
         return anew
 
     def step_skipped(self) -> None:
         """Forget what was collected."""
         self.collected = []
 
-    def place(self, which: Int[Tensor, " n"], points: Float[Tensor, "n c"]) -> None:
-        """Set codes anew."""
-        self.embedding.data[which] = points.to(self.embedding)
+    def place(self, which: Bool[Tensor, " k"], points: Float[Tensor, "k c"]) -> None:
+        """Set codes anew. Which these are nobody reads: that would wait for the device."""
+        now = self.embedding.data
+        now.copy_(torch.where(which[:, None], points.to(now), now))
 
-    def weigh(self, which: Int[Tensor, " n"], share: Float[Tensor, " n"]) -> None:
+    def weigh(self, which: Bool[Tensor, " k"], share: Float[Tensor, " k"]) -> None:
         """Say for which part of a step's sites codes stand that were set anew."""
 
-    def _restart(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+    def _restart(self, usage: Float[Tensor, " k"]) -> Anew:
         restart = self.spec.restart
         if not self.collected or restart is None:
-            return torch.empty(0, dtype=torch.long, device=usage.device)
+            return None
         gathered = torch.cat(self.collected)
         self.collected = []
         points = _first(gathered[:, 1:], gathered[:, 0], min(self.spec.size, MOST_RESTARTS))
@@ -268,10 +272,11 @@ class Codes(nn.Module):
         # Without its beginning, at which all seem alike, as far as it still counts.
         seen = (usage[least] - self.unseen / self.spec.size) / (1 - self.unseen)
         dead = seen < restart.below / self.spec.size
-        which = least[dead]
-        self.place(which, points[: len(least)][dead])
-        self.weigh(which, torch.full_like(usage[which], 1 / self.spec.size))
-        usage[which] = (self.unseen + (1 - self.unseen) * restart.below) / self.spec.size
+        which = torch.zeros_like(usage, dtype=torch.bool).scatter(0, least, dead)
+        self.place(which, gathered.new_zeros(self.embedding.shape).index_copy(0, least, points))
+        self.weigh(which, torch.full_like(usage, 1 / self.spec.size))
+        again = (self.unseen + (1 - self.unseen) * restart.below) / self.spec.size
+        usage.masked_fill_(which, again)
         return which
 
 
@@ -310,7 +315,7 @@ class EMACodes(Codes):
         self.counts.index_add_(0, ids.flatten(), torch.ones_like(x[:, 0].flatten()))
 
     @torch.no_grad()
-    def step_end(self, usage: Float[Tensor, " k"]) -> Int[Tensor, " n"]:
+    def step_end(self, usage: Float[Tensor, " k"]) -> Anew:
         """Follow the step; averaged codes are no parameters, so none is told of as set anew."""
         assert isinstance(self.spec.learning, EMA)
         sums, counts = all_mean(self.sums), all_mean(self.counts)
@@ -322,7 +327,8 @@ class EMACodes(Codes):
         self.embedding.copy_(self.compared(torch.where(seen[:, None], means, self.embedding)))
         self.sums.zero_()
         self.counts.zero_()
-        return super().step_end(usage)[:0]
+        super().step_end(usage)
+        return None
 
     def step_skipped(self) -> None:
         """Forget what was added up."""
@@ -330,12 +336,13 @@ class EMACodes(Codes):
         self.sums.zero_()
         self.counts.zero_()
 
-    def weigh(self, which: Int[Tensor, " n"], share: Float[Tensor, " n"]) -> None:
+    def weigh(self, which: Bool[Tensor, " k"], share: Float[Tensor, " k"]) -> None:
         """Let their averages begin where they are, as after one step of that share."""
         assert isinstance(self.spec.learning, EMA)
         weight = (1 - self.spec.learning.decay) * share
-        self.frequency[which] = weight
-        self.total[which] = weight[:, None] * self.embedding[which]
+        self.frequency.copy_(torch.where(which, weight, self.frequency))
+        begun = weight[:, None] * self.embedding
+        self.total.copy_(torch.where(which[:, None], begun, self.total))
 
 
 def priorities(x: Float[Tensor, "b c h w"], generator: Generators | None) -> Float[Tensor, " n"]:
@@ -345,7 +352,7 @@ def priorities(x: Float[Tensor, "b c h w"], generator: Generators | None) -> Flo
     each = math.prod(x.shape[2:])
     if generator is None:
         return torch.rand(len(x) * each).to(x.device)
-    return torch.cat([torch.rand(each, generator=g) for g in generator]).to(x.device)
+    return sent(torch.cat([torch.rand(each, generator=g) for g in generator]), x.device)
 
 
 def _with(points: Float[Tensor, "n c"], priority: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import WAIST, Bottleneck, Latent
-from calotype.training.noise import Generators
+from calotype.training.noise import Generators, gaussian
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class GaussianBottleneck(Bottleneck):
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
         """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
         posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
-        z = posterior.sample(generator)  # type: ignore[arg-type]  # randn_tensor takes a list
+        z = _drawn(posterior, generator)
         return Latent(z, None, {"kl": self.spec.kl_weight * posterior.kl()})
 
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
@@ -90,4 +90,15 @@ class GaussianBottleneck(Bottleneck):
     ) -> Float[Tensor, "b c h w"]:
         """Draw z from stored moments."""
         posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(packed.float())
-        return posterior.sample(generator)  # type: ignore[arg-type]
+        return _drawn(posterior, generator)
+
+
+def _drawn(
+    posterior: "diffusers.models.autoencoders.vae.DiagonalGaussianDistribution",
+    generator: Generators | None,
+) -> Float[Tensor, "b c h w"]:
+    """What `posterior.sample` draws, but that no device waits for the noise of each sample."""
+    if generator is None:
+        return posterior.sample()
+    mean = posterior.mean
+    return mean + posterior.std * gaussian(mean.shape[1:], generator, mean.device)

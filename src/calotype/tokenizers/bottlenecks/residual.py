@@ -131,7 +131,7 @@ class ResidualQuantizer(Discrete):
         rows = []
         for codes, usage in zip(self.stages, self.usage, strict=True):
             anew = codes.step_end(usage)
-            if isinstance(codes.embedding, nn.Parameter) and len(anew):
+            if isinstance(codes.embedding, nn.Parameter) and anew is not None:
                 rows.append((codes.embedding, anew))
         return rows
 

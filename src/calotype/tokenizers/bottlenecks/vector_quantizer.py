@@ -127,7 +127,9 @@ class VectorQuantizer(Discrete):
         super().step_end()
         anew = self.codebook.step_end(self.usage[0])
         embedding = self.codebook.embedding
-        return [(embedding, anew)] if isinstance(embedding, nn.Parameter) and len(anew) else []
+        if anew is None or not isinstance(embedding, nn.Parameter):
+            return []
+        return [(embedding, anew)]
 
     def step_skipped(self) -> None:
         """Forget the step."""

@@ -1,0 +1,62 @@
+"""Files and folders that are whole or not there, whenever the process is killed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+def publish(beside: Path, folder: Path) -> None:
+    """Sync a finished folder to disk and move it to its name, replacing what stood there."""
+    for path in [*beside.rglob("*"), beside]:
+        sync(path)
+    old = hide(folder) if folder.exists() else None
+    beside.rename(folder)
+    sync(folder.parent)
+    if old:
+        shutil.rmtree(old)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step."""
+    with written(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """A text file to write that takes its place when all of it is there, and not before; a pipe or
+    a device, which has nothing to lose, is written as it comes.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w") as file:
+            yield file
+        return
+    path = path.resolve()  # or a link would be replaced
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        with beside.open("w") as file:
+            yield file
+        sync(beside)
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def hide(folder: Path) -> Path:
+    """Take a folder's name from it in one step: deleting a folder takes many."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    return folder.rename(old)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

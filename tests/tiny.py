@@ -243,7 +243,7 @@ def tokenizer_recipe(root: Path, **changes) -> TokenizerRecipe:
 
 def cache_recipe(root: Path, **changes) -> CacheRecipe:
     base = CacheRecipe(str(root / "tokenizer/model"), root / "latents", SCENES, text=TEXT,
-                       batch_size=8, shard_size=16)  # fmt: skip
+                       precision="fp32", batch_size=8, shard_size=16)  # fmt: skip
     return replace(base, **changes)
 
 

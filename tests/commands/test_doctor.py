@@ -1,6 +1,7 @@
 """What the doctor says of a machine, and that what it says of recipes holds."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -144,21 +145,34 @@ def test_a_step_holds_what_autograd_saves():
     assert kept < found.step < 2.5 * kept
 
 
+BUILDERS = {**TOKENIZERS, **GENERATORS}
 SMALL = ("scenes-dvae", "scenes-diffusion", "scenes-ar")
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in SMALL else pytest.param(name, marks=pytest.mark.slow)
-        for name in (*TOKENIZERS, *GENERATORS)
-    ],
+    [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in BUILDERS],
 )
 def test_every_named_recipe_can_be_rehearsed(name):
-    recipe = {**TOKENIZERS, **GENERATORS}[name]()
+    recipe = BUILDERS[name]()
     found = needs(recipe, torch.bfloat16)
     assert found.parameters > 0 and found.memory > 16 * found.parameters
     assert found.convolution_flops + found.product_flops > 0
+    doc = " ".join((BUILDERS[name].__doc__ or "").split())
+    (stated,) = re.findall(r"Takes ([\d.]+) GiB in bf16\.", doc)
+    assert float(stated) * GIB == pytest.approx(found.memory, rel=0.15, abs=0.06 * GIB)
+    assert found.memory < 80e9, "it fits no card at its published batch: accumulate"
+
+
+@pytest.mark.slow
+def test_bug_gradient_checkpointing_saved_a_tenth_of_activations():
+    """Of ldm-kl-f8's step: whole levels were computed again, of which one holds most."""
+    recipe = TOKENIZERS["ldm-kl-f8"]()
+    plain, saving = (
+        needs(replace(recipe, gradient_checkpointing=on), torch.bfloat16) for on in (False, True)
+    )
+    assert saving.parameters == plain.parameters and saving.state == plain.state
+    assert saving.step - saving.gradients < 0.6 * (plain.step - plain.gradients)
 
 
 def run(there: list[Package], capsys, **examined) -> tuple[int, str]:

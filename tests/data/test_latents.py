@@ -350,3 +350,27 @@ def test_bug_latents_that_are_no_numbers_were_cached(tokenizer, tmp_path):
         cached(tmp_path / "large", encoder(broken, dtype=torch.float16))
     assert not list(tmp_path.glob("*/*.safetensors"))
     cached(tmp_path / "wide", encoder(broken))
+
+
+def test_a_cache_is_encoded_in_the_devices_precision_and_keeps_it(artifacts, tmp_path, monkeypatch):
+    """The same but for rounding; what was begun in one goes on in it, wherever."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "tokenizer").symlink_to(artifacts / "tokenizer")
+    exact, low, auto = (
+        tiny.cache_recipe(root, out=root / name, precision=name)
+        for name in ("fp32", "bf16", "auto")
+    )
+    rounded, plain = rows(LatentCache(cache(low))), rows(LatentCache(cache(exact)))
+    mean = plain.chunk(2, 1)[0]
+    assert not torch.equal(rounded, plain)
+    assert (rounded.chunk(2, 1)[0] - mean).square().mean().sqrt() < 0.02 * mean.std()
+    half = replace(auto, count=16)
+    with monkeypatch.context() as patched:
+        patched.setattr("calotype.commands.cache_latents.settled", lambda *_: "bf16")
+        cache(half)
+    assert json.loads((half.out / "recipe.json").read_text())["precision"] == "bf16"
+    (half.out / "latents.json").unlink()
+    shard(half.out, 0).unlink()
+    monkeypatch.setattr("calotype.commands.cache_latents.settled", lambda *_: "fp32")
+    assert torch.equal(rows(LatentCache(cache(half))), rounded[:16])

@@ -219,6 +219,8 @@ def test_a_part_of_a_pass_is_what_the_whole_has_there() -> None:
     """
     whole = list(once(build("map"), 2, TRANSFORM))[2:4]
     part = list(once(build("map"), 2, TRANSFORM, rows=range(4, 8)))
+    parts = list(once(build("map"), 2, TRANSFORM, rows=[range(4, 6), range(0), range(6, 7)]))
+    assert [batch["key"] for batch in parts] == [whole[0]["key"], whole[1]["key"][:1]]
     for a, b in zip(whole, part, strict=True):
         assert a["key"] == b["key"] and a["caption"] == b["caption"]
         assert torch.equal(a["image"], b["image"])

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -572,3 +573,41 @@ def test_bug_weights_of_which_no_step_was_taken_were_exported(tmp_path):
     """Where the run is shorter than its patience."""
     with pytest.raises(DivergedError, match="each of 3 steps was skipped, and there is nothing"):
         fit([Line()], points(float("nan"), float("nan")), tiny.run(tmp_path))
+
+
+def test_a_step_begins_before_its_last_micro_batch_is_loaded(tmp_path):
+    """Where nothing has to look at all of them first."""
+    loaded, scored = [], []
+
+    class Loading(tiny.Repeating):
+        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+            for batch in super().batches(position, rank, world):
+                loaded.append(len(scored))
+                yield batch
+
+    class Scoring(Line):
+        def forward(self, batch: Batch, step: int) -> Losses:
+            scored.append(step)
+            return super().forward(batch, step)
+
+        def wants_survey(self, micro_batches: int, step: int) -> bool:
+            return step == 1
+
+    rows = Loading({"x": torch.ones(16, 1)}, 1)
+    fit([Scoring()], rows, tiny.run(tmp_path, steps=3, accumulate=3, batch_size=1))
+    assert loaded[:9] == [0, 1, 2, 3, 3, 3, 6, 7, 8]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+@pytest.mark.parametrize("kind", ["tokenizer", "generator", "transformer"])
+def test_compiled_networks_learn_the_same_and_leave_the_same_names(kind, tmp_path):
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    tiny.train(kind, tiny.run(plain))
+    tiny.train(kind, tiny.run(compiled, compile=True))
+    for name in ("model-0", "optimizer-0", "ema"):
+        expected, found = (tiny.load_step(out, 3, name) for out in (plain, compiled))
+        assert expected.keys() == found.keys()
+        for each, tensor in expected.items():
+            torch.testing.assert_close(found[each], tensor, rtol=1e-3, atol=1e-4)
+    tiny.train(kind, tiny.run(compiled, steps=4, resume=True))

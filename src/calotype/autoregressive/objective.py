@@ -1,7 +1,7 @@
 """What the transformer minimises."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,11 @@ class NextToken(Objective):
             self.asked = nn.Embedding(layout.length, transformer.config.hidden_size)
             nn.init.zeros_(self.asked.weight)
         self.picture: Callable[[], Tensor] | None = None
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The transformer without its head."""
+        return (self.transformer.model,)
 
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score images: `batch["packed"]` are ids, `batch["tokens"]` and `batch["lengths"]` their

@@ -1,6 +1,8 @@
 """Encoding images once, for generators: the work."""
 
+import json
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +30,9 @@ from calotype.tokenizers.caching import (
     remaining,
 )
 from calotype.training import Run, begin
+from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
-from calotype.training.precision import described
+from calotype.training.precision import Name, described, settled
 from calotype.training.progress import Told, say, track
 from calotype.training.run import describe
 
@@ -44,6 +47,7 @@ def cache(recipe: CacheRecipe) -> Path:
     size = image_size(recipe.data, recipe.transform)
     dataset = spread(recipe.data.build(), recipe.count)
     state = processes()
+    recipe = replace(recipe, precision=_precision(recipe))
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
@@ -60,7 +64,8 @@ def cache(recipe: CacheRecipe) -> Path:
     rank, world = state.process_index, state.num_processes
     total = remaining(dataset, scan, recipe.out, rank, world)
     say(_found(encoder, dataset, recipe))
-    with Told("encoding", total, images=1) as told:
+    networks = computing(recipe.precision, own_device(), *tokenizer.networks)
+    with networks, Told("encoding", total, images=1) as told:
         cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -69,13 +74,21 @@ def cache(recipe: CacheRecipe) -> Path:
     return recipe.out
 
 
+def _precision(recipe: CacheRecipe) -> Name:
+    """What is encoded in. Versions before, which did not say, encoded in float32."""
+    begun = recipe.out / "recipe.json"
+    if recipe.precision == "auto" and begun.exists():
+        return json.loads(begun.read_text()).get("precision", "fp32")
+    return settled(recipe.precision, own_device())
+
+
 def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
     images = _inputs(encoder, dataset)["images"]
     what = "latents" if encoder.codes is None else "tokens"
     few = "" if recipe.count is None else f", {recipe.count} of them at most"
     return (
         f"{what} of {images} pictures{few}, {encoder.size} pixels a side, by {recipe.tokenizer}, "
-        f"into {recipe.out}; on {described(own_device())}"
+        f"into {recipe.out}; on {described(own_device())}, in {recipe.precision}"
     )
 
 

@@ -43,7 +43,7 @@ from calotype.pipelines import (
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch
 from calotype.training.files import write_text
-from calotype.training.precision import exact_products
+from calotype.training.products import exact_products
 from calotype.training.progress import Told, track
 from calotype.training.run import describe
 

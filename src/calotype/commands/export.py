@@ -17,7 +17,7 @@ from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
 from calotype.training.distributed import processes
 from calotype.training.files import publish
-from calotype.training.precision import exact_products
+from calotype.training.products import exact_products
 from calotype.training.progress import say, track
 
 REPORT = "latent_statistics.json"

@@ -53,9 +53,8 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), None)
-    real = next(once(spread(options.data.build(), options.count), options.count, transform))[
-        "image"
-    ]
+    some = spread(options.data.build(), options.count)
+    real = next(once(some, options.count, transform))["image"]
     with computing(options.precision, device, *tokenizer.networks):
         decoded = [tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16)]
     fake = torch.cat(decoded).clamp(-1, 1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.autoregressive import Classes, NextToken
+from calotype.autoregressive import Classes
 from calotype.commands.train_denoiser import settle
 from calotype.commands.train_transformer import next_token
 from calotype.diffusion import (
@@ -28,7 +28,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
-from calotype.training import Batch, Objective
+from calotype.training import Objective
 
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
 CLASSES = 1000
@@ -49,10 +49,19 @@ def needs(recipe: Recipe, dtype: torch.dtype) -> Needs:
     Raises:
         ValueError: no named recipe fills one of those folders.
     """
+    return rehearse(partial(rehearsed, recipe), recipe.run, dtype)
+
+
+def rehearsed(recipe: Recipe) -> Rehearsal:
+    """What a recipe trains, untrained, and an empty batch.
+
+    Raises:
+        ValueError: no named recipe fills the folders of a generator.
+    """
     build = {
         TokenizerRecipe: _tokenizer, GeneratorRecipe: _denoiser, TransformerRecipe: _transformer,
     }[type(recipe)]  # fmt: skip
-    return rehearse(partial(build, recipe), recipe.run, dtype)
+    return build(recipe)
 
 
 def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
@@ -114,19 +123,12 @@ def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
     layout = layout_of(vocabulary, tokenizer, packed[0].numel())
     network = recipe.transformer.build(layout, length)
-    objective = next_token(recipe, network, layout, _FullPrompts)
+    objective = next_token(recipe, network, layout)
     rows = recipe.run.batch_size
     batch = {"packed": packed, "key": _keys(recipe),
              "tokens": torch.zeros(rows, length, dtype=torch.long),
              "lengths": torch.full((rows,), length)}  # fmt: skip
     return Rehearsal([objective], batch, [tokenizer])
-
-
-class _FullPrompts(NextToken):
-    """Of which none is shorter than may be: lengths without contents cannot be asked for."""
-
-    def _prompts(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return batch["tokens"], batch["lengths"]
 
 
 def _prompts(recipe: TransformerRecipe) -> tuple[int, int]:

@@ -51,15 +51,14 @@ def assemble_transformer(
 
 
 def next_token(
-    recipe: TransformerRecipe, network: "transformers.LlamaForCausalLM", layout: Layout,
-    kind: type[NextToken] = NextToken,
-) -> NextToken:  # fmt: skip
+    recipe: TransformerRecipe, network: "transformers.LlamaForCausalLM", layout: Layout
+) -> NextToken:
     """What the recipe minimises, and the network as training has it."""
     if recipe.gradient_checkpointing:
         network.gradient_checkpointing_enable()
     if plain_is_faster(network.config.max_position_embeddings):
         network.set_attn_implementation("eager")
-    return kind(
+    return NextToken(
         network, layout, recipe.order, recipe.optimizer, recipe.drop, recipe.image_weight,
         recipe.prompted,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from calotype.evaluation.tokenizer import EXACT_DB
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
-from calotype.training.precision import exact_products
+from calotype.training.products import exact_products
 
 Figures = dict[str, float]
 

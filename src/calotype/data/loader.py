@@ -1,7 +1,7 @@
 """The one loader: endless, seeded, resumable batches."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -113,7 +113,7 @@ def once(
     batch_size: int,
     transform: Transformation | None = None,
     workers: int = 0,
-    rows: range | None = None,
+    rows: range | Sequence[range] | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
 
@@ -122,7 +122,8 @@ def once(
         batch_size: Samples in a batch.
         transform: As of `Loader`.
         workers: As of `Loader`.
-        rows: The part of a map-style dataset to read, step 1; None: all.
+        rows: The part of a map-style dataset to read, step 1, or parts, one after another, of
+            each of which the last batch may be short; None: all.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1, or `rows` of a
@@ -137,7 +138,8 @@ def once(
             StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, workers)
         )
     rows = range(_length(dataset)) if rows is None else rows
-    spans = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    parts = [rows] if isinstance(rows, range) else rows
+    spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
     draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
     return _mapped(MapBatches(dataset, transform), draws, workers)
 

@@ -1,12 +1,12 @@
 """What latent diffusion minimises."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Union
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.diffusion.processes import Process
 from calotype.lazy import diffusers, transformers
@@ -39,6 +39,11 @@ class Denoising(Objective):
         super().__init__(optimizer)
         self.unet, self.source, self.process = unet, source, process
         self.picture: Callable[[], Tensor] | None = None
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The UNet."""
+        return (self.unet,)
 
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score latents: `batch["packed"]` is what the tokenizer's bottleneck packs."""
@@ -77,6 +82,11 @@ class TextDenoising(Denoising):
         self.text_encoder, self.drop = text_encoder, drop
         self.register_buffer("null", null, persistent=False)
         self.null: Tensor
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The UNet and the text encoder."""
+        return (self.unet, self.text_encoder)
 
     def train(self, mode: bool = True) -> "TextDenoising":
         """Leave a frozen text encoder as it is: without dropout."""

@@ -7,6 +7,7 @@ from typing import Literal
 from calotype.autoregressive.text import PromptSpec
 from calotype.data import Scenes, Source, Transform
 from calotype.diffusion import LearntText, TextSpec
+from calotype.training.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class CacheRecipe:
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the stored moments of a KL tokenizer; ids of codes are integers in either."""
+    precision: Precision = "auto"
+    """Of encoding; what is stored was float32. auto: bf16 where the device multiplies it in
+    hardware, else fp32; a cache that is half done keeps what it began in."""
     batch_size: int = 64
     workers: int = 0
     shard_size: int = 8192

@@ -29,14 +29,15 @@ TEXT = LearntText(width=192, layers=1, heads=4, length=64, vocabulary=4096)
 
 def small_kl() -> TokenizerRecipe:
     """Your pictures at 64 pixels to 16x16 latents of 4 channels, in 22 minutes of two cores;
-    colours and large shapes come back, fine texture does not. Needs no download.
+    colours and large shapes come back, fine texture does not. Needs no download. Takes 0.2
+    GiB in bf16.
     """
     return _tokenizer("small-kl", Gaussian(channels=4, kl_weight=1e-4, orthogonal=True))
 
 
 def small_vq() -> TokenizerRecipe:
     """Your pictures at 64 pixels to 16x16 codes of 512, in 25 minutes of two cores; somewhat
-    coarser than small-kl. Needs no download.
+    coarser than small-kl. Needs no download. Takes 0.2 GiB in bf16.
     """
     return _tokenizer("small-vq", VQ(Codebook(512, 8, EMA(), KMeans(), Restart()), features=32))
 
@@ -65,6 +66,7 @@ def small_tokens() -> CacheRecipe:
 def small_diffusion() -> GeneratorRecipe:
     """Text to your pictures at 64 pixels by diffusion, in 17 minutes of two cores: of some
     thousand pictures blurred ones of the right kind, of a hundred ones much like those.
+    Takes 0.4 GiB in bf16.
     """
     return GeneratorRecipe(
         "runs/small-kl/model", Path("runs/small-latents"),
@@ -79,7 +81,7 @@ def small_diffusion() -> GeneratorRecipe:
 
 def small_unconditional() -> GeneratorRecipe:
     """Pictures like yours at 64 pixels by diffusion, of nothing but noise: small-diffusion for
-    pictures without captions.
+    pictures without captions. Takes 0.2 GiB in bf16.
     """
     prompted = small_diffusion()
     return replace(
@@ -91,7 +93,8 @@ def small_unconditional() -> GeneratorRecipe:
 
 def small_ar() -> TransformerRecipe:
     """Text to your pictures at 64 pixels by a transformer, in half an hour of two cores; as
-    small-diffusion, and it completes pictures and says how likely they are.
+    small-diffusion, and it completes pictures and says how likely they are. Takes 0.5 GiB in
+    bf16.
     """
     return TransformerRecipe(
         "runs/small-vq/model", Path("runs/small-tokens"), Transformer(192, 4, 6), FromCodes(),

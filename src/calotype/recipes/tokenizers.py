@@ -14,7 +14,9 @@ from calotype.training import AdamW, Run
 
 
 def scenes_kl() -> TokenizerRecipe:
-    """Scenes of 32 pixels to 8x8 latents of 4 channels; needs no download."""
+    """Scenes of 32 pixels to 8x8 latents of 4 channels; needs no download. Takes 0.2 GiB in
+    bf16.
+    """
     return TokenizerRecipe(
         data=Scenes(size=32),
         model=NewTokenizer(
@@ -31,30 +33,33 @@ def scenes_kl() -> TokenizerRecipe:
 
 
 def ldm_kl_f4() -> TokenizerRecipe:
-    """LDM's KL-f4: 64x64x3 latents of 256-pixel crops (Rombach et al. 2022; batch and steps of the
-    released checkpoint: 10 and 176,991 on OpenImages; reconstruction FID 0.27 on ImageNet).
+    """LDM's KL-f4: 64x64x3 latents of 256-pixel crops (Rombach et al. 2022; batch and steps of
+    the released checkpoint: 10 and 176,991 on OpenImages; reconstruction FID 0.27 on
+    ImageNet). Takes 20 GiB in bf16.
     """
     return _ldm("ldm-kl-f4", (128, 256, 512), channels=3, batch_size=10, steps=176_991)
 
 
 def ldm_kl_f8() -> TokenizerRecipe:
-    """LDM's KL-f8: 32x32x4 latents of 256-pixel crops (Rombach et al. 2022; batch and steps of the
-    released checkpoint: 4 and 246,803 on OpenImages; reconstruction FID 0.90 on ImageNet).
+    """LDM's KL-f8: 32x32x4 latents of 256-pixel crops (Rombach et al. 2022; batch and steps of
+    the released checkpoint: 4 and 246,803 on OpenImages; reconstruction FID 0.90 on
+    ImageNet). Takes 8.4 GiB in bf16.
     """
     return _ldm("ldm-kl-f8", (128, 256, 512, 512), channels=4, batch_size=4, steps=246_803)
 
 
 def ldm_kl_f16() -> TokenizerRecipe:
-    """LDM's KL-f16: 16x16x16 latents of 256-pixel crops, attention at 16 sites a side too (Rombach
-    et al. 2022; batch and steps of the released checkpoint: 6 and 442,998; rFID 0.87 on ImageNet).
+    """LDM's KL-f16: 16x16x16 latents of 256-pixel crops, attention at 16 sites a side too
+    (Rombach et al. 2022; batch and steps of the released checkpoint: 6 and 442,998; rFID
+    0.87 on ImageNet). Takes 9.4 GiB in bf16.
     """
     widths = (128, 128, 256, 256, 512)
     return _ldm("ldm-kl-f16", widths, 16, batch_size=6, steps=442_998, last_attention=True)
 
 
 def finetune_decoder() -> TokenizerRecipe:
-    """Train the decoder of any stock AutoencoderKL on your images and keep its latent space:
-    L2 and a tenth of LPIPS, as Stable Diffusion's ft-MSE decoder was.
+    """Train the decoder of any stock AutoencoderKL on your images and keep its latent space: L2
+    and a tenth of LPIPS, as Stable Diffusion's ft-MSE decoder was. Takes 11 GiB in bf16.
     """
     return TokenizerRecipe(
         data=Folder(Path("images")),

@@ -154,8 +154,11 @@ def _shards(
             raise ValueError("a streamed source is cached by one process: it has one order")
         yield from _streamed(once(dataset, *options), scan)
         return
-    for number, rows in _missing(dataset, scan, rank, world, root):
-        yield number, once(dataset, *options, rows)
+    missing = list(_missing(dataset, scan, rank, world, root))
+    # One reader for all: its workers go on to the next shard while this one is written.
+    batches = once(dataset, *options, [rows for _, rows in missing])
+    for number, rows in missing:
+        yield number, islice(batches, -(-len(rows) // scan.batch_size))
 
 
 def _missing(

@@ -18,6 +18,7 @@ from calotype.tokenizers.terms import (
     Fixed,
     LeCAM,
     PatchDiscriminator,
+    PerceptualTerm,
     Term,
 )
 from calotype.tokenizers.tokenizer import ImageTokenizer
@@ -54,6 +55,12 @@ class Reconstruction(Objective):
         self.fake = torch.empty(0)
         self.adaptive_weight: Tensor | None = None
 
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """Encoder, decoder, and what LPIPS looks with."""
+        judges = [t.network.net for t in self.terms.values() if isinstance(t, PerceptualTerm)]
+        return [*self.tokenizer.networks, *judges]
+
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
         real = batch["image"]
@@ -74,6 +81,16 @@ class Reconstruction(Objective):
         self.metrics |= self.tokenizer.bottleneck.metrics
         return losses | rates | penalties
 
+    def wants_survey(self, micro_batches: int, step: int) -> bool:
+        """Whether the bottleneck does, or an adaptive weight is to be that of several."""
+        self.adaptive_weight = None  # of the step before
+        bottleneck = self.tokenizer.bottleneck
+        return bottleneck.wants_survey(micro_batches) or self._weighs_ahead(micro_batches, step)
+
+    def _weighs_ahead(self, micro_batches: int, step: int) -> bool:
+        opposed = micro_batches > 1 and self._is_opposed(step)
+        return opposed and isinstance(self._balance, Adaptive)
+
     @torch.no_grad()
     def survey(self, batches: Sequence[Batch], step: int) -> None:
         """Let the bottleneck look at the whole step, if it wants to; find the adaptive weight of
@@ -84,8 +101,8 @@ class Reconstruction(Objective):
         if bottleneck.wants_survey(len(batches)):
             keys = [key for batch in batches for key in batch["key"]]
             bottleneck.survey([self.tokenizer.features(b["image"]) for b in batches], keys)
-        self.adaptive_weight = None
-        if len(batches) > 1 and self._is_opposed(step) and isinstance(self._balance, Adaptive):
+        if self._weighs_ahead(len(batches), step):
+            assert isinstance(self._balance, Adaptive)
             bottleneck.observing = False
             pairs = [self._last_layer_pair(batch, step) for batch in batches]
             bottleneck.observing = True
@@ -197,6 +214,11 @@ class Critic(Objective):
         self.register_buffer("sums", torch.zeros(3))
         self.averages: Tensor
         self.sums: Tensor
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """The discriminator; not where it is differentiated twice, which no compiled one is."""
+        return () if isinstance(self.adversary.regulariser, R1) else (self.discriminator,)
 
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score the images and their reconstructions."""

@@ -1,6 +1,7 @@
 """An image tokenizer: a stock autoencoder with a bottleneck of ours in its waist."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float, Num
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import (
@@ -160,10 +162,19 @@ class ImageTokenizer(nn.Module):
         return self.decode(self.bottleneck.mode(self.features(images)))
 
     def enable_gradient_checkpointing(self) -> None:
-        """Compute activations twice to hold fewer of them."""
-        # VQModel says that it cannot, and is made of the same encoder and decoder as one that can.
-        self.autoencoder._supports_gradient_checkpointing = True
-        self.autoencoder.enable_gradient_checkpointing()
+        """Compute activations twice to hold fewer of them (Chen et al. 2016): of a residual block
+        what it begins with. diffusers does so with whole levels, of which the largest then has all
+        of its own at once, so that little is saved.
+        """
+        from diffusers.models.resnet import ResnetBlock2D
+
+        for network in self.networks:
+            for module in network.modules():
+                if isinstance(module, ResnetBlock2D):
+                    # Nothing in them is drawn, so that no state of a generator needs to be kept.
+                    again = partial(checkpoint, module.forward, use_reentrant=False,
+                                    preserve_rng_state=False)  # fmt: skip
+                    module.forward = again  # type: ignore[method-assign]
 
     @property
     def networks(self) -> tuple[nn.Module, nn.Module]:

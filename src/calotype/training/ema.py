@@ -38,13 +38,17 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within this context the parameters are their average."""
-        self.model.store(self.parameters)
-        self.model.copy_to(self.parameters)
+        """Within this context the parameters are their average. `EMAModel.store` would keep them
+        in the CPU's memory, and wait for both ways.
+        """
+        with torch.no_grad():
+            own = [parameter.detach().clone() for parameter in self.parameters]
+            self.model.copy_to(self.parameters)
         try:
             yield
         finally:
-            self.model.restore(self.parameters)
+            with torch.no_grad():
+                torch._foreach_copy_([p.data for p in self.parameters], own)
 
     def apply(self) -> None:
         """Turn the parameters into their average, for good."""

@@ -22,6 +22,7 @@ from calotype.training.log import Log, Means
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
+from calotype.training.products import products
 from calotype.training.progress import say
 from calotype.training.run import Run
 
@@ -49,7 +50,12 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
         DivergedError: a term was not finite for `run.patience` steps in a row.
         ValueError: the checkpoint to resume from is another run's, or the best one cannot be told.
     """
-    trainer = _Trainer(objectives, run)
+    with products(run.products):
+        _fit(_Trainer(objectives, run), loader)
+
+
+def _fit(trainer: "_Trainer", loader: Batches) -> None:
+    run = trainer.run
     trainer.restore()
     log = Log(run, trainer.accelerator, trainer.step, trainer.images)
     with _told_where(trainer), Interrupts(log.main) as interrupts, log:
@@ -96,7 +102,9 @@ class _Trainer:
             gradient_accumulation_steps=run.accumulate,
             log_with=list(run.trackers) or None, project_dir=run.out,
             # Buffers are equal on all ranks because whoever changes one reduces first.
-            kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(
+                broadcast_buffers=False, gradient_as_bucket_view=True
+            )],
         )  # fmt: skip
         device = self.accelerator.device
         self.precision: Name = agreed(settled(run.precision, device))
@@ -108,7 +116,7 @@ class _Trainer:
             twins = sum(type(p.objective) is type(objective) for p in self.learners)
             mark = f"_{twins + 1}" if twins else ""
             self.learners.append(
-                Learner(objective, self.accelerator, self.precision, self.scaler, mark)
+                Learner(objective, self.accelerator, self.precision, self.scaler, mark, run.compile)
             )
         average = None if run.ema is None else Average(self.learners[0].learnt, run.ema)
         self.average, self.means = average, Means()
@@ -121,13 +129,17 @@ class _Trainer:
         """Accumulate one optimiser step's gradients."""
         seed_ambient(self.run.seed, self.step, self.accelerator.process_index)
         within, device = Means(), self.accelerator.device
-        micro = [_to(next(batches), device) for _ in range(self.run.accumulate)]
-        with autocast(self.precision, device):
-            for learner in self.learners:
-                learner.objective.survey(micro, self.step)
+        count, objectives = self.run.accumulate, [learner.objective for learner in self.learners]
+        micro = (_to(next(batches), device) for _ in range(count))
+        if looking := [o for o in objectives if o.wants_survey(count, self.step)]:
+            every = list(micro)
+            with autocast(self.precision, device):
+                for objective in looking:
+                    objective.survey(every, self.step)
+            micro = iter(every)
         for number, batch in enumerate(micro):
             for learner in self.learners:
-                losses = learner.backward(batch, self.step, number == len(micro) - 1)
+                losses = learner.backward(batch, self.step, number == count - 1)
                 within.add(learner.measured(losses))
         self.values = {n: within.sums[n] / within.counts[n] for n in within.sums}
 

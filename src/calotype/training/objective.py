@@ -55,13 +55,26 @@ class Objective(nn.Module, ABC):
         """Of the run's losses; for objectives that differentiate within `forward`, see
         `calotype.training.precision.gradient`."""
 
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """What `run.compile` compiles: modules that do nearly all of the computing, and are called
+        as such.
+        """
+        return ()
+
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""
 
+    def wants_survey(self, micro_batches: int, step: int) -> bool:
+        """Whether `survey` is to see an optimiser step's micro-batches, which are so many, before
+        the first `forward`. All of them must then be loaded first.
+        """
+        return False
+
     def survey(self, batches: Sequence[Batch], step: int) -> None:
-        """Look at all of a rank's micro-batches of an optimiser step, before the first `forward`:
-        here belongs what cannot be added up from their parts.
+        """Look at all of a rank's micro-batches of an optimiser step: here belongs what cannot be
+        added up from their parts.
         """
 
     def step_end(self, step: int) -> Rows:

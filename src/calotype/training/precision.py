@@ -1,9 +1,9 @@
-"""What a run computes in, and how exact products are."""
+"""What a run computes in."""
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -190,16 +190,3 @@ def gradient(
     with torch.autocast(at.device.type, enabled=False):
         (found,) = torch.autograd.grad(value, at, scale, create_graph=create_graph)
         return found / scale
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Without TF32, which keeps ten bits of each factor: less than the latent contract."""
-    was = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = was[0]
-        torch.set_float32_matmul_precision(was[1])

@@ -14,6 +14,7 @@ from calotype.training import checkpoint
 from calotype.training.files import write_text
 from calotype.training.optimizer import AdamW
 from calotype.training.precision import Name, Precision
+from calotype.training.products import Products
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class Run:
     """Of the computation; weights, losses and averages are float32 in any. auto: bf16 where the
     device multiplies it in hardware, else fp32; a run that is resumed keeps what it began in. In
     fp16 losses are scaled, so that small gradients do not vanish."""
+    products: Products = "exact"
+    """Of float32 numbers on GPUs: tf32 is faster and keeps ten bits of each factor."""
+    compile: bool = False
+    """Compile the networks by torch.compile before the first step, which then takes minutes; on a
+    GPU convolutions are also laid out channels last. Pays for long runs on GPUs."""
     seed: int = 0
     workers: int = 0
     """Processes that read and transform samples, of a stream from the Hub or a URL threads of one;
@@ -123,10 +129,11 @@ class Run:
 
 
 MAY_CHANGE = {
-    *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "workers", "trackers",
-                                 "keep", "steps", "patience", "log_every", "save_every",
-                                 "sample_every", "evaluate_every", "batch_size", "accumulate")),
-    "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
+    *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "products", "compile",
+                                 "workers", "trackers", "keep", "steps", "patience", "log_every",
+                                 "save_every", "sample_every", "evaluate_every", "batch_size",
+                                 "accumulate")),
+    "out", "precision", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
     "model.start", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
     "measure", "prompts",
 }  # fmt: skip
@@ -174,7 +181,7 @@ def begun_in(run: Run) -> Name | None:
     file = run.out / "recipe.json"
     if not (run.resume and file.exists() and _holds_work(run)):
         return None
-    was = json.loads(file.read_text())["run"].get("precision", "auto")
+    was = json.loads(file.read_text()).get("run", {}).get("precision", "auto")
     return None if was == "auto" else was
 
 

@@ -138,7 +138,8 @@ CHECKPOINT = "torch.utils.checkpoint.checkpoint"
 
 def test_bug_gradient_checkpointing_was_a_field_that_nobody_read(tmp_path):
     recipe = tiny.tokenizer_recipe(tmp_path, gradient_checkpointing=True)
-    with patch(CHECKPOINT, wraps=torch.utils.checkpoint.checkpoint) as checkpointed:
+    name = "calotype.tokenizers.tokenizer.checkpoint"
+    with patch(name, wraps=torch.utils.checkpoint.checkpoint) as checkpointed:
         train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)))
     assert checkpointed.called
 

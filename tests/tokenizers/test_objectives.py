@@ -207,11 +207,12 @@ def test_the_weight_of_a_step_is_of_all_its_micro_batches():
     reconstruction(whole, 0)
     expected = reconstruction.metrics["adversarial_weight"]
     halves = [{k: v[i : i + 2] for k, v in whole.items()} for i in (0, 2)]
+    assert reconstruction.wants_survey(2, 0)
     reconstruction.survey(halves, 0)
     for half in halves:
         reconstruction(half, 0)
         torch.testing.assert_close(reconstruction.metrics["adversarial_weight"], expected)
-    reconstruction.survey(halves[:1], 0)
+    assert not reconstruction.wants_survey(1, 0)
     reconstruction(halves[0], 0)
     assert abs(reconstruction.metrics["adversarial_weight"] / expected - 1) > 1e-3
 

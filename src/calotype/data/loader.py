@@ -17,6 +17,7 @@ from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
 from calotype.data.workers import let_the_run_end, opened
+from calotype.training.distributed import own_device
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
@@ -186,7 +187,8 @@ def _reader(dataset: Dataset[Any]) -> Reader | None:
 def _options() -> dict[str, Any]:
     return {
         "collate_fn": _as_it_is,
-        "pin_memory": torch.cuda.is_available(),
+        # Asked first, a process has its own device: pinning would take the first for it.
+        "pin_memory": own_device().type == "cuda",
         "worker_init_fn": let_the_run_end,
         # DataLoader draws a seed for its workers; from here it does not move the run's generator.
         "generator": torch.Generator(),

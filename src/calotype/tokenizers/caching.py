@@ -155,6 +155,8 @@ def _shards(
         yield from _streamed(once(dataset, *options), scan)
         return
     missing = list(_missing(dataset, scan, rank, world, root))
+    if not missing:
+        return
     # One reader for all: its workers go on to the next shard while this one is written.
     batches = once(dataset, *options, [rows for _, rows in missing])
     for number, rows in missing:

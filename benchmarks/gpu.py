@@ -355,8 +355,9 @@ def latents(bench: Bench, images: int, precision: str) -> dict[str, Any]:
     from calotype.diffusion import Flow
     from calotype.pipelines import Sampling, sample, text_to_image
 
-    objective = tiny.denoising()
-    prompts, vae = tiny.TEXT.tokenizer(tiny.CAPTIONS), tiny.tokenizer().autoencoder
+    objective, vae = tiny.denoising(), tiny.tokenizer().autoencoder
+    length = objective.text_encoder.config.max_position_embeddings
+    prompts = replace(tiny.TEXT, length=length, vocabulary=300).tokenizer(tiny.CAPTIONS)
     pipeline = text_to_image(vae, objective.unet, Flow().scheduler(), objective.text_encoder,
                              prompts).to(bench.device)  # fmt: skip
     how = Sampling(25, 2.0, images, precision)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import torch
 import torch._dynamo.polyfills.tensor  # it insists on the unpatched _make_subclass
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -30,6 +31,35 @@ COUNTS = {ATEN.nonzero, ATEN.masked_select, ATEN._unique2, ATEN.bincount, ATEN.u
 """Their results are as large as the contents say: the device is asked."""
 COPIES = {ATEN._to_copy, ATEN.copy_}
 SOURCE = str(Path(sys.modules["calotype"].__file__ or "").parent)
+
+
+F = torch.nn.functional
+LOW = {torch.conv2d, F.conv2d, F.linear, F.scaled_dot_product_attention, torch.matmul, torch.mm,
+       torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, Tensor.matmul, Tensor.mm, Tensor.bmm,
+       Tensor.__matmul__, Tensor.__rmatmul__}  # fmt: skip
+HIGH = {F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm, F.softmax, torch.softmax,
+        Tensor.softmax, F.log_softmax, torch.log_softmax, Tensor.log_softmax, F.cross_entropy,
+        F.mse_loss, F.l1_loss, torch.exp, Tensor.exp, torch.log, Tensor.log, torch.pow, Tensor.pow,
+        torch.norm, Tensor.norm, torch.rsqrt, Tensor.rsqrt, torch.sum, Tensor.sum}  # fmt: skip
+"""What CUDA's autocast computes in the lower precision, and in float32: as far as is met here."""
+
+
+class Autocast(TorchFunctionMode):
+    """CUDA's autocast: C++ would look for tensors that are really there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, dtype = kwargs or {}, None
+        if torch.is_autocast_enabled("cuda"):
+            low = torch.get_autocast_dtype("cuda")
+            dtype = low if func in LOW else torch.float32 if func in HIGH else None
+        if dtype is not None:
+
+            def cast(tensor: Tensor) -> Tensor:
+                wanted = tensor.is_floating_point() and tensor.device.type == "cuda"
+                return tensor.to(dtype) if wanted else tensor
+
+            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+        return func(*args, **kwargs)
 
 
 class Watch(FakeTensorMode):
@@ -184,6 +214,8 @@ def fake_cuda() -> Iterator[Watch]:
             ("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
             ("torch.amp.autocast_mode.torch.cuda.amp.common.amp_definitely_not_available",
              lambda: False),
+            # It asks all ranks by a tensor, of which nothing can be read.
+            ("calotype.training.loop.agreed", lambda name: name),
             # It would begin the driver.
             ("calotype.tokenizers.bottlenecks.gumbel.reseeded", lambda device, own: own),
             ("calotype.training.distributed.on_cpu", lambda: False),
@@ -194,4 +226,5 @@ def fake_cuda() -> Iterator[Watch]:
         _schedule.cache_clear()
         stack.callback(_schedule.cache_clear)
         stack.enter_context(watch)
+        stack.enter_context(Autocast())
         yield watch

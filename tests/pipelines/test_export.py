@@ -18,6 +18,7 @@ from diffusers import (
     LDMPipeline,
     StableDiffusionPipeline,
 )
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -310,3 +311,28 @@ def test_skipped_pictures_are_counted_at_the_end(tmp_path):
     said = [str(warning.message) for warning in told]
     assert sum("broken.png" in line for line in said) == 1
     assert sum(line.startswith("broken pictures skipped: 1") for line in said) == 1
+
+
+@pytest.mark.parametrize("name", ["generator", "unconditional"])
+def test_a_saved_pipeline_says_how_anybody_loads_it(name, artifacts, tmp_path, monkeypatch):
+    folder = shutil.copytree(artifacts / name / "model", tmp_path / "model")
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text()
+    code = text.split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    exec(code, {})
+    with Image.open(folder / "drawn.png") as drawn:
+        assert drawn.size == (tiny.SIZE, tiny.SIZE)
+
+
+def test_an_unconditional_pipeline_says_that_it_wants_float32(artifacts):
+    """Its stock class casts no noise."""
+    folder = artifacts / "unconditional/model"
+    said = " ".join((folder / "README.md").read_text().split())
+    assert "with `torch_dtype=torch.float16` its first step fails" in said
+    half = LDMPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match=r"dtype|type"):
+        half(num_inference_steps=1)
+    whole = LDMPipeline.from_pretrained(folder)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole(num_inference_steps=1, output_type="np")

@@ -5,11 +5,13 @@ device is waited for once.
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from unittest.mock import patch
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 import tiny
@@ -25,12 +27,15 @@ from calotype.evaluation.tokenizer import Judges, evaluate_tokenizer
 from calotype.pipelines import Sampling, sample, text_to_image
 from calotype.tokenizers import ImageTokenizer, Reconstruction, fold, measure
 from calotype.tokenizers.bottlenecks import BSQ, FSQ, Discrete
+from calotype.tokenizers.bottlenecks.codebook import Cosine
+from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation
 from calotype.tokenizers.caching import Encoder
 from calotype.tokenizers.terms import R1, LeCAM, PerceptualTerm
 from calotype.training import Batch, Objective, Run
 from calotype.training.log import Log
 from calotype.training.loop import _Trainer
 from calotype.training.noise import sent
+from calotype.training.precision import autocast
 from fake_cuda import CUDA, Watch, fake_cuda, moved
 
 TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
@@ -46,12 +51,15 @@ def codes(name: str) -> list[Objective]:
     return tiny.learners(False, bottleneck=tiny.BOTTLENECKS[name])
 
 
+ROTATED = replace(tiny.BOTTLENECKS["vq-loss"], estimator=Rotation())
+ROTATED = replace(ROTATED, codebook=replace(ROTATED.codebook, similarity=Cosine()))
 OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
     "kl, lpips": tiny.learners,
     "kl, lpips, adversary": adversary,
     "kl, lpips, adversary, r1": lambda: adversary(R1(0.1)),
     "kl, lpips, adversary, lecam": lambda: adversary(LeCAM(0.1, 0.9)),
     **{name: (lambda name=name: codes(name)) for name in tiny.BOTTLENECKS},
+    "vq, on the sphere, rotated": lambda: tiny.learners(False, bottleneck=ROTATED),
     "bsq": lambda: tiny.learners(False, bottleneck=BSQ(bits=4)),
     "fsq": lambda: tiny.learners(False, bottleneck=FSQ((5, 5, 5))),
     "flow": lambda: [tiny.denoising()],
@@ -90,6 +98,7 @@ def trained(watch: Watch, name: str, run: Run) -> Iterator[dict[str, int]]:
     objectives = [moved(o, CUDA) for o in OBJECTIVES[name]()]
     trainer = _Trainer(objectives, run)
     assert {p.device for o in objectives for p in o.parameters()} == {CUDA}
+    assert trainer.precision == run.precision
     log, each = Silent(run, trainer.accelerator, 0, 4), batches(watch, rows(name))
     while True:
         watch.taken()
@@ -246,3 +255,24 @@ def test_bug_the_device_was_waited_for_at_each_token(watch):
     ):  # fmt: skip
         waits = drawn(watch, sampling)
         assert sum(waits.values()) <= 3, waits  # of 16 tokens
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float32)]
+)
+def test_bug_norms_and_what_follows_them_were_float32_in_bf16(precision, dtype, watch, tmp_path):
+    """As CUDA's autocast has them, and a CPU's does not: half of the memory again. fp16 has not the
+    range.
+    """
+    (objective,) = (moved(each, CUDA) for each in OBJECTIVES["kl, lpips"]())
+    _Trainer([objective], tiny.run(tmp_path, precision=precision))
+    seen = set()
+    for module in objective.tokenizer.modules():
+        if isinstance(module, nn.GroupNorm | nn.SiLU):
+            module.register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    batch = next(batches(watch, rows("kl, lpips")))
+    images = {k: v.to(CUDA) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    with autocast(precision, CUDA):
+        sum(objective(images, 0).values()).backward()
+    assert seen == {dtype}
+    assert {p.grad.dtype for p in objective.tokenizer.parameters()} == {torch.float32}

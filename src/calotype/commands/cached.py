@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def train(
     )
     if state.is_main_process:
         prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
-        objective.picture = partial(_picture, recipe, prompts, pipeline)
+        how = replace(recipe.sampling, precision=run.precision)
+        objective.picture = partial(_picture, how, prompts, pipeline)
         objective.captions = prompts if reads_prompts(pipeline) else ()
     if len(held_out):
         objective.evaluation = of_generator(objective, held_out, run.batch_size)
@@ -83,8 +85,7 @@ def _vocabulary(latents: LatentCache) -> str:
     return f"{digest}, {latents.index.tokens} tokens"
 
 
-def _picture(recipe: CachedRecipe, prompts: Sequence[str], pipeline: Pipeline) -> Tensor:
+def _picture(how: HowToSample, prompts: Sequence[str], pipeline: Pipeline) -> Tensor:
     network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
     pipeline.to(network.device)
-    how: HowToSample = recipe.sampling
     return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), how)))

@@ -12,6 +12,7 @@ from torch import nn
 
 from calotype.autoregressive import Layout
 from calotype.lazy import diffusers, huggingface_hub, transformers
+from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
     AS_ITS_AUTHOR,
     HowToSample,
@@ -20,7 +21,7 @@ from calotype.pipelines.sampling import (
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import TokenPipeline, load_parts, save_parts
+from calotype.pipelines.tokens import IMAGES, TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish
@@ -53,8 +54,8 @@ def unconditional(
 
 
 def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
-    """Save a pipeline, whole or not at all; beside, the fingerprint of its latents and how it is
-    best called.
+    """Save a pipeline, whole or not at all; beside, the fingerprint of its latents, how it is best
+    called, and a README.md that says how anybody loads it.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -67,6 +68,7 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     if isinstance(pipeline, diffusers.StableDiffusionPipeline):
         _serve_older_transformers(pipeline, beside)
     (beside / MARK).write_text(json.dumps(mark) + "\n")
+    (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
     publish(beside, folder)
 
 

@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from calotype.lazy import accelerate
 from calotype.training import restarts
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
+from calotype.training.norms import keep_in_bf16
 from calotype.training.objective import Batch, Losses, Objective, Rows
 from calotype.training.precision import Name, autocast
 
@@ -45,9 +46,10 @@ class Learner:
         # Before prepare: afterwards the same tensors are on the device.
         self.learnt = [p for p in objective.parameters() if p.requires_grad]
         optimizer = objective.optimizer.build(self.learnt)
-        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
+        keep_in_bf16(objective.modules(), precision, accelerator.device)
         if compiled:
             _compile(objective, accelerator.device)
+        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.played = False
 
     @property

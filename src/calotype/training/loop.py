@@ -199,10 +199,16 @@ class _Trainer:
                 log.say(f"step {self.step}: {said}")
 
     def preview(self, log: Log) -> None:
-        """Save the first objective's picture of itself, by its averaged weights."""
+        """Save the first objective's picture of itself, by its averaged weights and in the run's
+        precision.
+        """
         objective = self.learners[0].objective
-        if log.main and (images := self._averaged(objective.preview)) is not None:
-            log.picture(self.step, images, objective.captions)
+        if not log.main:
+            return
+        with autocast(self.precision, self.accelerator.device):
+            images = self._averaged(objective.preview)
+        if images is not None:
+            log.picture(self.step, images.float(), objective.captions)
 
     def check_best(self) -> None:
         """See that the run's best checkpoint can be told, before any step, by one evaluation.

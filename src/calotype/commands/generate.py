@@ -18,6 +18,7 @@ from calotype.pipelines import (
     Choice,
     HowToSample,
     Pipeline,
+    Sampling,
     TokenPipeline,
     Top,
     best,
@@ -96,6 +97,8 @@ def generate(options: Generate) -> Path:
     sampling = replace(how, precision=options.exactness)
     pipeline = load(path)
     _check(options, pipeline)
+    if isinstance(sampling, Sampling) and not isinstance(pipeline, TokenPipeline):
+        sampling = sampling.completed(pipeline)  # so that drawn.jsonl says it
     by = {"pipeline": path, "fingerprint": fingerprint(pipeline), "sampling": describe(sampling),
           "precision": options.exactness, "device": str(options.place)}  # fmt: skip
     pipeline = pipeline.to(options.place)

@@ -1,5 +1,7 @@
 """What several files of tests look at and none may change."""
 
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,12 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 
+# What torch.compile keeps for one kind of CPU, it takes for another kind's too: where both are
+# tried on one machine, networks then answer NaN or crash.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR",
+    str(Path(tempfile.gettempdir()) / f"inductor-{torch.backends.cpu.get_cpu_capability()}"),
+)
 # Threads cost tiny networks more than they give, and most of all on a busy machine.
 torch.set_num_threads(1)
 

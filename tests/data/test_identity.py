@@ -63,3 +63,9 @@ def test_so_many_are_taken_from_all_over(folder):
     assert spread(data, None) is data and spread(data, 10) is data and spread(data, 11) is data
     scenes: Dataset = Scenes(count=9).build()
     assert spread(scenes, 3) is scenes and not isinstance(scenes, Pictures)
+
+
+def test_a_link_to_nothing_is_left_to_the_policy_for_broken_pictures(folder):
+    (folder / "a/x.png").symlink_to(folder / "absent.png")
+    said = of(folder)
+    assert said is not None and said.startswith("11 pictures, ")

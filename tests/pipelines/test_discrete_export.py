@@ -227,7 +227,7 @@ def test_a_generator_in_codes_is_a_stock_pipeline(codes, elsewhere):
     theirs = torch.from_numpy(np.load(elsewhere / "drawn.npy")).permute(0, 3, 1, 2)
     assert torch.equal(2 * theirs - 1, ours) and ours.std() > 0
     files = [file for file in (codes / "generator/model").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".json", ".safetensors"}
+    assert {file.suffix for file in files} == {".json", ".safetensors", ".md"}
 
 
 def test_a_generator_in_codes_says_which(codes, stock, tmp_path):

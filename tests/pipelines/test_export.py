@@ -77,7 +77,7 @@ def test_pipelines_are_stock_and_hold_no_pickle(folders):
     kinds = [type(load(folder)) for folder in folders]
     assert kinds == [StableDiffusionPipeline, LDMPipeline]
     suffixes = {file.suffix for folder in folders for file in folder.rglob("*") if file.is_file()}
-    assert suffixes <= {".json", ".safetensors", ".txt", ".jinja"}
+    assert suffixes <= {".json", ".safetensors", ".txt", ".jinja", ".md"}
     # transformers 4 looks for these two, and all before 5.6 for these names.
     weights = load_file(folders[0] / "text_encoder/model.safetensors")
     assert all(name.startswith("text_model.") for name in weights)
@@ -333,6 +333,15 @@ def test_an_unconditional_pipeline_says_that_it_wants_float32(artifacts):
     half = LDMPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match=r"dtype|type"):
         half(num_inference_steps=1)
-    whole = LDMPipeline.from_pretrained(folder)
-    with torch.autocast("cpu", torch.bfloat16):
-        whole(num_inference_steps=1, output_type="np")
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_bug_previews_in_bf16(text, artifacts, tmp_path):
+    """LDMPipeline gives NumPy what the decoder gives it, which under autocast was bf16."""
+    run = replace(tiny.run(tmp_path / "run"), precision="bf16", steps=1, sample_every=1)
+    recipe = tiny.generator_recipe(artifacts, run=run)
+    if not text:
+        unet = replace(recipe.unet, pooled_text=False)
+        recipe = replace(recipe, text=None, unet=unet)
+    train_generator(recipe)
+    assert (tmp_path / "run/samples/0000001.png").exists()

@@ -250,8 +250,13 @@ def test_a_pipeline_of_weights_that_are_no_numbers_draws_nothing(folders, tmp_pa
     broken = load(tmp_path / "model")
     with torch.no_grad():
         broken.tokenizer.autoencoder.decoder.conv_out.weight.fill_(torch.nan)
+    broken.tokenizer.save(tmp_path / "model/vqvae")
+    options = Generate(("a red circle",), str(tmp_path / "model"), tmp_path / "out")
+    mark = json.loads((tmp_path / "model/calotype.json").read_text())
+    del mark["tokenizer"]  # which says whose tokenizer it is
+    (tmp_path / "model/calotype.json").write_text(json.dumps(mark))
     with pytest.raises(ValueError, match="what was drawn is not finite: some weights are not"):
-        next(sample(broken, ["a red circle"], [0], GREEDY))
+        generate(options)
 
 
 def test_the_prompt_tokenizer_is_written_as_any_transformers_reads_it(folders, pipeline):

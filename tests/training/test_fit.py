@@ -622,3 +622,13 @@ def test_compiled_networks_learn_the_same_and_leave_the_same_names(tmp_path):
         for each, tensor in expected.items():
             torch.testing.assert_close(found[each], tensor, rtol=1e-3, atol=1e-4)
     tiny.train("transformer", tiny.run(compiled, steps=4, resume=True))
+
+
+def test_a_picture_that_is_not_finite_stops_no_run(tmp_path, capfd):
+    class Wild(Line):
+        def preview(self) -> torch.Tensor:
+            return torch.full((1, 3, 8, 8), torch.nan)
+
+    fit([Wild()], points(1, 2), tiny.run(tmp_path, sample_every=1))
+    assert "step 1: what was drawn is not finite, and there is no picture" in capfd.readouterr().err
+    assert not (tmp_path / "samples").exists()

@@ -19,8 +19,9 @@ def flags() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def as_before():
-    before = flags()
+    before, older_way = flags(), torch.get_float32_matmul_precision()
     yield
+    torch.set_float32_matmul_precision(older_way)
     for name, value in before.items():
         FLAGS[name].fp32_precision = value
 

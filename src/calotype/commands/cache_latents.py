@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.autoregressive.text import Classes, PromptSpec
 from calotype.commands.quiet import quiet
 from calotype.data import Transform, once
-from calotype.data.identity import identified, identity
+from calotype.data.identity import identified
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
 from calotype.data.pictures import spread
 from calotype.data.prompts import tokenize
@@ -45,8 +45,8 @@ def cache(recipe: CacheRecipe) -> Path:
     """
     quiet()
     size = image_size(recipe.data, recipe.transform)
-    dataset = spread(recipe.data.build(), recipe.count)
-    state = processes()
+    whole, state = recipe.data.build(), processes()
+    dataset = whole if _began_with_the_first(recipe) else spread(whole, recipe.count)
     recipe = replace(recipe, precision=_precision(recipe))
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     tokenizer.check(size)
@@ -55,9 +55,13 @@ def cache(recipe: CacheRecipe) -> Path:
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
                       recipe.shard_size)  # fmt: skip
     prompts = _prompts(recipe, dataset)
+    state.wait_for_everyone()  # all have seen how it was begun
+    known: dict[str, str] = {}
     if state.is_main_process:
+        known = identified(data=whole)
+        inputs = {"tokenizer": encoder.fingerprint, "images": _number(whole), **known}
         # The tokens are made last, of captions that are kept: another text costs no encoding.
-        begin(Run(recipe.out, resume=True), recipe, _inputs(encoder, dataset), free=("text",))
+        begin(Run(recipe.out, resume=True), recipe, inputs, free=("text",))
     state.wait_for_everyone()
     if is_finished(recipe.out) and Index.read(recipe.out).text == describe(recipe.text):
         return recipe.out
@@ -69,9 +73,15 @@ def cache(recipe: CacheRecipe) -> Path:
         cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
     state.wait_for_everyone()
     if state.is_main_process:
-        finish(encoder, recipe.out, prompts, identity(dataset))
+        finish(encoder, recipe.out, prompts, known.get("data"), recipe.precision)
     state.wait_for_everyone()
     return recipe.out
+
+
+def _began_with_the_first(recipe: CacheRecipe) -> bool:
+    """Whether a version before began the cache: of so many pictures it took the first."""
+    begun = recipe.out / "recipe.json"
+    return begun.exists() and "data" not in json.loads(begun.read_text()).get("inputs", {})
 
 
 def _precision(recipe: CacheRecipe) -> Name:
@@ -83,7 +93,7 @@ def _precision(recipe: CacheRecipe) -> Name:
 
 
 def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
-    images = _inputs(encoder, dataset)["images"]
+    images = _number(dataset)
     what = "latents" if encoder.codes is None else "tokens"
     few = "" if recipe.count is None else f", {recipe.count} of them at most"
     return (
@@ -92,11 +102,10 @@ def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
     )
 
 
-def _inputs(encoder: Encoder, dataset: Dataset) -> dict[str, str]:
-    """Fingerprints of what a cache is made from."""
+def _number(dataset: Dataset) -> str:
+    """How many pictures there are, if that is known."""
     streamed = isinstance(dataset, IterableDataset)
-    images = "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
-    return {"tokenizer": encoder.fingerprint, "images": images, **identified(data=dataset)}
+    return "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
 
 
 def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:

@@ -31,6 +31,7 @@ from calotype.pipelines import (
     Pipeline,
     Sampling,
     TokenPipeline,
+    checked,
     heeds,
     is_pipeline,
     load,
@@ -215,7 +216,7 @@ class Bench:
 
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
             with Told("drawing", len(prompts) * turns(pipeline)) as told:
-                yield from sample(pipeline, prompts, seeds, sampling, told.advance)
+                yield from map(checked, sample(pipeline, prompts, seeds, sampling, told.advance))
 
         return lambda: evaluate_generator(
             draw, reference, judges, how.seed, clip, said, how.exactness, self.device

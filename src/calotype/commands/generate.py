@@ -22,6 +22,7 @@ from calotype.pipelines import (
     TokenPipeline,
     Top,
     best,
+    checked,
     draw,
     for_tokens,
     load,
@@ -155,7 +156,7 @@ def _drawn(
     """Images that are kept, and their places among the prompts."""
     if not isinstance(pipeline, TokenPipeline):
         batches = sample(pipeline, prompts, seeds, sampling, progress)
-        yield from enumerate(image for batch in batches for image in batch)
+        yield from enumerate(image for batch in batches for image in checked(batch))
         return
     how, many = for_tokens(sampling), options.candidates
     top = options.top and _top(options.top, pipeline)
@@ -165,7 +166,7 @@ def _drawn(
         codes = torch.cat([*waiting, batch])
         whole = len(codes) // many * many
         places = best(pipeline, codes[:whole], prompts[first : first + whole], many, how.batch_size)
-        for place, image in zip(places, pipeline.decode(codes[places]), strict=True):
+        for place, image in zip(places, checked(pipeline.decode(codes[places])), strict=True):
             yield first + place, image
         first, waiting = first + whole, [codes[whole:]]
 

@@ -50,6 +50,8 @@ class Index:
     None: they are moments."""
     data: str | None = None
     """What tells the pictures that were encoded from others; None: it is not known."""
+    precision: str | None = None
+    """What they were encoded in; None: it is not known."""
 
     @classmethod
     def read(cls, root: Path) -> "Index":
@@ -170,8 +172,12 @@ class LatentCache(Dataset[dict[str, Any]]):
         return [caption for file in files for caption in json.loads(file.read_text())]
 
     def identity(self) -> str:
-        """What tells its rows from others: how many, their captions and their pictures."""
-        return f"{len(self)} rows, {digest([self.index.data or '', *self.captions])}"
+        """What tells its rows from others: how many, their captions and pictures, and how these
+        were encoded.
+        """
+        stored, how = self._row(0, "packed", 0).dtype, self.index
+        known = [how.data or "", how.precision or "", str(how.flipped), str(stored)]
+        return f"{len(self)} rows, {digest([*known, *self.captions])}"
 
     def split(self, held_out: int) -> "tuple[LatentRows, LatentRows]":
         """Rows to train on, and `held_out` others, evenly spread.

@@ -29,8 +29,7 @@ image.save("drawn.png")
 ```
 
 Load it in float32, as above: LDMPipeline draws noise in float32 and hands it to the network as it
-is, so that with `torch_dtype=torch.float16` its first step fails. Within `torch.autocast` it
-computes in half precision.
+is, so that with `torch_dtype=torch.float16` its first step fails.
 """
 TOKENS = """# Images, token by token
 
@@ -46,6 +45,7 @@ def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
         stock = ", a `VQModel` of diffusers" if pipeline.tokenizer.export() is not None else ""
         return TOKENS.format(folder=folder, stock=stock)
     assert isinstance(sampling, Sampling)
+    sampling = sampling.completed(pipeline)
     if isinstance(pipeline, diffusers.StableDiffusionPipeline):
         how = f"num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance}"
         return TEXT.format(prompt="a prompt", how=how)

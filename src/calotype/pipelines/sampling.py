@@ -107,11 +107,11 @@ def sample(
     is called with the number of images after each of `turns` turns of theirs.
 
     Raises:
-        ValueError: the sampling is for another kind of pipeline, or an image is no numbers.
+        ValueError: the sampling is for another kind of pipeline.
     """
     if isinstance(pipeline, TokenPipeline):
         for codes in draw(pipeline, prompts, seeds, for_tokens(sampling), progress=progress):
-            yield checked(pipeline.decode(codes))
+            yield pipeline.decode(codes)
         return
     if not isinstance(sampling, Sampling):
         raise ValueError("a diffusion pipeline is called by a Sampling, not a TokenSampling")
@@ -202,7 +202,7 @@ def _call(
     what = {"prompt": prompts} if reads_prompts(pipeline) else {"batch_size": len(prompts)}
     call = cast("Any", pipeline)
     images = call(**what, **asked, generator=generator, output_type="np").images
-    return checked(2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1)
+    return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
 
 
 def _asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:

@@ -93,7 +93,7 @@ def small_unconditional() -> GeneratorRecipe:
 
 def small_ar() -> TransformerRecipe:
     """Text to your pictures at 64 pixels by a transformer, in half an hour of two cores; as
-    small-diffusion, and it completes pictures and says how likely they are. Takes 0.5 GiB in
+    small-diffusion, and it completes pictures and says how likely they are. Takes 0.4 GiB in
     bf16.
     """
     return TransformerRecipe(

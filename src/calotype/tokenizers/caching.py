@@ -124,9 +124,12 @@ def remaining(
     return sum(len(rows) for _, rows in _missing(dataset, scan, rank, world, root))
 
 
-def finish(encoder: Encoder, root: Path, prompts: Prompts | None, data: str | None = None) -> Index:
+def finish(
+    encoder: Encoder, root: Path, prompts: Prompts | None, data: str | None = None,
+    precision: str | None = None,
+) -> Index:  # fmt: skip
     """Turn the captions into tokens and write the index: the cache is complete. `data` tells the
-    pictures from others.
+    pictures from others, `precision` is what they were encoded in.
 
     Raises:
         ValueError: the source had no images.
@@ -140,7 +143,7 @@ def finish(encoder: Encoder, root: Path, prompts: Prompts | None, data: str | No
     rows = tuple(len(each) for each in captions)
     text = prompts and prompts.text
     index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text,
-                  encoder.codes, data)  # fmt: skip
+                  encoder.codes, data, precision)  # fmt: skip
     index.write(root)
     return index
 

@@ -23,6 +23,7 @@ from calotype.tokenizers.terms import (
 )
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
+from calotype.training.devices import computing
 from calotype.training.distributed import all_mean
 from calotype.training.noise import generators
 from calotype.training.objective import Rows
@@ -193,7 +194,9 @@ class Reconstruction(Objective):
         if self.examples is None:
             return None
         real = self.examples.to(self.tokenizer.last_layer.weight.device)
-        fake = self.tokenizer.decode(self.tokenizer.encode(real, generators(range(len(real)))).z)
+        with computing(self.precision, real.device, *self.tokenizer.networks):
+            latent = self.tokenizer.encode(real, generators(range(len(real))))
+            fake = self.tokenizer.decode(latent.z)
         return torch.stack([real, fake.clamp(-1, 1)], dim=1).flatten(0, 1).cpu()
 
 

@@ -96,18 +96,25 @@ def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
         DamagedError: it is not what was written. Versions before wrote no checksums: of theirs it
             is known when it cannot be read.
     """
-    if (file := folder / SUMS).exists():
-        for line in file.read_text().splitlines():
-            was, name = line.split("  ", 1)
-            if not (folder / name).is_file():
-                raise DamagedError(f"{folder}: {name} is gone")
-            if _sum(folder / name) != was:
-                raise DamagedError(f"{folder}: {name} is not what was written")
     try:
+        if (folder / SUMS).exists():
+            _check(folder)
         groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
         return groups, json.loads((folder / "state.json").read_text())
-    except (FileNotFoundError, SafetensorError, ValueError) as error:
+    except DamagedError:
+        raise
+    except (OSError, SafetensorError, ValueError) as error:
         raise DamagedError(f"{folder}: {error}") from error
+
+
+def _check(folder: Path) -> None:
+    sums = dict(line.split("  ", 1)[::-1] for line in (folder / SUMS).read_text().splitlines())
+    there = {path.name for path in folder.iterdir()} - {SUMS}
+    if sums.keys() != there:
+        raise DamagedError(f"{folder}: {SUMS} and what is there differ: {min(sums.keys() ^ there)}")
+    for name, was in sums.items():
+        if _sum(folder / name) != was:
+            raise DamagedError(f"{folder}: {name} is not what was written")
 
 
 def newest(checkpoints: Path) -> Found | None:
@@ -175,6 +182,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
         state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, entry in optimizer.state.items():
+        for key, tensor in entry.items():
+            if tensor.shape == parameter.shape:  # fused optimisers want both laid out alike
+                entry[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def _sum(file: Path) -> str:

@@ -42,6 +42,7 @@ class Learner:
     ) -> None:  # fmt: skip
         self.objective, self.accelerator, self.mark = objective, accelerator, mark
         self.precision: Name = precision
+        objective.precision = precision
         self.scaler = objective.scaler = scaler
         # Before prepare: afterwards the same tensors are on the device.
         self.learnt = [p for p in objective.parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from calotype.lazy import accelerate
 from calotype.mistakes import note
 from calotype.training import checkpoint
 from calotype.training.checkpoint import Tensors
-from calotype.training.distributed import all_mean, on_cpu
+from calotype.training.distributed import all_gather, all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.learner import Learner
@@ -199,16 +199,17 @@ class _Trainer:
                 log.say(f"step {self.step}: {said}")
 
     def preview(self, log: Log) -> None:
-        """Save the first objective's picture of itself, by its averaged weights and in the run's
-        precision.
-        """
+        """Save the first objective's picture of itself, by its averaged weights."""
         objective = self.learners[0].objective
         if not log.main:
             return
-        with autocast(self.precision, self.accelerator.device):
-            images = self._averaged(objective.preview)
-        if images is not None:
-            log.picture(self.step, images.float(), objective.captions)
+        images = self._averaged(objective.preview)
+        if images is None:
+            return
+        if not images.isfinite().all():  # an early one may be anything; training is told by losses
+            log.say(f"step {self.step}: what was drawn is not finite, and there is no picture")
+            return
+        log.picture(self.step, images, objective.captions)
 
     def check_best(self) -> None:
         """See that the run's best checkpoint can be told, before any step, by one evaluation.
@@ -283,6 +284,7 @@ class _Trainer:
         if self.accelerator.is_main_process:
             checkpoint.sweep(self.run.out)
         found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
+        self._agree(0 if found is None else found.state["step"])
         if found is not None:
             self._take_up(found.groups, found.state)
             self.accelerator.wait_for_everyone()  # as long as one reads, all keep their names
@@ -290,6 +292,19 @@ class _Trainer:
                 for folder, why in found.damaged.items():
                     place = checkpoint.set_aside(folder)
                     say(f"damaged: {why}; kept as {place}, going on from {found.folder.name}")
+
+    def _agree(self, step: int) -> None:
+        """See that all ranks found the same.
+
+        Raises:
+            ValueError: they did not.
+        """
+        mine = torch.tensor([step], device=self.accelerator.device)
+        if len(steps := set(all_gather(mine).tolist())) > 1:
+            raise ValueError(
+                f"{self.run.checkpoints}: processes read checkpoints of steps "
+                f"{', '.join(map(str, sorted(steps)))}: let all of them read one disk"
+            )
 
     def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         counts = dict(state)

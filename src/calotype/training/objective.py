@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from calotype.training.optimizer import AdamW
+from calotype.training.precision import Name
 
 Batch = dict[str, Any]
 """Tensors with the samples along the first axis, lists of strings, and `"key"`: one integer per
@@ -54,6 +55,8 @@ class Objective(nn.Module, ABC):
         self.scaler = GradScaler(enabled=False)
         """Of the run's losses; for objectives that differentiate within `forward`, see
         `calotype.training.precision.gradient`."""
+        self.precision: Name = "fp32"
+        """Of the run; `forward` is called within it, and `preview` may compute in it."""
 
     @property
     def networks(self) -> Sequence[nn.Module]:

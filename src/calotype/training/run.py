@@ -133,7 +133,7 @@ MAY_CHANGE = {
                                  "workers", "trackers", "keep", "steps", "patience", "log_every",
                                  "save_every", "sample_every", "evaluate_every", "batch_size",
                                  "accumulate")),
-    "out", "precision", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
+    "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
     "model.start", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
     "measure", "prompts",
 }  # fmt: skip
@@ -297,6 +297,8 @@ def _began(file: Path, recipe: Any) -> dict[str, Any]:
     return _completed(json.loads(file.read_text()), recipe)
 
 
+ONCE = {("CacheRecipe", "precision"): "fp32"}
+"""What versions did that had no field for it, where that is not what it is by default now."""
 CALLED_BEFORE = {"cache": "latents"}
 """Fields of recipes, and what they were called when some runs began."""
 
@@ -306,7 +308,9 @@ def _completed(began: dict[str, Any], value: Any) -> dict[str, Any]:
         now, before = getattr(value, field.name), CALLED_BEFORE.get(field.name)
         if before in began and field.name not in began:
             began[field.name] = began.pop(before)
-        if field.name not in began:
+        if (once := ONCE.get((type(value).__name__, field.name))) and field.name not in began:
+            began[field.name] = once
+        elif field.name not in began:
             if field.default is not dataclasses.MISSING:
                 began[field.name] = describe(field.default)
             elif field.default_factory is not dataclasses.MISSING:
@@ -321,8 +325,9 @@ def _compare(
 ) -> None:
     refused = list(_refused(began, settings, run, free))
     if not run.resume:
-        kept = [f"--{name.replace('_', '-')} {was}" for name, was, *_ in refused[:3]] + ["..."] * (
-            len(refused) > 3
+        flags = [each for each in refused if not each[0].startswith("inputs.")]
+        kept = [f"--{name.replace('_', '-')} {was}" for name, was, *_ in flags[:3]] + ["..."] * (
+            len(flags) > 3
         )
         again = f" (as it was begun: {', '.join(kept)})" if kept else ""
         raise ValueError(

@@ -143,12 +143,11 @@ class Pinned(tiny.Repeating):
 
     def __init__(self, rows: dict[str, torch.Tensor], pinned: bool) -> None:
         super().__init__(rows, 4)
-        self.pinned, self.seen = pinned, 0
+        self.pinned = pinned
 
     def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Endless."""
         for batch in super().batches(position, rank, world):
-            self.seen += 1
             yield {k: v.pin_memory() if self.pinned and isinstance(v, torch.Tensor) else v
                    for k, v in batch.items()} | {"longest": 8}  # fmt: skip
 

@@ -212,6 +212,7 @@ def test_the_weight_of_a_step_is_of_all_its_micro_batches():
     for half in halves:
         reconstruction(half, 0)
         torch.testing.assert_close(reconstruction.metrics["adversarial_weight"], expected)
+    reconstruction.step_end(0)
     assert not reconstruction.wants_survey(1, 0)
     reconstruction(halves[0], 0)
     assert abs(reconstruction.metrics["adversarial_weight"] / expected - 1) > 1e-3

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -609,7 +608,6 @@ def test_a_step_begins_before_its_last_micro_batch_is_loaded(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
 def test_compiled_networks_learn_the_same_and_leave_the_same_names(tmp_path):
     """Of the transformer: to compile the others' takes a CPU minutes."""

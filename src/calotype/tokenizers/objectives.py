@@ -84,7 +84,6 @@ class Reconstruction(Objective):
 
     def wants_survey(self, micro_batches: int, step: int) -> bool:
         """Whether the bottleneck does, or an adaptive weight is to be that of several."""
-        self.adaptive_weight = None  # of the step before
         bottleneck = self.tokenizer.bottleneck
         return bottleneck.wants_survey(micro_batches) or self._weighs_ahead(micro_batches, step)
 
@@ -178,10 +177,12 @@ class Reconstruction(Objective):
 
     def step_end(self, step: int) -> Rows:
         """Let the bottleneck's statistics follow the step."""
+        self.adaptive_weight = None
         return self.tokenizer.bottleneck.step_end()
 
     def step_skipped(self) -> None:
-        """Forget what the bottleneck gathered."""
+        """Forget what the bottleneck gathered, and the step's adaptive weight."""
+        self.adaptive_weight = None
         self.tokenizer.bottleneck.step_skipped()
 
     def warning(self) -> str | None:

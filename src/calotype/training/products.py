@@ -8,8 +8,7 @@ import torch
 
 Products = Literal["exact", "tf32"]
 """TF32 keeps ten bits of each factor, and GPUs from NVIDIA's Ampere on multiply it several times as
-fast as float32; on others, and on CPUs, it is float32. What is in bf16 or
-fp16 it does not touch."""
+fast as float32; on others, and on CPUs, it is float32. bf16 and fp16 it does not touch."""
 
 
 @contextmanager
@@ -28,9 +27,11 @@ def products(how: Products) -> Iterator[None]:
             setattr(owner, name, was)
 
 
-def exact_products() -> Any:
-    """Products of float32, without TF32, which is less exact than the latent contract."""
-    return products("exact")
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Without TF32, which is less exact than the latent contract."""
+    with products("exact"):
+        yield
 
 
 def _flags() -> list[tuple[Any, str, dict[Products, Any]]]:

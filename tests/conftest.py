@@ -23,6 +23,26 @@ os.environ.setdefault(
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end they would keep one worker busy when others have ended. Those
+    of test_fit.py, whose ranks take turns, on one worker; `worksteal` gives each a stretch.
+    """
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if item not in slow]
+    heads: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, item in enumerate(slow):
+        with_ranks = item.path.name == "test_fit.py"
+        heads[0 if with_ranks else -1 - number % max(1, workers - 1)].append(item)
+    each = len(items) // workers
+    items.clear()
+    for head in heads:
+        count = max(0, each - len(head))
+        items += head + rest[:count]
+        rest = rest[count:]
+    items += rest
+
+
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the recipes make: `tokenizer/`, `latents/`, and the generators

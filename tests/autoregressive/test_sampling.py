@@ -222,6 +222,19 @@ def test_ramps_end_at_the_whole_scale(ramp):
     assert grown[0] == (5 if isinstance(ramp, Constant) else 1)
 
 
+@pytest.mark.parametrize(
+    "sampling", [PLAIN, TokenSampling(3.0, top_k=3, top_p=0.8), TokenSampling(temperature=0.0)]
+)
+@pytest.mark.parametrize("what", ["lm_head", "model.layers.1.mlp.down_proj"])
+def test_logits_that_are_no_numbers_draw_nothing(sampling, what):
+    """Bug: codes behind the last one were drawn, which no embedding has; or the first, always."""
+    made = model()
+    with torch.no_grad():
+        made.get_submodule(what).weight[-1, -1] = torch.nan
+    with pytest.raises(ValueError, match=r"^the transformer's logits are not finite: some of its"):
+        draw_codes(Decoder(made, LAYOUT), prompts(), SEEDS, sampling)
+
+
 def test_ramps_are_their_formulas():
     for done in (0.0, 0.25, 0.5, 0.9):
         assert Constant().at(16.0, done) == 16

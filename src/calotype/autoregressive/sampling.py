@@ -85,7 +85,7 @@ def draw_codes(
         progress: Called with the number of images after each token of theirs.
 
     Raises:
-        ValueError: there are not as many seeds as prompts.
+        ValueError: there are not as many seeds as prompts, or the logits are not finite.
     """
     if len(seeds) != len(prompts.tokens):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts.tokens)} prompts: give one for each")
@@ -99,9 +99,10 @@ def draw_codes(
     repeats = len(rows.tokens) // len(seeds)
     memory = Memory(decoder, rows.seen)
     read = torch.cat([rows.tokens, layout.tokens(known).repeat(repeats, 1)], dim=1)
-    codes = [known]
+    codes, total = [known], torch.zeros((), device=device)
     for place in range(known.shape[1], layout.length):
         logits = decoder.read(read, memory).float()
+        total = total + logits.mean()
         if guided:
             logits = guide(logits, sampling, place / layout.length)
         code = choose(logits, chances[:, place], sampling)
@@ -109,6 +110,12 @@ def draw_codes(
         offset = layout.first + place % layout.codebooks * layout.codes
         read = (code + offset)[:, None].repeat(repeats, 1)
         progress(len(seeds))
+    # Asked once, of all of them: each question waits for the device.
+    if not math.isfinite(total.item()):
+        raise ValueError(
+            "the transformer's logits are not finite: some of its weights are not, or the "
+            "precision is too narrow for them; try --precision fp32"
+        )
     return torch.cat(codes, dim=1)
 
 
@@ -131,8 +138,9 @@ def choose(
     if sampling.temperature == 0:
         return logits.argmax(-1)
     sums = probabilities(logits, sampling).cumsum(-1)
-    # Rounded sums end near 1, not at it.
-    return torch.searchsorted(sums, (chances * sums[:, -1])[:, None], right=True)[:, 0]
+    # Rounded sums end near 1, not at it. Behind all codes is what is no number.
+    found = torch.searchsorted(sums, (chances * sums[:, -1])[:, None], right=True)[:, 0]
+    return found.clamp(max=logits.shape[-1] - 1)
 
 
 def probabilities(

@@ -18,6 +18,7 @@ from calotype.evaluation.tokenizer import EXACT_DB
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
+from calotype.training.noise import sent
 from calotype.training.products import exact_products
 
 Figures = dict[str, float]
@@ -39,7 +40,7 @@ def _distortion(
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
     for batch in islice(once(dataset, each, transform), -(-count // each)):
-        real = batch["image"].to(device)
+        real = sent(batch["image"], device)
         fake = tokenizer.reconstruct(real)
         for name, found in distortion(eight_bits(real), eight_bits(fake), lpips).items():
             values.setdefault(name, []).append(found.clamp(max=EXACT_DB))
@@ -55,16 +56,21 @@ def of_generator(objective: Objective, rows: LatentRows, each: int) -> Callable[
 
 @torch.no_grad()
 def _losses(objective: Objective, rows: LatentRows, each: int) -> Figures:
-    sums: dict[str, float] = {}
+    values: dict[str, list[Tensor]] = {}
+    counts: list[int] = []
     device = next(objective.parameters()).device
     for first in range(0, len(rows), each):
         places = list(range(first, min(first + each, len(rows))))
         keys = draw_keys(0, first, len(places))
-        batch = {name: value.to(device) if isinstance(value, Tensor) else value
+        batch = {name: sent(value, device) if isinstance(value, Tensor) else value
                  for name, value in rows.batch(places, keys).items()}  # fmt: skip
         # As late as can be: random orders and the like have faded.
         losses = objective({**batch, "key": keys}, sys.maxsize)
         found = {"loss": sum(losses.values()), **losses, **objective.metrics}
         for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(keys)
-    return {name: total / len(rows) for name, total in sums.items()}
+            values.setdefault(name, []).append(torch.as_tensor(value))
+        counts.append(len(keys))
+    # Read at the end: the device is not waited for at each batch.
+    weights = torch.tensor(counts, dtype=torch.float64) / len(rows)
+    return {name: (torch.stack(each).cpu().double() @ weights).item()
+            for name, each in values.items()}  # fmt: skip

@@ -23,7 +23,7 @@ from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.terms.base import Term
 from calotype.training import Batch
 from calotype.training.devices import Precision, computing, settled
-from calotype.training.noise import generators
+from calotype.training.noise import generators, sent
 
 EXACT_DB = 100.0
 """What an image that came back exactly counts in the mean of PSNRs, whose limit is infinite."""
@@ -90,7 +90,7 @@ def _evaluate(
     pictures, codes = Reconstructions(judges, examples), CodeCounts(tokenizer)
     first: Tensor | None = None
     for batch in batches:
-        images = batch["image"].to(device)
+        images = sent(batch["image"], device)
         first = images if first is None else first
         keys = draw_keys(seed, health.images, len(images))
         real, fake, packed = _pass(tokenizer, images, keys, health)

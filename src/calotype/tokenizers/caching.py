@@ -16,6 +16,7 @@ from calotype.data.latents import INDEX, Index, shard, write_shard
 from calotype.data.loader import once
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
+from calotype.training.noise import sent
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Encoder:
         Raises:
             ValueError: what comes out is no numbers.
         """
-        images = batch["image"].to(self.tokenizer.last_layer.weight.device)
+        images = sent(batch["image"], self.tokenizer.last_layer.weight.device)
         rows = {"packed": self._pack(images)}
         if self.flipped:
             rows["packed_flipped"] = self._pack(images.flip(-1))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from calotype.tokenizers.bottlenecks import Autoencoder, Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training.distributed import all_mean, processes
-from calotype.training.noise import generators
+from calotype.training.noise import generators, sent
 from calotype.training.objective import Batch
 
 
@@ -48,7 +48,7 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
     count = images = 0
     total = squares = torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        packed = tokenizer.pack(batch["image"].to(device))
+        packed = tokenizer.pack(sent(batch["image"], device))
         latents = tokenizer.bottleneck.unpack(packed, generators(batch["key"]))
         z = latents.cpu().double() * tokenizer.autoencoder.config["scaling_factor"]
         total = total + z.sum((0, 2, 3))

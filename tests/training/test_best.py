@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 import tiny
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
+from calotype.commands.validation import of_generator, of_tokenizer
 from calotype.data import LatentCache, Scenes
+from calotype.data.latents import LatentRows
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.tokenizers import ImageTokenizer
@@ -121,6 +123,30 @@ def test_a_tokenizer_is_measured_on_pictures_that_it_does_not_see(tmp_path):
     assert figures(tmp_path / "tokenizer", "ssim")[3] == pytest.approx(
         expected["ssim"].mean().item(), abs=1e-3
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_measures_are_taken_in_the_precision_of_training(precision):
+    """What training computes fast its measures need not compute slowly."""
+    reconstruction, denoising = tiny.learners()[0], tiny.denoising()
+    seen = []
+    for objective in (reconstruction, denoising):
+        objective.precision = precision
+        convolution = next(m for m in objective.modules() if isinstance(m, torch.nn.Conv2d))
+        convolution.register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    of_tokenizer(reconstruction, UNSEEN.build(), None, 2, {}, 2)()
+
+    class Rows(LatentRows):
+        def __init__(self) -> None: ...
+
+        def __len__(self) -> int:
+            return 4
+
+        def batch(self, places, keys):
+            return {name: rows[places] for name, rows in tiny.latents().items()}
+
+    of_generator(denoising, Rows(), 4)()
+    assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32] * 2
 
 
 def test_a_generator_is_measured_on_rows_that_it_does_not_see(artifacts, tmp_path):

@@ -54,7 +54,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         spec, terms = recipe.perceptual, reconstruction.terms
         lpips = {spec.net: cast(Term, terms["lpips"])} if spec else {}
         reconstruction.evaluation = of_tokenizer(
-            reconstruction.tokenizer,
+            reconstruction,
             validation,
             recipe.transform,
             recipe.validate,

@@ -15,41 +15,47 @@ from calotype.data.latents import LatentRows
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
-from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers import Reconstruction
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
+from calotype.training.devices import computing
 from calotype.training.noise import sent
+from calotype.training.precision import autocast
 from calotype.training.products import exact_products
 
 Figures = dict[str, float]
 
 
 def of_tokenizer(
-    tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
+    objective: Reconstruction, dataset: Dataset, transform: Transform | None, count: int,
     lpips: Mapping[str, Term], each: int,
 ) -> Callable[[], Figures]:  # fmt: skip
-    """PSNR, SSIM and LPIPS by what is given, of the first `count` pictures, `each` at a time."""
-    return partial(_distortion, tokenizer, dataset, transform, count, lpips, each)
+    """PSNR, SSIM and LPIPS by what is given, of the first `count` pictures, `each` at a time;
+    encoder and decoder compute in the run's precision, the measures exactly.
+    """
+    return partial(_distortion, objective, dataset, transform, count, lpips, each)
 
 
 @exact_products()
 def _distortion(
-    tokenizer: ImageTokenizer, dataset: Dataset, transform: Transform | None, count: int,
+    objective: Reconstruction, dataset: Dataset, transform: Transform | None, count: int,
     lpips: Mapping[str, Term], each: int,
 ) -> Figures:  # fmt: skip
+    tokenizer = objective.tokenizer
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
     for batch in islice(once(dataset, each, transform), -(-count // each)):
         real = sent(batch["image"], device)
-        fake = tokenizer.reconstruct(real)
+        with computing(objective.precision, device, *tokenizer.networks):
+            fake = tokenizer.reconstruct(real)
         for name, found in distortion(eight_bits(real), eight_bits(fake), lpips).items():
             values.setdefault(name, []).append(found.clamp(max=EXACT_DB))
     return {name: torch.cat(parts)[:count].mean().item() for name, parts in values.items()}
 
 
 def of_generator(objective: Objective, rows: LatentRows, each: int) -> Callable[[], Figures]:
-    """The loss, its parts and its metrics in latents that are held out, `each` at a time, every
-    prompt and noise the same each time.
+    """The loss, its parts and its metrics in latents that are held out, `each` at a time and in the
+    run's precision, every prompt and noise the same each time.
     """
     return partial(_losses, objective, rows, each)
 
@@ -65,7 +71,8 @@ def _losses(objective: Objective, rows: LatentRows, each: int) -> Figures:
         batch = {name: sent(value, device) if isinstance(value, Tensor) else value
                  for name, value in rows.batch(places, keys).items()}  # fmt: skip
         # As late as can be: random orders and the like have faded.
-        losses = objective({**batch, "key": keys}, sys.maxsize)
+        with autocast(objective.precision, device):
+            losses = objective({**batch, "key": keys}, sys.maxsize)
         found = {"loss": sum(losses.values()), **losses, **objective.metrics}
         for name, value in found.items():
             values.setdefault(name, []).append(torch.as_tensor(value))

@@ -32,6 +32,7 @@ import tiny
 from calotype.autoregressive import Decoder, Layout, PromptTokens, Raster, TokenSampling, draw_codes
 from calotype.autoregressive import Transformer as TransformerSpec
 from calotype.commands import rehearsal
+from calotype.diffusion import Epsilon, Velocity
 from calotype.evaluation.speed import speed
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -123,6 +124,8 @@ OBJECTIVES: dict[str, tuple[Loaded, str]] = {
     "bsq": (lambda: tiny.learners(False, bottleneck=BSQ(bits=4)), "images"),
     "fsq": (lambda: tiny.learners(False, bottleneck=FSQ((5, 5, 5))), "images"),
     "flow": (lambda: [tiny.denoising()], "latents"),
+    "epsilon": (lambda: [tiny.denoising(process=Epsilon(snr_gamma=5.0))], "latents"),
+    "velocity": (lambda: [tiny.denoising(process=Velocity(snr_gamma=5.0))], "latents"),
     "transformer": (lambda: [tiny.next_token(order=Raster())], "tokens"),
     "transformer, random orders": (lambda: [tiny.next_token()], "tokens"),
 }
@@ -223,8 +226,8 @@ def waits(bench: Bench, name: str) -> dict[str, Any]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
             warnings.showwarning = shown
-    places = sorted({place for message, place in heard if "synchroniz" in message})
-    return {"waits": len(places), "where": ", ".join(places)}
+    places = [place for message, place in heard if "synchroniz" in message]
+    return {"waits": len(places), "where": ", ".join(sorted({*places}))}
 
 
 def peak(bench: Bench, precision: str) -> dict[str, Any]:
@@ -289,7 +292,7 @@ def step(bench: Bench, job: Job) -> dict[str, Any]:
         "images/s": job.batch / each, "TFLOP/s": work / each / 1e12,
         "of the peak": work / each / bench.found.get(f"peak {job.precision}", float("nan")),
         "first two steps, s": marks[2] - marks[0],
-        "GiB computed": counted.memory / 2**30,
+        "GiB computed": (counted.state + counted.step) / 2**30,  # of tensors alone
     }  # fmt: skip
     if not bench.cpu:
         found["GiB at its height"] = torch.cuda.max_memory_allocated() / 2**30
@@ -313,10 +316,13 @@ def busy(bench: Bench, job: Job) -> dict[str, Any]:
             batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v
                      for k, v in made.batch.items()}  # fmt: skip
             for number in itertools.count():
+                if number == 4:  # to begin to look takes its time, too
+                    seen.__enter__()
                 if number in (4, 8):
                     bench.wait()
                     marks.append(time.perf_counter())
-                    seen.__enter__() if number == 4 else seen.__exit__(None, None, None)
+                if number == 8:
+                    seen.__exit__(None, None, None)
                 yield batch
 
     with tempfile.TemporaryDirectory() as folder, on("cuda"):

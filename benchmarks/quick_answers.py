@@ -19,7 +19,8 @@ PEER = ("-c", "import torch")
 ANSWERS = (
     "--help", "train-tokenizer --help", "train-tokenizer scenes-vq --help",
     "train-tokenizer scenes-vq --help-all", "train-generator small-ar --help", "generate --help",
-    "evaluate --help", "compare --help", "demo --help", "explain psnr_db",
+    "evaluate --help", "compare --help", "score --help", "reconstruct --help", "demo --help",
+    "quickstart --help", "doctor --help", "explain psnr_db",
     "train-tokenizer scenes-vq --run.stepz 3", "generate x --pipelin y",
     "train-tokenizer scenes-kl --model.backbone.groups 5", "cache-latents small --batch-size 0",
 )  # fmt: skip

@@ -120,7 +120,7 @@ def test_help_explains_the_others(command, capsys):
         ("reconstruct absent --out pairs.xyz", "--out is pairs.xyz: name a picture"),
         ("cache-latents scenes --tokenizer absent", "no AutoencoderKL or VQModel in absent: exp"),
         ("train-generator scenes-diffusion --cache absent",
-         "no finished latent cache in absent: run `calotype cache-latents`"),
+         "no finished cache in absent: run `calotype cache-latents`"),
         ("generate x --size 128", "unrecognized option --size$"),
         ("generate x --images 0", "--images is 0: it must be at least 1"),
         ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),

@@ -2,6 +2,8 @@
 
 import dis
 import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
@@ -69,3 +71,13 @@ def sendable(error: BaseException) -> BaseException:
 def note(error: BaseException, line: str) -> None:
     """What `add_note` does, which Python 3.10 has not."""
     error.__notes__ = [*getattr(error, "__notes__", []), line]
+
+
+@contextmanager
+def noted(say: Callable[[], str]) -> Iterator[None]:
+    """Whatever goes wrong within this context has a note that says where things stand."""
+    try:
+        yield
+    except Exception as error:
+        note(error, say())
+        raise

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_rows_are_the_encoded_images(tokenizer, tmp_path):
     torch.testing.assert_close(latents[19]["packed"], rows(latents)[19])
     half = cached(tmp_path / "half", encoder(tokenizer, dtype=torch.float16))
     torch.testing.assert_close(rows(half), rows(latents), atol=1e-3, rtol=1e-3)
+
+
+def test_a_cache_is_told_from_others_by_its_rows(tokenizer, tmp_path):
+    """Bug: of the same pictures, cropped in another way, it was by nothing."""
+    whole = cached(tmp_path / "a", encoder(tokenizer))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert LatentCache(tmp_path / "b").identity() == whole.identity()
+    stored = load_file(shard(tmp_path / "b", 2))
+    save_file({name: 2 * value for name, value in stored.items()}, shard(tmp_path / "b", 2))
+    assert LatentCache(tmp_path / "b").identity() != whole.identity()
 
 
 def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
@@ -175,7 +186,7 @@ def test_an_empty_source_is_refused(data, tokenizer, tmp_path):
 
 def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
     cache_latents(encoder(tokenizer), DATA, SCAN, tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no finished latent cache in .*cache-latents"):
+    with pytest.raises(FileNotFoundError, match=r"no finished cache in .*cache-latents"):
         LatentCache(tmp_path)
 
 
@@ -184,7 +195,7 @@ def test_an_unfinished_cache_is_refused(tokenizer, tmp_path):
 )
 def test_another_files_index_is_no_caches(found, tmp_path):
     (tmp_path / "latents.json").write_text("{" if found is None else json.dumps(found))
-    with pytest.raises(ValueError, match=r"latents\.json is not a latent cache's: .*cache-latents"):
+    with pytest.raises(ValueError, match=r"latents\.json is not a cache's: .*cache-latents"):
         LatentCache(tmp_path)
 
 
@@ -289,7 +300,7 @@ def test_a_stopped_change_of_text_leaves_no_finished_cache(artifacts, tmp_path):
     with patch("calotype.commands.cache_latents.tokenize", side_effect=KeyboardInterrupt), \
             pytest.raises(KeyboardInterrupt):  # fmt: skip
         cache(replace(recipe, text=replace(tiny.TEXT, vocabulary=590)))
-    with pytest.raises(FileNotFoundError, match="no finished latent cache"):
+    with pytest.raises(FileNotFoundError, match="no finished cache"):
         LatentCache(recipe.out)
     assert torch.equal(LatentCache(cache(recipe)).prompts.tokens, before)
 

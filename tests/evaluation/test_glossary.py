@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calotype import cli
-from calotype.evaluation.glossary import GLOSSARY, SECTIONS, explain, markdown
+from calotype.evaluation.glossary import GLOSSARY, SECTIONS, WORDS, explain, markdown
 
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src/calotype"
@@ -22,8 +22,9 @@ EMITTING = [
 """Files whose dictionaries hold figures and terms."""
 OTHERS = {"input_ids", "inputs_embeds", "key"}
 """Of a network's or an objective's input."""
-SETTINGS = {"batch_size", "prompt", "prompts", "reconstructed", "two_objects_prompts", "protocol",
-            "sampling", "seed", "resolution", "split", "tokenizer", "scheduler"}  # fmt: skip
+SETTINGS = {"batch_size", "device", "prompt", "prompts", "reconstructed", "two_objects_prompts",
+            "protocol", "sampling", "seed", "resolution", "split", "tokenizer",
+            "scheduler"}  # fmt: skip
 """Of how something was measured."""
 
 
@@ -58,6 +59,11 @@ def test_each_has_one_entry_of_one_sentence():
     for term in GLOSSARY.values():
         assert term.meaning[0].isupper() and term.meaning.endswith(".")
         assert ". " not in term.meaning, term.name
+
+
+def test_each_figure_has_a_unit():
+    figures = [term for terms in SECTIONS.values() if terms is not WORDS for term in terms]
+    assert len(figures) > 40 and all(term.unit for term in figures)
 
 
 def test_the_page_is_current():

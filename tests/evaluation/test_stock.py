@@ -20,6 +20,7 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -153,6 +154,17 @@ def test_pixel_diffusion_is_measured(tmp_path):
     found = report(tmp_path / "ddpm", tmp_path, sampling=Choice(steps=2))
     assert set(found["figures"]) == {"frechet", "precision", "recall"}
     assert found["protocol"]["sampling"].keys() == {"steps", "batch_size", "scheduler"}
+
+
+def test_weights_that_are_missing_are_named(sdxl, tmp_path):
+    """Bug: diffusers leaves them at random, and they were drawn with."""
+    shutil.copytree(sdxl.config._name_or_path, tmp_path / "sdxl")
+    file = tmp_path / "sdxl/unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"unet lacks conv_in\.weight, a weight of a UNet2DCond"):
+        load(tmp_path / "sdxl")
 
 
 def test_bug_other_peoples_pipelines_were_called_with_our_defaults(sdxl, tmp_path, monkeypatch):

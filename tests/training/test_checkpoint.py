@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 import tiny
+from calotype.data.latents import write_shard
 from calotype.mistakes import is_told
 from calotype.training import Best, checkpoint, fit
 from calotype.training.checkpoint import SUMS, DamagedError
@@ -155,6 +156,21 @@ def test_a_disk_that_fills_meanwhile_leaves_nothing_half_written(error, tmp_path
     with pytest.raises(OSError, match=r"step-2 needs 1\.0 MiB of disk: make room there") as caught:
         checkpoint.write(tmp_path / "step-2", GROUPS, {})
     assert is_told(caught.value) and contents(tmp_path) == before
+
+
+def test_a_cache_that_fills_the_disk_says_so(tmp_path, monkeypatch):
+    rows = {"packed": torch.zeros(2**18)}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(2**30, 2**30, 2**19))
+    with pytest.raises(OSError, match=r"00000\.safetensors needs 1\.0 MiB of disk: .*goes on"):
+        write_shard(tmp_path / "00000.safetensors", rows, ["a"])
+    assert not [*tmp_path.glob("*.safetensors"), *tmp_path.glob(".*")]
+
+
+def test_a_systems_own_files_damage_no_checkpoint(tmp_path):
+    """Bug: a file browser's made it a damaged one."""
+    checkpoint.write(tmp_path / "step-1", GROUPS, {"step": 1})
+    (tmp_path / "step-1/.DS_Store").touch()
+    assert checkpoint.read(tmp_path / "step-1")[1] == {"step": 1}
 
 
 def test_a_checkpoint_written_anew_takes_its_place_whole(tmp_path):

@@ -18,13 +18,20 @@ import tiny
 from calotype.autoregressive import Linear, Raster, TokenSampling, Transformer
 from calotype.autoregressive.decoder import Decoder
 from calotype.autoregressive.sampling import PromptTokens, draw_codes
-from calotype.commands.validation import _losses
+from calotype.commands.validation import _losses, of_tokenizer
 from calotype.data.latents import LatentRows
 from calotype.diffusion import Epsilon, Flow, Velocity
 from calotype.diffusion.text import LearntText
 from calotype.evaluation.codebook import codebook_health
 from calotype.evaluation.tokenizer import Judges, evaluate_tokenizer
-from calotype.pipelines import Sampling, sample, text_to_image
+from calotype.pipelines import (
+    Sampling,
+    TokenPipeline,
+    sample,
+    score,
+    text_to_image,
+    unconditional,
+)
 from calotype.tokenizers import ImageTokenizer, Reconstruction, fold, measure
 from calotype.tokenizers.bottlenecks import BSQ, FSQ, Discrete
 from calotype.tokenizers.bottlenecks.codebook import Cosine
@@ -225,7 +232,7 @@ def test_measures_of_a_tokenizer(name, watch):
             watch, lambda count: evaluate_tokenizer(made, pictures(count), judges, examples=1)
         )
     # Pictures, moments and latents, or codes, and three measures; torchmetrics asks twice.
-    assert sum(waits.values()) <= 9, waits
+    assert sum(waits.values()) == 9, waits
     assert found.protocol.device == "cuda" and {"psnr_db", "lpips_vgg"} <= found.figures.keys()
 
 
@@ -244,6 +251,45 @@ def test_measures_of_a_generator_while_it_trains(name, watch):
     (objective,) = OBJECTIVES[name]()
     assert "loss" in _losses(moved(objective, CUDA), Rows(6), 4)
     assert each(watch, lambda count: _losses(objective, Rows(4 * count), 4)) == {}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_measures_of_a_tokenizer_while_it_trains(precision, watch, monkeypatch):
+    monkeypatch.setattr("calotype.commands.validation.once", lambda *_: pictures(20))
+    objective = moved(OBJECTIVES["kl, lpips"]()[0], CUDA)
+    objective.precision = precision
+
+    def measured(count: int) -> dict[str, float]:
+        return of_tokenizer(objective, tiny.SCENES.build(), None, 4 * count, {}, 4)()
+
+    assert {"psnr_db", "ssim"} == measured(2).keys()
+    assert sum(each(watch, measured).values()) == 4  # two measures, and two of torchmetrics' own
+
+
+def test_averages_are_swapped_on_the_device(watch, tmp_path):
+    objective = moved(OBJECTIVES["flow"]()[0], CUDA)
+    trainer = _Trainer([objective], tiny.run(tmp_path, ema=0.9))
+    watch.taken()
+    trainer._averaged(lambda: None)
+    assert watch.taken() == {}
+
+
+def test_drawing_of_noise_alone(watch):
+    vae, unet = tiny.tokenizer().autoencoder, tiny.UNet((8, 16), (True, True), 1, 4, 4)
+    network = moved(replace(unet, pooled_text=False).unconditional(4, 2), CUDA)
+    pipeline = unconditional(moved(vae, CUDA), network, Flow().scheduler())
+
+    def drawing(steps: int) -> torch.Tensor:
+        return next(sample(pipeline, ["", ""], [0, 1], Sampling(steps=steps, guidance=1.0)))
+
+    assert each(watch, drawing) == {} and drawing(2).shape == (2, 3, 8, 8)
+
+
+def test_scores_of_a_transformer(watch):
+    model = moved(Transformer(16, 2, 2).build(tiny.LAYOUT, 8), CUDA)
+    pipeline = TokenPipeline(model, None, tokenizer("vq"), tiny.LAYOUT)
+    codes = torch.zeros(2, tiny.LAYOUT.length, dtype=torch.long)
+    assert score(pipeline, codes, ["", ""], "bf16").shape == (2,)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -281,7 +327,8 @@ def test_bug_the_device_was_waited_for_at_each_token(watch):
         TokenSampling(temperature=0.0),
     ):  # fmt: skip
         waits = drawn(watch, sampling)
-        assert sum(waits.values()) <= 4, waits  # of 16 tokens
+        guided = sampling.guidance != 1
+        assert sum(waits.values()) == 3 + guided, waits  # of 16 tokens
 
 
 @pytest.mark.parametrize(

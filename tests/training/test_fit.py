@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from calotype.training import (
 )
 from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
+from calotype.training.loop import _Trainer
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
 
@@ -620,6 +622,41 @@ def test_compiled_networks_learn_the_same_and_leave_the_same_names(tmp_path):
         for each, tensor in expected.items():
             torch.testing.assert_close(found[each], tensor, rtol=1e-3, atol=1e-4)
     tiny.train("transformer", tiny.run(compiled, steps=4, resume=True))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["tokenizer", "generator"])
+def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypatch):
+    """Bug: previews and measures were compiled too, each time anew, and all networks shared the
+    eight times that torch allows one piece of code; behind them nothing was compiled any more.
+    """
+    traced, after = [], []
+
+    def as_it_is(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        traced.append(graph)
+        return graph.forward
+
+    taken = _Trainer.update
+
+    def update(trainer: _Trainer, *arguments: Any) -> int:
+        after.append(len(traced))
+        return taken(trainer, *arguments)
+
+    monkeypatch.setattr(_Trainer, "update", update)
+    tiny.train(kind, tiny.run(tmp_path / "plain"))
+    assert traced == [] and after
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=as_it_is))
+    torch.compiler.reset()
+    after.clear()
+    tiny.train(kind, tiny.run(tmp_path / "compiled", compile=True))
+    assert after[0] > 0 and {*after, len(traced)} == {after[0]}
+    assert (tmp_path / "compiled/samples").exists()
+    expected, found = (
+        tiny.load_step(tmp_path / out, 3, "model-0") for out in ("plain", "compiled")
+    )
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor)
 
 
 def test_a_picture_that_is_not_finite_stops_no_run(tmp_path, capfd):

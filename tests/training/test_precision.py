@@ -38,10 +38,19 @@ def cpu(monkeypatch):
     return says
 
 
-@pytest.mark.parametrize(("real", "name"), [(True, "bf16"), (False, "fp32")])
-def test_auto_on_a_cpu_is_what_torch_says_it_multiplies(real, name, monkeypatch):
-    asked = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: real)
+@pytest.mark.parametrize(
+    ("knows", "has", "name"),
+    [(False, (), "fp32"), (True, (), "bf16"), (True, ("avx512",), "fp32"),
+     (True, ("avx512", "avx512_bf16"), "bf16"), (True, ("avx512", "amx_tile"), "bf16")],
+)  # fmt: skip
+def test_auto_on_a_cpu_is_what_it_multiplies(knows, has, name, monkeypatch):
+    """Bug: oneDNN knows bf16 on each CPU with AVX-512, and many of those multiply none."""
+    asked = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: knows)
     monkeypatch.setattr(torch.ops, "mkldnn", asked)
+    for each in ("avx512", "avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(
+            torch.cpu, f"_is_{each}_supported", lambda each=each: each in has, raising=False
+        )
     found = suits(CPU)
     assert found.name == name and "this CPU (" in found.reason
 

@@ -12,7 +12,7 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.pipelines import picture
-from calotype.training import AdamW, Run, begin, has_ended
+from calotype.training import AdamW, Run, begin, checkpoint, has_ended
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,24 @@ def test_a_run_with_fewer_steps_is_told_both_ways(tmp_path):
     both = r"--run\.resume to continue it \(as it was begun: --run\.steps 4000\), --run\.overwrite"
     with pytest.raises(ValueError, match=both):
         begin(fewer, Recipe(AdamW(schedule="cosine"), fewer))
+
+
+def test_steps_that_are_taken_and_their_size_are_named_at_once_too(tmp_path):
+    """Bug: with a constant rate they were refused where the checkpoint was read, by a second
+    message.
+    """
+    run = Run(tmp_path, steps=4000)
+    begin(run, Recipe(AdamW(), run))
+    checkpoint.write(run.checkpoints / "step-50", {"model-0": {}}, {"step": 50})
+    for changes, kept in (
+        ({"steps": 40}, "--run.steps 4000"), ({"batch_size": 3}, "--run.batch-size 32")
+    ):  # fmt: skip
+        other = replace(run, **changes)
+        with pytest.raises(ValueError, match=rf"continue it \(as it was begun: {kept}\), --run"):
+            begin(other, Recipe(AdamW(), other))
+    more = replace(run, steps=50)
+    with pytest.raises(ValueError, match=r"--run\.resume to continue it, --run\.overwrite"):
+        begin(more, Recipe(AdamW(), more))
 
 
 def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):

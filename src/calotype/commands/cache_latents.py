@@ -5,6 +5,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
@@ -18,6 +19,7 @@ from calotype.data.pictures import spread
 from calotype.data.prompts import tokenize
 from calotype.diffusion import TextSpec
 from calotype.lazy import transformers
+from calotype.mistakes import noted
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
@@ -32,7 +34,7 @@ from calotype.tokenizers.caching import (
 from calotype.training import Run, begin
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
-from calotype.training.precision import Name, described, settled
+from calotype.training.precision import Name, described, settled, warn_of_emulation
 from calotype.training.progress import Told, say, track
 from calotype.training.run import describe
 
@@ -46,8 +48,10 @@ def cache(recipe: CacheRecipe) -> Path:
     quiet()
     size = image_size(recipe.data, recipe.transform)
     whole, state = recipe.data.build(), processes()
-    dataset = whole if _began_with_the_first(recipe) else spread(whole, recipe.count)
+    first = _began_with_the_first(recipe)
+    dataset = whole if first else spread(whole, recipe.count)
     recipe = replace(recipe, precision=_precision(recipe))
+    warn_of_emulation(cast(Name, recipe.precision), own_device())
     tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
@@ -58,7 +62,7 @@ def cache(recipe: CacheRecipe) -> Path:
     state.wait_for_everyone()  # all have seen how it was begun
     known: dict[str, str] = {}
     if state.is_main_process:
-        known = identified(data=whole)
+        known = {} if first else identified(data=whole)
         inputs = {"tokenizer": encoder.fingerprint, "images": _number(whole), **known}
         # The tokens are made last, of captions that are kept: another text costs no encoding.
         begin(Run(recipe.out, resume=True), recipe, inputs, free=("text",))
@@ -69,7 +73,8 @@ def cache(recipe: CacheRecipe) -> Path:
     total = remaining(dataset, scan, recipe.out, rank, world)
     say(_found(encoder, dataset, recipe))
     networks = computing(recipe.precision, own_device(), *tokenizer.networks)
-    with networks, Told("encoding", total, images=1) as told:
+    kept = f"{recipe.out}: whole shards are kept, and the same command goes on from there"
+    with noted(lambda: kept), networks, Told("encoding", total, images=1) as told:
         cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
     state.wait_for_everyone()
     if state.is_main_process:

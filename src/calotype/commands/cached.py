@@ -15,6 +15,7 @@ from calotype.commands.validation import of_generator
 from calotype.data import LatentCache, Loader
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
+from calotype.mistakes import noted
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, reads_prompts, sample, save
 from calotype.recipes.cached import CachedRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
@@ -58,7 +59,8 @@ def train(
     loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
     fit([objective], loader, run)
     if state.is_main_process:
-        save(pipeline, run.model, recipe.sampling)
+        with noted(run.trained):
+            save(pipeline, run.model, recipe.sampling)
     state.wait_for_everyone()
     return run.model
 

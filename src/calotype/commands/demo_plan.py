@@ -55,7 +55,8 @@ class Size:
 SIZES: dict[Named, Size] = {
     "full": Size(Path("runs/demo"), 2300, 1300, 500, 3800, 4_000, 20_000, 256, None),
     "small": Size(Path("runs/demo-small"), 1450, 600, 200, 1450, 2_000, 10_000, 64,
-                  "31 dB, and some three quarters of unseen prompts right by diffusion"),
+                  "31 dB, and of unseen prompts some three quarters right by diffusion, a third by "
+                  "the transformer"),
 }  # fmt: skip
 """What the sizes of the demo are."""
 TOO_LONG = 40 * 60

@@ -19,10 +19,10 @@ from calotype.mistakes import is_told
 from calotype.pages.gallery import Gallery, Grid, Stage, Training, write_gallery
 from calotype.training import Run
 from calotype.training.files import write_text
-from calotype.training.progress import Standing, heard_by
+from calotype.training.progress import EVERY, Standing, heard_by
 
-TICK = 15.0
-"""Seconds between two writings of the page, and between two lines where there is no terminal."""
+TICK = 5.0
+"""Seconds between two writings of the page."""
 STOPPED = "Stopped. The same command goes on from here."
 """Last on the page of a way that did not reach its end."""
 RECORD = "journey.json"
@@ -206,7 +206,7 @@ class Journey:
 
     def _is_silent(self, part: Part) -> bool:
         last = self._heard.get(part.name, part.began or 0.0)
-        return time.monotonic() - last > TICK
+        return time.monotonic() - last > EVERY - TICK
 
     def _standing(self, part: Part, standing: Standing) -> str:
         """What is said of how far a part is: the time left is the whole's."""

@@ -27,7 +27,7 @@ from calotype.data.folder import METADATA
 from calotype.pages.gallery import PAIR, Training
 from calotype.training.devices import device_named
 from calotype.training.files import write_text
-from calotype.training.precision import Precision, described, settled
+from calotype.training.precision import Precision, described, settled, suits
 
 LEAST_MINUTES = 2.0
 AIM = 0.96
@@ -208,8 +208,13 @@ def _measure(
     else:
         size, speed, why = choose(whole - journey.gone, looked, measured)
     check(options.minutes, whole - journey.gone, speed, looked)
-    _tell(journey, why)
+    _tell(journey, why, f"by the recipes that fit a small machine, on {here}: {_reason(options)}")
     return Chosen(size, options.seed, speed, here)
+
+
+def _reason(options: Quickstart) -> str:
+    asked = options.precision != "auto"
+    return "asked for by name" if asked else suits(device_named("auto")).reason
 
 
 def _here(options: Quickstart) -> str:

@@ -46,7 +46,8 @@ def show_result(
              PAIR * (len(pairs) // 2), None, pairs=True),
     )  # fmt: skip
     return {"reconstruction_psnr_db": round(psnr(fake, real).mean().item(), 2),
-            "reconstructed": len(real)}  # fmt: skip
+            "reconstructed": len(real), "precision": way.generator.sampling.precision,
+            "device": str(device)}  # fmt: skip
 
 
 def _paired(

@@ -12,8 +12,10 @@ from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
+from calotype.pipelines import checked
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.devices import Computation, computing
+from calotype.training.progress import Told
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,14 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), None)
-    some = spread(options.data.build(), options.count)
-    real = next(once(some, options.count, transform))["image"]
-    with computing(options.precision, device, *tokenizer.networks):
-        decoded = [tokenizer.reconstruct(x.to(device)).cpu() for x in real.split(16)]
+    chosen = spread(options.data.build(), options.count)
+    real = next(once(chosen, options.count, transform))["image"]
+    decoded = []
+    networks = computing(options.precision, device, *tokenizer.networks)
+    with networks, Told("reconstructing", len(real), images=1) as told:
+        for some in real.split(16):
+            decoded.append(checked(tokenizer.reconstruct(some.to(device)).cpu()))
+            told.advance(len(some))
     fake = torch.cat(decoded).clamp(-1, 1)
     values = psnr(fake, real)
     print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {size} pixels, in "

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 import tyro
+from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data.pictures import spread
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
 from calotype.training.devices import Computation, Precision
@@ -62,9 +64,12 @@ def score_images(options: Score) -> Path:
     pipeline = load(options.pipeline).to(options.place)
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
-    data = options.data.build()
+    data = spread(options.data.build(), options.count)
     sums, count = dict.fromkeys(MEANS, 0.0), 0
-    with written(options.out) as file, Told("scoring", options.count, images=1) as told:
+    with (
+        written(options.out) as file,
+        Told("scoring", _total(data, options.count), images=1) as told,
+    ):
         for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
             prompts = _prompts(options, batch["caption"])
             lines = _scored(pipeline, batch["image"], prompts, options.exactness)
@@ -83,6 +88,14 @@ def score_images(options: Score) -> Path:
     for name, total in sums.items():
         print(f"{glossed(name)}: {total / count:.4f}")
     return options.out
+
+
+def _total(data: Dataset, count: int | None) -> int | None:
+    """Of images, if it is known."""
+    if isinstance(data, IterableDataset):
+        return count
+    there = len(data)  # type: ignore[arg-type]
+    return there if count is None else min(count, there)
 
 
 def _prompts(options: Score, captions: list[str]) -> list[str]:

@@ -15,6 +15,9 @@ from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.data import Loader, once
 from calotype.data.identity import identified
+from calotype.data.pictures import spread
+from calotype.mistakes import noted
+from calotype.pages.gallery import PAIR
 from calotype.recipes.tokenizer import TokenizerRecipe, image_size
 from calotype.tokenizers import (
     Critic,
@@ -76,7 +79,8 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
     export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
                     recipe.transform)  # fmt: skip
-    finish(reconstruction.tokenizer, export)
+    with noted(run.trained):
+        finish(reconstruction.tokenizer, export)
     return run.model
 
 
@@ -158,5 +162,8 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     tokenizer.check(size)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
-    examples = next(once(dataset, recipe.examples, recipe.transform))["image"]
-    return Reconstruction(tokenizer, terms, recipe.optimizer, examples)
+    some = spread(dataset, recipe.examples)
+    examples = next(once(some, recipe.examples, recipe.transform))["image"]
+    made = Reconstruction(tokenizer, terms, recipe.optimizer, examples)
+    made.captions = PAIR * len(examples)
+    return made

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from calotype.data import Transform, once
 from calotype.data.batches import draw_keys
 from calotype.data.latents import LatentRows
+from calotype.data.pictures import spread
 from calotype.data.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
@@ -30,10 +31,11 @@ def of_tokenizer(
     objective: Reconstruction, dataset: Dataset, transform: Transform | None, count: int,
     lpips: Mapping[str, Term], each: int,
 ) -> Callable[[], Figures]:  # fmt: skip
-    """PSNR, SSIM and LPIPS by what is given, of the first `count` pictures, `each` at a time;
-    encoder and decoder compute in the run's precision, the measures exactly.
+    """PSNR, SSIM and LPIPS by what is given, of `count` pictures from all over the data,
+    `each` at a time; encoder and decoder compute in the run's precision, the measures exactly.
     """
-    return partial(_distortion, objective, dataset, transform, count, lpips, each)
+    some = spread(dataset, count)
+    return partial(_distortion, objective, some, transform, count, lpips, each)
 
 
 @exact_products()

@@ -9,7 +9,6 @@ many codes for that.
 """
 
 import json
-import os
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,7 +25,7 @@ from torch.utils.data import Dataset, Subset
 
 from calotype.data.identity import digest
 from calotype.data.prompts import Prompted
-from calotype.training.files import write_text
+from calotype.training.files import room, sync, write_text
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class Index:
         file = root / INDEX
         if not file.exists():
             raise FileNotFoundError(
-                f"no finished latent cache in {root}: run `calotype cache-latents` to make it"
+                f"no finished cache in {root}: run `calotype cache-latents` to make it"
             )
         try:
             values = json.loads(file.read_text())
             return cls(**{**values, "rows": tuple(values["rows"])})
         except (KeyError, TypeError, ValueError):
             raise ValueError(
-                f"{file} is not a latent cache's: give a folder that `calotype cache-latents` made"
+                f"{file} is not a cache's: give a folder that `calotype cache-latents` made"
             ) from None
 
     def write(self, root: Path) -> None:
@@ -84,6 +83,8 @@ def shard(root: Path, number: int) -> Path:
     return root / f"{number:05d}.safetensors"
 
 
+LOOKED_AT = 16
+"""Rows, from all over a cache, by whose contents it is told from others."""
 INDEX, TOKENS, TEXT_TOKENIZER = "latents.json", "tokens.safetensors", "text_tokenizer"
 
 
@@ -107,11 +108,16 @@ def write_shard(file: Path, tensors: dict[str, Tensor], captions: list[str]) -> 
 
 
 def _write(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file that appears when every byte of it is on disk."""
+    """Write a safetensors file that appears when every byte of it is on disk.
+
+    Raises:
+        OSError: the disk is full.
+    """
     beside = file.with_name(f".{file.name}.partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
-    with beside.open("rb") as written:
-        os.fsync(written.fileno())
+    need = sum(tensor.nbytes for tensor in tensors.values())
+    with room(beside, file, need, "what is encoded is kept, and the same command goes on"):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+        sync(beside)
     beside.rename(file)
 
 
@@ -172,11 +178,14 @@ class LatentCache(Dataset[dict[str, Any]]):
         return [caption for file in files for caption in json.loads(file.read_text())]
 
     def identity(self) -> str:
-        """What tells its rows from others: how many, their captions and pictures, and how these
-        were encoded.
+        """What tells its rows from others: how many, their captions and pictures, how these were
+        encoded, and the contents of some.
         """
         stored, how = self._row(0, "packed", 0).dtype, self.index
         known = [how.data or "", how.precision or "", str(how.flipped), str(stored)]
+        looked_at = sorted({i * len(self) // LOOKED_AT for i in range(LOOKED_AT)})
+        places = [self._place(i) for i in looked_at]
+        known += [str(self._row(n, "packed", row).tolist()) for n, row in places]
         return f"{len(self)} rows, {digest([*known, *self.captions])}"
 
     def split(self, held_out: int) -> "tuple[LatentRows, LatentRows]":

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 Better = Literal["higher", "lower", "neither"]
+UNITLESS = "no unit"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ WORDS = (
 )  # fmt: skip
 
 TRAINING = (
-    Term("loss", "", "lower", "The sum of all weighted terms, which training minimises."),
+    Term("loss", UNITLESS, "lower", "The sum of all weighted terms, which training minimises."),
     Term("pixel", "weighted", "lower",
          "The difference of the reconstruction's pixels from the original's, by L1, L2, Huber or a "
          "likelihood, whichever the recipe has."),
@@ -70,27 +71,27 @@ TRAINING = (
     Term("perplexity", "codes", "higher",
          "As how many equally frequent codes the codes in use count; no more than the codebook "
          "has."),
-    Term("temperature", "", "neither",
+    Term("temperature", UNITLESS, "neither",
          "How soft the choice between codes still is; it falls by a schedule."),
-    Term("kl_weight", "", "neither", "The weight of kl at this step, by a schedule."),
+    Term("kl_weight", UNITLESS, "neither", "The weight of kl at this step, by a schedule."),
     Term("adversarial", "weighted", "neither",
          "What the discriminator thinks of reconstructions, as a term of the tokenizer's loss: the "
          "two play against each other, and neither's number says how good images are."),
-    Term("adversarial_weight", "", "neither",
+    Term("adversarial_weight", UNITLESS, "neither",
          "The weight of the adversarial term, adaptive or fixed."),
-    Term("discriminator", "", "neither",
+    Term("discriminator", UNITLESS, "neither",
          "The discriminator's loss: near 0 it tells all reconstructions from originals; with a "
          "hinge it is 1 where it tells nothing."),
-    Term("logits_real", "", "neither",
+    Term("logits_real", UNITLESS, "neither",
          "The discriminator's mean answer for originals; positive: it takes them for originals."),
-    Term("logits_fake", "", "neither",
+    Term("logits_fake", UNITLESS, "neither",
          "The discriminator's mean answer for reconstructions; as high as logits_real: they pass "
          "for originals."),
     Term("r1", "weighted", "lower",
          "The penalty on how steeply the discriminator's answer changes with an original."),
     Term("lecam", "weighted", "lower",
          "The penalty on discriminator answers far from their averages over time."),
-    Term("denoising", "", "lower",
+    Term("denoising", UNITLESS, "lower",
          "The mean squared error of what the diffusion model predicts; most of it is noise that "
          "nothing can predict, so that small differences late in training show in images."),
     Term("text", "nats a token, weighted", "lower",
@@ -118,14 +119,14 @@ QUALITY = (
          "apart; 3 dB more is half the squared error."),
     Term("ssim", "at most 1", "higher",
          "Likeness of local structure between original and reconstruction; 1: identical."),
-    Term("lpips_alex", "", "lower",
+    Term("lpips_alex", UNITLESS, "lower",
          "How different reconstructions look to AlexNet's features; below 0.1 is hard to see."),
-    Term("lpips_vgg", "", "lower",
+    Term("lpips_vgg", UNITLESS, "lower",
          "How different reconstructions look to VGG's features; higher numbers than "
          "lpips_alex's, and not comparable with them."),
-    Term("lpips_squeeze", "", "lower",
+    Term("lpips_squeeze", UNITLESS, "lower",
          "How different reconstructions look to SqueezeNet's features."),
-    Term("frechet", "", "lower",
+    Term("frechet", UNITLESS, "lower",
          "Distance between the distributions of real and made images in a network's features: FID "
          "where the network is Inception; only figures of the same count of the same pictures "
          "compare."),
@@ -220,7 +221,8 @@ def glossed(name: str) -> str:
     term = GLOSSARY.get(name.partition(": ")[0])
     if term is None:
         return name
-    return f"{name}{term.unit and f', {term.unit}'}{ARROWS[term.better]}"
+    unit = "" if term.unit in ("", UNITLESS) else f", {term.unit}"
+    return f"{name}{unit}{ARROWS[term.better]}"
 
 
 def explain(name: str) -> Term:

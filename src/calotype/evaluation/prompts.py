@@ -22,8 +22,8 @@ class ClipScore:
 
     def __init__(self, path: str, device: torch.device) -> None:
         try:
-            model: Any = transformers.CLIPModel.from_pretrained(
-                path, use_safetensors=True, dtype=torch.float32
+            loaded: Any = transformers.CLIPModel.from_pretrained(
+                path, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             self.processor = transformers.AutoProcessor.from_pretrained(path)
         except (OSError, ValueError) as error:
@@ -31,6 +31,9 @@ class ClipScore:
                 f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "
                 f"({error})"
             ) from error
+        model, report = loaded
+        if report["missing_keys"]:  # which transformers leaves at random
+            raise ValueError(f"--clip {path}: the weights lack {min(report['missing_keys'])}")
         self.model = model.to(device).eval()
         self.name = f"{path} {digest_of(self.model.state_dict())}"
 

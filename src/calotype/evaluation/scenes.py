@@ -96,7 +96,8 @@ def evaluate(
         "two_objects_prompts": prompts // 4,
         "two_objects_all_right": two.checked.all_right,
         "protocol": {"sampling": describe(sampling), "seed": seed, "resolution": spec.size,
-                     "split": "held-out", "tokenizer": fingerprint(tokenizer)},
+                     "split": "held-out", "tokenizer": fingerprint(tokenizer),
+                     "device": pipeline.device.type},
     }  # fmt: skip
     if not isinstance(pipeline, TokenPipeline):
         report["protocol"]["scheduler"] = type(pipeline.scheduler).__name__

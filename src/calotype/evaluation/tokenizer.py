@@ -24,6 +24,7 @@ from calotype.tokenizers.terms.base import Term
 from calotype.training import Batch
 from calotype.training.devices import Precision, computing, settled
 from calotype.training.noise import generators, sent
+from calotype.training.progress import Told
 
 EXACT_DB = 100.0
 """What an image that came back exactly counts in the mean of PSNRs, whose limit is infinite."""
@@ -199,8 +200,9 @@ def throughput(
     """
     device = images.device
     encoded = tokenizer.bottleneck.mode(tokenizer.features(images))
-    there = speed(lambda: tokenizer.bottleneck.mode(tokenizer.features(images)), device)
-    back = speed(lambda: tokenizer.decode(encoded), device)
+    with Told("timing", None):
+        there = speed(lambda: tokenizer.bottleneck.mode(tokenizer.features(images)), device)
+        back = speed(lambda: tokenizer.decode(encoded), device)
     return {
         "batch_size": len(images),
         "encode_images_per_second": round(len(images) / there.seconds, 2),

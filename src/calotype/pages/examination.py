@@ -138,8 +138,8 @@ def _hub(hub: Hub) -> Iterator[Line]:
         yield Line("ok", "Hub", f"{hub.endpoint} answers")
     elif not hub.offline:
         yield Line("warning", "Hub", f"{hub.endpoint} does not answer",
-                   "nothing can be fetched: give folders in place of names; the scenes recipes "
-                   "fetch nothing")  # fmt: skip
+                   "nothing can be fetched: give folders in place of names; the scenes and small "
+                   "recipes fetch nothing")  # fmt: skip
     if hub.user:
         yield Line("ok", "login", f"as {hub.user}")
     elif hub.logged_in:

@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -24,7 +25,7 @@ from calotype.pipelines.sampling import (
 from calotype.pipelines.tokens import IMAGES, TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
-from calotype.training.files import publish
+from calotype.training.files import publish, room
 from calotype.training.network import ask_hub, located, missed
 from calotype.training.run import describe, restore
 
@@ -59,17 +60,30 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
-    if isinstance(pipeline, TokenPipeline):
-        save_parts(pipeline, beside, for_tokens(sampling))
-        mark["layout"] = asdict(pipeline.layout)
-    else:
-        pipeline.save_pretrained(beside, safe_serialization=True)
-    if isinstance(pipeline, diffusers.StableDiffusionPipeline):
-        _serve_older_transformers(pipeline, beside)
-    (beside / MARK).write_text(json.dumps(mark) + "\n")
-    (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
-    publish(beside, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
+        mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
+        if isinstance(pipeline, TokenPipeline):
+            save_parts(pipeline, beside, for_tokens(sampling))
+            mark["layout"] = asdict(pipeline.layout)
+        else:
+            pipeline.save_pretrained(beside, safe_serialization=True)
+        if isinstance(pipeline, diffusers.StableDiffusionPipeline):
+            _serve_older_transformers(pipeline, beside)
+        (beside / MARK).write_text(json.dumps(mark) + "\n")
+        (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
+        publish(beside, folder)
+
+
+def _bytes(pipeline: Pipeline) -> int:
+    """Of its weights."""
+    parts: Iterable[Any] = (
+        (pipeline.transformer, pipeline.tokenizer)
+        if isinstance(pipeline, TokenPipeline)
+        else pipeline.components.values()
+    )
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    return sum(weight.nbytes for part in modules for weight in part.parameters())
 
 
 def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", folder: Path) -> None:
@@ -103,6 +117,7 @@ def load(path: str | Path) -> Pipeline:
         for part in found.components.values():
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
+        _check_whole(Path(path), found)
     except (OSError, ValueError, SafetensorError) as error:
         unknown = missed(path) if isinstance(error, OSError) else ""
         raise ValueError(
@@ -116,6 +131,26 @@ def load(path: str | Path) -> Pipeline:
         )
     _check(path, found)
     return found
+
+
+def _check_whole(folder: Path, pipeline: Any) -> None:
+    """See that a folder has all weights of a pipeline's networks: diffusers leaves at random what
+    is missing.
+
+    Raises:
+        ValueError: some are missing.
+    """
+    for name, part in pipeline.components.items():
+        files = sorted((folder / name).glob("diffusion_pytorch_model*.safetensors"))
+        if not files or not isinstance(part, diffusers.ModelMixin):
+            continue  # of the Hub, or of a library that says it itself
+        there: set[str] = set()
+        for file in files:
+            with safe_open(file, "pt") as weights:
+                there |= {*weights.keys()}
+        if missing := sorted(part.state_dict().keys() - there):
+            kind = type(part).__name__
+            raise ValueError(f"{folder / name} lacks {missing[0]}, a weight of a {kind}")
 
 
 def is_pipeline(path: str | Path) -> bool:

@@ -103,13 +103,14 @@ class TokenizerRecipe:
     """Training images on which the latents' mean and deviation are measured; at most four passes
     over the source."""
     validation: Source | None = None
-    """Pictures that are not trained on: the first `validate` are rebuilt and measured every
+    """Pictures that are not trained on: `validate` of them are rebuilt and measured every
     `run.evaluate_every` steps, and the use of codes is counted over all when training ends. None:
     nothing is measured, and codes are counted over training images, as many as `measure`."""
     validate: int = 256
-    """Pictures of `validation` that are measured while training runs."""
+    """Pictures of `validation` that are measured while training runs, from all over it; of a
+    stream the first."""
     examples: int = 8
-    """Pictures reconstructed in samples/: the first of the source."""
+    """Pictures reconstructed in samples/, from all over the source; of a stream the first."""
     run: Run = field(default_factory=Run)
 
     def __post_init__(self) -> None:

@@ -10,8 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calotype.mistakes import is_disk_full
-from calotype.training.files import hide, publish
+from calotype.training.files import hide, publish, room
 
 Tensors = dict[str, Tensor]
 SUMS = "SHA256SUMS"
@@ -53,9 +51,8 @@ def write(folder: Path, groups: Mapping[str, Tensors], state: Mapping[str, Any])
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _room(
-        beside, folder, sum(t.nbytes for tensors in groups.values() for t in tensors.values())
-    ):
+    need = sum(tensor.nbytes for tensors in groups.values() for tensor in tensors.values())
+    with room(beside, folder, need, "checkpoints of before are as they were"):
         beside.mkdir()
         for name, tensors in groups.items():
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
@@ -64,29 +61,6 @@ def write(folder: Path, groups: Mapping[str, Tensors], state: Mapping[str, Any])
         sums = [f"{_sum(file)}  {file.name}\n" for file in sorted(beside.iterdir())]
         (beside / SUMS).write_text("".join(sums))
         publish(beside, folder)
-
-
-@contextmanager
-def _room(beside: Path, folder: Path, need: int) -> Iterator[None]:
-    """Whatever goes wrong within this context leaves nothing in `beside`.
-
-    Raises:
-        OSError: there is no room for so many bytes.
-    """
-    free = shutil.disk_usage(folder.parent).free
-    full = (
-        f"{folder} needs {need / 2**20:.1f} MiB of disk: make room there; checkpoints of before "
-        "are as they were"
-    )
-    if free < need:
-        raise OSError(f"{full} ({free / 2**20:.1f} MiB are free)")
-    try:
-        yield
-    except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if is_disk_full(error):  # where there is a quota, or somebody else was faster
-            raise OSError(full) from error
-        raise
 
 
 def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -109,7 +83,8 @@ def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
 
 def _check(folder: Path) -> None:
     sums = dict(line.split("  ", 1)[::-1] for line in (folder / SUMS).read_text().splitlines())
-    there = {path.name for path in folder.iterdir()} - {SUMS}
+    # Hidden files are the system's: a file browser's, a network disk's.
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {SUMS}
     if sums.keys() != there:
         raise DamagedError(f"{folder}: {SUMS} and what is there differ: {min(sums.keys() ^ there)}")
     for name, was in sums.items():

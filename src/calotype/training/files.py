@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from calotype.mistakes import is_disk_full
+
 
 def publish(beside: Path, folder: Path) -> None:
     """Sync a finished folder to disk and move it to its name, replacing what stood there."""
@@ -17,6 +19,34 @@ def publish(beside: Path, folder: Path) -> None:
     sync(folder.parent)
     if old:
         shutil.rmtree(old)
+
+
+@contextmanager
+def room(beside: Path, place: Path, need: int, kept: str) -> Iterator[None]:
+    """Whatever goes wrong within this context leaves nothing in `beside`, a file or a folder.
+
+    Args:
+        beside: What is written there, to be moved to its place.
+        place: Which that is.
+        need: Bytes.
+        kept: What is as it was, in words.
+
+    Raises:
+        OSError: there is no room for so many bytes.
+    """
+    free = shutil.disk_usage(place.parent).free
+    full = f"{place} needs {need / 2**20:.1f} MiB of disk: make room there; {kept}"
+    if free < need:
+        raise OSError(f"{full} ({free / 2**20:.1f} MiB are free)")
+    try:
+        yield
+    except BaseException as error:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+        if is_disk_full(error):  # where there is a quota, or somebody else was faster
+            raise OSError(full) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,11 +17,15 @@ from calotype.training.precision import Name, autocast
 
 
 def _compile(objective: Objective, device: torch.device) -> None:
-    """Compile what does the work, in its place: names in checkpoints stay what they are."""
+    """Compile what does the work, in its place: names in checkpoints stay what they are.
+
+    Each by its own `forward`: torch counts how often a piece of code is compiled anew, `call` of
+    all modules is one piece, and what is beyond eight would not be compiled at all.
+    """
     for network in objective.networks:
         if device.type == "cuda":  # on CPUs it is slower (benchmarks/LOG.md)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.compile()
+        network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
 
 
 class Learner:

@@ -1,7 +1,7 @@
 """The one training loop. It knows nothing of images, latents or codes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from signal import SIGTERM
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from calotype.lazy import accelerate
-from calotype.mistakes import note
+from calotype.mistakes import noted
 from calotype.training import checkpoint
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_gather, all_mean, on_cpu
@@ -58,7 +58,7 @@ def _fit(trainer: "_Trainer", loader: Batches) -> None:
     run = trainer.run
     trainer.restore()
     log = Log(run, trainer.accelerator, trainer.step, trainer.images)
-    with _told_where(trainer), Interrupts(log.main) as interrupts, log:
+    with noted(trainer.where), Interrupts(log.main) as interrupts, log:
         trainer.check_best()
         batches = loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
@@ -251,7 +251,9 @@ class _Trainer:
         """What is seen of the first objective in evaluation, with its averaged weights."""
         objective = self.learners[0].objective
         objective.eval()
-        with self.average.applied() if self.average else nullcontext():
+        # What is compiled is compiled for training's batches alone.
+        stance = torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext()
+        with stance, self.average.applied() if self.average else nullcontext():
             seen = look()
         objective.train()
         return seen
@@ -383,16 +385,6 @@ class _Trainer:
                 f"{error}: put back a copy, or delete {folder}, and --run.resume exports the last "
                 "weights"
             ) from error
-
-
-@contextmanager
-def _told_where(trainer: _Trainer) -> Iterator[None]:
-    """Whatever goes wrong within this context says where the run stands."""
-    try:
-        yield
-    except Exception as error:
-        note(error, trainer.where())
-        raise
 
 
 def _of_any_rank(signal: int, device: torch.device) -> int:

@@ -78,13 +78,23 @@ def in_hardware(name: Name, device: torch.device) -> bool:
         return True
     if device.type == "cpu":
         ask = getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", None)
-        return ask is not None and ask()
+        return ask is not None and ask() and (name != "bf16" or _multiplies_bf16())
     if name == "fp16":
         return True
     if device.type == "cuda" and not torch.version.hip:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     ask = getattr(torch.get_device_module(device.type), "is_bf16_supported", None)
     return ask is not None and ask()
+
+
+def _multiplies_bf16() -> bool:
+    """Of a CPU for which oneDNN has bf16: it does for any with AVX-512, and where that has no
+    products of bf16 it takes three times as long as in fp32.
+    """
+    here = {name: getattr(torch.cpu, f"_is_{name}_supported", None)
+            for name in ("avx512", "avx512_bf16", "amx_tile")}  # fmt: skip
+    found = {name for name, ask in here.items() if ask is not None and ask()}
+    return found != {"avx512"}
 
 
 def described(device: torch.device) -> str:

@@ -127,6 +127,11 @@ class Run:
         """Where the recipe leaves what it trained."""
         return self.out / "model"
 
+    def trained(self) -> str:
+        """Where it stands when its steps are done, and how it goes on."""
+        again = "" if self.resume else " with --run.resume"
+        return f"{self.out}: all steps are done; the same command{again} goes on behind them"
+
 
 MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "products", "compile",
@@ -325,10 +330,10 @@ def _compare(
 ) -> None:
     refused = list(_refused(began, settings, run, free))
     if not run.resume:
-        flags = [each for each in refused if not each[0].startswith("inputs.")]
-        kept = [f"--{name.replace('_', '-')} {was}" for name, was, *_ in flags[:3]] + ["..."] * (
-            len(flags) > 3
-        )
+        flags = {name: was for name, was, *_ in refused if not name.startswith("inputs.")}
+        flags |= _counted(began, settings, run)
+        kept = [f"--{name.replace('_', '-')} {was}" for name, was in [*flags.items()][:3]]
+        kept += ["..."] * (len(flags) > 3)
         again = f" (as it was begun: {', '.join(kept)})" if kept else ""
         raise ValueError(
             f"{run.out} already holds a run: pass --run.resume to continue it{again}, "
@@ -359,6 +364,17 @@ def _refused(
         scheduled = name == "run.steps" and _has_schedule(settings)
         if scheduled or not _may_change(name, run, free):
             yield name, was, now, ", and the learning rate is scheduled by it" if scheduled else ""
+
+
+def _counted(
+    began: Mapping[str, Any], settings: Mapping[str, Any], run: Run
+) -> Iterator[tuple[str, Any]]:
+    """What may differ, but not so that steps were of another size or more of them taken."""
+    there = checkpoint.complete(run.checkpoints)
+    taken = int(there[-1].name.removeprefix("step-")) if there else 0
+    for name, was, now in _differences(began, settings):
+        if name in ("run.batch_size", "run.accumulate") or (name == "run.steps" and now < taken):
+            yield name, was
 
 
 def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:

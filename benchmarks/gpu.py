@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -355,16 +356,17 @@ def tokens(bench: Bench, images: int, precision: str, compiled: bool = False) ->
     }  # fmt: skip
 
 
-def latents(bench: Bench, images: int, precision: str) -> dict[str, Any]:
+def latents(bench: Bench, recipe: str, images: int, precision: str) -> dict[str, Any]:
     """Drawing by diffusion: 25 steps of a text-to-image UNet, guided, and what is drawn decoded."""
     from calotype.diffusion import Flow
     from calotype.pipelines import Sampling, sample, text_to_image
 
-    objective, vae = tiny.denoising(), tiny.tokenizer().autoencoder
-    length = objective.text_encoder.config.max_position_embeddings
-    prompts = replace(tiny.TEXT, length=length, vocabulary=300).tokenizer(tiny.CAPTIONS)
-    pipeline = text_to_image(vae, objective.unet, Flow().scheduler(), objective.text_encoder,
-                             prompts).to(bench.device)  # fmt: skip
+    made: Any = rehearsal.rehearsed(GENERATORS[recipe]())
+    (objective,), (tokenizer,) = made.objectives, made.beside
+    prompts = CLIPTokenizer({"<|startoftext|>": 0, "<|endoftext|>": 1, "x</w>": 2}, [],
+                            model_max_length=len(objective.null))  # fmt: skip
+    pipeline = text_to_image(tokenizer.autoencoder, objective.unet, Flow().scheduler(),
+                             objective.text_encoder, prompts).to(bench.device)  # fmt: skip
     how = Sampling(25, 2.0, images, precision)  # type: ignore[arg-type]
     found = speed(lambda: list(sample(pipeline, ["x"] * images, range(images), how)), bench.device,
                   repeats=1)  # fmt: skip
@@ -403,7 +405,11 @@ def main() -> None:
     for draw in draws:
         row = f"{draw[0]} images, {draw[1]}{', compiled' * draw[2]}"
         bench.stage("Drawing tokens", row, lambda d=draw: tokens(bench, *d))
-    bench.stage("Drawing by diffusion", "tiny network", lambda: latents(bench, 4, "fp32"))
+    recipe, images, precision = (
+        ("small-diffusion", 2, "fp32") if bench.cpu else ("text-diffusion", 32, "bf16")
+    )
+    bench.stage("Drawing by diffusion", f"{recipe}, {images} images, {precision}",
+                lambda: latents(bench, recipe, images, precision))  # fmt: skip
     for name in ("kl, lpips, adversary", "vq", "flow", "transformer"):
         bench.stage("Resume", name, lambda n=name: resumed(bench, n))
 

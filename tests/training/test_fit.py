@@ -650,7 +650,8 @@ def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypa
     after.clear()
     tiny.train(kind, tiny.run(tmp_path / "compiled", compile=True))
     assert after[0] > 0 and {*after, len(traced)} == {after[0]}
-    assert (tmp_path / "compiled/samples").exists()
+    assert (tmp_path / "compiled/samples").exists() or kind == "generator"
+    assert "forward" not in vars(tiny.backbone().net), "tests share it: it is left as it was"
     expected, found = (
         tiny.load_step(tmp_path / out, 3, "model-0") for out in ("plain", "compiled")
     )

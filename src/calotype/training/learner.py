@@ -1,11 +1,12 @@
 """One objective, its optimiser, and the step they take together."""
 
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from calotype.lazy import accelerate
@@ -16,16 +17,27 @@ from calotype.training.objective import Batch, Losses, Objective, Rows
 from calotype.training.precision import Name, autocast
 
 
-def _compile(objective: Objective, device: torch.device) -> None:
-    """Compile what does the work, in its place: names in checkpoints stay what they are.
+class _Compiled:
+    """Networks that are compiled in their place: names in checkpoints stay what they are.
 
     Each by its own `forward`: torch counts how often a piece of code is compiled anew, `call` of
     all modules is one piece, and what is beyond eight would not be compiled at all.
     """
-    for network in objective.networks:
-        if device.type == "cuda":  # on CPUs it is slower (benchmarks/LOG.md)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+
+    def __init__(self, networks: Sequence[nn.Module], device: torch.device) -> None:
+        self.networks, self.before = networks, [n.__dict__.get("forward") for n in networks]
+        for network in networks:
+            if device.type == "cuda":  # on CPUs it is slower (benchmarks/LOG.md)
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+
+    def undo(self) -> None:
+        """Leave them as they were."""
+        for network, was in zip(self.networks, self.before, strict=True):
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            del network.forward  # back to the class's
+            if was is not None:
+                network.forward = was
 
 
 class Learner:
@@ -52,8 +64,7 @@ class Learner:
         self.learnt = [p for p in objective.parameters() if p.requires_grad]
         optimizer = objective.optimizer.build(self.learnt)
         keep_in_bf16(objective.modules(), precision, accelerator.device)
-        if compiled:
-            _compile(objective, accelerator.device)
+        self.compiled = _Compiled(objective.networks if compiled else (), accelerator.device)
         self.module, self.optimizer = accelerator.prepare(objective, optimizer)
         self.played = False
 

@@ -51,7 +51,12 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
         ValueError: the checkpoint to resume from is another run's, or the best one cannot be told.
     """
     with products(run.products):
-        _fit(_Trainer(objectives, run), loader)
+        trainer = _Trainer(objectives, run)
+        try:
+            _fit(trainer, loader)
+        finally:
+            for learner in trainer.learners:
+                learner.compiled.undo()
 
 
 def _fit(trainer: "_Trainer", loader: Batches) -> None:

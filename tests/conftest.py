@@ -14,11 +14,9 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 
 # What torch.compile keeps for one kind of CPU, it takes for another kind's too: where both are
-# tried on one machine, networks then answer NaN or crash.
-os.environ.setdefault(
-    "TORCHINDUCTOR_CACHE_DIR",
-    str(Path(tempfile.gettempdir()) / f"inductor-{torch.backends.cpu.get_cpu_capability()}"),
-)
+# tried on one machine, networks then answer NaN or crash. It names its folder when it is imported.
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{tempfile.gettempdir()}/inductor-{CAPABILITY}"
 # Threads cost tiny networks more than they give, and most of all on a busy machine.
 torch.set_num_threads(1)
 

@@ -114,6 +114,17 @@ def test_help_and_mistakes_wait_for_torch_alone():
     assert done.returncode == 0 and done.stdout.split() == [], done.stdout + done.stderr
 
 
+def test_submodules_that_nothing_has_imported_are_found():
+    """Bug: a generator trained in a program of its own knew no `diffusers.models.autoencoders`."""
+    script = (
+        "from calotype.lazy import diffusers, transformers\n"
+        "print(diffusers.models.autoencoders.vae.DiagonalGaussianDistribution.__name__,"
+        " diffusers.training_utils.EMAModel.__name__, hasattr(transformers, 'NoSuchThing'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["DiagonalGaussianDistribution", "EMAModel", "False"], done.stderr
+
+
 def is_false(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is False
 

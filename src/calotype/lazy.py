@@ -6,6 +6,7 @@ command's `--help` and its answer to a mistake wait for torch and for nothing el
 
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
@@ -16,12 +17,14 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        module = import_module(self._name)
-        if hasattr(module, attribute):
-            return getattr(module, attribute)
-        if find_spec(f"{self._name}.{attribute}") is None:
+        module, below = import_module(self._name), f"{self._name}.{attribute}"
+        found = getattr(module, attribute, None)
+        # A submodule that is there may have some of its own that are not.
+        if found is not None and getattr(found, "__name__", None) != below:
+            return found
+        if not isinstance(found, ModuleType) and find_spec(below) is None:
             raise AttributeError(f"{self._name} has no {attribute}")
-        return Lazy(f"{self._name}.{attribute}")
+        return Lazy(below)
 
 
 if TYPE_CHECKING:

@@ -26,6 +26,13 @@ class Lazy:
             raise AttributeError(f"{self._name} has no {attribute}")
         return Lazy(below)
 
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        # What is set is the module's, as if it were at hand.
+        if attribute == "_name":
+            super().__setattr__(attribute, value)
+        else:
+            setattr(import_module(self._name), attribute, value)
+
 
 if TYPE_CHECKING:
     import accelerate

@@ -609,23 +609,8 @@ def test_a_step_begins_before_its_last_micro_batch_is_loaded(tmp_path):
     assert loaded[:9] == [0, 1, 2, 3, 3, 3, 6, 7, 8]
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own
-def test_compiled_networks_learn_the_same_and_leave_the_same_names(tmp_path):
-    """Of the transformer: to compile the others' takes a CPU minutes."""
-    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
-    tiny.train("transformer", tiny.run(plain))
-    tiny.train("transformer", tiny.run(compiled, compile=True))
-    for name in ("model-0", "optimizer-0", "ema"):
-        expected, found = (tiny.load_step(out, 3, name) for out in (plain, compiled))
-        assert expected.keys() == found.keys()
-        for each, tensor in expected.items():
-            torch.testing.assert_close(found[each], tensor, rtol=1e-3, atol=1e-4)
-    tiny.train("transformer", tiny.run(compiled, steps=4, resume=True))
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["tokenizer", "generator"])
+@pytest.mark.parametrize("kind", ["tokenizer", "generator", "transformer"])
 def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypatch):
     """Bug: previews and measures were compiled too, each time anew, and all networks shared the
     eight times that torch allows one piece of code; behind them nothing was compiled any more.
@@ -649,15 +634,18 @@ def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypa
     torch.compiler.reset()
     after.clear()
     tiny.train(kind, tiny.run(tmp_path / "compiled", compile=True))
-    assert after[0] > 0 and {*after, len(traced)} == {after[0]}
-    assert (tmp_path / "compiled/samples").exists() or kind == "generator"
+    # Prompts of another length are met once: from then on any length will do.
+    assert after[0] > 0 and len(traced) <= after[0] + (kind == "transformer")
+    assert (tmp_path / "compiled/samples").exists() or kind != "tokenizer"
     assert "forward" not in vars(tiny.backbone().net), "tests share it: it is left as it was"
-    expected, found = (
-        tiny.load_step(tmp_path / out, 3, "model-0") for out in ("plain", "compiled")
-    )
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor)
+    for group in ("model-0", "optimizer-0", "ema"):
+        expected, found = (
+            tiny.load_step(tmp_path / out, 3, group) for out in ("plain", "compiled")
+        )
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor)
+    tiny.train(kind, tiny.run(tmp_path / "compiled", steps=4, resume=True))  # names are the same
 
 
 def test_a_picture_that_is_not_finite_stops_no_run(tmp_path, capfd):

@@ -167,6 +167,19 @@ def test_weights_that_are_missing_are_named(sdxl, tmp_path):
         load(tmp_path / "sdxl")
 
 
+def test_weights_of_older_names_are_none_that_are_missing(sdxl, tmp_path):
+    """As those of Stable Diffusion 1's autoencoder are."""
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    shutil.copytree(sdxl.config._name_or_path, tmp_path / "sdxl")
+    file = tmp_path / "sdxl/vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    for new, old in names.items():
+        weights = {k.replace(f".{new}.", f".{old}."): v for k, v in weights.items()}
+    save_file(weights, file, {"format": "pt"})
+    found = load(tmp_path / "sdxl").vae.state_dict()
+    assert all(torch.equal(found[k], v) for k, v in sdxl.vae.state_dict().items())
+
+
 def test_bug_other_peoples_pipelines_were_called_with_our_defaults(sdxl, tmp_path, monkeypatch):
     """25 steps where a DDPM wants its 1000, guidance 4 where the author said 5."""
     asked = []

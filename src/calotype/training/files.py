@@ -43,7 +43,8 @@ def room(beside: Path, place: Path, need: int, kept: str) -> Iterator[None]:
     except BaseException as error:
         if beside.is_dir():
             shutil.rmtree(beside, ignore_errors=True)
-        beside.unlink(missing_ok=True)
+        else:
+            beside.unlink(missing_ok=True)
         if is_disk_full(error):  # where there is a quota, or somebody else was faster
             raise OSError(full) from error
         raise

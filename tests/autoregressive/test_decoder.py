@@ -39,10 +39,11 @@ both_positions = pytest.mark.parametrize(
 
 
 def model(
-    layout: Layout = LAYOUT, positions: RowPeriodic | Sequential | None = None
+    layout: Layout = LAYOUT, positions: RowPeriodic | Sequential | None = None, layers: int = 2
 ) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    made = Transformer(32, 2, 2, positions or RowPeriodic()).build(layout, PROMPT, pad=0).eval()
+    shape = Transformer(32, layers, 2, positions or RowPeriodic())
+    made = shape.build(layout, PROMPT, pad=0).eval()
     # Fresh weights hardly look back, and find all tokens about as likely.
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
@@ -197,7 +198,7 @@ def compare_compiled_steps() -> None:
     """For several widths of prompts and numbers of rows by one decoder. Compiled kernels round
     otherwise, so that on some CPUs the likelier of two near tokens is another: logits are compared.
     """
-    made, given = model(), prompts()
+    made, given = model(layers=1), prompts()  # what another one costs is the compiler's time
     plain, compiled = Decoder(made, LAYOUT), Decoder(made, LAYOUT, compiled=True)
     fewer = PromptTokens(given.tokens[:2, 2:], given.seen[:2, 2:])
     for rows in (given, fewer):

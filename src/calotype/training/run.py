@@ -46,8 +46,9 @@ HIGHER_IS_BETTER = ("psnr_db", "ssim")
 class Run:
     """How long, how fast, how often. Means the same for every objective.
 
-    The folder it fills: `recipe.json`, `metrics.jsonl`, `samples/`, `checkpoints/step-N/` and
-    `checkpoints/best/`, and, when the recipe has ended, `model/`.
+    The folder it fills: `recipe.json`, `metrics.jsonl`, `history.jsonl`, `index.html`, `samples/`,
+    `checkpoints/step-N/` and `checkpoints/best/`, what trackers keep there, and, when the recipe
+    has ended, `model/`.
     """
 
     out: Path = Path("runs/default")
@@ -98,7 +99,8 @@ class Run:
     overwrite: bool = False
     """Begin anew in `out`, and delete the run that is there: its checkpoints, model and logs."""
     trackers: tuple[str, ...] = ()
-    """Accelerate's trackers by name: tensorboard, wandb, ..."""
+    """Accelerate's trackers by name: tensorboard, wandb, trackio, ... They are told the recipe, and
+    these three the pictures too."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulate", "log_every", "save_every",
@@ -292,9 +294,10 @@ def _delete(run: Run) -> None:
             f"{run.out} holds the work of a {recipe['type']} and no run: choose another --run.out"
         )
     checkpoint.sweep(run.out)
-    for folder in (run.model, run.checkpoints, run.out / "samples"):
+    for folder in (run.model, run.checkpoints, run.out / "samples", run.out / "calotype"):
         shutil.rmtree(folder, ignore_errors=True)
-    (run.out / "metrics.jsonl").unlink(missing_ok=True)
+    for name in ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json"):
+        (run.out / name).unlink(missing_ok=True)
 
 
 def _began(file: Path, recipe: Any) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class RunPage:
         step = starts[-1]["last"] if starts else 0
         histogram = self.out / HISTOGRAM
         page = render(
-            "run.html", name=self.out.resolve().name, about=self.about, finished=finished,
+            "run.html", title=self.out.resolve().name, about=self.about, finished=finished,
             state=_state(starts, settings["run"]["steps"], finished, self.out),
             part=step / settings["run"]["steps"], now=_now(), written=round(time.time()),
             cost=cost, renewed=RENEWED, starts=[_told(start) for start in starts],

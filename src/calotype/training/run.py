@@ -294,10 +294,13 @@ def _delete(run: Run) -> None:
             f"{run.out} holds the work of a {recipe['type']} and no run: choose another --run.out"
         )
     checkpoint.sweep(run.out)
-    for folder in (run.model, run.checkpoints, run.out / "samples", run.out / "calotype"):
+    for folder in (run.model, run.checkpoints, run.out / "samples"):
         shutil.rmtree(folder, ignore_errors=True)
-    for name in ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json"):
-        (run.out / name).unlink(missing_ok=True)
+    names = ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json")
+    # Whatever else is in a folder of this name is not tensorboard's: sources of ours, perhaps.
+    events = (run.out / "calotype").glob("events.out.tfevents.*")
+    for file in [*(run.out / name for name in names), *events]:
+        file.unlink(missing_ok=True)
 
 
 def _began(file: Path, recipe: Any) -> dict[str, Any]:

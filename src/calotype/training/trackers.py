@@ -64,7 +64,7 @@ class Trackers:
             tracker.finish()
 
 
-def _tell(tracker: "accelerate.tracking.GeneralTracker", recipe: dict[str, Any]) -> None:
+def _tell(tracker: Any, recipe: dict[str, Any]) -> None:
     match tracker.name:
         case "tensorboard":  # in the run's own folder: Accelerate's would be another run each time
             tracker.tracker.add_hparams(recipe, {}, run_name=".")

@@ -108,6 +108,8 @@ def test_a_recipe_is_told_by_the_one_that_it_comes_from():
     verb, name, *flags = told.command.split()[1:]
     again = named_recipe(verb, TOKENIZERS, [name, *flags])
     assert again == recipe, "what is typed gives the same recipe"
+    over = replace(recipe, run=replace(recipe.run, overwrite=True))
+    assert about(over, "a network") == told, "whoever types it again deletes nothing"
 
 
 @pytest.mark.parametrize("recipes", [TOKENIZERS, GENERATORS], ids=["tokenizers", "generators"])

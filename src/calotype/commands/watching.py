@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from calotype.commands.command_line import spell
@@ -10,7 +11,7 @@ from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import processes
 from calotype.training.progress import say
-from calotype.training.run import describe
+from calotype.training.run import Run, describe
 from calotype.training.trackers import flat
 
 SHARE = 0.01
@@ -62,6 +63,9 @@ def about(recipe: Any, found: str) -> About:
     """Tell a recipe by the named one that it differs least from; of a type that no named one has
     there is nothing to tell.
     """
+    if isinstance(run := getattr(recipe, "run", None), Run):
+        # How it was started is none of what it is: whoever types it again deletes nothing.
+        recipe = replace(recipe, run=replace(run, resume=False, overwrite=False))
     nearest = min(_alike(recipe), key=lambda each: len(each[-1]), default=None)
     if nearest is None:
         return About(found)

@@ -121,6 +121,6 @@ def _told(start: dict[str, Any]) -> dict[str, Any]:
         **start,
         "began": start["began"].replace("T", " ").replace("+00:00", " UTC"),
         "took": clock(start["seconds"]),
-        "energy": "not readable" if energy is None else f"{energy / 3600:.3g} Wh",
+        "energy": "unknown" if energy is None else f"{energy / 3600:.3g} Wh",
         "with": ", ".join(f"{name} {version}" for name, version in start["versions"].items()),
     }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from calotype.commands.command_line import spell
-from calotype.pages.run import About, Override, RunPage
+from calotype.pages.run import INDEX, About, Override, RunPage
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import processes
@@ -33,6 +33,7 @@ class Watcher:
     def __init__(self, recipe: Any, found: str) -> None:
         self.page = RunPage(recipe.run.out, about(recipe, found))
         self.began, self.due, self.spent = time.monotonic(), 0.0, 0.0
+        say(f"shown while it goes on in {recipe.run.out / INDEX}")
 
     def __call__(self, at_once: bool = False) -> None:
         """Write the page, unless the last one is too new for what it took."""

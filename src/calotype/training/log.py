@@ -73,7 +73,7 @@ class Log:
         self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int,
         precision: Name, watch: Watch | None = None,
     ) -> None:  # fmt: skip
-        self.run, self.watch = run, watch
+        self.run, self.first, self.precision, self.watch = run, first, precision, watch
         self.main = accelerator.is_main_process
         self.told = Told(run.out.name, run.steps, first, images)
         self.history: History | None = None
@@ -81,11 +81,12 @@ class Log:
         if self.main:
             run.out.mkdir(parents=True, exist_ok=True)
             _cut(run.out / "metrics.jsonl", first)
-            self.history = History(run.out, precision, first)
         self.trackers = Trackers(run, accelerator)
 
     def __enter__(self) -> "Log":
         self.told.__enter__()
+        if self.main:
+            self.history = History(self.run.out, self.precision, self.first)
         self._show(True)
         return self
 

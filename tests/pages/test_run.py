@@ -224,7 +224,7 @@ def test_every_figure_has_a_chart_and_validation_stands_beside_training():
     assert lines["psnr"] == lines["denoising"] == ["training", "validation"]
     assert lines["ssim"] == ["validation"] and lines["made_up"] == ["training"]
     assert charts["psnr"]["label"] == "psnr, dB ↑" and charts["psnr"]["meaning"]
-    assert (charts["psnr"]["lowest"], charts["psnr"]["highest"]) == ("18", "40")
+    assert (charts["psnr"]["lowest"], charts["psnr"]["highest"]) == (18.0, 40.0)
     assert charts["denoising"]["logarithmic"] and not charts["psnr"]["logarithmic"]
     assert charts["psnr"]["lines"][0]["points"] == "0.0,109.1 320.0,0.0"
     assert charts["psnr"]["lines"][0]["last"] == "40"

@@ -100,7 +100,7 @@ def _both(name: str, lines: Mapping[str, Curve]) -> dict[str, Any]:
     return {
         "name": name, "label": glossed(name), "meaning": term.meaning if term else "",
         "width": WIDTH, "height": HEIGHT, "first": frame.first, "step": frame.last,
-        "lowest": f"{lowest:.3g}", "highest": f"{highest:.3g}", "logarithmic": logarithmic,
+        "lowest": lowest, "highest": highest, "logarithmic": logarithmic,
         "lines": [{"of": of, "points": frame.line(curve.points), "last": f"{curve.last[1]:.4g}"}
                   for of, curve in lines.items()],
     }  # fmt: skip

@@ -84,9 +84,9 @@ class Log:
         self.trackers = Trackers(run, accelerator)
 
     def __enter__(self) -> "Log":
-        self.told.__enter__()
         if self.main:
             self.history = History(self.run.out, self.precision, self.first)
+        self.told.__enter__()
         self._show(True)
         return self
 

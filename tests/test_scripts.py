@@ -1,5 +1,6 @@
 """The scripts, under what users start them by."""
 
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,9 @@ def test_train_tokenizer_with_a_tracker_on_any_number_of_processes(launch, tmp_p
           "--run.out", tmp_path, "--run.trackers", "tensorboard")  # fmt: skip
     assert (tmp_path / "model/diffusion_pytorch_model.safetensors").exists()
     assert any(file.stat().st_size > 100 for file in tmp_path.rglob("events.out.tfevents.*"))
+    (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert json.loads(line)["processes"] == (2 if launch is TWO else 1)
+    assert "training is done, the model is in" in (tmp_path / "index.html").read_text()
 
 
 def test_text_to_image_answers_mistakes_in_one_line(tmp_path):

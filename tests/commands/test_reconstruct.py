@@ -1,5 +1,10 @@
 """`calotype reconstruct` takes any tokenizer, ours or a stock one."""
 
+import base64
+import io
+import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,10 @@ from PIL import Image
 import contract
 import tiny
 from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
-from calotype.data import CenterCrop, Folder, Transform, once
+from calotype.commands.worst import Worst, rank
+from calotype.data import CenterCrop, Folder, Scenes, Transform, once
+from calotype.data.pictures import Stream
+from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, Gumbel
@@ -122,3 +130,113 @@ def test_it_computes_in_the_precision_that_it_says(precision, photos, tmp_path, 
 
     exact, rounded = levels("fp32"), levels(precision)
     assert 0 < abs(exact - rounded)[:264].mean() < 4, "but for rounding the same"
+
+
+class Dimmed(torch.nn.Module):
+    """What becomes darker, the more of green is in it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images - 0.2 * (images[:, 1:2].mean((2, 3), keepdim=True) + 1)
+
+
+def greens(levels: list[int]) -> list[dict[str, Any]]:
+    """Batches of three pictures each, as green as that."""
+    made = torch.full((len(levels), 3, 8, 8), -0.2)
+    made[:, 1] = torch.tensor(levels)[:, None, None] / 100 - 0.2
+    names = [f"{level} <b>.png" for level in levels]
+    return [{"image": a, "name": names[i : i + 3]}
+            for i, a in zip(range(0, len(levels), 3), made.split(3), strict=True)]  # fmt: skip
+
+
+def ranked(page: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in page.with_suffix(".jsonl").read_text().splitlines()]
+
+
+def test_the_worst_are_ranked_and_shown(tmp_path):
+    levels = [5, 90, 20, 70, 40, 60, 10, 80]
+    page = tmp_path / "new/worst.html"
+    said = rank(Dimmed(), greens(levels), None, 3, page, "by what")
+    places = ranked(page)
+    expected = [f"{level} <b>.png" for level in sorted(levels, reverse=True)]
+    assert [each["picture"] for each in places] == expected
+    assert [each["rank"] for each in places] == list(range(1, 9))
+    values = [each["psnr_db"] for each in places]
+    assert values == sorted(values)
+    (batch,) = greens([90])
+    assert values[0] == pytest.approx(
+        psnr(Dimmed()(batch["image"]), batch["image"]).item(), abs=1e-4
+    )
+    assert said.startswith(f"PSNR {np.mean(values):.2f} dB over 8 pictures: the worst has "
+                           f"{values[0]:.2f} dB")  # fmt: skip
+    written = page.read_text()
+    assert re.findall(r"<strong>(\d)\. ([\d.]+) dB</strong> (\d+) &lt;b&gt;", written) == [
+        (str(i + 1), f"{value:.2f}", level)
+        for i, (value, level) in enumerate(zip(values[:3], ("90", "80", "70"), strict=True))
+    ]
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', written)
+    assert len(sources) == 9 and written.count('src="') == 9
+    original, decoded, apart = (decoded_levels(source) for source in sources[:3])
+    assert (abs(original - decoded).clip(0, 63) * 4 == apart).all() and apart.max() > 0
+
+
+def decoded_levels(source: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(source))) as image:
+        return np.asarray(image, dtype=int)
+
+
+def test_of_many_only_the_worst_are_held():
+    worst = Worst(4)
+    chance = np.random.default_rng(0)
+    values = chance.permutation(200) / 2
+    blank = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    for value in values.tolist():
+        if worst.wants(value):
+            worst.add(Rebuilt(str(value), value, blank, blank))
+        assert len(worst._heap) <= 4
+    assert [each.psnr for each in worst.ranked()] == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_what_stands_in_a_broken_pictures_place_counts_once(photos, tmp_path, recwarn, monkeypatch):
+    folder = tmp_path / "some"
+    shutil.copytree(photos, folder)
+    (folder / "1.png").write_bytes(b"no picture")
+    contract.tokenizer(OURS["fsq"]).save(tmp_path / "model")
+    page = tmp_path / "worst.html"
+    how: Any = {"worst": 2, "out": page, "precision": "fp32", "device": "cpu"}
+    monkeypatch.setattr("calotype.commands.reconstruct.EACH", 2)  # it stands over a batch's end
+    assert reconstruct(Reconstruct(str(tmp_path / "model"), Folder(folder), **how)) == page
+    names = sorted(Path(each["picture"]).name for each in ranked(page))
+    assert names == ["0.png", "2.png", "3.png"]
+    assert page.read_text().count("<figure") == 2
+
+
+def test_so_many_of_a_stream_are_ranked_and_no_more(photos, tmp_path, monkeypatch):
+    contract.tokenizer(OURS["fsq"]).save(tmp_path / "model")
+    page = tmp_path / "worst.html"
+
+    def ranking(data: Any, count: int | None) -> list[str]:
+        how: Any = {"worst": 9, "out": page, "count": count, "device": "cpu"}
+        reconstruct(Reconstruct(str(tmp_path / "model"), data, **how))
+        return sorted(each["picture"] for each in ranked(page))
+
+    assert len(ranking(Folder(photos), None)) == COUNT
+    assert len(ranking(Folder(photos), 3)) == 3
+    drawn = ranking(Scenes(size=16, count=5), None)
+    assert drawn == [f"picture {i}" for i in range(5)], "what is drawn has no name"
+    pictures = Folder(photos).build()
+    stream = Stream(lambda seed: iter(pictures.records), pictures.reader, local=True)
+    monkeypatch.setattr(Folder, "build", lambda self: stream)
+    first = ranking(Folder(photos), 3)
+    assert [Path(name).name for name in first] == ["0.png", "1.png", "2.png"]
+    assert len(ranking(Folder(photos), None)) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [({"worst": 3, "out": Path("a.png")}, "--out is a.png: name a page, such as worst.html"),
+     ({"out": Path("a.html")}, "--out is a.html: name a picture, such as pairs.png"),
+     ({"worst": 0}, "--worst is 0: it must be at least 1")],
+)  # fmt: skip
+def test_what_cannot_be_written_is_told_before_the_work(how, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        reconstruct(Reconstruct("no/such/model", **how))

@@ -4,6 +4,8 @@ Tests that name a bug show that calotype does not have it; the bugs were found i
 train_autoencoderkl.py and train_vqgan.py, in LlamaGen and in taming-transformers.
 """
 
+from itertools import cycle
+
 import pytest
 import torch
 
@@ -273,3 +275,41 @@ def test_a_pair_takes_one_side_of_each():
     pair = HingeNonSaturating()
     assert torch.equal(pair.discriminator(real, fake), Hinge().discriminator(real, fake))
     assert torch.equal(pair.generator(fake), NonSaturating().generator(fake))
+
+
+def played(critic: Critic, real: float, fake: float, steps: range) -> None:
+    """Let a discriminator answer so, of originals and then of reconstructions."""
+    answers = cycle(torch.full((2, 1, 4, 4), logit) for logit in (real, fake))
+    critic.discriminator.forward = lambda input: next(answers)  # type: ignore[method-assign]
+    critic.opponent[0].fake = tiny.images(2)
+    for step in steps:
+        critic(tiny.batch(2), step)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "share"),
+    [(3.0, -3.0, 1.0), (0.2, -0.1, 1.0), (3.0, 1.0, 0.5), (-1.0, 1.0, 0.0)],
+)
+def test_a_discriminator_that_is_never_deceived_has_won(real, fake, share):
+    """By what it takes for original, not by how sure it is: the game is even where it is half."""
+    _, critic = game()
+    played(critic, real, fake, range(60))
+    assert critic.metrics["told_apart"] == share
+    said = critic.warning()
+    assert (said is not None) == (share >= 0.95)
+    assert said is None or said.startswith("the discriminator has won: it tells 100.0% of patches")
+    assert critic.warning() is None, "nothing was seen since it was asked"
+
+
+def test_who_has_won_is_told_by_many_steps_that_the_decoder_feels():
+    _, critic = game(effect_start=100)
+    played(critic, 1.0, -1.0, range(100))
+    assert critic.warning() is None, "it has played by itself"
+    played(critic, 1.0, -1.0, range(100, 149))
+    assert critic.warning() is None, "these are few"
+    played(critic, 1.0, -1.0, range(149, 150))
+    assert critic.warning() is not None
+    played(critic, 0.0, 0.0, range(150, 175))
+    played(critic, 1.0, -1.0, range(175, 200))
+    assert critic.warning() is None, "half the time it knew nothing"
+    assert "judged" not in critic.state_dict(), "checkpoints of before still fit"

@@ -106,7 +106,8 @@ def trained(watch: Watch, name: str, run: Run) -> Iterator[dict[str, int]]:
     trainer = _Trainer(objectives, run)
     assert {p.device for o in objectives for p in o.parameters()} == {CUDA}
     assert trainer.precision == run.precision
-    log, each = Silent(run, trainer.accelerator, 0, 4), batches(watch, rows(name))
+    log = Silent(run, trainer.accelerator, 0, 4, trainer.precision)
+    each = batches(watch, rows(name))
     while True:
         watch.taken()
         trainer.gradients(each)

@@ -76,13 +76,16 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path):
     run = Run(tmp_path)
     begin(run, Recipe(run=run))
     saved(run)
-    for name in ("model", "samples", "notes"):
+    for name in ("model", "samples", "calotype", "notes"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
-    (tmp_path / "metrics.jsonl").touch()
+    for name in ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "calotype/events.out.tfevents.1").touch()
     again = replace(run, steps=7, overwrite=True)
     begin(again, Recipe(AdamW(0.1), again))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "recipe.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["calotype", "notes", "recipe.json"]
+    assert [path.name for path in (tmp_path / "calotype").iterdir()] == ["file"]
     assert json.loads((tmp_path / "recipe.json").read_text())["run"]["steps"] == 7
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from calotype.autoregressive import NextToken
 from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_generator
+from calotype.commands.watching import Watcher
 from calotype.data import LatentCache, Loader
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
@@ -46,9 +47,8 @@ def train(
     """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
     state = processes()
     rows, held_out = latents.split(recipe.held_out)
-    run = start(
-        recipe.run, recipe, partial(_inputs, latents), _found(objective, latents, len(rows))
-    )
+    found = _found(objective, latents, len(rows))
+    run = start(recipe.run, recipe, partial(_inputs, latents), found)
     if state.is_main_process:
         prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
         how = replace(recipe.sampling, precision=run.precision)
@@ -57,10 +57,12 @@ def train(
     if len(held_out):
         objective.evaluation = of_generator(objective, held_out, run.batch_size)
     loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
-    fit([objective], loader, run)
+    watcher = Watcher(recipe, found)
+    fit([objective], loader, run, watcher)
     if state.is_main_process:
         with noted(run.trained):
             save(pipeline, run.model, recipe.sampling)
+    watcher.finish()
     state.wait_for_everyone()
     return run.model
 

@@ -1,21 +1,29 @@
 """Pictures beside what a tokenizer makes of them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 import tyro
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
+from calotype.commands.worst import Rebuild, rank
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.pipelines import checked
 from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.training import Batch
 from calotype.training.devices import Computation, computing
 from calotype.training.progress import Told
+
+EACH = 16
+"""Pictures at a time, and as many as are reconstructed where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +36,37 @@ class Reconstruct(Computation):
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
     trained, or 256 where it does not say."""
-    count: int = 16
-    """Pictures to reconstruct, from all over the data; of a stream the first."""
-    out: Path = Path("reconstructions.png")
-    """The picture to write: pairs of original and reconstruction, small ones enlarged."""
+    count: int | None = None
+    """Pictures to reconstruct, from all over the data; of a stream the first. None: 16, and with
+    --worst all of them."""
+    worst: int | None = None
+    """Rank the pictures by what the tokenizer does worst, and show so many on a page."""
+    out: Path | None = None
+    """The picture to write: pairs of original and reconstruction, small ones enlarged. With --worst
+    the page, beside which a .jsonl ranks all. None: reconstructions.png, or worst.html."""
+    workers: int = 0
+    """Processes that read and decode pictures."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("size", "count"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name} is {value}: it must be at least 1")
+        for name, least in (("size", 1), ("count", 1), ("worst", 1), ("workers", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"--{name} is {value}: it must be at least {least}")
+
+    @property
+    def file(self) -> Path:
+        """What is written.
+
+        Raises:
+            ValueError: it is a folder, or not of the kind that is written.
+        """
+        kinds = (".html",) if self.worst else (".png", ".jpg", ".jpeg", ".webp")
+        default = "worst.html" if self.worst else "reconstructions.png"
+        file = self.out or Path(default)
+        if file.is_dir() or file.suffix.lower() not in kinds:
+            what = "page, such as worst.html" if self.worst else "picture, such as pairs.png"
+            raise ValueError(f"--out is {file}: name a {what}")
+        return file
 
 
 def reconstruct(options: Reconstruct) -> Path:
@@ -49,26 +78,52 @@ def reconstruct(options: Reconstruct) -> Path:
     """
     quiet()
     options.warn_of_emulation()
-    device = options.place
-    _check_writable(options.out)
+    device, file = options.place, options.file
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
-    transform = Transform(CenterCrop(size), None)
-    chosen = spread(options.data.build(), options.count)
-    real = next(once(chosen, options.count, transform))["image"]
-    decoded = []
-    networks = computing(options.precision, device, *tokenizer.networks)
-    with networks, Told("reconstructing", len(real), images=1) as told:
-        for some in real.split(16):
-            decoded.append(checked(tokenizer.reconstruct(some.to(device)).cpu()))
-            told.advance(len(some))
-    fake = torch.cat(decoded).clamp(-1, 1)
-    values = psnr(fake, real)
-    print(f"PSNR {values.mean():.2f} dB over {len(real)} pictures of {size} pixels, in "
-          f"{options.exactness} on {device}")  # fmt: skip
-    write_pairs(options.out, real, fake)
-    return options.out
+    dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)
+    how = f"of {size} pixels, in {options.exactness} on {device}"
+    with computing(options.precision, device, *tokenizer.networks):
+        if options.worst:
+            _rank(options, dataset, options.worst, rebuild, size, how)
+            return file
+        count = options.count or EACH
+        real = next(_batches(options, dataset, size, count, count))["image"]
+        with Told("reconstructing", len(real), images=1) as told:
+            fake = torch.cat([_counted(rebuild(some), told) for some in real.split(EACH)])
+    print(f"PSNR {psnr(fake, real).mean():.2f} dB over {len(real)} pictures {how}")
+    write_pairs(file, real, fake)
+    return file
+
+
+def _rank(
+    options: Reconstruct, dataset: Dataset, worst: int, rebuild: Rebuild, size: int, how: str
+) -> None:
+    there = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
+    total = min((n for n in (options.count, there) if n is not None), default=None)
+    batches = _batches(options, dataset, size, options.count, EACH)
+    of = f"By {options.tokenizer}, {how}."
+    print(f"{rank(rebuild, batches, total, worst, options.file, of)}; {how}")
+
+
+def _batches(
+    options: Reconstruct, dataset: Dataset, size: int, count: int | None, each: int
+) -> Iterator[Batch]:
+    chosen = spread(dataset, count)
+    return once(chosen, each, Transform(CenterCrop(size), None), options.workers)
+
+
+@torch.no_grad()
+def _rebuilt(
+    tokenizer: ImageTokenizer, device: torch.device, images: Float[Tensor, "b 3 H W"]
+) -> Float[Tensor, "b 3 H W"]:
+    return checked(tokenizer.reconstruct(images.to(device)).cpu()).clamp(-1, 1)
+
+
+def _counted(images: Tensor, told: Told) -> Tensor:
+    told.advance(len(images))
+    return images
 
 
 def write_pairs(path: Path, real: Float[Tensor, "n 3 H W"], fake: Float[Tensor, "n 3 H W"]) -> None:
@@ -79,8 +134,3 @@ def write_pairs(path: Path, real: Float[Tensor, "n 3 H W"], fake: Float[Tensor, 
     captions = [caption for each in said for caption in ("original", each)]
     images = torch.stack([real, fake], 1).flatten(0, 1)
     write_sheet(path, images, captions, side=enlarged(real.shape[-1]))
-
-
-def _check_writable(file: Path) -> None:
-    if file.is_dir() or file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"--out is {file}: name a picture, such as pairs.png")

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.commands.export import Export, finish
 from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
+from calotype.commands.watching import Watcher
 from calotype.data import Loader, once
 from calotype.data.identity import identified
 from calotype.data.pictures import spread
@@ -74,13 +75,15 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     run = start(recipe.run, recipe, inputs, found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
-    fit(objectives, loader, run)
+    watcher = Watcher(recipe, found)
+    fit(objectives, loader, run, watcher)
     if loader.skipped:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
     export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
                     recipe.transform)  # fmt: skip
     with noted(run.trained):
         finish(reconstruction.tokenizer, export)
+    watcher.finish()
     return run.model
 
 

@@ -87,6 +87,9 @@ TRAINING = (
     Term("logits_fake", UNITLESS, "neither",
          "The discriminator's mean answer for reconstructions; as high as logits_real: they pass "
          "for originals."),
+    Term("told_apart", "fraction of 1", "neither",
+         "The part of the patches that the discriminator takes for what they are, originals or "
+         "reconstructions: about 0.5 where it cannot tell, and near 1 for long where it has won."),
     Term("r1", "weighted", "lower",
          "The penalty on how steeply the discriminator's answer changes with an original."),
     Term("lecam", "weighted", "lower",

@@ -26,6 +26,6 @@ def render(name: str, **values: Any) -> str:
     return ENVIRONMENT.get_template(name).render(**values)
 
 
-def data_url(png: bytes) -> str:
-    """A PNG as the source of an `<img>`, so that a page is one file."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def data_url(picture: bytes, kind: str = "png") -> str:
+    """An encoded picture as the source of an `<img>`, so that a page is one file."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

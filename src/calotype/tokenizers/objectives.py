@@ -30,6 +30,12 @@ from calotype.training.objective import Rows
 from calotype.training.precision import UNSCALED, gradient
 
 Images = Float[Tensor, "b 3 H W"]
+WON = 0.95
+"""Share of patches told apart from which on a discriminator has won. Where the game is even it is
+about half; Karras et al. (2020, "Training generative adversarial networks with limited data",
+section 3.1) hold the sign of the logits of originals at 0.6, which is a share of 0.8."""
+JUDGED = 50
+"""Passes of the discriminator, at least, from which it is told whether it has won."""
 Weighted = Mapping[str, tuple[float, Term]]
 ADVERSARIAL = "adversarial"
 
@@ -218,6 +224,9 @@ class Critic(Objective):
         self.register_buffer("sums", torch.zeros(3))
         self.averages: Tensor
         self.sums: Tensor
+        # Shares of patches told apart since it was last asked for a warning, and how many shares.
+        self.register_buffer("judged", torch.zeros(2), persistent=False)
+        self.judged: Tensor
 
     @property
     def networks(self) -> Sequence[nn.Module]:
@@ -233,7 +242,11 @@ class Critic(Objective):
         if penalised:
             real_images = real_images.detach().requires_grad_()
         real, fake = self.discriminator(real_images), self.discriminator(self.opponent[0].fake)
-        self.metrics = {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
+        apart = (real.detach() > 0).float().mean() / 2 + (fake.detach() < 0).float().mean() / 2
+        self.metrics = {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean(),
+                        "told_apart": apart}  # fmt: skip
+        if step >= self.adversary.effect_start:
+            self.judged += torch.stack([apart, torch.ones_like(apart)])
         losses = {"discriminator": self.adversary.loss.discriminator(real, fake).mean()}
         match self.adversary.regulariser:
             case R1(gamma):
@@ -262,6 +275,31 @@ class Critic(Objective):
     def step_skipped(self) -> None:
         """Drop the logits of a step that was not taken."""
         self.sums.zero_()
+
+    def warning(self) -> str | None:
+        """That the discriminator has won: since it was last asked it told nearly all patches apart,
+        while the decoder could feel it. A decoder that never deceives it is not shown how to.
+        """
+        apart, passes = all_mean(self.judged).tolist()
+        if passes < JUDGED:
+            return None
+        self.judged.zero_()
+        if apart / passes < WON:
+            return None
+        return (
+            f"the discriminator has won: it tells {apart / passes:.1%} of patches apart, and the "
+            "decoder learns little from it; choose a lower adversary.lr, a smaller adversary.width "
+            f"or {self._regulariser}"
+        )
+
+    @property
+    def _regulariser(self) -> str:
+        match self.adversary.regulariser:
+            case R1():
+                return "a higher adversary.regulariser.gamma"
+            case LeCAM():
+                return "a higher adversary.regulariser.weight"
+        return "adversary.regulariser:r1"
 
 
 def squared_gradient(

@@ -1,8 +1,11 @@
-"""What a run says while it trains: metrics.jsonl, trackers, how far it is, sample sheets."""
+"""What a run says while it trains: metrics.jsonl, history.jsonl, trackers, how far it is, sample
+sheets.
+"""
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +17,19 @@ from calotype.lazy import accelerate, torchvision
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_mean
 from calotype.training.files import write_text
+from calotype.training.history import History
+from calotype.training.precision import Name
 from calotype.training.progress import Told
 from calotype.training.run import Run
 from calotype.training.sheet import LEGIBLE, draw_sheet
+from calotype.training.trackers import Trackers
+
+SHOWN_EVERY = 10.0
+"""Seconds between two writings of history.jsonl, after which whoever watches is told too."""
+
+Watch = Callable[[bool], None]
+"""Hears, on the main process, that the files of a run's folder are others now. With True it is the
+first time or, perhaps, the last."""
 
 
 class Means:
@@ -45,22 +58,36 @@ class Means:
 
 
 class Log:
-    """Writes on the main process; a context that tells how far the run is while it is entered."""
+    """Writes on the main process; a context that tells how far the run is while it is entered.
+
+    Args:
+        run: Whose it is.
+        accelerator: Of the run.
+        first: Optimiser steps that were done before.
+        images: Images of a step, of all processes.
+        precision: What it computes in.
+        watch: Who else is to hear.
+    """
 
     def __init__(
-        self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int
-    ) -> None:
-        self.run, self.accelerator = run, accelerator
+        self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int,
+        precision: Name, watch: Watch | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.first, self.precision, self.watch = run, first, precision, watch
         self.main = accelerator.is_main_process
         self.told = Told(run.out.name, run.steps, first, images)
+        self.history: History | None = None
+        self._due, self._said = 0.0, ""
         if self.main:
             run.out.mkdir(parents=True, exist_ok=True)
             _cut(run.out / "metrics.jsonl", first)
-        if run.trackers:
-            accelerator.init_trackers("calotype")
+        self.trackers = Trackers(run, accelerator)
 
     def __enter__(self) -> "Log":
+        if self.main:
+            self.history = History(self.run.out, self.precision, self.first)
         self.told.__enter__()
+        self._show(True)
         return self
 
     def __exit__(
@@ -68,13 +95,39 @@ class Log:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self.told.__exit__(kind, error, trace)
-        # Not `end_training`: it parts the ranks too, who have yet to export.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+        self._show(True)
+        self.trackers.finish()
 
     def advance(self, step: int) -> None:
         """Count one optimiser step."""
         self.told.reach(step)
+        if time.monotonic() >= self._due:
+            self._show()
+
+    def _show(self, at_once: bool = False) -> None:
+        self._due = time.monotonic() + SHOWN_EVERY
+        if self.history is None:
+            return
+        try:
+            self.history.write(self.told.done, self.told.standing.speed)
+            if self.watch:
+                self.watch(at_once)
+        except Exception as error:  # told once; training needs none of it
+            if (what := f"what is shown of the run could not be written: {error!r}") != self._said:
+                self.say(what)
+            self._said = what
+
+    def warn(self, step: int, said: str) -> None:
+        """Tell the person who watches what should be known at once, and keep it."""
+        self.say(f"step {step}: {said}")
+        if self.history:
+            self.history.warn(step, said)
+
+    def skip(self, step: int, said: str) -> None:
+        """Tell of a step that is skipped, and count it."""
+        self.warn(step, said)
+        if self.history:
+            self.history.start.skipped += 1
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write a line of metrics.jsonl. Speed goes to people, not there: a resumed run's file
@@ -82,8 +135,7 @@ class Log:
         """
         if self.main:
             self._write(step, values)
-        if self.run.trackers:
-            self.accelerator.log({**values, "images_per_second": self.told.standing.speed}, step)
+        self.trackers.figures(step, {**values, "images_per_second": self.told.standing.speed})
         self.told.note = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.told.mention()
 
@@ -94,8 +146,7 @@ class Log:
             self._write(step, named)
             found = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             self.say(f"step {step}, not trained on: {found}")
-        if self.run.trackers:
-            self.accelerator.log(named, step)
+        self.trackers.figures(step, named)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         with (self.run.out / "metrics.jsonl").open("a") as file:
@@ -113,10 +164,12 @@ class Log:
         """
         folder, side = self.run.out / "samples", images.shape[-1]
         folder.mkdir(exist_ok=True)
-        save_grid(images, folder / f"{step:07d}.png")
+        shown = folder / f"{step:07d}.png"
+        save_grid(images, shown)
         if captions or side < LEGIBLE:
-            larger = side * -(-LEGIBLE // side)
-            draw_sheet(images, captions, side=larger).save(folder / f"{step:07d}-sheet.png")
+            larger, shown = side * -(-LEGIBLE // side), folder / f"{step:07d}-sheet.png"
+            draw_sheet(images, captions, side=larger).save(shown)
+        self.trackers.picture(step, shown)
 
 
 def save_grid(images: Float[Tensor, "n 3 H W"], path: Path, columns: int = 8) -> None:

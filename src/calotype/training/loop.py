@@ -18,7 +18,7 @@ from calotype.training.distributed import all_gather, all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.learner import Learner
-from calotype.training.log import Log, Means
+from calotype.training.log import Log, Means, Watch
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Batches, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
@@ -37,8 +37,11 @@ class DivergedError(ValueError):
     """A run is beyond mending: it skips step after step."""
 
 
-def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
+def fit(
+    objectives: Sequence[Objective], loader: Batches, run: Run, watch: Watch | None = None
+) -> None:
     """Minimise each objective, in turn on each micro-batch, and leave its trained weights in it.
+    `watch` hears, on the main process, when there may be something new in the run's folder.
 
     Usually there is one; an adversary is a second, with its own optimiser. Afterwards the first
     one's parameters are their moving average if the run keeps one. Counters count optimiser
@@ -53,16 +56,16 @@ def fit(objectives: Sequence[Objective], loader: Batches, run: Run) -> None:
     with products(run.products):
         trainer = _Trainer(objectives, run)
         try:
-            _fit(trainer, loader)
+            _fit(trainer, loader, watch)
         finally:
             for learner in trainer.learners:
                 learner.compiled.undo()
 
 
-def _fit(trainer: "_Trainer", loader: Batches) -> None:
+def _fit(trainer: "_Trainer", loader: Batches, watch: Watch | None) -> None:
     run = trainer.run
     trainer.restore()
-    log = Log(run, trainer.accelerator, trainer.step, trainer.images)
+    log = Log(run, trainer.accelerator, trainer.step, trainer.images, trainer.precision, watch)
     with noted(trainer.where), Interrupts(log.main) as interrupts, log:
         trainer.check_best()
         batches = loader.batches(
@@ -190,7 +193,7 @@ class _Trainer:
         bad = [n for n, v in zip(names, values.tolist(), strict=True) if not abs(v) < torch.inf]
         what = f"{', '.join(bad)} not finite" if bad else "a gradient is not finite"
         lower = f"; losses are scaled by {self.scaler.get_scale():g} from here on" if eased else ""
-        log.say(f"step {self.step}: {what}; step skipped ({self.skipped} so far){lower}")
+        log.skip(self.step, f"{what}; step skipped ({self.skipped} so far){lower}")
         if self.skipped_in_a_row >= self.run.patience:
             raise DivergedError(
                 f"{what} for {self.skipped_in_a_row} steps in a row: begin again elsewhere with a "
@@ -201,7 +204,7 @@ class _Trainer:
         """Pass on what objectives have to say."""
         for learner in self.learners:
             if said := learner.objective.warning():
-                log.say(f"step {self.step}: {said}")
+                log.warn(self.step, said)
 
     def preview(self, log: Log) -> None:
         """Save the first objective's picture of itself, by its averaged weights."""
@@ -212,7 +215,7 @@ class _Trainer:
         if images is None:
             return
         if not images.isfinite().all():  # an early one may be anything; training is told by losses
-            log.say(f"step {self.step}: what was drawn is not finite, and there is no picture")
+            log.warn(self.step, "what was drawn is not finite, and there is no picture")
             return
         log.picture(self.step, images, objective.captions)
 

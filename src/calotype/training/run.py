@@ -46,8 +46,9 @@ HIGHER_IS_BETTER = ("psnr_db", "ssim")
 class Run:
     """How long, how fast, how often. Means the same for every objective.
 
-    The folder it fills: `recipe.json`, `metrics.jsonl`, `samples/`, `checkpoints/step-N/` and
-    `checkpoints/best/`, and, when the recipe has ended, `model/`.
+    The folder it fills: `recipe.json`, `metrics.jsonl`, `history.jsonl`, `index.html`, `samples/`,
+    `checkpoints/step-N/` and `checkpoints/best/`, what trackers keep there, and, when the recipe
+    has ended, `model/`.
     """
 
     out: Path = Path("runs/default")
@@ -98,7 +99,8 @@ class Run:
     overwrite: bool = False
     """Begin anew in `out`, and delete the run that is there: its checkpoints, model and logs."""
     trackers: tuple[str, ...] = ()
-    """Accelerate's trackers by name: tensorboard, wandb, ..."""
+    """Accelerate's trackers by name: tensorboard, wandb, trackio, ... They are told the recipe, and
+    these three the pictures too."""
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulate", "log_every", "save_every",
@@ -294,7 +296,11 @@ def _delete(run: Run) -> None:
     checkpoint.sweep(run.out)
     for folder in (run.model, run.checkpoints, run.out / "samples"):
         shutil.rmtree(folder, ignore_errors=True)
-    (run.out / "metrics.jsonl").unlink(missing_ok=True)
+    names = ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json")
+    # Whatever else is in a folder of this name is not tensorboard's: sources of ours, perhaps.
+    events = (run.out / "calotype").glob("events.out.tfevents.*")
+    for file in [*(run.out / name for name in names), *events]:
+        file.unlink(missing_ok=True)
 
 
 def _began(file: Path, recipe: Any) -> dict[str, Any]:

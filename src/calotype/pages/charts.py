@@ -17,11 +17,12 @@ LOGARITHMIC = {"psnr": False, "pixel": True, "denoising": True, "bits_per_token"
 
 def charts(metrics: Path) -> list[dict[str, Any]]:
     """The curves of a run that have two points or more: label, polyline, and its ends' figures."""
-    rows = _rows(metrics)
+    rows = read_rows(metrics)
     return [chart for name in LOGARITHMIC if (chart := _chart(name, rows))]
 
 
-def _rows(metrics: Path) -> list[dict[str, Any]]:
+def read_rows(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none, if there is no such file."""
     if not metrics.exists():
         return []
     rows = []

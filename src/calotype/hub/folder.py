@@ -1,0 +1,129 @@
+"""A repository as a folder here: stock models, a card, its pictures."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calotype.hub import figures, pictures, use
+from calotype.hub.card import Rights, Section, Shown, card
+from calotype.hub.history import origin
+from calotype.hub.parts import Part
+from calotype.lazy import huggingface_hub
+from calotype.training.files import publish
+from calotype.training.progress import say
+from calotype.training.upload import MARKED, Destination
+
+CARD = "README.md"
+PICTURES = "card"
+"""Folder of the card's pictures."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the card is told besides what lies in folders."""
+
+    rights: Rights = field(default_factory=Rights)
+    evaluations: Mapping[Path, Part] = field(default_factory=dict)
+    """Files of `calotype evaluate`, and whose they are."""
+    nearest: Mapping[Path, Path] = field(default_factory=dict)
+    """By folder of a part: drawings of it beside the training pictures nearest to them."""
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that somebody else filled.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / MARKED).exists()):
+        raise ValueError(
+            f"{out} is there and not of an earlier push: choose a new folder with --out"
+        )
+
+
+def write_folder(
+    parts: Mapping[str, Part], to: Destination, told: Told, out: Path
+) -> "huggingface_hub.ModelCard":  # fmt: skip
+    """Write all that is published, whole or not at all, in place of what an earlier push left.
+
+    Args:
+        parts: By their folder in the repository; that of one alone is `to.into`.
+        to: Where it is to go.
+        told: What the card is told.
+        out: The folder.
+
+    Returns:
+        The card, all of whose Python has run.
+
+    Raises:
+        ValueError: a model is not whole, or the card's lines do not run.
+    """
+    check_free(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        (beside / PICTURES).mkdir(parents=True)
+        (beside / MARKED).write_text("written by calotype push, which replaces it\n")
+        sections = [_section(place, part, to, told, beside) for place, part in parts.items()]
+        made = card(to.repo, sections, told.rights)
+        use.try_out(use.blocks(made.text), beside, to.repo)
+        (beside / CARD).write_text(str(made), encoding="utf-8")
+        publish(beside, out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return made
+
+
+def _section(place: str, part: Part, to: Destination, told: Told, root: Path) -> Section:
+    """Copy a part and its pictures, and say what is to be said of it."""
+    say(f"reading {part.folder}")
+    folder = root / place
+    _copy(part.folder, folder)
+    whence, prefix = origin(part), f"{part.name}-"
+    curves = {}
+    for whose, run in whence.runs.items():
+        file = f"{PICTURES}/{prefix}{whose}-curves.png"
+        if pictures.draw_curves(run, root / file):
+            curves[whose] = file
+    samples = f"{PICTURES}/{prefix}samples.png"
+    drawn = pictures.copy_samples(part, root / samples)
+    nearest = None
+    if sheet := told.nearest.get(part.folder):
+        nearest = f"{PICTURES}/{prefix}nearest.png"
+        shutil.copyfile(sheet, root / nearest)
+    own = [file for file, whose in told.evaluations.items() if whose == part]
+    there = Destination(to.repo, to.revision, into=place)
+    return Section(
+        place, part, whence, use.body(use.words(part), there),
+        Shown(samples if drawn else None, nearest, curves), figures.measured(part, own),
+    )  # fmt: skip
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a model without its README.md and what is hidden; weights are not written twice where
+    the disk allows it, because nobody changes them in place.
+    """
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        names = file.relative_to(source).parts
+        if names == (CARD,) or any(name.startswith(".") for name in names):
+            continue
+        to = target.joinpath(*names)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".safetensors":
+            try:
+                os.link(file, to)
+                continue
+            except OSError:  # another disk
+                pass
+        shutil.copyfile(file, to)
+
+
+def sizes(out: Path) -> Sequence[tuple[str, int]]:
+    """What would be sent of a folder: names and bytes."""
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    names = [(path.relative_to(out).as_posix(), path.stat().st_size) for path in files]
+    return [(name, size) for name, size in names if not name.startswith(".")]

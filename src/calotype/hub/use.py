@@ -1,0 +1,117 @@
+"""Lines of a card that load and call a model: those of its folder's README.md, and whether they run
+where calotype is not.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from calotype.hub.parts import Part
+from calotype.pipelines import load, picture, recommended
+from calotype.pipelines.readme import readme as of_pipeline
+from calotype.pipelines.tokens import IMAGES
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.readme import readme as of_tokenizer
+from calotype.training.progress import say
+from calotype.training.upload import Destination
+
+SAID = 15.0
+"""Seconds between two lines about what is still running."""
+READS = re.compile(r'(\w+)\.from_pretrained\("\."(?:, subfolder="([^"]*)")?')
+STRANGER = """
+import sys
+sys.modules["calotype"] = None
+import huggingface_hub
+huggingface_hub.snapshot_download = lambda *names, **options: {root!r}
+"""
+"""Runs before a card's lines: there is no calotype, and what is on the Hub lies in a folder."""
+
+
+def words(part: Part) -> str:
+    """A README.md for a model: its front matter, how it is loaded, and what is to be heeded.
+
+    Raises:
+        ValueError: the folder does not hold the model whole.
+    """
+    if part.kind == "tokenizer":
+        tokenizer = ImageTokenizer.load(part.folder)
+        return of_tokenizer(tokenizer.export(), tokenizer.factor)
+    return of_pipeline(load(part.folder), recommended(part.folder), IMAGES)
+
+
+def body(text: str, to: Destination) -> str:
+    """The same without front matter and headings, for a model that lies on the Hub."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith("# ")]
+    return _read_from("\n".join(lines).strip() + "\n", to)
+
+
+def _read_from(text: str, to: Destination) -> str:
+    """Let lines that read a folder read what is on the Hub."""
+    options = f', revision="{to.revision}"' if to.revision else ""
+    fetched = f'snapshot_download("{to.repo}", allow_patterns="{to.into}/*"{options})'
+
+    def there(match: re.Match[str]) -> str:
+        kind, folder = match[1], match[2]
+        if to.into and kind.endswith("Pipeline"):  # which diffusers reads from no folder of the Hub
+            return f'{kind}.from_pretrained({fetched} + "/{to.into}"'
+        inside = "/".join(name for name in (to.into, folder) if name)
+        subfolder = f', subfolder="{inside}"' if inside else ""
+        return f'{kind}.from_pretrained("{to.repo}"{subfolder}{options}'
+
+    found = READS.sub(there, text)
+    if fetched in found:
+        head = "from diffusers import DiffusionPipeline\n"
+        found = found.replace(head, f"{head}from huggingface_hub import snapshot_download\n", 1)
+    return found
+
+
+def blocks(text: str) -> list[str]:
+    """The Python in a text."""
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def try_out(code: Sequence[str], root: Path, repo: str) -> None:
+    """Run blocks of a card, each in a process of its own that has no calotype and no network; the
+    repository is a folder here.
+
+    Raises:
+        ValueError: one does not run.
+    """
+    for number, block in enumerate(code, 1):
+        say(f"running the card's lines without calotype: block {number} of {len(code)}")
+        with tempfile.TemporaryDirectory() as here:
+            picture(torch.zeros(3, 64, 64)).save(Path(here, "picture.png"))
+            told = block.replace(f'"{repo}"', repr(str(root.resolve())))
+            _run(STRANGER.format(root=str(root.resolve())) + told, Path(here))
+
+
+def _run(program: str, here: Path) -> None:
+    log, began = here / "log", time.monotonic()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with log.open("w") as out:
+        running = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=here, env=environment, stdout=out, stderr=out
+        )
+        try:
+            while True:
+                try:
+                    failed = running.wait(SAID)
+                    break
+                except subprocess.TimeoutExpired:
+                    say(f"still running, {time.monotonic() - began:.0f} s")
+        finally:
+            running.kill()
+    if failed:
+        lines = log.read_text().strip().splitlines() or [f"exit code {failed}"]
+        raise ValueError(
+            f"the lines that the card would have do not run where calotype is not ({lines[-1]}): "
+            "nothing is published; see that diffusers and transformers are up to date"
+        )

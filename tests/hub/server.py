@@ -285,10 +285,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"id": name, "sha": sha, "private": found.private, "tags": ["diffusers"],
                      "siblings": [{"rfilename": path} for path in files]})  # fmt: skip
 
-    def tree(self, body: bytes, name: str, revision: str, under: str = "") -> None:
+    def tree(self, body: bytes, name: str, revision: str, under: str | None = None) -> None:
         if (found := self.may(name)) is None or (at := found.at(revision)) is None:
             return
-        inside = {path: blob for path, blob in at[1].items() if path.startswith(under.strip("/"))}
+        folder = (under or "").strip("/")
+        inside = {path: blob for path, blob in at[1].items() if path.startswith(folder)}
         self.answer([blob.entry(path) for path, blob in inside.items()])
 
     def preupload(self, body: bytes, name: str, revision: str) -> None:

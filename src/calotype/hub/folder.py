@@ -1,5 +1,7 @@
 """A repository as a folder here: stock models, a card, its pictures."""
 
+import contextlib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,8 @@ from calotype.training.upload import MARKED, Destination
 CARD = "README.md"
 PICTURES = "card"
 """Folder of the card's pictures."""
+ORIGINS = frozenset({"_name_or_path", "name_or_path"})
+"""Under which diffusers and transformers keep from where a part was loaded."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,22 @@ def _copy(source: Path, target: Path) -> None:
         to = target.joinpath(*names)
         to.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".safetensors":
-            try:
+            with contextlib.suppress(OSError):  # another disk
                 os.link(file, to)
                 continue
-            except OSError:  # another disk
-                pass
+        if file.suffix == ".json" and (said := _without_origin(file)):
+            to.write_text(said, encoding="utf-8")
+            continue
         shutil.copyfile(file, to)
+
+
+def _without_origin(file: Path) -> str | None:
+    """A config without the folder of this machine that it was loaded from; None: it has none."""
+    said = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(said, dict) or not said.keys() & ORIGINS:
+        return None
+    kept = {name: value for name, value in said.items() if name not in ORIGINS}
+    return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
 
 def sizes(out: Path) -> Sequence[tuple[str, int]]:

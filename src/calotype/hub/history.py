@@ -151,9 +151,9 @@ def origin(part: Part) -> Origin:
 
 
 def _at(run: Path, path: str) -> Path | None:
-    """A folder that a recipe names: from here, or, if all was moved, beside the run."""
+    """A folder that a recipe names: beside the run, with which it may have moved, or from here."""
     names = Path(path).parts
-    near = [Path(path), *(run.parent.joinpath(*names[-n:]) for n in (1, 2) if len(names) >= n)]
+    near = [run.parent.joinpath(*names[-n:]) for n in (2, 1) if len(names) >= n] + [Path(path)]
     return next((each for each in near if path and each.is_dir()), None)
 
 

@@ -1,5 +1,6 @@
 """What is published: trained models in their stock folders, and the runs that they came from."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from calotype.lazy import diffusers
 from calotype.pipelines.tokens import MARK
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 from calotype.training.network import located
+from calotype.training.progress import say
 
 Kind = Literal["pipeline", "tokens", "tokenizer"]
 WAYS: dict[str, tuple[Kind, str]] = {
@@ -82,6 +84,12 @@ def _of_way(folder: Path, way: Path) -> Part:
     return Part(folder, kind, runs[0] if len(runs) == 1 else None, way)
 
 
+def _weights(folder: Path) -> list[bytes]:
+    """What tells those of a folder from others."""
+    return [hashlib.sha256(file.read_bytes()).digest()
+            for file in sorted(folder.glob("*.safetensors"))]  # fmt: skip
+
+
 def _kind(folder: Path) -> Kind:
     if (folder / diffusers.DiffusionPipeline.config_name).exists():
         return "pipeline"
@@ -108,7 +116,8 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def places(parts: Sequence[Part], into: str = "") -> dict[str, Part]:
     """The folder of each in a repository. One alone has all of it, and of several a diffusion
-    pipeline, which diffusers finds nowhere else; `into` names another folder for one alone.
+    pipeline, which diffusers finds nowhere else, and which has its own tokenizer with it; `into`
+    names another folder for one alone.
 
     Raises:
         ValueError: two would lie in one folder.
@@ -123,6 +132,9 @@ def places(parts: Sequence[Part], into: str = "") -> dict[str, Part]:
     found: dict[str, Part] = {}
     for part in parts:
         place = "" if part is main else part.name
+        if main and place and _weights(main.folder / place) == _weights(part.folder):
+            say(f"{part.folder} goes with {main.folder}, whose {place}/ it is")
+            continue
         if place in found or (main and place and (main.folder / place).exists()):
             raise ValueError(
                 f"{part.folder} would lie in {place}/, which another is in already: push it by "

@@ -25,13 +25,15 @@ from calotype.training.upload import Destination
 SAID = 15.0
 """Seconds between two lines about what is still running."""
 READS = re.compile(r'(\w+)\.from_pretrained\("\."(?:, subfolder="([^"]*)")?')
-STRANGER = """
+PROGRAM = """
 import sys
 sys.modules["calotype"] = None
 import huggingface_hub
 huggingface_hub.snapshot_download = lambda *names, **options: {root!r}
+for number, block in enumerate({blocks!r}, 1):
+    exec(compile(block, f"block {{number}}", "exec"), {{}})
 """
-"""Runs before a card's lines: there is no calotype, and what is on the Hub lies in a folder."""
+"""Runs a card's lines where there is no calotype, and what is on the Hub lies in a folder."""
 
 
 def words(part: Part) -> str:
@@ -79,18 +81,18 @@ def blocks(text: str) -> list[str]:
 
 
 def try_out(code: Sequence[str], root: Path, repo: str) -> None:
-    """Run blocks of a card, each in a process of its own that has no calotype and no network; the
-    repository is a folder here.
+    """Run blocks of a card, in a process that has no calotype and no network; the repository is a
+    folder here.
 
     Raises:
         ValueError: one does not run.
     """
-    for number, block in enumerate(code, 1):
-        say(f"running the card's lines without calotype: block {number} of {len(code)}")
-        with tempfile.TemporaryDirectory() as here:
-            picture(torch.zeros(3, 64, 64)).save(Path(here, "picture.png"))
-            told = block.replace(f'"{repo}"', repr(str(root.resolve())))
-            _run(STRANGER.format(root=str(root.resolve())) + told, Path(here))
+    say(f"running the card's {len(code)} blocks of Python where calotype is not")
+    folder = str(root.resolve())
+    told = [block.replace(f'"{repo}"', repr(folder)) for block in code]
+    with tempfile.TemporaryDirectory() as here:
+        picture(torch.zeros(3, 64, 64)).save(Path(here, "picture.png"))
+        _run(PROGRAM.format(root=folder, blocks=told), Path(here))
 
 
 def _run(program: str, here: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calotype.lazy import huggingface_hub
+from calotype.mistakes import note
 from calotype.training.progress import say
 
 MARKED = ".calotype"
@@ -139,6 +140,7 @@ def told(repo: str, again: str, token: str | None = None) -> Iterator[None]:
     except Exception as error:
         why = _why(error, repo)
         if why is None:
+            note(error, f"{repo} may have a part of it; {again}")
             raise
         if any(_quotes(each, token) for each in _causes(error)):
             why, error = "the token is none: set HF_TOKEN anew, or run `hf auth login`", None

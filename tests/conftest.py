@@ -62,8 +62,9 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[server.State]:
     """What a Hub at a port of this machine holds; the client has its token and asks it alone."""
     with server.serving() as (address, state):
-        for name, value in (("ENDPOINT", address), ("HF_HUB_OFFLINE", False),
-                            ("HF_HUB_DISABLE_XET", True)):  # fmt: skip
+        files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in (("ENDPOINT", address), ("HUGGINGFACE_CO_URL_TEMPLATE", files),
+                            ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):  # fmt: skip
             monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
         monkeypatch.setenv("HF_TOKEN", server.TOKEN)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)

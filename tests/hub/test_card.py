@@ -84,6 +84,13 @@ def test_the_hub_takes_the_card(kind, runs, written, hub):
     assert again[0].metric_name == "psnr_db, dB ↑"
 
 
+def test_a_licence_that_has_no_name_is_another(runs, written, hub):
+    card = written(runs / "tokenizer", rights=Rights("The Museum's Own 2.0"))
+    card.validate()
+    data = card.data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "the-museum-s-own-2.0")
+
+
 def test_a_wrong_card_is_none_to_the_hub_of_these_tests(hub):
     for line in ("license: mine", "pipeline_tag: painting", "tags: [3]", "license: other",
                  "model-index: [{name: x, results: [{task: {type: a}, dataset: {name: a, type: "
@@ -256,6 +263,12 @@ LINES = 'from a import B\n\nx = B.from_pretrained("."{})\n'
 def test_lines_read_what_is_on_the_hub(line, to, read):
     text = f"---\na: b\n---\n\n# A heading\n\n```python\n{LINES.format(line)}```\n"
     assert blocks(body(text, to)) == [LINES.replace('"."{})', read)]
+
+
+def test_what_calotype_alone_reads_is_named_by_its_place():
+    text = "# A heading\n\n`calotype generate PROMPT --pipeline .` does.\n"
+    said = body(text, Destination("u/n", "v2", into="t"))
+    assert said == "`calotype generate PROMPT --pipeline u/n@v2/t` does.\n"
 
 
 def test_a_pipeline_in_a_folder_of_the_hub_is_fetched_first():

@@ -1,6 +1,7 @@
 """A repository's README.md: front matter that the Hub reads, and what was measured, for people."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,6 +33,16 @@ class Rights:
 
     model: str = UNKNOWN
     data: str = UNKNOWN
+
+    @property
+    def identifier(self) -> str:
+        """The model's, as the Hub writes it: `other`, where it is none of those with a name."""
+        return self.model if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.model) else "other"
+
+    @property
+    def slug(self) -> str:
+        """The name of another one."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.model.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -166,13 +177,19 @@ def card(
     """The whole card, whose front matter is as huggingface_hub writes it."""
     main = sections[0]
     body = ENVIRONMENT.from_string(_template()).render(
-        title=repo.rpartition("/")[2], parts=sections, data=list(_data(sections)),
+        title=repo.rpartition("/")[2], parts=sections,
+        are_not=[*{each.is_not: None for each in sections}], data=list(_data(sections)),
         data_licence=rights.data, licence=rights.model, machines=list(_machines(sections)),
     )  # fmt: skip
-    results = [result for each in sections for result in figures.results(each.measured, each.task)]
+    results = [
+        result
+        for each in sections
+        for result in figures.results(each.measured, each.task, each.place)
+    ]
     own = main.kind == "tokenizer" and shape.is_own(main.part)
     data = huggingface_hub.ModelCardData(
-        license=rights.model,
+        license=rights.identifier,
+        license_name=None if rights.identifier == rights.model else rights.slug,
         library_name="calotype" if own else LIBRARIES[main.kind],
         # A tokenizer alone draws nothing that the Hub has a word for.
         pipeline_tag=None if main.kind == "tokenizer" else main.task,
@@ -202,8 +219,8 @@ def _machines(sections: Sequence[Section]) -> Iterator[history.Machine]:
 def _datasets(sections: Sequence[Section]) -> list[str] | None:
     """Data sets of the Hub that were trained on."""
     specs = [data.spec for section in sections for data in section.origin.data]
-    found = {str(spec["name"]): None for spec in specs if spec.get("type") == "Hub"}
-    return [*found] or None
+    names = [str(spec["name"]) for spec in specs if spec.get("type") == "Hub"]
+    return [*{name: None for name in names if not Path(name).exists()}] or None
 
 
 def _base(sections: Sequence[Section]) -> list[str] | None:

@@ -156,13 +156,13 @@ def _finite(figures: dict[str, Any]) -> dict[str, float]:
             if isinstance(value, int | float) and math.isfinite(value)}  # fmt: skip
 
 
-def results(found: Sequence[Measured], task: str) -> "list[huggingface_hub.EvalResult]":
-    """The same for the front matter of a card."""
+def results(found: Sequence[Measured], task: str, place: str) -> "list[huggingface_hub.EvalResult]":
+    """The same for the front matter of a card; `place` tells parts of a repository apart."""
     return [
         huggingface_hub.EvalResult(
             task_type=task, task_name=TASKS[task], dataset_type=each.data_type,
-            dataset_name=each.data, metric_type=re.sub(r"\W+", "_", name),
-            metric_value=value, metric_name=glossed(name), dataset_args=each.protocol,
+            dataset_name=each.data, dataset_config=place or None, dataset_args=each.protocol,
+            metric_type=re.sub(r"\W+", "_", name), metric_value=value, metric_name=glossed(name),
         )
         for each in found
         for name, value in each.figures.items()

@@ -101,8 +101,11 @@ def _section(place: str, part: Part, to: Destination, told: Told, root: Path) ->
         shutil.copyfile(sheet, root / nearest)
     own = [file for file, whose in told.evaluations.items() if whose == part]
     there = Destination(to.repo, to.revision, into=place)
+    words = use.body(use.words(part), there)
+    if whence.prompts:
+        words = words.replace(use.PROMPT, json.dumps(whence.prompts[0], ensure_ascii=False))
     return Section(
-        place, part, whence, use.body(use.words(part), there),
+        place, part, whence, words,
         Shown(samples if drawn else None, nearest, curves), figures.measured(part, own),
     )  # fmt: skip
 

@@ -125,6 +125,12 @@ class Origin:
     """Their folders."""
     data: list[Data]
 
+    @property
+    def prompts(self) -> list[str]:
+        """Those that it drew while it was trained."""
+        generator = self.recipes.get("generator")
+        return generator.said.get("prompts", []) if generator else []
+
 
 def origin(part: Part) -> Origin:
     """All that is at hand of how a part was trained."""

@@ -31,7 +31,10 @@ def described(part: Part) -> str:
         )
     index = read_json(part.folder / "model_index.json")
     how = "from prompts" if reads_prompts(part) else "from noise alone, without prompts"
-    return f"Latent diffusion (`{index['_class_name']}`) {how}, with the tokenizer {tokenizer}."
+    return (
+        f"Latent diffusion (`{index['_class_name']}`) {how}, in the latents of a tokenizer, "
+        f"{tokenizer}."
+    )
 
 
 def is_not(part: Part) -> str:
@@ -64,14 +67,16 @@ def _tokenizer(folder: Path) -> str:
     config = read_json(folder / "config.json")
     own = read_json(folder / OWN_CONFIG)
     config = config or own.get("autoencoder", {})
-    kind = f"a `{config.get('_class_name')}`" if not own else "which calotype alone loads"
+    name = str(config.get("_class_name"))
+    kind = "one that calotype alone loads" if own else f"a{'n' * name.startswith('A')} `{name}`"
     levels = config.get("block_out_channels", ())
     size, latent = config.get("sample_size"), config.get("latent_channels")
     if not isinstance(size, int) or not levels:
         return kind
     side = size // 2 ** (len(levels) - 1)
     codes = config.get("num_vq_embeddings") if config.get("_class_name") == "VQModel" else None
-    to = f"{side}x{side} codes of {codes}" if codes and not own else f"{side}x{side}x{latent}"
+    numbers = f"{side}x{side}x{latent} numbers"
+    to = f"{side}x{side} codes of {codes}" if codes and not own else numbers
     return f"{kind} that turns {size}x{size} pixels into {to}"
 
 

@@ -22,6 +22,8 @@ from calotype.tokenizers.readme import readme as of_tokenizer
 from calotype.training.progress import say
 from calotype.training.upload import Destination
 
+PROMPT = '"a prompt"'
+"""What a folder's README.md draws."""
 SAID = 15.0
 """Seconds between two lines about what is still running."""
 READS = re.compile(r'(\w+)\.from_pretrained\("\."(?:, subfolder="([^"]*)")?')
@@ -49,10 +51,17 @@ def words(part: Part) -> str:
 
 
 def body(text: str, to: Destination) -> str:
-    """The same without front matter and headings, for a model that lies on the Hub."""
+    """The same without front matter and its heading, for a model that lies on the Hub."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    lines = [line for line in text.splitlines() if not line.startswith("# ")]
-    return _read_from("\n".join(lines).strip() + "\n", to)
+    text = re.sub(r"\A\s*# .*\n", "", text)
+    for said in ('load("{}")', "--pipeline {}`", "reconstruct {}`"):  # which calotype alone reads
+        text = text.replace(said.format("."), said.format(_called(to)))
+    return _read_from(text.strip() + "\n", to)
+
+
+def _called(to: Destination) -> str:
+    """A place on the Hub in one word."""
+    return "/".join(filter(None, (f"{to.repo}@{to.revision}" if to.revision else to.repo, to.into)))
 
 
 def _read_from(text: str, to: Destination) -> str:

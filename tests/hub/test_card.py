@@ -84,6 +84,14 @@ def test_the_hub_takes_the_card(kind, runs, written, hub):
     assert again[0].metric_name == "psnr_db, dB ↑"
 
 
+def test_a_tokenizer_without_a_stock_class_says_who_reads_it(written, tmp_path, hub):
+    tiny.tokenizer(bottleneck=tiny.BOTTLENECKS["rvq"]).save(tmp_path / "rvq")
+    card = written(tmp_path / "rvq")
+    card.validate()
+    assert card.data.library_name == "calotype" and blocks(card.text) == []
+    assert f'ImageTokenizer.load("{REPO}")' in card.text and "calotype alone" in card.text
+
+
 def test_a_licence_that_has_no_name_is_another(runs, written, hub):
     card = written(runs / "tokenizer", rights=Rights("The Museum's Own 2.0"))
     card.validate()

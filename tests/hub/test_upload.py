@@ -171,8 +171,7 @@ def test_a_token_that_libraries_quote_is_not_shown(hub):
 
 def test_no_network_is_one_line(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(OSError, match=r"connection to http://127\.0\.0\.1:9 failed"):
+    with pytest.raises(OSError, match=r"http://127\.0\.0\.1:9 does not answer"):
         check_token(REPO, AGAIN)
 
 

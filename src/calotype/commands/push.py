@@ -14,7 +14,6 @@ from calotype.commands.nearest import nearest
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
-from calotype.evaluation.hub import Asking
 from calotype.hub import Part, parts_of, places, write_folder
 from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
@@ -112,7 +111,7 @@ def push(options: Push) -> str | None:
     evaluations = check_evaluations(parts, options.evaluation)
     check_free(options.folder)
     if not options.dry_run:
-        _check_hub(options)
+        check_token(options.to.repo, options.again)
     quiet()
     rights = Rights(options.licence or UNKNOWN, options.data_licence or UNKNOWN)
     with tempfile.TemporaryDirectory() as sheets:
@@ -136,23 +135,6 @@ def push(options: Push) -> str | None:
 def _spelled_size(count: int) -> str:
     """Bytes, as the Hub spells them."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _check_hub(options: Push) -> None:
-    """See that the Hub is there and knows who asks.
-
-    Raises:
-        OSError, ValueError: it is not, or does not, or may not be written to.
-    """
-    hub = Asking().answer()
-    if hub.offline:
-        raise OSError(f"{hub.offline[0]} keeps the Hub from being asked: unset it, or --dry-run")
-    if not hub.reached:
-        raise OSError(
-            f"{hub.endpoint} does not answer: see that there is a network, and {options.again}; "
-            "--dry-run needs none"
-        )
-    check_token(options.to.repo, options.again)
 
 
 def _say_what_is_unknown(options: Push, parts: Sequence[Part]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from calotype.lazy import huggingface_hub
 from calotype.mistakes import note
+from calotype.training.network import ask_hub
 from calotype.training.progress import say
 
 MARKED = ".calotype"
@@ -59,6 +60,7 @@ def check_token(repo: str, again: str, token: str | None = None) -> None:
         OSError: the Hub is not there, or does not know the token.
         ValueError: the token is for reading, or somebody else's.
     """
+    _reach(again)
     with told(repo, again, token):
         found = huggingface_hub.HfApi(token=token).whoami()
     role = found.get("auth", {}).get("accessToken", {}).get("role")
@@ -70,6 +72,23 @@ def check_token(repo: str, again: str, token: str | None = None) -> None:
         raise ValueError(
             f"{repo} is {owner}'s, and the token is of {found['name']}: choose a name of "
             f"{' or '.join(owners)}, or log in as another by `hf auth login`"
+        )
+
+
+def _reach(again: str) -> None:
+    """Ask whether there is a Hub, whose client would wait for it for ever.
+
+    Raises:
+        OSError: there is none.
+    """
+    constants = huggingface_hub.constants
+    if constants.HF_HUB_OFFLINE:
+        return  # of which the client says so itself
+    ask_hub()
+    if constants.HF_HUB_OFFLINE:
+        constants.HF_HUB_OFFLINE = False  # another time it may be there
+        raise OSError(
+            f"{constants.ENDPOINT} does not answer: see that there is a network, and {again}"
         )
 
 

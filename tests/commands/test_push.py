@@ -160,6 +160,20 @@ def test_a_push_that_stops_says_which_command_to_run_again(
     ).split()  # fmt: skip
 
 
+def test_a_second_goes_into_a_folder_and_what_is_there_stays(artifacts, hub, here, untried):
+    cli.main(["push", f"{artifacts}/unconditional", SCENES])
+    before = hub.repositories[SCENES].at("main")[1]
+    cli.main(["push", f"{artifacts}/tokenizer", SCENES, "--into", "vae"])
+    after = hub.repositories[SCENES].at("main")[1]
+    assert after.items() > before.items() and after["README.md"] == before["README.md"]
+    new = after.keys() - before.keys()
+    assert {"vae/config.json", "vae/README.md"} < new and all(n.startswith("vae/") for n in new)
+    card = after["vae/README.md"].content.decode()
+    assert f'from_pretrained("{SCENES}", subfolder="vae")' in card
+    shown = re.findall(r"!\[[^]]*\]\((.*?)\)", card)
+    assert shown and all(f"vae/{each}" in after for each in shown)
+
+
 MISTAKES = [
     ("push runs/x", "say what to push and where to"),
     ("push absent somebody/x", "there is no folder ./absent"),

@@ -54,7 +54,7 @@ def written(runs, tmp_path, monkeypatch):
 
     def write(*folders: Path, into: str = "", **told):
         parts = [part for folder in folders for part in parts_of(folder)]
-        to, told = Destination(REPO, into=into), Told(**told)
+        to, told = Destination(REPO), Told(**told)
         return write_folder(places(parts, into), to, told, tmp_path / "out")
 
     return write
@@ -115,7 +115,7 @@ def test_what_was_measured_stands_in_it(runs, written):
     part = parts_of(runs / "generator")[0]
     text = flowing(written(runs / "generator", evaluations={file: part}).text)
     assert "| psnr_db, dB ↑ | 21.5 ± 0.25 |" in text and "psnr_db: of few pictures" in text
-    assert "images 24, size 16, digest 8315e653d5cd18d6" in text and "sampling: steps 2" in text
+    assert "images 24, size 16, digest 8315e653d5cd18d6" in text and "sampling steps 2" in text
     starts = "2 x a GPU; 1 x a CPU | bf16, fp32 | 2.00 h | 3 images/s | 1 kWh | calotype 0.1.0"
     assert f"| generator | {starts}" in text and "| tokenizer | unknown | fp32 | unknown" in text
     assert "| generator | Scenes: size 16" in text and "| 32 | unknown |" in text
@@ -209,7 +209,7 @@ def test_figures_of_another_model_are_refused(runs):
 def test_each_of_several_has_its_place(artifacts):
     pipeline, tokenizer = parts_of(artifacts / "unconditional"), parts_of(artifacts / "tokenizer")
     assert places(pipeline) == {"": pipeline[0]} and places(tokenizer, "x") == {"x": tokenizer[0]}
-    assert list(places(tokenizer + pipeline)) == ["vae", ""]
+    assert list(places(tokenizer + pipeline)) == ["", "vae"]
     with pytest.raises(ValueError, match="--into is for one model, and here are 2"):
         places(pipeline + tokenizer, "x")
     with pytest.raises(ValueError, match="would lie in vae/"):
@@ -263,25 +263,27 @@ def test_weights_are_not_written_twice_and_configs_are_ones_own(runs, written, t
 LINES = 'from a import B\n\nx = B.from_pretrained("."{})\n'
 
 
-@pytest.mark.parametrize(("line", "to", "read"), [
-    ("", Destination("u/n"), '"u/n")'),
-    (', subfolder="vq"', Destination("u/n", "v2"), '"u/n", subfolder="vq", revision="v2")'),
-    (', subfolder="vq"', Destination("u/n", into="t"), '"u/n", subfolder="t/vq")'),
+@pytest.mark.parametrize(("line", "revision", "place", "read"), [
+    ("", None, "", '"u/n")'),
+    (', subfolder="vq"', "v2", "", '"u/n", subfolder="vq", revision="v2")'),
+    (', subfolder="vq"', None, "t", '"u/n", subfolder="t/vq")'),
 ])  # fmt: skip
-def test_lines_read_what_is_on_the_hub(line, to, read):
+def test_lines_read_what_is_on_the_hub(line, revision, place, read):
     text = f"---\na: b\n---\n\n# A heading\n\n```python\n{LINES.format(line)}```\n"
-    assert blocks(body(text, to)) == [LINES.replace('"."{})', read)]
+    assert blocks(body(text, Destination("u/n", revision), place)) == [
+        LINES.replace('"."{})', read)
+    ]
 
 
 def test_what_calotype_alone_reads_is_named_by_its_place():
     text = "# A heading\n\n`calotype generate PROMPT --pipeline .` does.\n"
-    said = body(text, Destination("u/n", "v2", into="t"))
+    said = body(text, Destination("u/n", "v2"), "t")
     assert said == "`calotype generate PROMPT --pipeline u/n@v2/t` does.\n"
 
 
 def test_a_pipeline_in_a_folder_of_the_hub_is_fetched_first():
     code = 'from diffusers import DiffusionPipeline\n\np = DiffusionPipeline.from_pretrained(".")\n'
-    (block,) = blocks(body(f"```python\n{code}```\n", Destination("u/n", "v2", into="p")))
+    (block,) = blocks(body(f"```python\n{code}```\n", Destination("u/n", "v2"), "p"))
     fetched = 'snapshot_download("u/n", allow_patterns="p/*", revision="v2") + "/p"'
     assert "from huggingface_hub import snapshot_download\n" in block and fetched in block
 

@@ -54,11 +54,11 @@ def test_sent_again_nothing_is(hub, folder):
     assert hub.sent == sent + 700 and there(hub) == files_of(folder)
 
 
-def test_a_branch_and_a_folder_within(hub, folder):
-    address = upload(folder, Destination(REPO, "v2", into="vae"), AGAIN)
+def test_a_branch(hub, folder):
+    address = upload(folder, Destination(REPO, "v2"), AGAIN)
     assert address.endswith("/tree/v2") and there(hub) == {}
-    assert there(hub, "v2") == {f"vae/{n}": c for n, c in files_of(folder).items()}
-    upload(folder, Destination(REPO, "v2", into="vae"), AGAIN)  # that it is there is no mistake
+    assert there(hub, "v2") == files_of(folder)
+    upload(folder, Destination(REPO, "v2"), AGAIN)  # that it is there is no mistake
 
 
 def test_private_is_private(hub, folder):

@@ -73,8 +73,7 @@ class Push:
     def to(self) -> Destination:
         """Where to."""
         message = self.message or f"Push {', '.join(Path(each).name for each in self.what[:-1])}"
-        into = self.into.strip("/")
-        return Destination(self.what[-1], self.revision, self.private or None, message, into)
+        return Destination(self.what[-1], self.revision, self.private or None, message)
 
     @property
     def folder(self) -> Path:
@@ -107,7 +106,7 @@ def push(options: Push) -> str | None:
             does not take it; what can be known before any work is said before it.
     """
     parts = [part for name in options.what[:-1] for part in parts_of(Path(name))]
-    placed = places(parts, options.to.into)
+    placed = places(parts, options.into.strip("/"))
     evaluations = check_evaluations(parts, options.evaluation)
     check_free(options.folder)
     if not options.dry_run:
@@ -122,7 +121,7 @@ def push(options: Push) -> str | None:
     total = _spelled_size(sum(size for _, size in files))
     if options.dry_run:
         for name, size in files:
-            print(f"{_spelled_size(size):>10}  {options.to.into and options.to.into + '/'}{name}")
+            print(f"{_spelled_size(size):>10}  {name}")
         print(
             f"{len(files)} files of {total} would go to {options.to.repo}; they are in "
             f"{options.folder}"

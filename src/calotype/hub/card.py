@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 ENVIRONMENT = Environment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
 )
+ENVIRONMENT.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
+"""Whatever was said, as it can stand in a table."""
 LIBRARIES = {"pipeline": "diffusers", "tokens": "transformers", "tokenizer": "diffusers"}
 TAGS = {"pipeline": ("latent-diffusion",), "tokens": ("autoregressive", "image-tokens"),
         "tokenizer": ("image-tokenizer",)}  # fmt: skip
@@ -130,7 +133,7 @@ class Section:
         return [{"whose": whose, "curves": curves.get(whose), **_told(recipe)}
                 for whose, recipe in self.origin.recipes.items()]  # fmt: skip
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of its tokenizer."""
         if self.kind == "tokenizer":
@@ -189,7 +192,7 @@ def card(
     own = main.kind == "tokenizer" and shape.is_own(main.part)
     data = huggingface_hub.ModelCardData(
         license=rights.identifier,
-        license_name=None if rights.identifier == rights.model else rights.slug,
+        license_name=rights.slug if rights.identifier == "other" else None,
         library_name="calotype" if own else LIBRARIES[main.kind],
         # A tokenizer alone draws nothing that the Hub has a word for.
         pipeline_tag=None if main.kind == "tokenizer" else main.task,
@@ -226,7 +229,7 @@ def _datasets(sections: Sequence[Section]) -> list[str] | None:
 def _base(sections: Sequence[Section]) -> list[str] | None:
     """Models of the Hub that were begun from."""
     names = [name for section in sections for name, _ in section.begun_from]
-    found = {"/".join(Path(name).parts[:2]): None for name in names
+    found = {"/".join(name.partition("@")[0].split("/")[:2]): None for name in names
              if name.count("/") >= 1 and not Path(name).exists() and not _is_run(name)}  # fmt: skip
     return [*found] or None
 

@@ -147,7 +147,9 @@ def _judged(report: dict[str, Any]) -> Measured:
 
 
 def _plain(protocol: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in flat(protocol) if value is not None}
+    """What a protocol says, in a flat table: `sampling steps`."""
+    return {name.replace(": ", " "): value for name, value in flat(protocol)
+            if value is not None and not name.endswith(": type")}  # fmt: skip
 
 
 def _finite(figures: dict[str, Any]) -> dict[str, float]:

@@ -53,7 +53,8 @@ def write_folder(
     """Write all that is published, whole or not at all, in place of what an earlier push left.
 
     Args:
-        parts: By their folder in the repository; that of one alone is `to.into`.
+        parts: By their folder in the repository; of one alone the card lies there too, so that what
+            is at the top stays.
         to: Where it is to go.
         told: What the card is told.
         out: The folder.
@@ -69,12 +70,13 @@ def write_folder(
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        (beside / PICTURES).mkdir(parents=True)
+        home = beside / (next(iter(parts)) if len(parts) == 1 else "")
+        (home / PICTURES).mkdir(parents=True)
         (beside / MARKED).write_text("written by calotype push, which replaces it\n")
-        sections = [_section(place, part, to, told, beside) for place, part in parts.items()]
+        sections = [_section(place, part, to, told, beside, home) for place, part in parts.items()]
         made = card(to.repo, sections, told.rights)
-        use.try_out(use.blocks(made.text), beside, to.repo)
-        (beside / CARD).write_text(str(made), encoding="utf-8")
+        use.try_out([block for each in sections for block in use.blocks(each.use)], beside, to.repo)
+        (home / CARD).write_text(str(made), encoding="utf-8")
         publish(beside, out)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
@@ -82,27 +84,27 @@ def write_folder(
     return made
 
 
-def _section(place: str, part: Part, to: Destination, told: Told, root: Path) -> Section:
-    """Copy a part and its pictures, and say what is to be said of it."""
+def _section(
+    place: str, part: Part, to: Destination, told: Told, root: Path, home: Path
+) -> Section:  # fmt: skip
+    """Copy a part and its pictures, and say what is to be said of it in the card of `home`."""
     say(f"reading {part.folder}")
-    folder = root / place
-    _copy(part.folder, folder)
+    _copy(part.folder, root / place)
     whence, prefix = origin(part), f"{part.name}-"
     curves = {}
     for whose, run in whence.runs.items():
         file = f"{PICTURES}/{prefix}{whose}-curves.png"
-        if pictures.draw_curves(run, root / file):
+        if pictures.draw_curves(run, home / file):
             curves[whose] = file
     samples = f"{PICTURES}/{prefix}samples.png"
-    drawn = pictures.copy_samples(part, root / samples)
+    drawn = pictures.copy_samples(part, home / samples)
     nearest = None
     if sheet := told.nearest.get(part.folder):
         nearest = f"{PICTURES}/{prefix}nearest.png"
-        shutil.copyfile(sheet, root / nearest)
+        shutil.copyfile(sheet, home / nearest)
     own = [file for file, whose in told.evaluations.items() if whose == part]
-    there = Destination(to.repo, to.revision, into=place)
-    words = use.body(use.words(part), there)
-    if whence.prompts:
+    words = use.body(use.words(part), to, place)
+    if any(whence.prompts[:1]):
         words = words.replace(use.PROMPT, json.dumps(whence.prompts[0], ensure_ascii=False))
     return Section(
         place, part, whence, words,

@@ -20,6 +20,8 @@ WAYS: dict[str, tuple[Kind, str]] = {
 }
 """What a demo or a quickstart ends in, by its folder there: what it is, and whose recipe's run has
 made it."""
+MAIN: tuple[Kind, ...] = ("pipeline", "tokens")
+"""Which of several has the top of a repository, the likeliest first."""
 NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "tokenizer": "vae"}
 """Folders of a repository of several."""
 
@@ -115,9 +117,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def places(parts: Sequence[Part], into: str = "") -> dict[str, Part]:
-    """The folder of each in a repository. One alone has all of it, and of several a diffusion
-    pipeline, which diffusers finds nowhere else, and which has its own tokenizer with it; `into`
-    names another folder for one alone.
+    """The folder of each in a repository, that at its top first. One alone is there, and of several
+    a diffusion pipeline, which diffusers finds nowhere else, or else a transformer; either has its
+    own tokenizer with it. `into` names another folder for one alone.
 
     Raises:
         ValueError: two would lie in one folder.
@@ -128,9 +130,9 @@ def places(parts: Sequence[Part], into: str = "") -> dict[str, Part]:
         raise ValueError(
             f"--into is for one model, and here are {len(parts)}: push them one after the other"
         )
-    main = next((part for part in parts if part.kind == "pipeline"), None)
+    main = next((part for kind in MAIN for part in parts if part.kind == kind), None)
     found: dict[str, Part] = {}
-    for part in parts:
+    for part in sorted(parts, key=lambda part: part is not main):
         place = "" if part is main else part.name
         if main and place and _weights(main.folder / place) == _weights(part.folder):
             say(f"{part.folder} goes with {main.folder}, whose {place}/ it is")

@@ -50,30 +50,30 @@ def words(part: Part) -> str:
     return of_pipeline(load(part.folder), recommended(part.folder), IMAGES)
 
 
-def body(text: str, to: Destination) -> str:
-    """The same without front matter and its heading, for a model that lies on the Hub."""
+def body(text: str, to: Destination, place: str) -> str:
+    """The same without front matter and its heading, for a model in a folder of the Hub."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"\A\s*# .*\n", "", text)
     for said in ('load("{}")', "--pipeline {}`", "reconstruct {}`"):  # which calotype alone reads
-        text = text.replace(said.format("."), said.format(_called(to)))
-    return _read_from(text.strip() + "\n", to)
+        text = text.replace(said.format("."), said.format(_called(to, place)))
+    return _read_from(text.strip() + "\n", to, place)
 
 
-def _called(to: Destination) -> str:
+def _called(to: Destination, place: str) -> str:
     """A place on the Hub in one word."""
-    return "/".join(filter(None, (f"{to.repo}@{to.revision}" if to.revision else to.repo, to.into)))
+    return "/".join(filter(None, (f"{to.repo}@{to.revision}" if to.revision else to.repo, place)))
 
 
-def _read_from(text: str, to: Destination) -> str:
+def _read_from(text: str, to: Destination, place: str) -> str:
     """Let lines that read a folder read what is on the Hub."""
     options = f', revision="{to.revision}"' if to.revision else ""
-    fetched = f'snapshot_download("{to.repo}", allow_patterns="{to.into}/*"{options})'
+    fetched = f'snapshot_download("{to.repo}", allow_patterns="{place}/*"{options})'
 
     def there(match: re.Match[str]) -> str:
         kind, folder = match[1], match[2]
-        if to.into and kind.endswith("Pipeline"):  # which diffusers reads from no folder of the Hub
-            return f'{kind}.from_pretrained({fetched} + "/{to.into}"'
-        inside = "/".join(name for name in (to.into, folder) if name)
+        if place and kind.endswith("Pipeline"):  # which diffusers reads from no folder of the Hub
+            return f'{kind}.from_pretrained({fetched} + "/{place}"'
+        inside = "/".join(name for name in (place, folder) if name)
         subfolder = f', subfolder="{inside}"' if inside else ""
         return f'{kind}.from_pretrained("{to.repo}"{subfolder}{options}'
 

@@ -30,8 +30,6 @@ class Destination:
     """Whether others may not see the repository; None: as its owner has it by default."""
     message: str | None = None
     """Of the commit."""
-    into: str = ""
-    """Folder within the repository; with nothing, all of it."""
 
 
 def check_name(repo: str, owned: bool = True) -> None:
@@ -97,7 +95,8 @@ def upload(folder: Path, to: Destination, again: str, token: str | None = None) 
     midway is sent again in the library's own manner; what was sent before is not.
 
     Args:
-        folder: All of it but what is hidden is sent.
+        folder: As the repository is to be; all of it but what is hidden is sent, and what else is
+            in the repository stays.
         to: Where to.
         again: What to do where it stops, such as a command to run again.
         token: With which; None: that of the environment or of `hf auth login`.
@@ -122,7 +121,7 @@ def upload(folder: Path, to: Destination, again: str, token: str | None = None) 
         )
     with told(repo, again, token):
         api.upload_folder(
-            repo_id=repo, folder_path=folder, path_in_repo=to.into, revision=to.revision,
+            repo_id=repo, folder_path=folder, revision=to.revision,
             commit_message=to.message or "Upload by calotype", ignore_patterns=[".*", "**/.*"],
         )  # fmt: skip
     return f"{api.endpoint}/{repo}" + (f"/tree/{to.revision}" if to.revision else "")

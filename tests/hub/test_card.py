@@ -162,6 +162,7 @@ def test_it_says_nothing_of_the_machine(runs, written, tmp_path, monkeypatch):
     ("/home/me/photos", "photos"), ("~/photos/", "photos"), ("../photos", "photos"),
     ("C:\\Users\\me\\photos", "photos"), ("runs/demo/model", "runs/demo/model"), (3, 3),
     ("https://me:secret@host/a.tar?key=secret", "https://host/a.tar"), ("user/name", "user/name"),
+    (["/home/me/a", 3], ["a", 3]),
 ])  # fmt: skip
 def test_paths_and_addresses_lose_what_is_ones_own(value, shown):
     assert public(value) == shown

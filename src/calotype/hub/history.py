@@ -84,6 +84,8 @@ def public(value: Any) -> Any:
     """A value that says nothing of the machine: of a path of its own only the last name, of an
     address neither who asks nor by what right.
     """
+    if isinstance(value, list):
+        return [public(each) for each in value]
     if not isinstance(value, str):
         return value
     if "://" in value:

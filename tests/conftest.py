@@ -2,9 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
+from hub import server
 
 # What torch.compile keeps for one kind of CPU, it takes for another kind's too: where both are
 # tried on one machine, networks then answer NaN or crash. It names its folder when it is imported.
@@ -53,3 +56,17 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     silent = replace(text.unet, pooled_text=False)
     train_generator(replace(text, text=None, unet=silent, run=tiny.run(root / "unconditional")))
     return root
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[server.State]:
+    """What a Hub at a port of this machine holds; the client has its token and asks it alone."""
+    with server.serving() as (address, state):
+        files = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in (("ENDPOINT", address), ("HUGGINGFACE_CO_URL_TEMPLATE", files),
+                            ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):  # fmt: skip
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.setenv("HF_TOKEN", server.TOKEN)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        yield state
+        huggingface_hub.close_session()

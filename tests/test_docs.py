@@ -30,7 +30,7 @@ from calotype.training import Run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BEFORE = {"evaluation.md": "diffusion.md"}
+BEFORE = {"evaluation.md": "diffusion.md", "publishing.md": "diffusion.md"}
 """Pages whose commands use what another page's have made."""
 LONG = {"demo", "quickstart", "doctor"}
 """Verbs that have tests of their own, and no recipe that could be shrunk."""

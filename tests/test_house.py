@@ -21,6 +21,7 @@ FLOORS = [
     {"pipelines"},
     {"evaluation"},
     {"recipes", "pages"},
+    {"hub"},
     {"commands"},
     {"cli"},
     {"__main__"},

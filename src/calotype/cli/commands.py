@@ -85,6 +85,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "compare": FromOptions(
         "compare:Compare", "compare", "comparison",
         "the same figures of several, as a page, a table and a picture"),
+    "push": FromOptions(
+        "push:Push", "push", "published",
+        "publish tokenizers and pipelines on the Hub, with a card of what was measured"),
     "explain": FromOptions(
         "explain:Explain", "explain_names", "",
         "what a figure or a term of a log means, and which way is better"),

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from calotype.pipelines.sampling import (
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import IMAGES, TokenPipeline, load_parts, save_parts
+from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
@@ -62,15 +61,14 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
-        mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
         if isinstance(pipeline, TokenPipeline):
-            save_parts(pipeline, beside, for_tokens(sampling))
-            mark["layout"] = asdict(pipeline.layout)
+            pipeline.save_pretrained(beside, for_tokens(sampling))
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
+            mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
+            (beside / MARK).write_text(json.dumps(mark) + "\n")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
-        (beside / MARK).write_text(json.dumps(mark) + "\n")
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
         publish(beside, folder)
 
@@ -209,7 +207,6 @@ def recommended(path: str | Path) -> HowToSample:
     return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else AS_ITS_AUTHOR
 
 
-MARK = "calotype.json"
 KEPT_IN = ("pipeline", "model")
 """Where in the folder of a demo, of a quickstart, or of a run a pipeline is."""
 

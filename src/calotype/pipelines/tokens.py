@@ -9,7 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,30 @@ from calotype.autoregressive import (
     log_likelihood,
 )
 from calotype.lazy import huggingface_hub, transformers
-from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training.devices import DTYPES, Precision, computing, settled
+from calotype.training.run import describe
+from calotype.training.upload import Destination, push_saved
 
 IMAGES = "vqvae"
 """Sub-folder of the image tokenizer."""
+MARK = "calotype.json"
+"""File of a saved pipeline that stock classes do not read: whose latents it draws, and how best."""
+CARD = f"""---
+license: unknown
+library_name: transformers
+pipeline_tag: text-to-image
+tags:
+- calotype
+---
+
+# Images, token by token
+
+A `LlamaForCausalLM` of transformers that draws a picture's tokens, and in `{IMAGES}/` the tokenizer
+that decodes them. Trained with calotype: `calotype generate PROMPT --pipeline NAME` does both.
+"""
+"""Nobody was asked for a licence: `unknown` is the Hub's word for that."""
 
 Images = Float[Tensor, "b 3 H W"]
 
@@ -74,6 +92,30 @@ class TokenPipeline:
     def device(self) -> torch.device:
         """Where it is."""
         return self.transformer.device
+
+    def save_pretrained(self, folder: str | Path, sampling: TokenSampling | None = None) -> None:
+        """Write the stock parts, and what calotype reads besides.
+
+        Args:
+            folder: Where to.
+            sampling: How it draws best, which `generate()` then does by default; None: by guidance
+                and temperature of a TokenSampling.
+        """
+        folder, how = Path(folder), sampling or TokenSampling()
+        save_parts(self, folder, how)
+        mark = {"tokenizer": fingerprint(self.tokenizer), "sampling": describe(how),
+                "layout": asdict(self.layout)}  # fmt: skip
+        (folder / MARK).write_text(json.dumps(mark) + "\n")
+        (folder / "README.md").write_text(CARD)
+
+    def push_to_hub(
+        self, repo_id: str, private: bool | None = None, commit_message: str | None = None,
+        revision: str | None = None, token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Save it in a repository on the Hub; as `ImageTokenizer.push_to_hub`."""
+        return push_saved(
+            self.save_pretrained, Destination(repo_id, revision, private, commit_message), token
+        )
 
     def encode(self, prompts: Sequence[str]) -> PromptTokens:
         """Rows of prompts' tokens; the empty prompt is the null prompt. A prompt that is too long

@@ -22,10 +22,12 @@ from calotype.tokenizers.bottlenecks import (
     Table,
 )
 from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
+from calotype.tokenizers.readme import readme
 from calotype.tokenizers.stock import factor, load_autoencoder
 from calotype.training.network import located
 from calotype.training.noise import Generators
 from calotype.training.run import describe, restore
+from calotype.training.upload import Destination, push_saved
 
 KEPT_IN = ("tokenizer/model", "model")
 """Where in the folder of a demo, of a quickstart, or of a run a tokenizer is."""
@@ -80,18 +82,44 @@ class ImageTokenizer(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write a stock AutoencoderKL or VQModel, or, where neither can stand for the bottleneck,
-        a folder that `load` reads.
+        a folder that `load` reads; beside, a README.md that says how anybody loads it.
         """
-        if (stock := self.export()) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        stock = self.export()
+        (folder / "README.md").write_text(readme(stock, self.factor))
+        if stock is not None:
             stock.save_pretrained(folder, safe_serialization=True)
             return
         assert isinstance(self.bottleneck, Discrete)
-        folder.mkdir(parents=True, exist_ok=True)
         config = {"autoencoder": dict(self.autoencoder.config),
                   "bottleneck": describe(self.bottleneck.spec)}  # fmt: skip
         (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / OWN_WEIGHTS)
+
+    def push_to_hub(
+        self, repo_id: str, private: bool | None = None, commit_message: str | None = None,
+        revision: str | None = None, token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Save it in a repository on the Hub, as models of diffusers and transformers do.
+        `calotype push` also writes a card of what was measured.
+
+        Args:
+            repo_id: `user/name`, or the name alone of one that is the token's owner's.
+            private: Whether others may not see it; None: as its owner has it by default.
+            commit_message: What the commit is called.
+            revision: Branch, which is made if it is not there; None: the main one.
+            token: With which; None: that of the environment or of `hf auth login`.
+
+        Returns:
+            Its address.
+
+        Raises:
+            OSError: the Hub is not there, refused, or was cut off; called again, it sends only
+                what is missing.
+            ValueError: that is no name, or the repository is open and was to be private.
+        """
+        return push_saved(self.save, Destination(repo_id, revision, private, commit_message), token)
 
     def export(self) -> Autoencoder | None:
         """A stock autoencoder that does the same; None: there is no class for it.

@@ -1,0 +1,60 @@
+"""What stands in a tokenizer's README.md: how anybody loads it, without calotype."""
+
+from typing import Any
+
+CARD = """---
+license: unknown
+library_name: {library}
+tags:
+- calotype
+- image-tokenizer
+---
+
+# Image tokenizer
+
+Trained with calotype. """
+"""Nobody was asked for a licence: `unknown` is the Hub's word for that."""
+STOCK = """It turns pictures of {size}x{size} pixels into {to} and back, and loads in plain
+diffusers.
+
+```python
+from diffusers import {kind}
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import load_image
+
+tokenizer = {kind}.from_pretrained(".")
+pixels = VaeImageProcessor(vae_scale_factor={factor})
+picture = load_image("picture.png")
+images = pixels.preprocess(picture, {size}, {size})  # [1, 3, {size}, {size}] in [-1, 1]
+latents = tokenizer.encode(images).{latents}  # [1, {channels}, {side}, {side}]
+{ids}pixels.postprocess(tokenizer.decode(latents).sample.detach())[0].save("again.png")
+```
+"""
+LATENTS = {"AutoencoderKL": "latent_dist.mode()", "AsymmetricAutoencoderKL": "latent_dist.mode()",
+           "AutoencoderDC": "latent"}  # fmt: skip
+"""What classes call what they encode to, where it is not `latents`."""
+IDS = "ids = tokenizer.quantize(latents)[2][2]  # of codes, row by row; decode finds them too\n"
+OWN = """No stock class holds its codes: `calotype.tokenizers.ImageTokenizer.load(".")` does, and
+`calotype reconstruct .` shows what it makes of pictures.
+"""
+
+
+def readme(stock: Any, factor: int) -> str:
+    """The text for a tokenizer's folder.
+
+    Args:
+        stock: An autoencoder of diffusers; None: there is no class for it.
+        factor: Pixels a side of what becomes one site of the latent.
+    """
+    if stock is None:
+        return CARD.format(library="calotype") + OWN
+    config, kind = stock.config, type(stock).__name__
+    size = config.get("sample_size")
+    size = size if isinstance(size, int) else 256
+    side, codes = size // factor, config.get("num_vq_embeddings")
+    channels = config["latent_channels"]
+    return CARD.format(library="diffusers") + STOCK.format(
+        kind=kind, size=size, factor=factor, latents=LATENTS.get(kind, "latents"), side=side,
+        channels=channels, ids=IDS if codes else "",
+        to=f"{side}x{side} codes of {codes}" if codes else f"{side}x{side}x{channels} latents",
+    )  # fmt: skip

@@ -1,6 +1,5 @@
 """How a model came to be, as the files of its runs say: data, recipe, machine, first weights."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from calotype.data.latents import Index
 from calotype.hub.parts import Part, read_json
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.training import history
 from calotype.training.run import describe
 
 UNKNOWN = "unknown"
@@ -188,9 +188,7 @@ class Machine:
 
 def machine(whose: str, run: Path) -> Machine:
     """Of all starts of a run, as its history has them."""
-    file = run / "history.jsonl"
-    starts = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    if not starts:
+    if not (starts := history.read(run)):
         precision = read_json(run / "recipe.json").get("run", {}).get("precision", UNKNOWN)
         return Machine(whose, UNKNOWN, precision, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
     devices = {f"{each['processes']} x {each['device']}": None for each in starts}

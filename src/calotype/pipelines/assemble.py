@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from calotype.autoregressive import Layout
-from calotype.lazy import diffusers, huggingface_hub, transformers
+from calotype.lazy import diffusers, transformers
 from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
     AS_ITS_AUTHOR,
@@ -26,7 +26,7 @@ from calotype.pipelines.tokens import IMAGES, TokenPipeline, load_parts, save_pa
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
-from calotype.training.network import ask_hub, located, missed
+from calotype.training.network import located, missed, place
 from calotype.training.run import describe, restore
 
 
@@ -99,9 +99,9 @@ def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", fol
 PREFIX = "text_model."
 
 
-def load(path: str | Path) -> Pipeline:
+def load(path: str | Path, variant: str | None = None) -> Pipeline:
     """A pipeline from its folder or the Hub; the folder of a run or of a whole way will do. Only
-    safetensors are read.
+    safetensors are read; `variant` names those of several kinds that are, such as fp16.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -113,7 +113,10 @@ def load(path: str | Path) -> Pipeline:
         _check(path, found)
         return found
     try:
-        found = diffusers.DiffusionPipeline.from_pretrained(path, use_safetensors=True)
+        where = place(path).whole()
+        found = diffusers.DiffusionPipeline.from_pretrained(
+            where.root, revision=where.revision, variant=variant, use_safetensors=True
+        )
         for part in found.components.values():
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
@@ -222,15 +225,7 @@ def _mark(path: str | Path) -> dict[str, Any]:
 
 def _noted(path: str | Path, name: str) -> Path | None:
     """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
-    path = located(path, *KEPT_IN)
-    if Path(path).exists():
-        return file if (file := Path(path, name)).exists() else None
-    errors = huggingface_hub.errors
-    ask_hub()
-    try:
-        return Path(huggingface_hub.hf_hub_download(str(path), name))
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError):
-        return None
+    return (place(path, *KEPT_IN) / name).fetched()
 
 
 def _check(folder: str | Path, pipeline: Pipeline) -> None:

@@ -23,7 +23,7 @@ import calotype
 from calotype.data.transforms import eight_bits
 from calotype.tokenizers.preprocessing import Center
 
-WAYS = ("whole", "ours, 0 rounds", "ours, 1 round", "ours, 2 rounds", "diffusers")
+WAYS = ("whole", "ours", "diffusers")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def decode(options: Tiled, way: str, z: torch.Tensor, channel: Any) -> None:
             vae.tile_sample_min_size = tokenizer.factor * vae.tile_latent_min_size
             image = vae.decode(z).sample
         else:
-            rounds = int(way.split()[1])
-            image = tokenizer.decode(z, calotype.Tiling(options.tile, options.margin, rounds))
+            image = tokenizer.decode(z, calotype.Tiling(options.tile, options.margin))
     found = {"seconds": time.monotonic() - began, "MiB over the weights": mebibytes() - before}
     image.numpy().tofile(options.out / f"{way}.raw")
     channel.send(found)

@@ -40,11 +40,11 @@ def sequences(
     return tokens, torch.cat([heard, torch.where(said < 0, said, said + codes)], 1)
 
 
-def main(root: Path = ROOT, steps: int = STEPS, captioning: int = 400) -> Path:
+def main(root: Path = ROOT, steps: int = STEPS, captioning: int = 400, count: int = 5000) -> Path:
     """Train a tokenizer, if there is none, and a captioner over its codes."""
     tokenizer = calotype.load(with_codes(root, steps)).eval()
     codes = tokenizer.bottleneck.codes
-    images, captions, _ = scenes(5000)
+    images, captions, _ = scenes(count)
     with torch.no_grad():
         ids = torch.cat(
             [tokenizer.encode_ids(part).flatten(1) for part in images.split(100)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import tyro
 from diffusers import AutoencoderKL
-from prepared import ROOT, STEPS, continuous, scenes
+from prepared import ROOT, STEPS, continuous, scenes, trained
 
 import calotype
 from calotype.data import Scenes
@@ -36,7 +36,7 @@ def finetuned(root: Path, steps: int) -> Path:
         data=Scenes(shapes=NEW), model=PretrainedDecoder(str(theirs)),
         optimizer=AdamW(lr=1e-3, betas=(0.9, 0.99), warmup=20, schedule="cosine"),
     )  # fmt: skip
-    return recipe.run.model if recipe.run.model.exists() else calotype.train_tokenizer(recipe)
+    return trained(recipe)
 
 
 def main(root: Path = ROOT, steps: int = STEPS) -> Path:

@@ -19,15 +19,20 @@ STEPS = 300
 
 def continuous(root: Path, steps: int = STEPS) -> Path:
     """Folder of a tokenizer with 8x8 latents of 4 channels, an AutoencoderKL of diffusers."""
-    recipe = replace(demo_kl(root / "kl", steps), measure=1000)
-    return recipe.run.model if recipe.run.model.exists() else calotype.train_tokenizer(recipe)
+    return trained(demo_kl(root / "kl", steps))
 
 
 def with_codes(root: Path, steps: int = STEPS) -> Path:
     """Folder of a tokenizer with 8x8 codes of 256, a VQModel of diffusers."""
     continuous(root, steps)
-    recipe = replace(demo_vq(root / "vq", steps, demo_kl(root / "kl", steps)), measure=1000)
-    return recipe.run.model if recipe.run.model.exists() else calotype.train_tokenizer(recipe)
+    return trained(demo_vq(root / "vq", steps, demo_kl(root / "kl", steps)))
+
+
+def trained(recipe: calotype.TokenizerRecipe) -> Path:
+    """The folder that a recipe makes, or has made."""
+    if recipe.run.model.exists():
+        return recipe.run.model
+    return calotype.train_tokenizer(replace(recipe, measure=16 + 3 * recipe.run.steps))
 
 
 def scenes(

@@ -87,7 +87,7 @@ class PretrainedText:
         found = self._load(transformers.CLIPTokenizer, "tokenizer", "tokenizer_config.json")
         # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
         if len(found) <= len(transformers.CLIPTokenizer()):
-            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}")
+            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}{missed(self.path)}")
         return found
 
     def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":

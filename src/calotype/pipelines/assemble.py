@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from calotype.autoregressive import Layout
-from calotype.lazy import diffusers, transformers
+from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
     AS_ITS_AUTHOR,
@@ -115,8 +115,9 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
     try:
         where = place(path).whole()
         found = diffusers.DiffusionPipeline.from_pretrained(
-            where.root, revision=where.revision, variant=variant, use_safetensors=True
-        )
+            where.root, revision=where.revision, variant=variant, use_safetensors=True,
+            local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
+        )  # fmt: skip
         for part in found.components.values():
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else

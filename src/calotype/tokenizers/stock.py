@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
-from calotype.training.network import Place, missed, place
+from calotype.training.network import Place, ask_hub, missed, place
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers, those that calotype trains."""
@@ -97,9 +97,13 @@ def _of_file(where: Place, classes: Sequence[str]) -> Any:
     told = (beside / "config.json").is_here
     if told and (stock := WEIGHTS.fullmatch(file.name)):
         return _load(beside, classes, stock["variant"])
+    if not told:
+        ask_hub()
     kind = _kind(beside, classes) if told else diffusers.AutoencoderKL
+    if not hasattr(kind, "from_single_file"):
+        raise ValueError(f"a {kind.__name__} is read from its folder alone")
     found = kind.from_single_file(str(file), config=beside.root if told else None)
-    # Left at random where weights are missing, but for those on no device.
+    # diffusers leaves on no device what it did not find.
     if lacking := [name for name, weight in found.named_parameters() if weight.is_meta]:
         raise ValueError(f"it lacks {lacking[0]}")
     return found.float().eval()
@@ -107,7 +111,8 @@ def _of_file(where: Place, classes: Sequence[str]) -> Any:
 
 def is_trained(autoencoder: Any) -> bool:
     """Whether it is of a class that calotype trains, whose layers are called one by one."""
-    return isinstance(autoencoder, diffusers.AutoencoderKL | diffusers.VQModel)
+    # By name: what torch.compile follows asks this too, and cannot follow a lazy import.
+    return any(kind.__name__ in CLASSES for kind in type(autoencoder).__mro__)
 
 
 def features(autoencoder: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b in h w"]:

@@ -19,7 +19,7 @@ from calotype.autoregressive.text import HubTokenizer
 from calotype.data import Hub
 from calotype.diffusion import PretrainedText
 from calotype.evaluation.prompts import ClipScore
-from calotype.pipelines import load
+from calotype.pipelines import TokenPipeline, load
 from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import network
@@ -119,6 +119,14 @@ def test_a_pipeline_is_read_from_a_copy(hub, artifacts, path):
                             f"{where.inside}/text_encoder".replace("//", "/"))  # fmt: skip
     with pytest.raises(ValueError, match="no CLIP tokenizer"):
         within.tokenizer([])
+
+
+@pytest.mark.parametrize("path", ["me/tokens", "me/tokens/pipeline"])
+def test_a_pipeline_of_tokens_is_read_from_a_copy(hub, path):
+    kept = Path(__file__).parents[1] / "kept/0.1.0/transformer/model"
+    fetched(hub, "me/tokens", kept, named(path).inside)
+    found = calotype.load(path)
+    assert isinstance(found, TokenPipeline) and found.layout.height == 8
 
 
 def test_a_text_tokenizer_is_read_from_a_copy(hub, artifacts):

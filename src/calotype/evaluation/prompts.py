@@ -24,13 +24,12 @@ class ClipScore:
     def __init__(self, path: str, device: torch.device) -> None:
         try:
             where = place(path).whole()
+            revision: dict[str, Any] = {"revision": where.revision}
             loaded: Any = transformers.CLIPModel.from_pretrained(
                 where.root, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
-                revision=where.revision,
+                **revision,
             )  # fmt: skip
-            self.processor = transformers.AutoProcessor.from_pretrained(
-                where.root, revision=where.revision
-            )
+            self.processor = transformers.AutoProcessor.from_pretrained(where.root, **revision)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "

@@ -132,7 +132,7 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
             f"{path} holds a {type(found).__name__}, which draws neither from prompts nor from "
             "noise alone: choose a pipeline whose call takes prompt or batch_size"
         )
-    _check_whole(Path(path), found)
+    _check_whole(Path(where.root), found)
     _check(path, found)
     return found
 

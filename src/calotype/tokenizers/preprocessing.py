@@ -56,7 +56,7 @@ class Within:
 
     def __call__(self, image: Image.Image, factor: int) -> Image.Image:
         """Resize and pad."""
-        white = 1.0 if image.mode == "F" else "white"
+        white: Any = 1.0 if image.mode == "F" else "white"
         return ImageOps.pad(image, (self.size, self.size), BICUBIC, white)
 
 

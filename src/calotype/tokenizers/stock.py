@@ -48,8 +48,9 @@ def load_autoencoder(
         raise
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         unknown = missed(path) if isinstance(error, OSError) else ""
+        kinds = f"{', '.join(classes[:-1])} or {classes[-1]}"
         raise ValueError(
-            f"no {' or '.join(classes)} in {path}: expected a folder with config.json and "
+            f"no {kinds} in {path}: expected a folder with config.json and "
             f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error}){unknown}"
         ) from error
 

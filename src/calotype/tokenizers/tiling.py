@@ -107,16 +107,16 @@ def tiled(
 def _one(
     run: Run, network: nn.Module, x: Float[Tensor, "1 c H W"], scale: int, tiling: Tiling
 ) -> Float[Tensor, "1 d h w"]:
-    overview = Overview(tiling)
+    overview, (height, width) = Overview(tiling), (side // scale for side in x.shape[-2:])
     with overview.given_to(network):
         overview.glance(run, x, scale)
         whole = x.new_empty(0)
-        for tile in _tiles(*(side // scale for side in x.shape[-2:]), tiling):
+        for tile in _tiles(height, width, tiling):
             part = run(tile.outer(x, scale))
             out = part.shape[-1] // (tile.columns.end - tile.columns.begin)
             if not len(whole):
-                sides = [out * (side // scale) for side in x.shape[-2:]]
-                whole = part.new_empty((1, part.shape[1], *sides), device=x.device)
+                shape = 1, part.shape[1], out * height, out * width
+                whole = part.new_empty(shape, device=x.device)
             tile.place(whole, out).copy_(tile.inner(part))
     return whole
 
@@ -155,17 +155,17 @@ class Overview:
             for module in was:
                 if isinstance(module, nn.GroupNorm):
                     self.norms += 1
-                    module.forward = SharedNorm(module, self)
+                    _call(module, SharedNorm(module, self))
                 elif isinstance(module, attention) and module.group_norm is not None:
-                    module.forward = partial(self._attended, module, module.forward)
+                    _call(module, partial(self._attended, module, module.forward))
                 elif isinstance(module, diffusers.models.upsampling.Upsample2D):
                     self.upsamplers += 1
-                    module.forward = partial(self._narrowed, module.forward)
+                    _call(module, partial(self._narrowed, module.forward))
             yield
         finally:
             for module, forward in was.items():
                 if forward is not None:
-                    module.forward = forward
+                    _call(module, forward)
                 else:
                     module.__dict__.pop("forward", None)
 
@@ -250,6 +250,11 @@ class SharedNorm:
             scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
         sides = (1,) * (x.ndim - 2)
         return torch.addcmul(shift.to(x).view(-1, *sides), x, scale.to(x).view(-1, *sides))
+
+
+def _call(module: Any, forward: Callable[..., Tensor]) -> None:
+    """Let a module do something else when it is called."""
+    module.forward = forward
 
 
 def _window(side: int) -> Tile:

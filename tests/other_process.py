@@ -64,11 +64,11 @@ class Encoded(Dataset):
 
 @torch.no_grad()
 def compile_tokenizers() -> None:
-    """Decoders of every bottleneck in one graph, and all that a continuous one does: where types
+    """Decoders in one graph, and all that a continuous one does: where types
     are believed, what checks them cannot be traced.
     """
     images = tiny.images(2)
-    for spec in (tiny.BOTTLENECK, *tiny.BOTTLENECKS.values()):
+    for spec in (tiny.BOTTLENECK, tiny.VQ_BOTTLENECK):
         tokenizer = tiny.tokenizer(bottleneck=spec).eval()
         z = tokenizer.latents(images)
         decode = torch.compile(tokenizer.decode, backend="eager", fullgraph=True)

@@ -117,7 +117,7 @@ def test_it_compiles():
     script = "import other_process; other_process.compile_tokenizers()"
     tests = Path(other_process.__file__).parent
     done = subprocess.run([sys.executable, "-c", script], cwd=tests, capture_output=True, text=True)
-    assert len(done.stdout.split()) == len(KINDS), done.stderr
+    assert done.stdout.split() == ["GaussianBottleneck", "VectorQuantizer"], done.stderr
 
 
 def test_a_worker_of_a_data_loader_has_it():
@@ -288,7 +288,7 @@ def test_a_single_file_of_the_first_names(tmp_path):
     weights = load_file(file)
     del weights["decoder.conv_in.weight"]
     save_file(weights, file)
-    with pytest.raises(ValueError, match=r"no AutoencoderKL .* in .*vae\.safetensors"):
+    with pytest.raises(ValueError, match=r"no AutoencoderKL, .* in .*vae\.safetensors"):
         calotype.load(file)
 
 

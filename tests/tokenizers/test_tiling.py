@@ -5,11 +5,12 @@ import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderTiny, VQModel
 
 import tiny
+from calotype.data import Scenes
 from calotype.tokenizers import Backbone, Gaussian, ImageTokenizer, Tiling
 from calotype.tokenizers.tiling import Overview, SharedNorm, _tiles
 
 SIDE = 192
-STEPS = 150
+STEPS = 100
 BLOCKS = {
     "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
     "norm_num_groups": 4, "sample_size": tiny.SIZE,
@@ -17,11 +18,11 @@ BLOCKS = {
 
 
 def picture() -> torch.Tensor:
-    """Scenes of many kinds beside each other, and under them a ramp: no two tiles are alike."""
-    scenes = tiny.images(144, seed=3).view(12, 12, 3, tiny.SIZE, tiny.SIZE)
-    mosaic = scenes.permute(2, 0, 3, 1, 4).reshape(1, 3, SIDE, SIDE)
+    """Four scenes beside each other, and over them a ramp: no two tiles are alike."""
+    scenes = Scenes(size=SIDE // 2, seed=3).build().batch(range(4))["image"]
+    mosaic = scenes.view(2, 2, 3, *scenes.shape[2:]).permute(2, 0, 3, 1, 4)
     ramp = torch.linspace(-0.5, 0.5, SIDE)[:, None] + torch.zeros(SIDE)
-    return (mosaic + ramp).clamp(-1, 1)
+    return (mosaic.reshape(1, 3, SIDE, SIDE) + ramp).clamp(-1, 1)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ Run = Callable[[Tensor], Tensor]
 
 WINDOW = 16
 """Sites a side of the windows."""
-FEWEST = 4
+FEWEST = 8
 """Windows along each axis at least, which only tiny tiles would have fewer of."""
 
 

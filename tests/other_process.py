@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 import tiny
+from calotype.tokenizers import ImageTokenizer
 
 
 def about_itself() -> tuple[int, int]:
@@ -44,3 +46,33 @@ def warn() -> None:
     """Two warnings, of which a command shows one, and work that goes on."""
     warnings.warn("of no use", FutureWarning, stacklevel=1)
     warnings.warn("half as fast as it should be", stacklevel=1)
+
+
+class Encoded(Dataset):
+    """Latents that a worker of a DataLoader makes."""
+
+    def __init__(self, tokenizer: ImageTokenizer, images: torch.Tensor) -> None:
+        self.tokenizer, self.images = tokenizer, images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @torch.no_grad()
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.tokenizer.latents(self.images[index : index + 1])[0]
+
+
+@torch.no_grad()
+def compile_tokenizers() -> None:
+    """Decoders in one graph, and all that a continuous one does: where types
+    are believed, what checks them cannot be traced.
+    """
+    images = tiny.images(2)
+    for spec in (tiny.BOTTLENECK, tiny.VQ_BOTTLENECK):
+        tokenizer = tiny.tokenizer(bottleneck=spec).eval()
+        z = tokenizer.latents(images)
+        decode = torch.compile(tokenizer.decode, backend="eager", fullgraph=True)
+        torch.testing.assert_close(decode(z), tokenizer.decode(z))
+        whole = torch.compile(tokenizer, backend="eager", fullgraph=spec == tiny.BOTTLENECK)
+        torch.testing.assert_close(whole(images), tokenizer(images))
+        print(type(tokenizer.bottleneck).__name__)

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     import accelerate.tracking
     import accelerate.utils
     import datasets
+    import datasets.config
     import datasets.exceptions
     import diffusers
     import diffusers.models.attention_processor
     import diffusers.models.autoencoders.vae
+    import diffusers.models.upsampling
     import diffusers.training_utils
     import diffusers.utils.torch_utils
     import huggingface_hub

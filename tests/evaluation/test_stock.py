@@ -33,9 +33,9 @@ from calotype.commands.compare import Compare, compare
 from calotype.commands.evaluate import Evaluate, evaluate
 from calotype.data import Scenes
 from calotype.data.transforms import eight_bits
-from calotype.evaluation.stock import load_tokenizer
 from calotype.pipelines import Choice, Sampling, load, recommended, sample, size_of
-from calotype.tokenizers import psnr, stock
+from calotype.tokenizers import ImageTokenizer, psnr, stock
+from calotype.training.network import Place
 
 HELD_OUT = Scenes(size=tiny.SIZE, split="held-out")
 HOW = {"data": HELD_OUT, "count": 6, "features": "efficientnet-lite0", "lpips": ()}
@@ -106,28 +106,32 @@ def test_a_stock_autoencoder_is_measured_by_its_own_encode_and_decode(autoencode
 def test_what_is_no_autoencoder_of_diffusers_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderOobleck"}))
     with pytest.raises(ValueError, match="it is a AutoencoderOobleck"):
-        load_tokenizer(tmp_path)
+        ImageTokenizer.load(tmp_path)
 
 
 def test_a_part_of_a_pipeline_of_the_hub_has_a_name(artifacts, tmp_path, monkeypatch):
     """As the Hub's library would find it, from a copy that lies on this machine."""
     asked = []
 
-    def from_hub(path: str, subfolder: str, classes) -> AutoencoderKL:
-        asked.append((path, subfolder))
+    def from_hub(where: Place, classes, variant) -> AutoencoderKL:
+        asked.append((where.root, where.inside))
+        if "/" in where.inside:
+            raise OSError
         return AutoencoderKL.from_pretrained(artifacts / "tokenizer/model")
 
     monkeypatch.setattr(stock, "_load", from_hub)
-    load_tokenizer("someone/pipeline/vae")
-    load_tokenizer("someone/tokenizer")
-    assert asked == [("someone/pipeline", "vae"), ("someone/tokenizer", "vae")]
+    ImageTokenizer.load("someone/pipeline/vae")
+    ImageTokenizer.load("someone/tokenizer")
+    assert asked[-1] == ("someone/tokenizer", "vae")
+    insides = [inside for name, inside in asked if name == "someone/pipeline"]
+    assert insides == ["vae/vae", "vae/vqvae", "vae"]
 
 
 def test_a_mistyped_path_is_no_name_of_the_hub(artifacts, monkeypatch):
     """Bug: of runs/tokenizer/model the Hub was asked for runs/tokenizer."""
     monkeypatch.chdir(artifacts)
     with pytest.raises(FileNotFoundError, match="no folder tokenizer/run/model: in tokenizer "):
-        load_tokenizer("tokenizer/run/model")
+        ImageTokenizer.load("tokenizer/run/model")
 
 
 def test_kinds_are_compared_and_drawn_where_there_is_no_rate(artifacts, autoencoder, tmp_path):

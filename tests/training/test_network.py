@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 import tiny
-from calotype.evaluation.stock import load_tokenizer
 from calotype.pipelines import load
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.network import located, missed
@@ -60,5 +59,5 @@ def test_what_is_there_instead_is_told(here):
 
 def test_a_run_is_as_good_as_its_model(tmp_path):
     tiny.tokenizer().save(tmp_path / "run/model")
-    for load_it in (ImageTokenizer.load, load_tokenizer):
+    for load_it in (ImageTokenizer.load,):
         load_it(tmp_path / "run")

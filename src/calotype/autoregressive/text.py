@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers.models import WordLevel
 
 from calotype.lazy import transformers
+from calotype.training.network import missed, place
 from tokenizers import Tokenizer
 
 BEGIN = "<|image|>"
@@ -178,9 +179,12 @@ def _steps(processor: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
 def _load(path: str) -> "transformers.PreTrainedTokenizerFast":
     """A fast tokenizer with a pad token; no code that stands beside it is run."""
     try:
-        found = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        where = place(path).whole()
+        found = transformers.AutoTokenizer.from_pretrained(
+            where.root, revision=where.revision, trust_remote_code=False
+        )
     except Exception as error:  # of a broken file, `tokenizers` raises just that
-        why = " ".join(str(error).split())
+        why = " ".join(f"{error}{missed(path) if isinstance(error, OSError) else ''}".split())
         raise ValueError(
             f"text.path: no fast tokenizer in {path}, of which no code is run ({why})"
         ) from error

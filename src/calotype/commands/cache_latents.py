@@ -31,6 +31,7 @@ from calotype.tokenizers.caching import (
     finish,
     remaining,
 )
+from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
@@ -52,7 +53,7 @@ def cache(recipe: CacheRecipe) -> Path:
     dataset = whole if first else spread(whole, recipe.count)
     recipe = replace(recipe, precision=_precision(recipe))
     warn_of_emulation(cast(Name, recipe.precision), own_device())
-    tokenizer = ImageTokenizer.load(recipe.tokenizer).to(state.device)
+    tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES).to(state.device)
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip

@@ -20,6 +20,7 @@ from calotype.mistakes import noted
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, reads_prompts, sample, save
 from calotype.recipes.cached import CachedRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
 from calotype.training.start import count, start
@@ -32,7 +33,8 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
         ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
     """
     quiet()
-    latents, tokenizer = LatentCache(recipe.cache), ImageTokenizer.load(recipe.tokenizer)
+    latents = LatentCache(recipe.cache)
+    tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
     if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(
             f"{recipe.cache} was encoded by tokenizer {latents.index.tokenizer}, but "

@@ -23,7 +23,6 @@ from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.report import described, flat, noted
-from calotype.evaluation.stock import load_tokenizer
 from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
 from calotype.pipelines import (
     Choice,
@@ -125,7 +124,7 @@ class Artifact:
         quiet()
         self.path = path
         self.pipeline = load(path) if is_pipeline(path) else None
-        self.tokenizer = None if self.pipeline else load_tokenizer(path)
+        self.tokenizer = None if self.pipeline else ImageTokenizer.load(path)
         found: Any = self.pipeline
         if getattr(found, "safety_checker", None):
             print(f"{path}: measured without its safety checker, which would black images out")

@@ -31,7 +31,7 @@ class Reconstruct(Computation):
     """Pictures beside what a tokenizer makes of them, and their PSNR."""
 
     tokenizer: tyro.conf.Positional[str]
-    """Folder of a tokenizer, ours or any stock AutoencoderKL or VQModel, or a name on the Hub."""
+    """Folder of a tokenizer, ours or a stock one, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was

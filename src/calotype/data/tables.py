@@ -17,6 +17,7 @@ from calotype.data.captions import caption_of
 from calotype.data.origin import Origin, check_footers, parquet_rows, tar_members
 from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
 from calotype.lazy import datasets
+from calotype.training.network import place
 
 Table = Union["datasets.Dataset", "datasets.IterableDataset"]
 
@@ -75,7 +76,8 @@ class Hub:
     """
 
     name: str
-    """Name on the Hub, or a local folder that `datasets` reads."""
+    """Name on the Hub, user/name or user/name@revision/folder, or a local folder that `datasets`
+    reads."""
     split: str = "train"
     config: str | None = None
     """Configuration of the dataset; None: its default."""
@@ -105,9 +107,11 @@ class Hub:
             local=Path(self.name).is_dir(),
         )
         with origin.reading():
+            where = place(self.name)
             table = datasets.load_dataset(
-                self.name, self.config, split=self.split, streaming=self.streaming
-            )
+                where.root, self.config, split=self.split, streaming=self.streaming,
+                data_dir=where.inside or None, revision=where.revision,
+            )  # fmt: skip
         return _pictures(table, Columns((self.image_column,), self.caption_column), self, origin)
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import filterfalse
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from calotype.data.prompts import tokenize as prompted
 from calotype.lazy import transformers
+from calotype.training.network import missed, place
 from tokenizers import Tokenizer
 
 
@@ -84,11 +84,10 @@ class PretrainedText:
 
     def tokenizer(self, captions: Iterable[str]) -> "transformers.CLIPTokenizer":
         """The encoder's own; the captions are not looked at."""
-        inside = {"subfolder": "tokenizer"} if (Path(self.path) / "tokenizer").is_dir() else {}
-        found = self._load(transformers.CLIPTokenizer, **inside)
+        found = self._load(transformers.CLIPTokenizer, "tokenizer", "tokenizer_config.json")
         # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
         if len(found) <= len(transformers.CLIPTokenizer()):
-            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}")
+            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}{missed(self.path)}")
         return found
 
     def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":
@@ -98,17 +97,16 @@ class PretrainedText:
             ValueError: there is none, or it is not whole, or the tokenizer, whose tokens it is to
                 read, is not its own.
         """
-        inside = (Path(self.path) / "text_encoder").is_dir()
-        options = {"subfolder": "text_encoder"} if inside else {}
-        kind = self._load(transformers.AutoConfig, **options).model_type
+        part = "text_encoder", "config.json"
+        kind = self._load(transformers.AutoConfig, *part).model_type
         if kind not in ("clip", "clip_text_model"):
             raise ValueError(
                 f"text.path: {self.path} holds a {kind}, and prompts are read by a CLIP text "
                 "encoder: choose one, such as openai/clip-vit-large-patch14"
             )
         loaded: Any = self._load(
-            transformers.CLIPTextModel, use_safetensors=True, dtype=torch.float32,
-            output_loading_info=True, **options,
+            transformers.CLIPTextModel, *part, use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True,
         )  # fmt: skip
         model, report = loaded
         # What is missing, transformers leaves at random; what is too much may be its other name.
@@ -125,12 +123,17 @@ class PretrainedText:
             )
         return model.requires_grad_(False).eval()
 
-    def _load(self, kind, **options):
+    def _load(self, kind, part: str, file: str, **options):
+        """Read it from the part of a pipeline, where `file` is in one, or as it stands."""
         try:
-            return kind.from_pretrained(self.path, **options)
+            where = place(self.path)
+            where = where / part if (where / part / file).fetched() else where
+            return kind.from_pretrained(where.root, **where.options, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            unknown = missed(self.path) if isinstance(error, OSError) else ""
             raise ValueError(
-                f"text.path: no CLIP text encoder with safetensors weights in {self.path} ({error})"
+                f"text.path: no CLIP text encoder with safetensors weights in {self.path} "
+                f"({error}){unknown}"
             ) from error
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from calotype.evaluation.protocol import digest_of
 from calotype.lazy import transformers
+from calotype.training.network import missed, place
 
 
 class ClipScore:
@@ -22,14 +23,17 @@ class ClipScore:
 
     def __init__(self, path: str, device: torch.device) -> None:
         try:
+            where = place(path).whole()
+            revision: dict[str, Any] = {"revision": where.revision}
             loaded: Any = transformers.CLIPModel.from_pretrained(
-                path, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            self.processor = transformers.AutoProcessor.from_pretrained(path)
+                where.root, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+                **revision,
+            )  # fmt: skip
+            self.processor = transformers.AutoProcessor.from_pretrained(where.root, **revision)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "
-                f"({error})"
+                f"({error}){missed(path) if isinstance(error, OSError) else ''}"
             ) from error
         model, report = loaded
         if report["missing_keys"]:  # which transformers leaves at random

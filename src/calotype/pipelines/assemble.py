@@ -25,7 +25,7 @@ from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
-from calotype.training.network import ask_hub, located, missed
+from calotype.training.network import located, missed, place
 from calotype.training.run import describe, restore
 
 
@@ -97,9 +97,9 @@ def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", fol
 PREFIX = "text_model."
 
 
-def load(path: str | Path) -> Pipeline:
+def load(path: str | Path, variant: str | None = None) -> Pipeline:
     """A pipeline from its folder or the Hub; the folder of a run or of a whole way will do. Only
-    safetensors are read.
+    safetensors are read; `variant` names those of several kinds that are, such as fp16.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -111,7 +111,11 @@ def load(path: str | Path) -> Pipeline:
         _check(path, found)
         return found
     try:
-        found = diffusers.DiffusionPipeline.from_pretrained(path, use_safetensors=True)
+        where = place(path).whole()
+        found = diffusers.DiffusionPipeline.from_pretrained(
+            where.root, revision=where.revision, variant=variant, use_safetensors=True,
+            local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
+        )  # fmt: skip
         for part in found.components.values():
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
@@ -126,7 +130,7 @@ def load(path: str | Path) -> Pipeline:
             f"{path} holds a {type(found).__name__}, which draws neither from prompts nor from "
             "noise alone: choose a pipeline whose call takes prompt or batch_size"
         )
-    _check_whole(Path(path), found)
+    _check_whole(Path(where.root), found)
     _check(path, found)
     return found
 
@@ -219,15 +223,7 @@ def _mark(path: str | Path) -> dict[str, Any]:
 
 def _noted(path: str | Path, name: str) -> Path | None:
     """A small file of a folder or of a repository on the Hub; None: it has none of that name."""
-    path = located(path, *KEPT_IN)
-    if Path(path).exists():
-        return file if (file := Path(path, name)).exists() else None
-    errors = huggingface_hub.errors
-    ask_hub()
-    try:
-        return Path(huggingface_hub.hf_hub_download(str(path), name))
-    except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError):
-        return None
+    return (place(path, *KEPT_IN) / name).fetched()
 
 
 def _check(folder: str | Path, pipeline: Pipeline) -> None:

@@ -33,6 +33,7 @@ from calotype.lazy import huggingface_hub, transformers
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training.devices import DTYPES, Precision, computing, settled
+from calotype.training.network import Place, place
 from calotype.training.run import describe
 from calotype.training.upload import Destination, push_saved
 
@@ -310,7 +311,7 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
         ValueError: there is none, or it is not whole.
     """
     try:
-        folder = Path(path) if Path(path).exists() else _fetched(str(path))
+        folder = _fetched(place(path))
         loaded: Any = transformers.LlamaForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
@@ -327,5 +328,11 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     return TokenPipeline(transformer.eval(), prompts, tokenizer, layout)
 
 
-def _fetched(name: str) -> Path:
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+def _fetched(where: Place) -> Path:
+    """Its folder; of the Hub, a copy."""
+    if not where.is_here and not where.inside:
+        wanted = ["*.json", "*.safetensors"]
+        return Path(huggingface_hub.snapshot_download(
+            where.root, revision=where.revision, allow_patterns=wanted
+        ))  # fmt: skip
+    return Path(where.whole().root)

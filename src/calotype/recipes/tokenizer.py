@@ -15,6 +15,7 @@ from calotype.tokenizers.bottlenecks import (
     Discrete,
     Table,
 )
+from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.training import AdamW, Run
 
@@ -41,7 +42,7 @@ class NewTokenizer:
         tokenizer = ImageTokenizer(autoencoder, self.bottleneck.build())
         if self.start is not None:
             try:
-                inherit(tokenizer, ImageTokenizer.load(self.start))
+                inherit(tokenizer, ImageTokenizer.load(self.start, classes=CLASSES))
             except (ValueError, FileNotFoundError) as error:
                 raise ValueError(f"model.start: {self.start}: {error}") from error
         return tokenizer
@@ -66,7 +67,7 @@ class PretrainedDecoder:
 
     def build(self, size: int, maps: int = 3) -> ImageTokenizer:
         """Load it and freeze its encoder; its decoder emits three maps, whatever is asked."""
-        tokenizer = ImageTokenizer.load(self.path)
+        tokenizer = ImageTokenizer.load(self.path, classes=CLASSES)
         if isinstance(tokenizer.bottleneck, Discrete) and not isinstance(
             tokenizer.bottleneck, Table
         ):

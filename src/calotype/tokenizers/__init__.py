@@ -6,6 +6,7 @@ from calotype.tokenizers.inheritance import inherit
 from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
 from calotype.tokenizers.stock import factor, load_autoencoder
+from calotype.tokenizers.tiling import Tiling
 from calotype.tokenizers.tokenizer import ImageTokenizer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Latent",
     "LatentStatistics",
     "Reconstruction",
+    "Tiling",
     "factor",
     "fingerprint",
     "fold",

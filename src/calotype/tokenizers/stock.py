@@ -1,67 +1,154 @@
-"""Stock autoencoders from a folder or the Hub."""
+"""Stock autoencoders from a folder, a file or the Hub, and how each kind encodes and decodes."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor, nn
+
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
-from calotype.training.network import ask_hub, missed
+from calotype.training.network import Place, ask_hub, missed, place
 
 CLASSES = ("AutoencoderKL", "VQModel")
-"""Of diffusers."""
+"""Of diffusers, those that calotype trains."""
+OTHERS = ("AsymmetricAutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
+"""Of diffusers, those that it takes as they stand."""
+PARTS = ("vae", "vqvae", "")
+"""Where in a pipeline one is, or it is no pipeline."""
+WEIGHTS = re.compile(r"diffusion_pytorch_model(\.(?P<variant>\w+))?\.safetensors")
+"""A file of a stock folder."""
 
 
-def load_autoencoder(path: str | Path, classes: Sequence[str] = CLASSES) -> Any:
+def load_autoencoder(
+    path: str | Path, classes: Sequence[str] = CLASSES, variant: str | None = None
+) -> Any:
     """A stock autoencoder of diffusers' `classes` from its folder, from a pipeline's, or from
     the Hub, where owner/name/folder names one of a pipeline's parts; unless told otherwise an
-    AutoencoderKL or VQModel, which are what calotype trains.
+    AutoencoderKL or VQModel, which are what calotype trains. Of a single `.safetensors` file, which
+    may have the names of the first latent diffusion, an AutoencoderKL.
+
+    Args:
+        path: The folder, file or name.
+        classes: Those that will do.
+        variant: Of a folder's weights, such as fp16.
 
     Raises:
         ValueError: there is none, its weights are not safetensors, or they are another class's.
     """
-    root, (*others, last) = _places(Path(path))
-    if not Path(root).exists():
-        ask_hub()
-    for subfolder in others:
-        with contextlib.suppress(OSError):
-            return _load(root, subfolder, classes)
     try:
-        return _load(root, last, classes)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        where = place(path)
+        if Path(where.inside or where.root).suffix == ".safetensors":
+            return _of_file(where, classes)
+        return _of_folder(where, classes, variant)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         unknown = missed(path) if isinstance(error, OSError) else ""
+        kinds = f"{', '.join(classes[:-1])} or {classes[-1]}"
         raise ValueError(
-            f"no {' or '.join(classes)} in {path}: expected a folder with config.json and "
+            f"no {kinds} in {path}: expected a folder with config.json and "
             f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error}){unknown}"
         ) from error
 
 
-def _places(path: Path) -> tuple[str, list[str]]:
-    """Where it is, and in which of its folders to look."""
-    if path.exists():
-        return str(path), [name for name in ("vae", "vqvae") if (path / name).is_dir()] or [""]
-    if len(path.parts) == 3:
-        return "/".join(path.parts[:2]), [path.parts[2]]
-    return str(path), ["vae", "vqvae", ""]
+def _of_folder(where: Place, classes: Sequence[str], variant: str | None) -> Any:
+    parts = [where / name for name in PARTS]
+    if where.is_here:  # of a folder it is seen whether it is a pipeline's
+        parts = [part for part in parts[:-1] if part.is_here] or parts[-1:]
+    *others, last = parts
+    for part in others:
+        with contextlib.suppress(OSError):
+            return _load(part, classes, variant)
+    return _load(last, classes, variant)
 
 
-def factor(autoencoder: Autoencoder) -> int:
-    """Pixels a side of what becomes one site of the latent."""
-    return 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
-
-
-def _load(path: str, subfolder: str, classes: Sequence[str]) -> Any:
-    config: Any = diffusers.AutoencoderKL.load_config(path, subfolder=subfolder)
-    name = config.get("_class_name", "AutoencoderKL")
-    if name not in classes:
-        raise ValueError(f"it is a {name}")
-    loaded: Any = getattr(diffusers, name).from_pretrained(
-        path, subfolder=subfolder, use_safetensors=True, low_cpu_mem_usage=False,
-        output_loading_info=True,
+def _load(where: Place, classes: Sequence[str], variant: str | None) -> Any:
+    loaded: Any = _kind(where, classes).from_pretrained(
+        where.root, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True,
+        variant=variant, **where.options,
     )  # fmt: skip
     found, report = loaded
     # diffusers loads any class's weights, and leaves at random what is missing among them.
     if wrong := [name for key in ("missing_keys", "unexpected_keys") for name in report[key]]:
-        raise ValueError(f"its weights are not a {name}'s: {wrong[0]} is where it is not")
+        kind = type(found).__name__
+        raise ValueError(f"its weights are not a {kind}'s: {wrong[0]} is where it is not")
     return found.eval()
+
+
+def _kind(where: Place, classes: Sequence[str]) -> Any:
+    config: Any = diffusers.AutoencoderKL.load_config(where.root, **where.options)
+    name = config.get("_class_name", "AutoencoderKL")
+    if name not in classes:
+        raise ValueError(f"it is a {name}")
+    return getattr(diffusers, name)
+
+
+def _of_file(where: Place, classes: Sequence[str]) -> Any:
+    """By the config.json beside it; where there is none, by the one on the Hub that diffusers takes
+    such weights to be of.
+    """
+    file = where.fetched()
+    if file is None:
+        raise OSError(f"there is no such file on the Hub: {where.inside}")
+    beside = Place(str(file.parent))
+    told = (beside / "config.json").is_here
+    if told and (stock := WEIGHTS.fullmatch(file.name)):
+        return _load(beside, classes, stock["variant"])
+    if not told:
+        ask_hub()
+    kind = _kind(beside, classes) if told else diffusers.AutoencoderKL
+    if not hasattr(kind, "from_single_file"):
+        raise ValueError(f"a {kind.__name__} is read from its folder alone")
+    found = kind.from_single_file(str(file), config=beside.root if told else None)
+    # diffusers leaves on no device what it did not find.
+    if lacking := [name for name, weight in found.named_parameters() if weight.is_meta]:
+        raise ValueError(f"it lacks {lacking[0]}")
+    return found.float().eval()
+
+
+def is_trained(autoencoder: Any) -> bool:
+    """Whether it is of a class that calotype trains, whose layers are called one by one."""
+    # By name: what torch.compile follows asks this too, and cannot follow a lazy import.
+    return any(kind.__name__ in CLASSES for kind in type(autoencoder).__mro__)
+
+
+def features(autoencoder: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b in h w"]:
+    """What a bottleneck reads: a posterior's parameters, or a latent, or what becomes a code."""
+    if is_trained(autoencoder):
+        h = autoencoder.encoder(images)
+        return h if autoencoder.quant_conv is None else autoencoder.quant_conv(h)
+    found = autoencoder.encode(images)
+    if "latent_dist" in found:
+        return found.latent_dist.parameters
+    return found.latents if "latents" in found else found.latent
+
+
+def decoded(autoencoder: Any, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps H W"]:
+    """All that its decoder emits."""
+    if not is_trained(autoencoder):
+        return autoencoder.decode(z).sample
+    post = autoencoder.post_quant_conv
+    h = z if post is None else post(z)
+    if autoencoder.config.get("norm_type") == "spatial":
+        return autoencoder.decoder(h, z)
+    return autoencoder.decoder(h)
+
+
+def last_layer(autoencoder: Any) -> nn.Conv2d:
+    """The convolution whose output is the image."""
+    if is_trained(autoencoder):
+        return autoencoder.decoder.conv_out
+    return [m for m in autoencoder.decoder.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
+def factor(autoencoder: Autoencoder | Any) -> int:
+    """Pixels a side of what becomes one site of the latent."""
+    config = autoencoder.config
+    if isinstance(autoencoder, diffusers.AsymmetricAutoencoderKL):
+        return 2 ** (len(config["down_block_out_channels"]) - 1)
+    widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
+    return 2 ** (len(widths) - 1)

@@ -1,12 +1,13 @@
 """An image tokenizer: a stock autoencoder with a bottleneck of ours in its waist."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -16,56 +17,83 @@ from calotype.tokenizers.bottlenecks import (
     Autoencoder,
     Bottleneck,
     BottleneckSpec,
+    Certain,
     Discrete,
     Gaussian,
     Latent,
     Table,
 )
 from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
+from calotype.tokenizers.preprocessing import Center, Fit, Picture, preprocessed
 from calotype.tokenizers.readme import readme
-from calotype.tokenizers.stock import factor, load_autoencoder
-from calotype.training.network import located
+from calotype.tokenizers.stock import (
+    CLASSES,
+    OTHERS,
+    decoded,
+    factor,
+    features,
+    last_layer,
+    load_autoencoder,
+)
+from calotype.tokenizers.tiling import Tiling, tiled
+from calotype.training.network import located, place
 from calotype.training.noise import Generators
 from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
 
 KEPT_IN = ("tokenizer/model", "model")
 """Where in the folder of a demo, of a quickstart, or of a run a tokenizer is."""
+EVERY = (*CLASSES, *OTHERS)
+"""Of diffusers, all autoencoders that there are tokenizers around."""
 OWN_CONFIG, OWN_WEIGHTS = "calotype_tokenizer.json", "calotype_tokenizer.safetensors"
 """Files of a tokenizer for which there is no stock class; those look for other names."""
 
 
 class ImageTokenizer(nn.Module):
-    """Images in [-1, 1] to latents and back.
+    """Images in [-1, 1] to latents and back; an ordinary module.
 
     Encoder, decoder and the 1x1 convolutions between are those of a stock diffusers autoencoder;
     the bottleneck stands where the stock class has its own, and adds what training needs.
     """
 
-    def __init__(self, autoencoder: Autoencoder, bottleneck: Bottleneck) -> None:
+    def __init__(self, autoencoder: Any, bottleneck: Bottleneck) -> None:
         super().__init__()
-        self.autoencoder, self.bottleneck = autoencoder, bottleneck
+        self.autoencoder: Autoencoder = autoencoder
+        self.bottleneck = bottleneck
+        self.register_load_state_dict_post_hook(_follow)
 
     @classmethod
-    def load(cls, path: str | Path) -> "ImageTokenizer":
-        """Take a stock AutoencoderKL or VQModel from a folder or the Hub, or from a folder what
-        `save` wrote; the folder of a run or of a whole way will do. Only safetensors are read.
+    def load(
+        cls, path: str | Path, variant: str | None = None, classes: Sequence[str] = EVERY
+    ) -> "ImageTokenizer":
+        """Take a stock autoencoder, or what `save` wrote; only safetensors are read.
+
+        Args:
+            path: Its folder, that of a pipeline, of a run or of a whole way, a `.safetensors` file,
+                or a name on the Hub: `user/name`, `user/name/folder`, `user/name@revision/folder`.
+            variant: Of a stock folder's weights, such as fp16; they become float32.
+            classes: Of diffusers, those that will do.
 
         Raises:
             FileNotFoundError: there is no such folder.
             ValueError: there is none at `path`.
         """
         path = located(path, *KEPT_IN)
-        if Path(path, OWN_CONFIG).exists():
-            return cls._load_own(Path(path))
-        return cls.around(load_autoencoder(path))
+        if (own := _own_folder(path)) is not None:
+            return cls._load_own(own)
+        return cls.around(load_autoencoder(path, classes, variant))
 
     @classmethod
-    def around(cls, autoencoder: Autoencoder) -> "ImageTokenizer":
+    def around(cls, autoencoder: Any) -> "ImageTokenizer":
         """A stock autoencoder as it stands."""
         if isinstance(autoencoder, diffusers.VQModel):
             return cls(autoencoder, Table(autoencoder.quantize.embedding.weight))
-        return cls(autoencoder, Gaussian(autoencoder.config["latent_channels"]).build())
+        channels = autoencoder.config["latent_channels"]
+        posterior = diffusers.AutoencoderKL | diffusers.AsymmetricAutoencoderKL
+        kind = (
+            Gaussian(channels).build() if isinstance(autoencoder, posterior) else Certain(channels)
+        )
+        return cls(autoencoder, kind)
 
     @classmethod
     def _load_own(cls, folder: Path) -> "ImageTokenizer":
@@ -157,37 +185,125 @@ class ImageTokenizer(nn.Module):
                 f"a size that is a multiple of {self.factor}, or a tokenizer of fewer widths"
             )
 
-    def features(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b in h w"]:
+    def preprocess(
+        self, pictures: Picture | Sequence[Picture], fit: Fit | None = None
+    ) -> Float[Tensor, "b 3 H W"]:
+        """One batch of images in [-1, 1], on the tokenizer's device.
+
+        Args:
+            pictures: A path, PIL image, array or tensor, or several of any kinds and sizes, as
+                `calotype.tokenizers.preprocessing` says.
+            fit: How they become images of one size; None: their central square, of the size that
+                the tokenizer was trained with, or 256 pixels where it does not say.
+
+        Raises:
+            ValueError: one is no picture, or they cannot be of one size.
+        """
+        fit = fit or Center(self.autoencoder.config.get("sample_size") or 256)
+        return preprocessed(pictures, fit, self.factor).to(self.weight.device)
+
+    def features(
+        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b in h w"]:
         """What the bottleneck reads."""
-        h = self.autoencoder.encoder(images)
-        return h if self.autoencoder.quant_conv is None else self.autoencoder.quant_conv(h)
+        if tiling is None:
+            return features(self.autoencoder, images.to(self.weight))
+        for side in images.shape[-2:]:
+            self.check(side)
+        encoder = self.autoencoder.encoder
+        return tiled(self.features, encoder, images, self.factor, tiling)
 
     def encode(
-        self, images: Float[Tensor, "b 3 H W"], generator: Generators | None = None
-    ) -> Latent:
-        """Encode images, with gradients."""
-        return self.bottleneck(self.features(images), generator)
+        self, images: Float[Tensor, "b 3 H W"], generator: Generators | None = None,
+        tiling: Tiling | None = None,
+    ) -> Latent:  # fmt: skip
+        """Encode images in [-1, 1], with gradients: z is drawn where there is a posterior. With
+        `tiling`, here and below, in parts, without gradients.
+        """
+        return self.bottleneck(self.features(images, tiling), generator)
+
+    def latents(
+        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """The likeliest latents of images in [-1, 1], such as a posterior's mean, as `decode` reads
+        them; nothing is drawn.
+        """
+        return self.bottleneck.mode(self.features(images, tiling))
+
+    def encode_ids(
+        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
+    ) -> Int[Tensor, "b ..."]:
+        """The codes of images in [-1, 1]: [b h w], of several codebooks [b codebooks h w].
+
+        Raises:
+            ValueError: the tokenizer has no codes.
+        """
+        return self._codes.pack(self.features(images, tiling))
+
+    def decode_ids(
+        self, ids: Int[Tensor, "b ..."], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Images of codes, near [-1, 1].
+
+        Raises:
+            ValueError: the tokenizer has no codes.
+        """
+        return self.decode(self._codes.unpack(ids.to(self.weight.device)), tiling)
+
+    @property
+    def _codes(self) -> Discrete:
+        if not isinstance(self.bottleneck, Discrete):
+            raise ValueError("this tokenizer is continuous and has no codes: use encode and decode")
+        return self.bottleneck
 
     def pack(self, images: Float[Tensor, "b 3 H W"]) -> Num[Tensor, "b ..."]:
         """Encode images to what is kept on disk."""
         return self.bottleneck.pack(self.features(images))
 
-    def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
-        """Decode; training keeps the result near [-1, 1] and nothing clips it."""
+    def decode(
+        self, z: Float[Tensor, "b c h w"], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Decode latents as `encode` gives them, with gradients; training keeps the result near
+        [-1, 1] and nothing clips it.
+        """
+        if tiling is not None:
+            return tiled(self.decode, self.autoencoder.decoder, z, 1, tiling)
         return self.decode_maps(z)[:, :3]
 
     def decode_maps(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps H W"]:
         """All that the decoder emits: the image, and what a likelihood may want beside it."""
-        post = self.autoencoder.post_quant_conv
-        h = z if post is None else post(z)
-        if self.autoencoder.config.get("norm_type") == "spatial":
-            return self.autoencoder.decoder(h, z)
-        return self.autoencoder.decoder(h)
+        return decoded(self.autoencoder, z.to(self.weight))
+
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+        """What is kept of images in [-1, 1]: the likeliest latents, decoded, with gradients."""
+        return self.decode(self.latents(images))
 
     @torch.no_grad()
-    def reconstruct(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
-        """Decode the likeliest latent, such as a posterior's mean: what is kept of images."""
-        return self.decode(self.bottleneck.mode(self.features(images)))
+    def reconstruct(
+        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b 3 H W"]:
+        """As `forward`, without gradients."""
+        return self.decode(self.latents(images, tiling), tiling)
+
+    def normalised(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Latents as stock pipelines have their generators see them, about mean 0 and standard
+        deviation 1; of a tokenizer that calotype trained the same as stored.
+        """
+        shift, scale = self._scaling(z)
+        return (z - shift) * scale
+
+    def stored(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Latents as `encode` gives and `decode` reads them, of those that are `normalised`."""
+        shift, scale = self._scaling(z)
+        return z / scale + shift
+
+    def _scaling(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What stock pipelines take from latents, and multiply them by."""
+        told = self.autoencoder.config.get
+        channels = told("latents_mean") or 0.0, told("latents_std") or 1.0
+        mean, std = (torch.tensor(each, dtype=torch.float32).view(-1, 1, 1) for each in channels)
+        mean = mean + (told("shift_factor") or 0.0)
+        return mean.to(z), (told("scaling_factor", 1.0) / std).to(z)
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations twice to hold fewer of them (Chen et al. 2016): of a residual block
@@ -210,9 +326,14 @@ class ImageTokenizer(nn.Module):
         return self.autoencoder.encoder, self.autoencoder.decoder
 
     @property
+    def weight(self) -> nn.Parameter:
+        """One of its weights, which are all on one device and of one dtype."""
+        return next(self.autoencoder.parameters())
+
+    @property
     def last_layer(self) -> nn.Conv2d:
         """The convolution whose output is the image."""
-        return self.autoencoder.decoder.conv_out
+        return last_layer(self.autoencoder)
 
     @property
     def factor(self) -> int:
@@ -223,3 +344,19 @@ class ImageTokenizer(nn.Module):
     def maps(self) -> int:
         """Channels that the decoder emits."""
         return self.last_layer.out_channels
+
+
+def _own_folder(path: str) -> Path | None:
+    """Where what `save` wrote lies, if it is that and no stock autoencoder."""
+    where = place(path)
+    if (config := (where / OWN_CONFIG).fetched()) is None:
+        return None
+    (where / OWN_WEIGHTS).fetched()
+    return config.parent
+
+
+def _follow(tokenizer: ImageTokenizer, keys: Any) -> None:
+    """Codes of a stock VQModel are where its weights are too."""
+    if isinstance(tokenizer.bottleneck, Table):
+        codes: Any = tokenizer.autoencoder.quantize
+        tokenizer.bottleneck.codebook.copy_(codes.embedding.weight.detach())

@@ -2,36 +2,148 @@
 seconds, not in minutes.
 """
 
+import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
+from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
-from calotype.lazy import huggingface_hub
+from calotype.lazy import datasets, huggingface_hub
+
+PATIENCE = 5.0
+"""Seconds that the Hub is given to answer."""
 
 
-def ask_hub(seconds: float = 5.0) -> None:
+def ask_hub() -> None:
     """Ask whether the Hub answers; if not, its libraries look from now on only into what they have
     fetched before, rather than try again for half a minute each.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return
+    answers: list[bool] = []
+    # Beside, because nothing bounds how long a name server may be silent.
+    asking = Thread(target=lambda: answers.append(_answers(PATIENCE)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE + 0.5)
+    if answers != [True]:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        if "datasets" in sys.modules:  # it has a copy
+            datasets.config.HF_HUB_OFFLINE = True
+
+
+def _answers(seconds: float) -> bool:
     try:
         with urlopen(Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=seconds):
-            pass
-    except HTTPError:  # it answers
-        pass
+            return True
+    except HTTPError:
+        return True
     except (OSError, HTTPException, ValueError):  # ValueError: of an address that is none
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        return False
 
 
 SHOWN = 6
 """Folders that are named in place of one that is not there."""
 STOCK = ("config.json", "model_index.json")
 """What says that a folder is itself a model or a pipeline."""
+
+
+NAME = re.compile(
+    r"(?P<root>[^/@]+(?:/[^/@]+)?)"
+    r"(?:@(?P<revision>refs/pr/\d+|refs/convert/[^/]+|[^/@]+))?"
+    r"(?:/(?P<inside>[^@]+?))?/?"
+)
+"""A name on the Hub as huggingface_hub's own file system writes it: `user/name`,
+`user/name/folder`, `user/name@revision/folder`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder here, or one in a repository on the Hub; or a file."""
+
+    root: str
+    """The folder, or the repository's name."""
+    inside: str = ""
+    """Of a repository, the folder or file in it."""
+    revision: str | None = None
+    """Of a repository, a branch, tag or commit; None: main."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is no repository."""
+        return Path(self.root).exists()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `from_pretrained` of diffusers and transformers takes beside `root`."""
+        return {"subfolder": self.inside, "revision": self.revision}
+
+    def __truediv__(self, name: str) -> "Place":
+        """What is called so in it."""
+        if self.is_here:
+            return Place(str(Path(self.root, name)))
+        return replace(self, inside=f"{self.inside}/{name}".strip("/"))
+
+    def fetched(self) -> Path | None:
+        """A small file, of a repository on the Hub as it was fetched; None: there is none."""
+        if self.is_here:
+            return Path(self.root)
+        if not self.inside:
+            return None
+        errors = huggingface_hub.errors
+        try:
+            file = huggingface_hub.hf_hub_download(self.root, self.inside, revision=self.revision)
+        except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError):
+            return None
+        return Path(file)
+
+    def whole(self) -> "Place":
+        """For what reads a folder or a whole repository: of a folder in one, what was fetched of
+        it.
+        """
+        if self.is_here or not self.inside:
+            return self
+        root = huggingface_hub.snapshot_download(
+            self.root, revision=self.revision, allow_patterns=f"{self.inside}/*"
+        )
+        return Place(str(Path(root, self.inside)))
+
+
+def place(path: str | Path, *kept_in: str) -> Place:
+    """Where a model is, as `located` finds it. Of a name on the Hub it is asked first whether that
+    answers at all.
+
+    Raises:
+        FileNotFoundError: no name on the Hub is written so, and there is no such folder.
+    """
+    found = located(path, *kept_in)
+    if Path(found).exists():
+        return Place(found)
+    ask_hub()
+    return named(found)
+
+
+def named(name: str) -> Place:
+    """The parts of a name on the Hub.
+
+    Raises:
+        FileNotFoundError: no name on the Hub is written so.
+    """
+    parts = NAME.fullmatch(name)
+    if parts is None:
+        raise FileNotFoundError(
+            f"there is no folder {name}, and on the Hub one is called user/name, user/name/folder "
+            "or user/name@revision/folder"
+        )
+    revision = parts["revision"]
+    return Place(parts["root"], parts["inside"] or "", revision and unquote(revision))
 
 
 def located(path: str | Path, *kept_in: str) -> str:
@@ -49,7 +161,8 @@ def located(path: str | Path, *kept_in: str) -> str:
         inner = [] if any((folder / name).exists() for name in STOCK) else kept_in
         return str(next((folder / name for name in inner if (folder / name).is_dir()), folder))
     first, *others = folder.parts
-    mistyped = len(others) > 2 or (len(others) > 1 and Path(first).is_dir())
+    deep = len(others) > 2 and "@" not in str(path)
+    mistyped = deep or (len(others) > 1 and Path(first).is_dir())
     if mistyped or str(path).startswith((".", "/", "~")) or (others and _has_runs(Path(first))):
         raise FileNotFoundError(f"there is no folder {path}{_there(folder)}")
     return str(path)
@@ -60,8 +173,16 @@ def _has_runs(folder: Path) -> bool:
 
 
 def missed(path: str | Path) -> str:
-    """What to say of a name that the Hub does not know either: that no folder is called so."""
-    return "" if Path(path).exists() else f"; nor is there a folder {path}{_there(Path(path))}"
+    """What to say of a name that the Hub does not know either: that no folder is called so, and
+    that the Hub was not asked.
+    """
+    if Path(path).exists():
+        return ""
+    silent = huggingface_hub.constants.HF_HUB_OFFLINE
+    why = (
+        f"; {huggingface_hub.constants.ENDPOINT} does not answer, or is not asked" if silent else ""
+    )
+    return f"{why}; nor is there a folder {path}{_there(Path(path))}"
 
 
 def _there(missing: Path) -> str:

@@ -4,6 +4,7 @@ from typing import Union
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
+from calotype.tokenizers.bottlenecks.certain import Certain
 from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
 from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
 from calotype.tokenizers.bottlenecks.gaussian import Gaussian, GaussianBottleneck
@@ -25,6 +26,7 @@ __all__ = [
     "Autoencoder",
     "Bottleneck",
     "BottleneckSpec",
+    "Certain",
     "Discrete",
     "Entropy",
     "Gaussian",

@@ -1,7 +1,7 @@
 """The contract between an encoder, a bottleneck and a decoder."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int, Num
@@ -52,6 +52,12 @@ class Bottleneck(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.metrics, self.observing = {}, True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bottleneck":
+        """Go to another device with the modules around it, but stay in float32 where those are
+        halved: codes rounded otherwise are other codes.
+        """
+        return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
 
     @abstractmethod
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:

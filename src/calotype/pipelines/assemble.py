@@ -27,6 +27,7 @@ from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
 from calotype.training.network import ask_hub, located, missed
+from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
 
 
@@ -68,10 +69,12 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
             mark["layout"] = asdict(pipeline.layout)
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
+            _serve_flow_schedulers(beside / "scheduler/scheduler_config.json")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
         (beside / MARK).write_text(json.dumps(mark) + "\n")
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
+        make_portable(beside)
         publish(beside, folder)
 
 
@@ -97,6 +100,17 @@ def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", fol
 
 
 PREFIX = "text_model."
+
+
+def _serve_flow_schedulers(file: Path) -> None:
+    """Say the shift of a flow under the name that diffusers' flow schedulers have for it, and name
+    one of them: of names that the class in the file does not know, diffusers warns each time that
+    it reads them. Which class draws stands in model_index.json.
+    """
+    config = json.loads(file.read_text())
+    if config.get("use_flow_sigmas"):
+        config |= {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": config["flow_shift"]}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(path: str | Path) -> Pipeline:

@@ -25,6 +25,7 @@ from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
 from calotype.tokenizers.stock import factor, load_autoencoder
 from calotype.training.network import located
 from calotype.training.noise import Generators
+from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
 
 KEPT_IN = ("tokenizer/model", "model")
@@ -84,6 +85,7 @@ class ImageTokenizer(nn.Module):
         """
         if (stock := self.export()) is not None:
             stock.save_pretrained(folder, safe_serialization=True)
+            make_portable(folder)
             return
         assert isinstance(self.bottleneck, Discrete)
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,7 @@ class ImageTokenizer(nn.Module):
         (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / OWN_WEIGHTS)
+        make_portable(folder)
 
     def export(self) -> Autoencoder | None:
         """A stock autoencoder that does the same; None: there is no class for it.

@@ -107,10 +107,10 @@ class Memory:
     def __init__(self, decoder: Decoder, seen: Bool[Tensor, "b prompt"]) -> None:
         rows, self.prompt = seen.shape
         length, weight = self.prompt + decoder.layout.length, decoder.embedding
-        if length > decoder.positions:
-            most = decoder.positions - decoder.layout.length
+        most = decoder.positions - decoder.layout.length
+        if self.prompt > most and (longest := int(seen.sum(1).max())) > most:
             raise ValueError(
-                f"a prompt of {self.prompt} tokens: this transformer has places for {most} before "
+                f"a prompt of {longest} tokens: this transformer has places for {most} before "
                 "an image, begin-of-image among them; cut it with truncation=True"
             )
         shape = (rows, decoder.heads, length, decoder.width // decoder.heads)

@@ -6,6 +6,7 @@ prompt: the next that a transformer says is an image.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -181,9 +182,9 @@ def _ended(processor: dict[str, Any] | None, begin: int) -> dict[str, Any]:
 
 def _spaced(decoder: dict[str, Any], suffix: str) -> dict[str, Any]:
     """A decoder's JSON that makes spaces of what ends words, as CLIP's own class does by itself."""
+    last = {"type": "Replace", "pattern": {"Regex": f"{re.escape(suffix)}$"}, "content": ""}
     space = {"type": "Replace", "pattern": {"String": suffix}, "content": " "}
-    end = {"type": "Strip", "content": " ", "start": 0, "stop": 1}
-    return {"type": "Sequence", "decoders": [decoder, space, end]}
+    return {"type": "Sequence", "decoders": [decoder, last, space]}
 
 
 def _steps(processor: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

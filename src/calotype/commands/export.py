@@ -14,6 +14,7 @@ from calotype.evaluation.codebook import CodebookHealth, codebook_health, draw_h
 from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import WELL_USED
+from calotype.tokenizers.readme import readme
 from calotype.training import Batch, Run
 from calotype.training.distributed import processes
 from calotype.training.files import publish
@@ -117,6 +118,7 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
         breach = _breach(saved, statistics, moved, export)
         report = _report(saved, statistics, moved, export, breach) | _of_codes(health)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        (beside / "README.md").write_text(readme(saved, examples.shape[-1]))
         publish(beside, model)
         if breach:
             warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products

@@ -126,7 +126,7 @@ def _examples(pipeline: TokenPipeline) -> list[str]:
         return ["a prompt", "another, which is longer"]
     assert pipeline.prompts is not None
     names = sorted(pipeline.prompts.get_vocab().items(), key=lambda item: item[1])
-    return [name for name, _ in names][1:3]
+    return [name for name, i in names if 0 < i < pipeline.layout.begin][:2]
 
 
 def _is_flow(pipeline: Any) -> bool:

@@ -28,7 +28,7 @@ from diffusers.utils import logging
 from PIL import Image
 
 sys.modules["calotype"] = None  # type: ignore[assignment]
-PROMPT, STEPS = "a red circle", 4
+PROMPT, STEPS = "a red circle", 3
 Program = Callable[..., str]
 
 
@@ -189,7 +189,7 @@ def swapped(folder: Path, names: str, **options: Any) -> str:
         pipe = pipeline_of(folder)
         kind = getattr(diffusers, f"{name}Scheduler")
         pipe.scheduler = kind.from_config(pipe.scheduler.config, **options)
-        drawn(pipe, num_inference_steps=8)
+        drawn(pipe, num_inference_steps=5)
     return "draw"
 
 

@@ -39,8 +39,8 @@ to single files, and programs that read those, know the layout of Stable Diffusi
 FLOW = """
 It is a flow. Other schedulers that know flows draw with it too, made by
 `from_config(pipeline.scheduler.config)`: those of DPM-Solver++, UniPC and DEIS, and FlowMatchEuler
-in a loop of your own. Those of Euler, DDIM, PNDM and LCM refuse it. Two swaps draw garbage and say
-nothing: another `prediction_type`, and UniPC with `use_karras_sigmas`.
+in a loop of your own. Those of Euler, DDIM, PNDM and LCM refuse it. Some swaps draw garbage and say
+nothing: another `prediction_type`, UniPC with `use_karras_sigmas`, and IPNDM.
 """
 UNCONDITIONAL = """# Images from noise
 
@@ -135,5 +135,5 @@ def _is_flow(pipeline: Any) -> bool:
 
 def _is_stable(pipeline: "diffusers.StableDiffusionPipeline") -> bool:
     """Whether UNet and autoencoder both are of Stable Diffusion's layout."""
-    levels = len(pipeline.vae.config["block_out_channels"])
+    levels = len(pipeline.vae.config.get("block_out_channels", ()))
     return is_of_stable_diffusion(pipeline.unet) and levels == 4

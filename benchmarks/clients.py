@@ -98,7 +98,8 @@ def told(answer: dict[str, Any] | None) -> str:
     """A cell."""
     if answer is None:
         return ""
-    return answer["seen"] if answer["state"] == "works" else f"{answer['state']}: {answer['seen']}"
+    seen = answer["seen"].replace("|", "\\|")  # which ends a cell
+    return seen if answer["state"] == "works" else f"{answer['state']}: {seen}"
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def img2img(folder: Path) -> str:
     return "draws"
 
 
-@client("inpainting", "stable")
+@client("inpainting", *DIFFUSION)
 def inpaint(folder: Path) -> str:
     """AutoPipelineForInpainting, which wants latents of four channels; what is kept stays."""
     pipe = pipeline_of(folder, diffusers.AutoPipelineForInpainting)

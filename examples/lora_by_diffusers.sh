@@ -8,15 +8,16 @@
 # that has seen eight pink pictures. Two minutes of one core; of so short a training only colours
 # can be told.
 set -eu
-checkout=${1:?say where a checkout of diffusers is} out=${2:-runs/lora-by-diffusers} steps=${3:-60}
+checkout=${1:?say where a checkout of diffusers is} out=${2:-runs/lora-by-diffusers} steps=${3:-100}
 script=$checkout/examples/text_to_image/train_text_to_image_lora.py
 [ -f "$script" ] || { echo "there is no $script: choose a checkout of diffusers" >&2; exit 2; }
 
 scenes="data:scenes --data.size 64"
-calotype train-tokenizer small-kl-f8 --run.out "$out/kl" --run.steps "$steps" --measure 200 $scenes
+calotype train-tokenizer small-kl-f8 --run.out "$out/kl" --run.steps "$steps" \
+    --run.batch-size 8 --measure 200 $scenes
 calotype cache-latents small-f8 --tokenizer "$out/kl/model" --out "$out/latents" --count 500 $scenes
 calotype train-generator small-stable-diffusion --tokenizer "$out/kl/model" \
-    --cache "$out/latents" --run.out "$out/diffusion" --run.steps "$steps"
+    --cache "$out/latents" --run.out "$out/diffusion" --run.steps "$steps" --run.batch-size 32
 
 python - "$out/pink" <<'END'
 import json, pathlib, sys
@@ -32,7 +33,7 @@ END
 
 python "$script" --pretrained_model_name_or_path "$out/diffusion/model" --resolution 64 \
     --train_data_dir "$out/pink" --output_dir "$out/lora" --cache_dir "$out/cache" \
-    --rank 8 --learning_rate 0.01 --train_batch_size 8 --max_train_steps "$steps" --seed 0
+    --rank 8 --learning_rate 0.01 --train_batch_size 8 --max_train_steps $((2 * steps)) --seed 0
 
 python - "$out" <<'END'
 import sys

@@ -62,7 +62,9 @@ def stable(root: Path) -> Path:
 
 def flow(root: Path) -> Path:
     """Of the layout of most recipes."""
-    train_tokenizer(tiny.tokenizer_recipe(root, run=quick(root / "tokenizer")))
+    train_tokenizer(tiny.tokenizer_recipe(
+        root, model=NewTokenizer(tiny.BACKBONE, LATENTS), run=quick(root / "tokenizer")
+    ))  # fmt: skip
     cache(tiny.cache_recipe(root))
     return train_generator(tiny.generator_recipe(
         root, process=Flow(shift=3.0), run=quick(root / "generator")

@@ -17,6 +17,7 @@ tags:
 
 """
 """What the Hub reads first. Nobody has been asked for a licence: `unknown` is its word for that."""
+SILENT = "unconditional-image-generation"
 TEXT = """# Text to image
 
 Trained with calotype; loads in plain diffusers.
@@ -90,8 +91,8 @@ an image, and its stock class does not say when they end.
 def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
     """The text for a pipeline's folder; `folder` is where the tokenizer of tokens is in it."""
     if isinstance(pipeline, TokenPipeline):
-        card = CARD.format(library="transformers", task="text-to-image")
-        return card + _of_tokens(pipeline, folder)
+        task = SILENT if pipeline.prompts is None else "text-to-image"
+        return CARD.format(library="transformers", task=task) + _of_tokens(pipeline, folder)
     assert isinstance(sampling, Sampling)
     sampling = sampling.completed(pipeline)
     flow = FLOW if _is_flow(pipeline) else ""
@@ -100,7 +101,7 @@ def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
         layout = STABLE if _is_stable(pipeline) else OWN
         card = CARD.format(library="diffusers", task="text-to-image")
         return card + TEXT.format(prompt="a prompt", how=how) + layout + flow
-    card = CARD.format(library="diffusers", task="unconditional-image-generation")
+    card = CARD.format(library="diffusers", task=SILENT)
     return card + UNCONDITIONAL.format(how=f"num_inference_steps={sampling.steps}") + flow
 
 

@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 
 PEERS := benchmarks/.venv
 
-.PHONY: setup demo test check peers clean
+.PHONY: setup demo test check clients peers clean
 
 setup: $(READY)  ## the environment alone
 
@@ -20,6 +20,9 @@ check: $(READY)  ## lint, format, types
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright
+
+clients: $(READY)  ## trained folders in the hands of other people's programs; DIFFUSERS=a checkout of it
+	$(RUN)/python benchmarks/clients.py $(if $(DIFFUSERS),--diffusers $(DIFFUSERS))
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "calotype needs Python 3.10 or newer: make PYTHON=python3.12 ...")'

@@ -297,3 +297,14 @@ def test_unigram_bits_are_their_formula():
 
 if __name__ == "__main__":
     compare_compiled_steps()
+
+
+def test_a_prompt_that_leaves_no_places_for_an_image_is_refused():
+    """Bug: behind the positions that were trained, tokens are drawn all the same."""
+    decoder, fits = Decoder(model(), LAYOUT), torch.zeros(1, PROMPT + 1, dtype=torch.long)
+    fits[:, -1] = LAYOUT.begin
+    draw_codes(decoder, PromptTokens(fits, fits >= 0), [0], GREEDY)
+    longer = torch.cat([fits[:, :1], fits], 1)
+    with pytest.raises(ValueError, match=r"a prompt of 7 tokens: .* places for 6 before") as said:
+        draw_codes(decoder, PromptTokens(longer, longer >= 0), [0], GREEDY)
+    assert "\n" not in str(said.value)

@@ -27,7 +27,13 @@ from transformers import (
 )
 
 import tiny
-from calotype.autoregressive.text import BEGIN, Classes, HubTokenizer, prompt_tokenizer
+from calotype.autoregressive.text import (
+    BEGIN,
+    Classes,
+    HubTokenizer,
+    name_images,
+    prompt_tokenizer,
+)
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
@@ -153,6 +159,30 @@ def test_begin_of_image_is_the_next_token(text):
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         assert getattr(prompt, name) == getattr(text, name)
     assert BEGIN not in text.get_vocab()  # which is left as it was
+
+
+def test_image_tokens_have_names(text, tmp_path):
+    """Behind begin-of-image, so that whoever decodes what was drawn sees what is what."""
+    prompt = prompt_tokenizer(text)
+    name_images(prompt, 20)
+    prompt.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    first = len(text) + 1
+    assert len(again) == first + 20
+    assert again.convert_ids_to_tokens([first, first + 17]) == ["<|image_0|>", "<|image_17|>"]
+    for said, expected in zip(PROMPTS, trained(text), strict=True):
+        assert again(said, truncation=True).input_ids == expected, said
+        drawn = [*expected, first + 3, first + 17]
+        assert again.decode(drawn).split("<|image_3|>")[1].strip() == "<|image_17|>", said
+        assert "<|image" not in again.decode(drawn, skip_special_tokens=True), said
+
+
+@pytest.mark.parametrize("name", ["clip", "bert", "classes"])
+def test_words_are_decoded_with_their_spaces(name):
+    """Bug: of CLIP's they had `</w>` between them, which its own class takes out by itself."""
+    prompt = prompt_tokenizer(TEXTS[name]())
+    said = "a" if name == "classes" else "a red circle"
+    assert prompt.decode(prompt(said).input_ids, skip_special_tokens=True) == said
 
 
 def test_what_a_tokenizer_did_last_does_not_matter(text):

@@ -29,6 +29,17 @@ def test_plain_attention_answers_alike_and_is_not_saved(prompted, tmp_path):
     )  # fmt: skip
 
 
+def test_heads_are_counted_or_measured():
+    by_width = UNet((8, 16), (True, True), layers=1, head_width=4, groups=4).conditional(8, 4, 16)
+    counted = UNet((8, 16), (True, True), layers=1, heads=2, groups=4).conditional(8, 4, 16)
+    assert by_width.config["attention_head_dim"] == (2, 4)
+    assert counted.config["attention_head_dim"] == 2
+    with pytest.raises(ValueError, match=r"unet\.widths: 8 must be .* of unet\.heads 3"):
+        UNet((8, 16), (True, True), heads=3, groups=4)
+    with pytest.raises(ValueError, match=r"unet\.heads: without a text all heads are of one width"):
+        UNet((8, 16), (True, True), heads=2, groups=4).unconditional(8, 4)
+
+
 def test_places_of_the_largest_map_that_attends_to_itself():
     assert SMALL.places(8) == 16
     assert UNet((8, 8), (True, False), head_width=4, groups=4).places(8) == 64

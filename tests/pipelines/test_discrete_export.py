@@ -167,7 +167,7 @@ def test_a_stock_vqmodel_finds_the_same_ids_and_pictures(name, stock, elsewhere)
 def test_a_stock_folder_is_one_and_names_its_latents(name, stock):
     """Nothing is pickled, and what is loaded back is known by the same fingerprint."""
     model = stock[name].model
-    assert {file.suffix for file in model.iterdir()} == {".json", ".safetensors"}
+    assert {file.suffix for file in model.iterdir()} == {".json", ".safetensors", ".md"}
     vqmodel = VQModel.from_pretrained(model, use_safetensors=True)
     assert vqmodel.config["out_channels"] == 3 and vqmodel.config["scaling_factor"] == 1
     report = json.loads((model / "latent_statistics.json").read_text())
@@ -187,7 +187,7 @@ def test_without_a_stock_class_calotype_loads_the_same(name, own):
     assert torch.equal(loaded.reconstruct(images), trained.tokenizer.reconstruct(images))
     report = json.loads((trained.model / "latent_statistics.json").read_text())
     assert fingerprint(loaded) == fingerprint(trained.tokenizer) == report["tokenizer"]
-    assert {file.suffix for file in trained.model.iterdir()} == {".json", ".safetensors"}
+    assert {file.suffix for file in trained.model.iterdir()} == {".json", ".safetensors", ".md"}
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -325,6 +325,19 @@ def test_a_saved_pipeline_says_how_anybody_loads_it(name, artifacts, tmp_path, m
         assert drawn.size == (tiny.SIZE, tiny.SIZE)
 
 
+def test_a_saved_tokenizer_says_how_anybody_loads_it(artifacts, tmp_path, monkeypatch):
+    folder = shutil.copytree(artifacts / "tokenizer/model", tmp_path / "model")
+    monkeypatch.chdir(folder)
+    picture(tiny.images(1)[0]).save("picture.png")
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: unknown\n")
+    code = text.split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    exec(code, {})
+    with Image.open("rebuilt.png") as rebuilt:
+        assert rebuilt.size == (tiny.SIZE, tiny.SIZE)
+
+
 def test_an_unconditional_pipeline_says_that_it_wants_float32(artifacts):
     """Its stock class casts no noise."""
     folder = artifacts / "unconditional/model"

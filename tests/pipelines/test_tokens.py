@@ -324,7 +324,23 @@ def test_captions_are_hardly_classes(tmp_path):
         _write_prompts(Classes(), tmp_path, [f"picture {i}" for i in range(101)])
 
 
-def test_classes(tmp_path):
+def follow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a folder's README.md says."""
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    exec(code, {})
+    with Image.open("drawn.png") as drawn:
+        assert drawn.size == (tiny.SIZE, tiny.SIZE)
+
+
+def test_a_saved_transformer_says_how_anybody_draws(folders, monkeypatch):
+    follow(folders["vq"], monkeypatch)
+    alone = (folders["rvq"] / "README.md").read_text()
+    assert "```" not in alone and "calotype generate" in alone
+
+
+def test_classes(tmp_path, monkeypatch):
     """Each caption of the folder source is the name of a class."""
     folder = train(tmp_path, tiny.VQ_BOTTLENECK, text=Classes())
     pipeline = load(folder)
@@ -332,11 +348,13 @@ def test_classes(tmp_path):
     captions = LatentCache(tmp_path / "tokens").captions
     rows = pipeline.encode([captions[0], ""])
     assert rows.tokens.shape == (2, 2) and rows.seen.tolist() == [[True, True], [False, True]]
-    with pytest.raises(ValueError, match="no class 'a dragon'"):
-        pipeline.encode([captions[0], "a dragon"])
+    for wrong in ("a dragon", "<|image_3|>"):
+        with pytest.raises(ValueError, match="no class "):
+            pipeline.encode([captions[0], wrong])
+    follow(folder, monkeypatch)
 
 
-def test_unconditional(tmp_path):
+def test_unconditional(tmp_path, monkeypatch):
     folder = train(tmp_path, tiny.VQ_BOTTLENECK, text=None)
     pipeline = load(folder)
     assert isinstance(pipeline, TokenPipeline) and pipeline.prompts is None
@@ -345,6 +363,7 @@ def test_unconditional(tmp_path):
     assert torch.equal(codes, stock[:, 1:] - pipeline.layout.first)
     out = generate(Generate((), str(folder), tmp_path / "out", images=2))
     assert len(list(out.glob("0*.png"))) == 2
+    follow(folder, monkeypatch)
 
 
 @pytest.mark.parametrize("changes", [

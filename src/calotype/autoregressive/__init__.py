@@ -13,6 +13,7 @@ from calotype.autoregressive.text import (
     PromptSpec,
     check_classes,
     knows_classes,
+    name_images,
     prompt_tokenizer,
 )
 from calotype.autoregressive.transformer import (
@@ -50,6 +51,7 @@ __all__ = [
     "draw_codes",
     "knows_classes",
     "log_likelihood",
+    "name_images",
     "prompt_tokenizer",
     "unigram_bits",
 ]

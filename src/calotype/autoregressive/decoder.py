@@ -51,6 +51,7 @@ class Decoder:
                 "width: sample it by its own generate()"
             )
         self.layout, self.heads = layout, config.num_attention_heads
+        self.positions = config.max_position_embeddings
         self.width, self.eps = config.hidden_size, config.rms_norm_eps
         self.embedding = transformer.model.embed_tokens.weight.detach().to(dtype)
         self.norm = transformer.model.norm.weight.detach().to(dtype)
@@ -98,11 +99,20 @@ class Memory:
         decoder: Who reads.
         seen: Which of the prompts' tokens are none of padding, on their left; begin-of-image is
             the last of them.
+
+    Raises:
+        ValueError: prompts are so long that an image would end behind the transformer's positions.
     """
 
     def __init__(self, decoder: Decoder, seen: Bool[Tensor, "b prompt"]) -> None:
         rows, self.prompt = seen.shape
         length, weight = self.prompt + decoder.layout.length, decoder.embedding
+        most = decoder.positions - decoder.layout.length
+        if self.prompt > most and (longest := int(seen.sum(1).max())) > most:
+            raise ValueError(
+                f"a prompt of {longest} tokens: this transformer has places for {most} before "
+                "an image, begin-of-image among them; cut it with truncation=True"
+            )
         shape = (rows, decoder.heads, length, decoder.width // decoder.heads)
         self.keys = [weight.new_empty(shape) for _ in decoder.layers]
         self.values = [weight.new_empty(shape) for _ in decoder.layers]

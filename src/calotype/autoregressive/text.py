@@ -6,6 +6,7 @@ prompt: the next that a transformer says is an image.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +20,8 @@ from tokenizers import Tokenizer
 
 BEGIN = "<|image|>"
 """Begin-of-image."""
+IMAGE = "<|image_{}|>"
+"""An image token, by its number."""
 UNKNOWN = "<|unknown|>"
 """Any class that no caption named."""
 MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -103,6 +106,13 @@ def prompt_tokenizer(
     )  # fmt: skip
 
 
+def name_images(tokenizer: "transformers.PreTrainedTokenizerFast", count: int) -> None:
+    """Give the tokens behind begin-of-image names, so that whoever decodes what a transformer drew
+    reads `<|image_17|>`, and words alone with `skip_special_tokens=True`.
+    """
+    tokenizer.add_tokens([IMAGE.format(i) for i in range(count)], special_tokens=True)
+
+
 def knows_classes(tokenizer: "transformers.PreTrainedTokenizerFast") -> bool:
     """Whether its prompts are classes."""
     return tokenizer.unk_token == UNKNOWN
@@ -118,7 +128,9 @@ def check_classes(
     """
     if not knows_classes(tokenizer):
         return
-    known = tokenizer.get_vocab().keys() - {UNKNOWN, BEGIN}
+    vocabulary = tokenizer.get_vocab()
+    first = vocabulary.get(BEGIN, len(vocabulary))
+    known = {name for name, i in vocabulary.items() if i < first} - {UNKNOWN}
     for prompt in prompts:
         if prompt and prompt not in known:
             near = get_close_matches(prompt, known, 3) or sorted(known)[:3]
@@ -146,6 +158,8 @@ def _backend(
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     if end is not None:
         parts["post_processor"] = _ended(parts["post_processor"], end)
+        if suffix := parts["model"].get("end_of_word_suffix"):
+            parts["decoder"] = _spaced(parts["decoder"], suffix)
     return Tokenizer.from_str(json.dumps({**parts, "truncation": None, "padding": None}))
 
 
@@ -165,6 +179,13 @@ def _ended(processor: dict[str, Any] | None, begin: int) -> dict[str, Any]:
     templates[0]["single"].append({"SpecialToken": {"id": BEGIN, "type_id": 0}})
     templates[0]["special_tokens"][BEGIN] = {"id": BEGIN, "ids": [begin], "tokens": [BEGIN]}
     return {"type": "Sequence", "processors": steps}
+
+
+def _spaced(decoder: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """A decoder's JSON that makes spaces of what ends words, as CLIP's own class does by itself."""
+    last = {"type": "Replace", "pattern": {"Regex": f"{re.escape(suffix)}$"}, "content": ""}
+    space = {"type": "Replace", "pattern": {"String": suffix}, "content": " "}
+    return {"type": "Sequence", "decoders": [decoder, last, space]}
 
 
 def _steps(processor: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

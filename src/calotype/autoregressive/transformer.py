@@ -96,8 +96,7 @@ class Transformer:
         )  # fmt: skip
         model = transformers.LlamaForCausalLM(config)
         model.generation_config = transformers.GenerationConfig(
-            max_new_tokens=layout.length, min_new_tokens=layout.length,
-            bos_token_id=layout.begin, pad_token_id=pad,
+            max_new_tokens=layout.length, bos_token_id=layout.begin, pad_token_id=pad,
             suppress_tokens=list(range(layout.first)), do_sample=True, top_k=0,
         )  # fmt: skip
         return model

@@ -8,6 +8,7 @@ import torch
 from calotype.autoregressive import (
     Layout,
     NextToken,
+    name_images,
     prompt_tokenizer,
 )
 from calotype.commands.cached import open_cache, train
@@ -91,5 +92,8 @@ def _pipeline(
         transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     )
     layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
+    bottleneck = tokenizer.bottleneck
+    if isinstance(bottleneck, Discrete) and bottleneck.exported:  # else no stock class decodes them
+        name_images(prompts, layout.vocabulary - layout.first)
     network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
     return TokenPipeline(network, prompts, tokenizer, layout)

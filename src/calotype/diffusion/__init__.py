@@ -4,7 +4,7 @@ from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
 from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
-from calotype.diffusion.unet import UNet, attend_plainly
+from calotype.diffusion.unet import UNet, attend_plainly, is_of_stable_diffusion
 
 __all__ = [
     "Denoising",
@@ -21,5 +21,6 @@ __all__ = [
     "Uniform",
     "Velocity",
     "attend_plainly",
+    "is_of_stable_diffusion",
     "tokenize",
 ]

@@ -79,7 +79,7 @@ class Flow:
         """
         return diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.shift,
-            steps_offset=1,
+            steps_offset=1, trained_betas=_levels_of_flows(),
         )  # fmt: skip
 
 
@@ -138,6 +138,20 @@ ProcessSpec = Flow | Epsilon | Velocity
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
+def _levels_of_flows() -> list[float]:
+    """Betas of which timestep t has noise and signal in a ratio of t / 1000, a flow's level.
+
+    Flows do not read them. Schedulers do that space the levels otherwise (`use_karras_sigmas` and
+    the like) and that, of diffusers' own betas, make levels of 100 and more, which a flow has none
+    of: what they draw is NaN.
+    """
+    levels = torch.arange(TIMESTEPS, dtype=torch.float64) / TIMESTEPS
+    levels[0] = levels[1] / 2  # their logarithms are taken
+    signal = 1 / (1 + levels.square())
+    betas = 1 - signal / torch.cat([torch.ones(1, dtype=signal.dtype), signal[:-1]])
+    return [float(f"{beta:.6g}") for beta in betas]
+
+
 def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":
     return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
 
@@ -150,11 +164,15 @@ def _schedule() -> "diffusers.DDPMScheduler":
 def _solver(
     prediction: Literal["epsilon", "v_prediction"],
 ) -> "diffusers.DPMSolverMultistepScheduler":
-    return diffusers.DPMSolverMultistepScheduler(
-        num_train_timesteps=TIMESTEPS, prediction_type=prediction, timestep_spacing="trailing",
-        steps_offset=1,
-        **_BETAS,
-    )  # fmt: skip
+    """What other schedulers are to know when they are made `from_config` is there as well: by
+    default DDIM, DDPM and LCM clip latents to [-1, 1], and PNDM takes steps that pipelines do not
+    expect.
+    """
+    return diffusers.DPMSolverMultistepScheduler.from_config({
+        "num_train_timesteps": TIMESTEPS, "prediction_type": prediction,
+        "timestep_spacing": "trailing", "steps_offset": 1, **_BETAS,
+        "clip_sample": False, "skip_prk_steps": True,
+    })  # fmt: skip
 
 
 def _min_snr(

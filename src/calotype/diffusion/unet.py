@@ -18,6 +18,9 @@ class UNet:
     """Residual blocks per resolution."""
     head_width: int = 40
     """Channels of an attention head; must divide every width."""
+    heads: int | None = None
+    """Attention heads of every resolution, as Stable Diffusion 1 has 8; must divide every width.
+    None: as many as `head_width` makes."""
     groups: int = 32
     """Groups of each GroupNorm; must divide every width."""
     pooled_text: bool = False
@@ -33,14 +36,16 @@ class UNet:
                 f"unet.attention has {len(self.attention)} entries and unet.widths "
                 f"{len(self.widths)}: give one for each resolution"
             )
-        for name in ("layers", "head_width", "groups"):
-            if (value := getattr(self, name)) < 1:
+        for name in ("layers", "head_width", "heads", "groups"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"unet.{name} is {value}: it must be at least 1")
+        name = "head_width" if self.heads is None else "heads"
+        parts = getattr(self, name)
         for width in self.widths:
-            if width % self.groups or width % self.head_width:
+            if width % self.groups or width % parts:
                 raise ValueError(
                     f"unet.widths: {width} must be a multiple of unet.groups {self.groups} and "
-                    f"of unet.head_width {self.head_width}"
+                    f"of unet.{name} {parts}"
                 )
 
     def conditional(
@@ -51,7 +56,7 @@ class UNet:
         down = ["CrossAttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
         # diffusers' `attention_head_dim` is, for this class, the number of heads.
-        heads: Any = tuple(width // self.head_width for width in self.widths)
+        heads: Any = self.heads or tuple(width // self.head_width for width in self.widths)
         return diffusers.UNet2DConditionModel(
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=heads, cross_attention_dim=text_width,
@@ -64,11 +69,15 @@ class UNet:
         """A UNet for latents [B, channels, size, size].
 
         Raises:
-            ValueError: there is no prompt that it could be told.
+            ValueError: there is no prompt that it could be told, or heads are counted.
         """
         if self.pooled_text:
             raise ValueError(
                 "unet.pooled_text: without a text there is no prompt; add --unet.no-pooled-text"
+            )
+        if self.heads is not None:
+            raise ValueError(
+                "unet.heads: without a text all heads are of one width; add --unet.heads None"
             )
         self._check(size)
         down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
@@ -106,6 +115,27 @@ def attend_plainly(unet: "diffusers.UNet2DModel | diffusers.UNet2DConditionModel
     for module in unet.modules():
         if isinstance(module, diffusers.models.attention_processor.Attention):
             module.set_processor(diffusers.models.attention_processor.AttnProcessor())
+
+
+def is_of_stable_diffusion(unet: "diffusers.UNet2DConditionModel") -> bool:
+    """Whether a UNet has the layout of Stable Diffusion 1, whatever its widths are: the one that
+    converters and other programs know.
+    """
+    return all(_plain(unet.config[name]) == value for name, value in STABLE_DIFFUSION.items())
+
+
+STABLE_DIFFUSION = {
+    "down_block_types": [*3 * ["CrossAttnDownBlock2D"], "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *3 * ["CrossAttnUpBlock2D"]],
+    "layers_per_block": 2, "attention_head_dim": 8, "transformer_layers_per_block": 1,
+    "addition_embed_type": None, "class_embed_type": None, "resnet_time_scale_shift": "default",
+    "use_linear_projection": False,
+}  # fmt: skip
+"""What its layout is, in a UNet's config."""
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _pooling_heads(width: int) -> int:

@@ -26,6 +26,7 @@ from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
 from calotype.training.network import located, missed, place
+from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
 
 
@@ -67,9 +68,11 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
             pipeline.save_pretrained(beside, safe_serialization=True)
             mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
             (beside / MARK).write_text(json.dumps(mark) + "\n")
+            _serve_flow_schedulers(beside / "scheduler/scheduler_config.json")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
+        make_portable(beside)
         publish(beside, folder)
 
 
@@ -95,6 +98,17 @@ def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", fol
 
 
 PREFIX = "text_model."
+
+
+def _serve_flow_schedulers(file: Path) -> None:
+    """Say the shift of a flow under the name that diffusers' flow schedulers have for it, and name
+    one of them: of names that the class in the file does not know, diffusers warns each time that
+    it reads them. Which class draws stands in model_index.json.
+    """
+    config = json.loads(file.read_text())
+    if config.get("use_flow_sigmas"):
+        config |= {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": config["flow_shift"]}
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(path: str | Path, variant: str | None = None) -> Pipeline:

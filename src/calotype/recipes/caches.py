@@ -9,6 +9,7 @@ from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.diffusion import LearntText, PretrainedText
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.small import small_cache, small_plain, small_tokens
+from calotype.recipes.stable import small_f8
 
 SCENES_TEXT = LearntText(width=128, layers=2, heads=4, length=24, vocabulary=1000)
 
@@ -58,6 +59,7 @@ CACHES: dict[str, Callable[[], CacheRecipe]] = {
     "small": small_cache,
     "small-plain": small_plain,
     "small-tokens": small_tokens,
+    "small-f8": small_f8,
     "scenes": scenes_cache,
     "scenes-tokens": scenes_tokens,
     "folder": folder_cache,

@@ -9,12 +9,15 @@ from calotype.pipelines import Sampling
 from calotype.recipes.caches import SCENES_TEXT
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.small import small_ar, small_diffusion, small_unconditional
+from calotype.recipes.stable import small_stable_diffusion, stable_diffusion
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.training import AdamW, Run
 
 
 def scenes_diffusion() -> GeneratorRecipe:
-    """Text to 32-pixel scenes, text encoder and all from scratch. Takes 0.5 GiB in bf16."""
+    """Text to 32-pixel scenes, text encoder and all from scratch, in a layout of its own. Takes 0.5
+    GiB in bf16.
+    """
     return GeneratorRecipe(
         "runs/scenes-kl/model", Path("runs/scenes-latents"),
         # With attention alone the caption's place went unheeded for a thousand steps.
@@ -31,8 +34,8 @@ def scenes_diffusion() -> GeneratorRecipe:
 
 def text_diffusion() -> GeneratorRecipe:
     """Text to image in 32x32x4 latents of your captioned images, by flow matching; 320 to 1280
-    channels, as LDM's text-to-image UNet (Rombach et al. 2022, table 15), with heads of 40.
-    Takes 36 GiB in bf16.
+    channels, as LDM's text-to-image UNet (Rombach et al. 2022, table 15), with heads of 40: a
+    layout of its own; stable-diffusion has that of Stable Diffusion. Takes 36 GiB in bf16.
     """
     return GeneratorRecipe(
         "runs/ldm-kl-f8/model", Path("runs/latents"), UNet(),
@@ -110,8 +113,10 @@ GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe]] = {
     "small-diffusion": small_diffusion,
     "small-unconditional": small_unconditional,
     "small-ar": small_ar,
+    "small-stable-diffusion": small_stable_diffusion,
     "scenes-diffusion": scenes_diffusion,
     "text-diffusion": text_diffusion,
+    "stable-diffusion": stable_diffusion,
     "unconditional-diffusion": unconditional_diffusion,
     "scenes-ar": scenes_ar,
     "dalle-small": dalle_small,

@@ -7,6 +7,7 @@ from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.small import small_kl, small_vq
+from calotype.recipes.stable import small_kl_f8
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import Backbone, Gaussian
 from calotype.tokenizers.terms import L1, L2, LPIPS, Adversary
@@ -92,6 +93,7 @@ def _ldm(
 TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "small-kl": small_kl,
     "small-vq": small_vq,
+    "small-kl-f8": small_kl_f8,
     "scenes-kl": scenes_kl,
     "ldm-kl-f4": ldm_kl_f4,
     "ldm-kl-f8": ldm_kl_f8,

@@ -38,6 +38,7 @@ from calotype.tokenizers.stock import (
 from calotype.tokenizers.tiling import Tiling, tiled
 from calotype.training.network import located, place
 from calotype.training.noise import Generators
+from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
 
@@ -117,6 +118,7 @@ class ImageTokenizer(nn.Module):
         (folder / "README.md").write_text(readme(stock, self.factor))
         if stock is not None:
             stock.save_pretrained(folder, safe_serialization=True)
+            make_portable(folder)
             return
         assert isinstance(self.bottleneck, Discrete)
         config = {"autoencoder": dict(self.autoencoder.config),
@@ -124,6 +126,7 @@ class ImageTokenizer(nn.Module):
         (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / OWN_WEIGHTS)
+        make_portable(folder)
 
     def push_to_hub(
         self, repo_id: str, private: bool | None = None, commit_message: str | None = None,

@@ -73,7 +73,8 @@ class Log:
         self, run: Run, accelerator: "accelerate.Accelerator", first: int, images: int,
         precision: Name, watch: Watch | None = None,
     ) -> None:  # fmt: skip
-        self.run, self.first, self.precision, self.watch = run, first, precision, watch
+        self.run, self.first, self.watch = run, first, watch
+        self.precision: Name = precision
         self.main = accelerator.is_main_process
         self.told = Told(run.out.name, run.steps, first, images)
         self.history: History | None = None

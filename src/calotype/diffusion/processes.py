@@ -6,7 +6,7 @@ timestep it is told, what it should answer, and the weight of each sample's erro
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -168,11 +168,12 @@ def _solver(
     default DDIM, DDPM and LCM clip latents to [-1, 1], and PNDM takes steps that pipelines do not
     expect.
     """
-    return diffusers.DPMSolverMultistepScheduler.from_config({
+    made: Any = diffusers.DPMSolverMultistepScheduler.from_config({
         "num_train_timesteps": TIMESTEPS, "prediction_type": prediction,
         "timestep_spacing": "trailing", "steps_offset": 1, **_BETAS,
         "clip_sample": False, "skip_prk_steps": True,
     })  # fmt: skip
+    return made
 
 
 def _min_snr(

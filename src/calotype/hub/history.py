@@ -192,12 +192,12 @@ def machine(whose: str, run: Path) -> Machine:
         precision = read_json(run / "recipe.json").get("run", {}).get("precision", UNKNOWN)
         return Machine(whose, UNKNOWN, precision, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
     devices = {f"{each['processes']} x {each['device']}": None for each in starts}
-    joules = [each.get("energy_joules") for each in starts]
+    known = [joules for each in starts if (joules := each["energy_joules"]) is not None]
     seconds = sum(each["seconds"] for each in starts)
     return Machine(
         whose, "; ".join(devices), ", ".join({each["precision"]: None for each in starts}),
         f"{seconds / 3600:.2f} h",
         f"{starts[-1]['images_per_second']:.3g} images/s",
-        UNKNOWN if None in joules else f"{sum(joules) / 3.6e6:.3g} kWh",
+        UNKNOWN if len(known) < len(starts) else f"{sum(known) / 3.6e6:.3g} kWh",
         ", ".join(f"{name} {version}" for name, version in starts[-1]["versions"].items()),
     )  # fmt: skip

@@ -65,6 +65,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "train-tokenizer": FromRecipes(
         "tokenizers:TOKENIZERS", "train_tokenizer:train_tokenizer", "tokenizer",
         "train an image tokenizer from a named recipe"),
+    "distil-decoder": FromRecipes(
+        "distil:DISTILLED", "distil_decoder:distil_decoder", "decoder",
+        "distil a small fast AutoencoderTiny from a tokenizer"),
     "cache-latents": FromRecipes(
         "caches:CACHES", "cache_latents:cache", "cache",
         "encode images and captions once, for a generator"),

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calotype.autoregressive import Classes
+from calotype.autoregressive import Classes, Transformer
 from calotype.commands.train_denoiser import settle
 from calotype.commands.train_transformer import next_token
 from calotype.diffusion import (
     Denoising,
+    Epsilon,
     LatentSource,
     LearntText,
     PretrainedText,
@@ -18,9 +19,10 @@ from calotype.diffusion import (
     TextSpec,
 )
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
-from calotype.lazy import transformers
+from calotype.lazy import diffusers, transformers
 from calotype.pipelines import layout_of
 from calotype.recipes.caches import CACHES
+from calotype.recipes.finetune import FinetuneRecipe
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -30,7 +32,7 @@ from calotype.tokenizers.terms import PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
 
-Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
+Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe
 CLASSES = 1000
 """ImageNet's."""
 CLIP_L: dict[str, Any] = {
@@ -43,8 +45,8 @@ CLIP_L: dict[str, Any] = {
 def needs(recipe: Recipe, dtype: torch.dtype) -> Needs:
     """What training by a recipe takes, computed in `dtype` under autocast.
 
-    A pretrained decoder is taken to be Stable Diffusion's, a generator's tokenizer and prompts to
-    be those of the named recipes that fill the folders it names.
+    A pretrained decoder or pipeline is taken to be Stable Diffusion's, a generator's tokenizer and
+    prompts to be those of the named recipes that fill the folders it names.
 
     Raises:
         ValueError: no named recipe fills one of those folders.
@@ -60,6 +62,7 @@ def rehearsed(recipe: Recipe) -> Rehearsal:
     """
     build = {
         TokenizerRecipe: _tokenizer, GeneratorRecipe: _denoiser, TransformerRecipe: _transformer,
+        FinetuneRecipe: _finetuned,
     }[type(recipe)]  # fmt: skip
     return build(recipe)
 
@@ -105,7 +108,23 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
         null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
         objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
         batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
-    settle(recipe, objective, shape[0])
+    settle(objective, recipe.unet.places(shape[0]), recipe.gradient_checkpointing)
+    return Rehearsal([objective], batch, [tokenizer])
+
+
+def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
+    """Of Stable Diffusion 1, on pictures of 512 pixels."""
+    sites, encoder = 64, _encoder(PretrainedText())
+    tokenizer = NewTokenizer().build(8 * sites)
+    unet = diffusers.UNet2DConditionModel(sample_size=sites, cross_attention_dim=768)
+    recipe.learn.prepare(unet, encoder if recipe.learn_text else None)
+    null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
+    source = LatentSource(tokenizer.bottleneck, 1.0)
+    objective = TextDenoising(unet, encoder, null, source, Epsilon(), recipe.optimizer)
+    settle(objective, sites**2, recipe.gradient_checkpointing)
+    rows = recipe.run.batch_size
+    batch = {"packed": torch.zeros(rows, 8, sites, sites), "key": _keys(recipe),
+             "tokens": null.repeat(rows, 1)}  # fmt: skip
     return Rehearsal([objective], batch, [tokenizer])
 
 
@@ -122,6 +141,7 @@ def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     tokenizer, packed = _encoded(recipe)
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
     layout = layout_of(vocabulary, tokenizer, packed[0].numel())
+    assert isinstance(recipe.transformer, Transformer)
     network = recipe.transformer.build(layout, length)
     objective = next_token(recipe, network, layout)
     rows = recipe.run.batch_size

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from calotype.data.prompts import tokenize as prompted
 from calotype.lazy import transformers
+from calotype.training.network import located
 from tokenizers import Tokenizer
 
 
@@ -80,11 +81,11 @@ class PretrainedText:
     """A CLIP text encoder and its tokenizer as they stand, frozen."""
 
     path: str = "openai/clip-vit-large-patch14"
-    """A folder or a name on the Hub; a pipeline's folder serves too."""
+    """A folder or a name on the Hub; a pipeline's folder, or its run's, serves too."""
 
     def tokenizer(self, captions: Iterable[str]) -> "transformers.CLIPTokenizer":
         """The encoder's own; the captions are not looked at."""
-        inside = {"subfolder": "tokenizer"} if (Path(self.path) / "tokenizer").is_dir() else {}
+        inside = {"subfolder": "tokenizer"} if (self._folder / "tokenizer").is_dir() else {}
         found = self._load(transformers.CLIPTokenizer, **inside)
         # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
         if len(found) <= len(transformers.CLIPTokenizer()):
@@ -98,7 +99,7 @@ class PretrainedText:
             ValueError: there is none, or it is not whole, or the tokenizer, whose tokens it is to
                 read, is not its own.
         """
-        inside = (Path(self.path) / "text_encoder").is_dir()
+        inside = (self._folder / "text_encoder").is_dir()
         options = {"subfolder": "text_encoder"} if inside else {}
         kind = self._load(transformers.AutoConfig, **options).model_type
         if kind not in ("clip", "clip_text_model"):
@@ -125,9 +126,13 @@ class PretrainedText:
             )
         return model.requires_grad_(False).eval()
 
+    @property
+    def _folder(self) -> Path:
+        return Path(located(self.path, "pipeline", "model"))
+
     def _load(self, kind, **options):
         try:
-            return kind.from_pretrained(self.path, **options)
+            return kind.from_pretrained(str(self._folder), **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"text.path: no CLIP text encoder with safetensors weights in {self.path} ({error})"

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from torch import nn
 
-from calotype.pipelines.assemble import MARK
 from calotype.pipelines.sampling import Pipeline
 from calotype.pipelines.tokens import TokenPipeline
 from calotype.training.weights import digest
 
+MARK = "calotype.json"
+"""In a folder that calotype wrote, what stock classes do not ask."""
 INDICES = ("model_index.json", MARK)
 """A folder with one of them holds a pipeline."""
 

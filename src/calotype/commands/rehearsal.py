@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.autoregressive import Classes, Transformer
 from calotype.commands.train_denoiser import settle
@@ -13,11 +13,14 @@ from calotype.diffusion import (
     Denoising,
     Epsilon,
     LatentSource,
+    Learnt,
     LearntText,
+    LoRA,
     PretrainedText,
     TextDenoising,
     TextSpec,
 )
+from calotype.diffusion.adapters import UNET as PROJECTIONS
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
 from calotype.lazy import diffusers, transformers
 from calotype.pipelines import layout_of
@@ -117,7 +120,7 @@ def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
     sites, encoder = 64, _encoder(PretrainedText())
     tokenizer = NewTokenizer().build(8 * sites)
     unet = diffusers.UNet2DConditionModel(sample_size=sites, cross_attention_dim=768)
-    recipe.learn.prepare(unet, encoder if recipe.learn_text else None)
+    _prepare(recipe.learn, unet)
     null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
     source = LatentSource(tokenizer.bottleneck, 1.0)
     objective = TextDenoising(unet, encoder, null, source, Epsilon(), recipe.optimizer)
@@ -126,6 +129,32 @@ def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
     batch = {"packed": torch.zeros(rows, 8, sites, sites), "key": _keys(recipe),
              "tokens": null.repeat(rows, 1)}  # fmt: skip
     return Rehearsal([objective], batch, [tokenizer])
+
+
+def _prepare(learn: Learnt, unet: nn.Module) -> None:
+    """Let move what is learnt. peft cannot add to tensors without contents."""
+    if not isinstance(learn, LoRA):
+        learn.prepare(unet, None)
+        return
+    unet.requires_grad_(False)
+    for name, layer in [*unet.named_modules()]:
+        if isinstance(layer, nn.Linear) and name.endswith(PROJECTIONS):
+            parent, _, own = name.rpartition(".")
+            setattr(unet.get_submodule(parent), own, _Added(layer, learn.rank))
+
+
+class _Added(nn.Module):
+    """A layer and what LoRA adds to it."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.narrow = nn.Linear(layer.in_features, rank, bias=False)
+        self.wide = nn.Linear(rank, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        return self.layer(x) + self.wide(self.narrow(x))
 
 
 def _encoder(text: TextSpec) -> "transformers.CLIPTextModel":

@@ -167,6 +167,6 @@ class Distillation(Objective):
         with computing(
             self.precision, real.device, *self.networks, *self.teacher.tokenizer.networks
         ):
-            latents = self.teacher.latents(real)
+            latents = self.teacher.latents(real, generators(range(len(real))))[1]
             rows = real, self.teacher.pictures(latents), self.student.decoder(latents)
         return torch.stack([row.float().clamp(-1, 1) for row in rows], 1).flatten(0, 1).cpu()

@@ -199,7 +199,8 @@ def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
 
 
-RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS}
+RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS,
+           "distil-decoder": DISTILLED}  # fmt: skip
 EVERY = [name for name in COMMANDS if name not in RECIPES] + [
     f"{command} {name}" for command, recipes in RECIPES.items() for name in recipes
 ]

@@ -65,15 +65,15 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "train-tokenizer": FromRecipes(
         "tokenizers:TOKENIZERS", "train_tokenizer:train_tokenizer", "tokenizer",
         "train an image tokenizer from a named recipe"),
-    "distil-decoder": FromRecipes(
-        "distil:DISTILLED", "distil_decoder:distil_decoder", "decoder",
-        "distil a small fast AutoencoderTiny from a tokenizer"),
     "cache-latents": FromRecipes(
         "caches:CACHES", "cache_latents:cache", "cache",
         "encode images and captions once, for a generator"),
     "train-generator": FromRecipes(
         "generators:GENERATORS", "train_generator:train_generator", "pipeline",
         "train a diffusion model or transformer in a cache"),
+    "distil-decoder": FromRecipes(
+        "distil:DISTILLED", "distil_decoder:distil_decoder", "decoder",
+        "distil a small fast AutoencoderTiny from a tokenizer"),
     "generate": FromOptions(
         "generate:Generate", "generate", "images", "images from prompts"),
     "reconstruct": FromOptions(

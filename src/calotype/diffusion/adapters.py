@@ -16,9 +16,7 @@ TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 class Whole:
     """All of the network's weights."""
 
-    def prepare(
-        self, unet: nn.Module, text_encoder: "transformers.CLIPTextModel | None"
-    ) -> None:  # fmt: skip
+    def prepare(self, unet: nn.Module, text_encoder: "transformers.CLIPTextModel | None") -> None:
         """Let the UNet move, and the text encoder if one is given."""
         for network in (unet, text_encoder):
             if network is not None:
@@ -38,9 +36,7 @@ class LoRA:
         if self.rank < 1:
             raise ValueError(f"learn.rank is {self.rank}: it must be at least 1")
 
-    def prepare(
-        self, unet: nn.Module, text_encoder: "transformers.CLIPTextModel | None"
-    ) -> None:  # fmt: skip
+    def prepare(self, unet: nn.Module, text_encoder: "transformers.CLIPTextModel | None") -> None:
         """Add to the UNet, and to the text encoder if one is given; nothing else moves. At first
         what is added is zero.
 

@@ -22,6 +22,7 @@ from calotype.cli.help import COMMON
 from calotype.cli.parsing import named_recipe, parse
 from calotype.data import Folder, Parquet
 from calotype.recipes.caches import CACHES
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 
@@ -32,7 +33,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
-    for module in ("train_tokenizer", "cached"):
+    for module in ("train_tokenizer", "cached", "distil_decoder"):
         monkeypatch.setattr(f"calotype.commands.{module}.fit", lambda *_: pytest.fail("it trains"))
     return tmp_path
 
@@ -72,7 +73,12 @@ def test_it_says_its_version(capsys):
 
 @pytest.mark.parametrize(
     ("command", "recipes"),
-    [("train-tokenizer", TOKENIZERS), ("cache-latents", CACHES), ("train-generator", GENERATORS)],
+    [
+        ("train-tokenizer", TOKENIZERS),
+        ("cache-latents", CACHES),
+        ("train-generator", GENERATORS),
+        ("distil-decoder", DISTILLED),
+    ],
 )
 def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
     assert all(name in listed(f"{command} --help", capsys) for name in recipes)
@@ -124,6 +130,12 @@ def test_help_explains_the_others(command, capsys):
         ("generate x --size 128", "unrecognized option --size$"),
         ("generate x --images 0", "--images is 0: it must be at least 1"),
         ("generate x --pipeline absent", "no pipeline in absent: expected a folder with"),
+        ("train-tokenizer scenes-kl model:continued --model.path absent",
+         "model.path: absent: no AutoencoderKL or VQModel in absent: expected"),
+        ("train-generator lora --pipeline absent --cache absent",
+         "no finished cache in absent: run `calotype cache-latents`"),
+        ("train-generator lora --learn.rank 0", "learn.rank is 0: it must be at least 1"),
+        ("distil-decoder small-tiny --student.width 0", "student.width is 0: it must be at"),
         ("reconstruct absent", "no AutoencoderKL, VQModel, .* in absent: expected a folder"),
         ("reconstruct", "Missing from calotype reconstruct: STR Folder of a tokenizer"),
     ],
@@ -187,7 +199,8 @@ def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")
 
 
-RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS}
+RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS,
+           "distil-decoder": DISTILLED}  # fmt: skip
 EVERY = [name for name in COMMANDS if name not in RECIPES] + [
     f"{command} {name}" for command, recipes in RECIPES.items() for name in recipes
 ]

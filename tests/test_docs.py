@@ -21,11 +21,13 @@ from calotype.diffusion import LearntText, PretrainedText, UNet
 from calotype.pipelines import Sampling
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.caches import CACHES
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import Backbone
 from calotype.tokenizers.bottlenecks.codebook import Codebook
+from calotype.tokenizers.distillation import NewTiny
 from calotype.training import Run
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +73,8 @@ def shrunk(value: Any) -> Any:
         case Transform():
             resized = {"resize": 36} if getattr(value.crop, "resize", None) else {}
             return replace(value, crop=replace(value.crop, size=SIZE, **resized))
+        case NewTiny():
+            return replace(value, width=8, blocks=1)
         case TokenizerRecipe():
             value = replace(value, measure=16, examples=2, perceptual=None, adversary=None)
         case CacheRecipe():
@@ -85,10 +89,11 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    for recipes in (TOKENIZERS, CACHES, GENERATORS):
+    for recipes in (TOKENIZERS, CACHES, GENERATORS, DISTILLED):
         for name, build in recipes.items():
             monkeypatch.setitem(recipes, name, lambda build=build: shrunk(build()))
-    for folder, seed in (("photos/lighthouse", 0), ("photos/barn", 1), ("others", 2)):
+    folders = "photos/lighthouse", "photos/barn", "others", "birds/owl"
+    for seed, folder in enumerate(folders):
         Path(folder).mkdir(parents=True)
         for i, image in enumerate(tiny.images(12, seed)):
             pixels = image.add(1).mul(127.5).byte().permute(1, 2, 0).numpy()

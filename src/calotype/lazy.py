@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     import huggingface_hub.errors
     import lpips
     import matplotlib.figure
+    import peft
     import pyarrow.parquet
     import scipy.ndimage
     import torchvision.models
@@ -65,12 +66,13 @@ else:
     huggingface_hub = Lazy("huggingface_hub")
     lpips = Lazy("lpips")
     matplotlib = Lazy("matplotlib")
+    peft = Lazy("peft")
     pyarrow = Lazy("pyarrow")
     scipy = Lazy("scipy")
     torchvision = Lazy("torchvision")
     transformers = Lazy("transformers")
 
 __all__ = [
-    "accelerate", "datasets", "diffusers", "huggingface_hub", "lpips", "matplotlib", "pyarrow",
-    "scipy", "torchvision", "transformers",
+    "accelerate", "datasets", "diffusers", "huggingface_hub", "lpips", "matplotlib", "peft",
+    "pyarrow", "scipy", "torchvision", "transformers",
 ]  # fmt: skip

@@ -267,7 +267,7 @@ def test_latents_of_codes_are_normal_and_decoded_as_the_nearest(scaled, codes):
     """A denoiser that knows the latents but for a small error draws exactly their pictures."""
     tokenizer, latents = scaled
     factor = tokenizer.autoencoder.config["scaling_factor"]
-    source = train_denoiser._source(tokenizer)
+    source = train_denoiser.latent_source(tokenizer)
     z = source.draw(latents.batch(list(range(32)), [0] * 32)["packed"], []) / factor
     assert z.mean((0, 2, 3)).abs().max() < 1e-3 and abs(z.square().mean() - 1) < 1e-3
 
@@ -292,5 +292,5 @@ def test_bug_ids_were_looked_up_in_a_table_left_behind(codes):
     """On a GPU ids came to the device of the run, and the codes stayed where they were loaded."""
     tokenizer, elsewhere = ImageTokenizer.load(codes / "tokenizer/model"), torch.device("meta")
     with patch.object(train_denoiser, "processes", lambda: SimpleNamespace(device=elsewhere)):
-        source = train_denoiser._source(tokenizer)
+        source = train_denoiser.latent_source(tokenizer)
     assert source.draw(torch.zeros(1, 8, 8, dtype=torch.int32, device=elsewhere), []).is_meta

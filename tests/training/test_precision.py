@@ -129,7 +129,7 @@ def test_a_resume_keeps_what_was_chosen(cpu, tmp_path, capfd):
 
 def test_what_is_emulated_is_warned_of_by_a_measured_ratio(cpu, monkeypatch):
     cpu()
-    monkeypatch.setattr(precisions, "_seconds", lambda call, device: 8.0 if _is_low(call) else 2.0)
+    monkeypatch.setattr(precisions, "seconds", lambda call, device: 8.0 if _is_low(call) else 2.0)
     with pytest.warns(UserWarning, match=r"a convolution took 4 times .* product 4 times"):
         precisions.warn_of_emulation("bf16", CPU)
     precisions.warn_of_emulation("fp32", CPU)

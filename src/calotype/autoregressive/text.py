@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers.models import WordLevel
 
 from calotype.lazy import transformers
-from calotype.training.network import missed, place
+from calotype.training.network import located, missed, place
 from tokenizers import Tokenizer
 
 BEGIN = "<|image|>"
@@ -73,7 +73,39 @@ class Classes:
         )  # fmt: skip
 
 
-PromptSpec = HubTokenizer | Classes
+@dataclass(frozen=True)
+class PipelineTokenizer:
+    """That of a trained transformer's prompts, for new pictures on which it goes on."""
+
+    path: str
+    """Folder of a token pipeline, or of its run, or a name on the Hub."""
+
+    def tokenizer(self, captions: Iterable[str]) -> "transformers.PreTrainedTokenizerFast":
+        """The tokenizer without begin-of-image; the captions are not looked at.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = _load(located(self.path, "model"))
+        begin = found.get_vocab().get(BEGIN)
+        if begin is None:
+            raise ValueError(f"text.path: {self.path} holds no prompts of a transformer's")
+        parts = json.loads(_backend(found).to_str())
+        parts["added_tokens"] = [token for token in parts["added_tokens"] if token["id"] < begin]
+        for step in _steps(parts["post_processor"]):
+            if step["type"] == "TemplateProcessing":
+                step["single"] = [part for part in step["single"] if not _is_begin(part)]
+                step["special_tokens"].pop(BEGIN, None)
+        backend = Tokenizer.from_str(json.dumps(parts))
+        return _rebuilt(found, backend, model_max_length=found.model_max_length - 1)
+
+
+def _is_begin(part: dict[str, Any]) -> bool:
+    """Whether a template's part is begin-of-image."""
+    return part.get("SpecialToken", {}).get("id") == BEGIN
+
+
+PromptSpec = HubTokenizer | PipelineTokenizer | Classes
 """Whose tokens prompts are, where no text encoder reads them."""
 
 
@@ -185,6 +217,8 @@ def _spaced(decoder: dict[str, Any], suffix: str) -> dict[str, Any]:
     """A decoder's JSON that makes spaces of what ends words, as CLIP's own class does by itself."""
     last = {"type": "Replace", "pattern": {"Regex": f"{re.escape(suffix)}$"}, "content": ""}
     space = {"type": "Replace", "pattern": {"String": suffix}, "content": " "}
+    if decoder.get("decoders", [None])[-1] == space:  # of a transformer that goes on
+        return decoder
     return {"type": "Sequence", "decoders": [decoder, last, space]}
 
 

@@ -71,6 +71,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "train-generator": FromRecipes(
         "generators:GENERATORS", "train_generator:train_generator", "pipeline",
         "train a diffusion model or transformer in a cache"),
+    "distil-decoder": FromRecipes(
+        "distil:DISTILLED", "distil_decoder:distil_decoder", "decoder",
+        "distil a small fast AutoencoderTiny from a tokenizer"),
     "generate": FromOptions(
         "generate:Generate", "generate", "images", "images from prompts"),
     "reconstruct": FromOptions(

@@ -21,6 +21,7 @@ COMMON = frozenset({
     "model.bottleneck.channels", "model.bottleneck.kl-weight", "model.bottleneck.codebook.size",
     "unet.widths", "transformer.width", "transformer.layers", "text.length", "text.vocabulary",
     "sampling.steps", "sampling.guidance", "sampling.temperature", "optimizer.lr",
+    "student.width", "learn.rank",
     "run.out", "run.steps", "run.batch-size", "run.precision", "run.seed", "run.workers",
     "run.save-every", "run.sample-every", "run.evaluate-every", "run.resume", "run.overwrite",
 })  # fmt: skip

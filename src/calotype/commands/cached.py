@@ -1,7 +1,7 @@
 """What training in a cache of latents is, whichever generator it is for."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,22 +35,42 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
     quiet()
     latents = LatentCache(recipe.cache)
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
-    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
-        raise ValueError(
-            f"{recipe.cache} was encoded by tokenizer {latents.index.tokenizer}, but "
-            f"{recipe.tokenizer} is {found}: give that one, or run cache-latents again"
-        )
+    check_encoded(latents, tokenizer, recipe.tokenizer)
     return latents, tokenizer
 
 
+def check_encoded(latents: LatentCache, tokenizer: ImageTokenizer, name: str) -> None:
+    """Refuse a cache of another tokenizer.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
+        raise ValueError(
+            f"{latents.root} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{name} is {found}: give that one, or run cache-latents again"
+        )
+
+
 def train(
-    recipe: CachedRecipe, latents: LatentCache, objective: Denoising | NextToken, pipeline: Pipeline
-) -> Path:
-    """Train what the pipeline is made of and save it; returns its folder, `run.out/model`."""
+    recipe: CachedRecipe, latents: LatentCache, objective: Denoising | NextToken,
+    pipeline: Pipeline, write: Callable[[Pipeline, Path, HowToSample], None] = save,
+    begun: Mapping[str, str] | None = None,
+) -> Path:  # fmt: skip
+    """Train what the pipeline is made of and save it; returns its folder, `run.out/model`.
+
+    Args:
+        recipe: What the run is.
+        latents: What is trained on.
+        objective: What is trained.
+        pipeline: Around it.
+        write: Saves the pipeline, or what of it was trained.
+        begun: Fingerprints of what it begins with.
+    """
     state = processes()
     rows, held_out = latents.split(recipe.held_out)
-    found = _found(objective, latents, len(rows))
-    run = start(recipe.run, recipe, partial(_inputs, latents), found)
+    found, inputs = _found(objective, latents, len(rows)), partial(_inputs, latents, begun or {})
+    run = start(recipe.run, recipe, inputs, found)
     if state.is_main_process:
         prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
         how = replace(recipe.sampling, precision=run.precision)
@@ -63,7 +83,7 @@ def train(
     fit([objective], loader, run, watcher)
     if state.is_main_process:
         with noted(run.trained):
-            save(pipeline, run.model, recipe.sampling)
+            write(pipeline, run.model, recipe.sampling)
     watcher.finish()
     state.wait_for_everyone()
     return run.model
@@ -76,9 +96,9 @@ def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) ->
     return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.root}"
 
 
-def _inputs(latents: LatentCache) -> dict[str, str]:
+def _inputs(latents: LatentCache, begun: Mapping[str, str]) -> dict[str, str]:
     """Fingerprints of what a generator is made from."""
-    return {"latents": latents.index.tokenizer, "text": _vocabulary(latents),
+    return {**begun, "latents": latents.index.tokenizer, "text": _vocabulary(latents),
             "rows": latents.identity()}  # fmt: skip
 
 

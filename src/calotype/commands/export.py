@@ -11,7 +11,15 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data import Loader, Transform, once
 from calotype.evaluation.codebook import CodebookHealth, codebook_health, draw_histogram
-from calotype.tokenizers import ImageTokenizer, LatentStatistics, fingerprint, fold, measure
+from calotype.tokenizers import (
+    Critic,
+    ImageTokenizer,
+    LatentStatistics,
+    fingerprint,
+    fold,
+    kept_of,
+    measure,
+)
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
@@ -41,6 +49,8 @@ class Export:
     """Pictures on which the codes' use is counted; None: the training images again."""
     transform: Transform | None = None
     """Of those pictures."""
+    critic: Critic | None = None
+    """The adversary, which is kept for a run that goes on from this one."""
 
     @property
     def each(self) -> int:
@@ -102,12 +112,14 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
             f"measuring latents on {export.count * export.each} images: each of {export.total} "
             f"pictures about {passes:.0f} times, cropped and flipped anew if training does"
         )
+    folded = None
     if export.latents_may_move:
-        fold(tokenizer, measure(tokenizer, export.batches(0)))
+        folded = fold(tokenizer, measure(tokenizer, export.batches(0)))
     model = export.run.model
     beside = model.with_name(".model.partial")
     if state.is_main_process:
         tokenizer.save(beside)
+        kept_of(tokenizer, export.run.steps, folded, export.critic).write(beside)
     state.wait_for_everyone()
     saved = ImageTokenizer.load(beside).to(before.device)
     moved = (saved.reconstruct(examples) - before).abs().max().item()

@@ -4,23 +4,28 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from calotype.autoregressive import Classes
+from calotype.autoregressive import Classes, Transformer
 from calotype.commands.train_denoiser import settle
 from calotype.commands.train_transformer import next_token
 from calotype.diffusion import (
     Denoising,
+    Epsilon,
     LatentSource,
+    Learnt,
     LearntText,
+    LoRA,
     PretrainedText,
     TextDenoising,
     TextSpec,
 )
+from calotype.diffusion.adapters import UNET as PROJECTIONS
 from calotype.evaluation.needs import Needs, Rehearsal, rehearse
-from calotype.lazy import transformers
+from calotype.lazy import diffusers, transformers
 from calotype.pipelines import layout_of
 from calotype.recipes.caches import CACHES
+from calotype.recipes.finetune import FinetuneRecipe
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
@@ -30,7 +35,7 @@ from calotype.tokenizers.terms import PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
 
-Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe
+Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe
 CLASSES = 1000
 """ImageNet's."""
 CLIP_L: dict[str, Any] = {
@@ -43,8 +48,8 @@ CLIP_L: dict[str, Any] = {
 def needs(recipe: Recipe, dtype: torch.dtype) -> Needs:
     """What training by a recipe takes, computed in `dtype` under autocast.
 
-    A pretrained decoder is taken to be Stable Diffusion's, a generator's tokenizer and prompts to
-    be those of the named recipes that fill the folders it names.
+    A pretrained decoder or pipeline is taken to be Stable Diffusion's, a generator's tokenizer and
+    prompts to be those of the named recipes that fill the folders it names.
 
     Raises:
         ValueError: no named recipe fills one of those folders.
@@ -60,6 +65,7 @@ def rehearsed(recipe: Recipe) -> Rehearsal:
     """
     build = {
         TokenizerRecipe: _tokenizer, GeneratorRecipe: _denoiser, TransformerRecipe: _transformer,
+        FinetuneRecipe: _finetuned,
     }[type(recipe)]  # fmt: skip
     return build(recipe)
 
@@ -105,8 +111,50 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
         null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
         objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
         batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
-    settle(recipe, objective, shape[0])
+    settle(objective, recipe.unet.places(shape[0]), recipe.gradient_checkpointing)
     return Rehearsal([objective], batch, [tokenizer])
+
+
+def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
+    """Of Stable Diffusion 1, on pictures of 512 pixels."""
+    sites, encoder = 64, _encoder(PretrainedText())
+    tokenizer = NewTokenizer().build(8 * sites)
+    unet = diffusers.UNet2DConditionModel(sample_size=sites, cross_attention_dim=768)
+    _prepare(recipe.learn, unet)
+    null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
+    source = LatentSource(tokenizer.bottleneck, 1.0)
+    objective = TextDenoising(unet, encoder, null, source, Epsilon(), recipe.optimizer)
+    settle(objective, sites**2, recipe.gradient_checkpointing)
+    rows = recipe.run.batch_size
+    batch = {"packed": torch.zeros(rows, 8, sites, sites), "key": _keys(recipe),
+             "tokens": null.repeat(rows, 1)}  # fmt: skip
+    return Rehearsal([objective], batch, [tokenizer])
+
+
+def _prepare(learn: Learnt, unet: nn.Module) -> None:
+    """Let move what is learnt. peft cannot add to tensors without contents."""
+    if not isinstance(learn, LoRA):
+        learn.prepare(unet, None)
+        return
+    unet.requires_grad_(False)
+    for name, layer in [*unet.named_modules()]:
+        if isinstance(layer, nn.Linear) and name.endswith(PROJECTIONS):
+            parent, _, own = name.rpartition(".")
+            setattr(unet.get_submodule(parent), own, _Added(layer, learn.rank))
+
+
+class _Added(nn.Module):
+    """A layer and what LoRA adds to it."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.narrow = nn.Linear(layer.in_features, rank, bias=False)
+        self.wide = nn.Linear(rank, layer.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        return self.layer(x) + self.wide(self.narrow(x))
 
 
 def _encoder(text: TextSpec) -> "transformers.CLIPTextModel":
@@ -122,6 +170,7 @@ def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     tokenizer, packed = _encoded(recipe)
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
     layout = layout_of(vocabulary, tokenizer, packed[0].numel())
+    assert isinstance(recipe.transformer, Transformer)
     network = recipe.transformer.build(layout, length)
     objective = next_token(recipe, network, layout)
     rows = recipe.run.batch_size

@@ -1,5 +1,6 @@
 """Training a diffusion model in cached latents: the work."""
 
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +18,7 @@ from calotype.diffusion import (
     tokenize,
 )
 from calotype.lazy import diffusers, transformers
-from calotype.pipelines import Pipeline, text_to_image, unconditional
+from calotype.pipelines import Pipeline, save, text_to_image, unconditional
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
@@ -34,7 +35,8 @@ def train_denoiser(recipe: GeneratorRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents, tokenizer = open_cache(recipe)
-    return train(recipe, latents, *assemble_denoiser(recipe, latents, tokenizer))
+    write = partial(save, process=recipe.process)
+    return train(recipe, latents, *assemble_denoiser(recipe, latents, tokenizer), write)
 
 
 def assemble_denoiser(
@@ -49,15 +51,22 @@ def assemble_denoiser(
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
-    settle(recipe, objective, _shape(latents, tokenizer)[0])
+    sites = recipe.unet.places(_shape(latents, tokenizer)[0])
+    settle(objective, sites, recipe.gradient_checkpointing)
     return objective, pipeline
 
 
-def settle(recipe: GeneratorRecipe, objective: Denoising, sites: int) -> None:
-    """Make networks for latents of so many sites a side as training has them."""
-    if recipe.gradient_checkpointing:
+def settle(objective: Denoising, sites: int, checkpointing: bool) -> None:
+    """Make networks as training has them.
+
+    Args:
+        objective: Theirs.
+        sites: Of the largest feature map that attends to itself.
+        checkpointing: Compute activations twice to hold fewer of them.
+    """
+    if checkpointing:
         objective.unet.enable_gradient_checkpointing()
-    if plain_is_faster(recipe.unet.places(sites)):
+    if plain_is_faster(sites):
         attend_plainly(objective.unet)
     if isinstance(objective, TextDenoising):
         encoder = objective.text_encoder
@@ -111,7 +120,8 @@ def _check_text(text: TextSpec, latents: LatentCache) -> None:
             )
 
 
-def _source(tokenizer: ImageTokenizer) -> LatentSource:
+def latent_source(tokenizer: ImageTokenizer) -> LatentSource:
+    """How the rows of its cache become latents, where training computes."""
     # What looks ids up is no part of what is trained, so that nothing else moves it.
     bottleneck = tokenizer.bottleneck.to(processes().device)
     return LatentSource(bottleneck, tokenizer.autoencoder.config["scaling_factor"])
@@ -134,7 +144,7 @@ def _text_to_image(
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
     objective = TextDenoising(
-        unet, encoder, tokenize(prompts, [""])[0], _source(tokenizer), recipe.process,
+        unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
     return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
@@ -144,5 +154,5 @@ def _unconditional(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[Denoising, Pipeline]:
     unet = recipe.unet.unconditional(*_shape(latents, tokenizer))
-    objective = Denoising(unet, _source(tokenizer), recipe.process, recipe.optimizer)
+    objective = Denoising(unet, latent_source(tokenizer), recipe.process, recipe.optimizer)
     return objective, unconditional(tokenizer.autoencoder, unet, recipe.process.scheduler())

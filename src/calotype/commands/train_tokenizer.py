@@ -19,11 +19,12 @@ from calotype.data.identity import identified
 from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.pages.gallery import PAIR
-from calotype.recipes.tokenizer import TokenizerRecipe, image_size
+from calotype.recipes.tokenizer import Continued, TokenizerRecipe, image_size
 from calotype.tokenizers import (
     Critic,
     ImageTokenizer,
     Reconstruction,
+    take_up,
 )
 from calotype.tokenizers.bottlenecks import (
     Bottleneck,
@@ -33,6 +34,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
+from calotype.training.progress import say
 from calotype.training.start import count, start
 
 
@@ -65,10 +67,8 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
             lpips,
             recipe.run.batch_size,
         )
-    objectives: list[Objective] = [reconstruction]
-    if recipe.adversary:
-        settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
-        objectives.append(Critic(recipe.adversary, reconstruction, settings))
+    critic = _critic(recipe, reconstruction)
+    objectives: list[Objective] = [reconstruction, *([critic] if critic else [])]
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     inputs = partial(_inputs, recipe, reconstruction.tokenizer, dataset, validation)
     found = _found(reconstruction.tokenizer, total, size)
@@ -80,11 +80,24 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     if loader.skipped:
         warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
     export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
-                    recipe.transform)  # fmt: skip
+                    recipe.transform, critic)  # fmt: skip
     with noted(run.trained):
         finish(reconstruction.tokenizer, export)
     watcher.finish()
     return run.model
+
+
+def _critic(recipe: TokenizerRecipe, opponent: Reconstruction) -> Critic | None:
+    """The adversary, where the recipe has one; with a discriminator that was kept, where that is
+    asked for.
+    """
+    if not recipe.adversary:
+        return None
+    settings = replace(recipe.optimizer, lr=recipe.adversary.lr, warmup=0)
+    critic, model = Critic(recipe.adversary, opponent, settings), recipe.model
+    if isinstance(model, Continued) and model.discriminator and not take_up(critic, model.path):
+        say(f"{model.path} keeps no discriminator: a fresh one begins")
+    return critic
 
 
 def _inputs(

@@ -8,16 +8,21 @@ import torch
 from calotype.autoregressive import (
     Layout,
     NextToken,
+    Transformer,
     name_images,
     prompt_tokenizer,
 )
+from calotype.autoregressive.text import BEGIN
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
+from calotype.data.identity import digest
 from calotype.data.latents import TEXT_TOKENIZER
 from calotype.lazy import transformers
-from calotype.pipelines import TokenPipeline, layout_of
-from calotype.recipes.transformer import TransformerRecipe
+from calotype.pipelines import TokenPipeline, layout_of, load
+from calotype.pipelines.folders import fingerprint
+from calotype.recipes.transformer import TrainedTransformer, TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers import fingerprint as space_of
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training.attention import plain_is_faster
 
@@ -31,22 +36,26 @@ def train_transformer(recipe: TransformerRecipe) -> Path:
     """
     latents, tokenizer = open_cache(recipe)
     _warn_of_no_stock_class(tokenizer)
-    return train(recipe, latents, *assemble_transformer(recipe, latents, tokenizer))
+    objective, pipeline = assemble_transformer(recipe, latents, tokenizer)
+    trained = isinstance(recipe.transformer, TrainedTransformer)
+    begun = {"start": fingerprint(pipeline)} if trained else {}
+    return train(recipe, latents, objective, pipeline, begun=begun)
 
 
 def assemble_transformer(
     recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[NextToken, TokenPipeline]:
-    """What is trained, with fresh weights, and the pipeline around it.
+    """What is trained, with the weights that it begins with, and the pipeline around it.
 
     Raises:
-        ValueError: the tokenizer or the prompts do not go with the recipe.
+        ValueError: the tokenizer, the prompts or a trained transformer do not go with the recipe.
     """
     torch.manual_seed(recipe.run.seed)
     pipeline = _pipeline(recipe, latents, tokenizer)
     bottleneck = tokenizer.bottleneck
     assert isinstance(bottleneck, Discrete)
-    recipe.init(pipeline.transformer, pipeline.layout, bottleneck.code_vectors())
+    if isinstance(recipe.transformer, Transformer):
+        recipe.init(pipeline.transformer, pipeline.layout, bottleneck.code_vectors())
     pipeline.encode(recipe.prompts or ("",))  # a wrong one is seen before training, not in it
     return next_token(recipe, pipeline.transformer, pipeline.layout), pipeline
 
@@ -81,7 +90,7 @@ def _pipeline(
     length = latents[0]["packed"].numel()
     if not recipe.prompted:
         layout = layout_of(0, tokenizer, length)
-        return TokenPipeline(recipe.transformer.build(layout, 0), None, tokenizer, layout)
+        return TokenPipeline(_network(recipe, layout, 0, None), None, tokenizer, layout)
     if latents.index.tokens is None:
         raise ValueError(
             f"{latents.root} has no prompts: cache it again with a text, or train with "
@@ -95,5 +104,47 @@ def _pipeline(
     bottleneck = tokenizer.bottleneck
     if isinstance(bottleneck, Discrete) and bottleneck.exported:  # else no stock class decodes them
         name_images(prompts, layout.vocabulary - layout.first)
-    network = recipe.transformer.build(layout, latents.index.tokens, prompts.pad_token_id)
+    network = _network(recipe, layout, latents.index.tokens, prompts)
     return TokenPipeline(network, prompts, tokenizer, layout)
+
+
+def _network(
+    recipe: TransformerRecipe, layout: Layout, length: int,
+    prompts: "transformers.PreTrainedTokenizerFast | None",
+) -> "transformers.LlamaForCausalLM":  # fmt: skip
+    """A fresh transformer for prompts of up to so many tokens, or the trained one.
+
+    Raises:
+        ValueError: that is over other tokens.
+    """
+    if isinstance(recipe.transformer, Transformer):
+        return recipe.transformer.build(layout, length, prompts and prompts.pad_token_id)
+    path = recipe.transformer.path
+    found = load(path)
+    if not isinstance(found, TokenPipeline):
+        raise ValueError(
+            f"transformer.path: {path} holds a {type(found).__name__}: give a transformer's, or "
+            "choose the recipe finetune"
+        )
+    codes = space_of(ImageTokenizer.load(recipe.tokenizer))
+    for what, own, asked in (
+        ("codes of tokenizer", space_of(found.tokenizer), codes),
+        ("tokens", str(found.layout), str(layout)),
+        ("prompts of", _vocabulary(found.prompts), _vocabulary(prompts)),
+    ):
+        if own != asked:
+            raise ValueError(
+                f"transformer.path: {path} was trained over {what} {own}, and {recipe.cache} has "
+                f"{asked}: cache with its tokenizer, its text and pictures of its size"
+            )
+    return found.transformer.train()
+
+
+def _vocabulary(prompts: "transformers.PreTrainedTokenizerFast | None") -> str:
+    """What tells text tokens from others, in words."""
+    if prompts is None:
+        return "no tokens"
+    vocabulary = prompts.get_vocab()
+    # Names of image tokens are behind these, where the version that saved it gave them some.
+    known = sorted((i, name) for name, i in vocabulary.items() if i <= vocabulary[BEGIN])
+    return f"{prompts.model_max_length} tokens of {digest(map(str, known))}"

@@ -1,17 +1,21 @@
 """Denoisers in latent space: what they are asked, what they are made of."""
 
+from calotype.diffusion.adapters import Learnt, LoRA, Whole
 from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
 from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
+from calotype.diffusion.scheduled import process_of
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
-from calotype.diffusion.unet import UNet, attend_plainly, is_of_stable_diffusion
+from calotype.diffusion.unet import UNet, attend_plainly, is_of_stable_diffusion, places
 
 __all__ = [
     "Denoising",
     "Epsilon",
     "Flow",
     "LatentSource",
+    "Learnt",
     "LearntText",
+    "LoRA",
     "LogitNormal",
     "PretrainedText",
     "ProcessSpec",
@@ -20,7 +24,10 @@ __all__ = [
     "UNet",
     "Uniform",
     "Velocity",
+    "Whole",
     "attend_plainly",
     "is_of_stable_diffusion",
+    "places",
+    "process_of",
     "tokenize",
 ]

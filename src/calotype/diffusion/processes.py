@@ -98,7 +98,7 @@ class Epsilon:
         """Noise a batch."""
         schedule, t = _discrete(times)
         noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
-        return Noised(noisy, t, noise, _min_snr(schedule, t, self.snr_gamma, 0.0))
+        return Noised(noisy, t, noise, min_snr(schedule, t, self.snr_gamma, 0.0))
 
     def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """DPM-Solver++ over the same betas."""
@@ -121,7 +121,7 @@ class Velocity:
         schedule, t = _discrete(times)
         noisy = schedule.add_noise(x0, noise, t)  # type: ignore[arg-type]
         target = schedule.get_velocity(x0, noise, t)  # type: ignore[arg-type]
-        return Noised(noisy, t, target, _min_snr(schedule, t, self.snr_gamma, 1.0))
+        return Noised(noisy, t, target, min_snr(schedule, t, self.snr_gamma, 1.0))
 
     def scheduler(self) -> "diffusers.DPMSolverMultistepScheduler":
         """DPM-Solver++ over the same betas."""
@@ -176,9 +176,10 @@ def _solver(
     return made
 
 
-def _min_snr(
+def min_snr(
     schedule: "diffusers.DDPMScheduler", timesteps: Tensor, gamma: float | None, offset: float
 ) -> Float[Tensor, " b"]:
+    """Weights min(SNR, gamma) / (SNR + offset) of timesteps (Hang et al. 2023); None: all alike."""
     if gamma is None:
         return torch.ones(timesteps.shape, device=timesteps.device)
     snr = diffusers.training_utils.compute_snr(schedule, timesteps)

@@ -80,7 +80,7 @@ class PretrainedText:
     """A CLIP text encoder and its tokenizer as they stand, frozen."""
 
     path: str = "openai/clip-vit-large-patch14"
-    """A folder or a name on the Hub; a pipeline's folder serves too."""
+    """A folder or a name on the Hub; a pipeline's folder, or its run's, serves too."""
 
     def tokenizer(self, captions: Iterable[str]) -> "transformers.CLIPTokenizer":
         """The encoder's own; the captions are not looked at."""
@@ -126,7 +126,7 @@ class PretrainedText:
     def _load(self, kind, part: str, file: str, **options):
         """Read it from the part of a pipeline, where `file` is in one, or as it stands."""
         try:
-            where = place(self.path)
+            where = place(self.path, "pipeline", "model")
             where = where / part if (where / part / file).fetched() else where
             return kind.from_pretrained(where.root, **where.options, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:

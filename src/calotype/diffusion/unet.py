@@ -1,5 +1,6 @@
 """The denoiser: diffusers' UNets, sized."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,9 +90,7 @@ class UNet:
 
     def places(self, size: int) -> int:
         """Sites of the largest feature map that attends to itself, of a latent of `size` a side."""
-        levels = [level for level, on in enumerate(self.attention) if on]
-        largest = size // 2 ** min([*levels, len(self.widths) - 1])
-        return largest**2
+        return places(self.attention, size)
 
     def _common(self, size: int, channels: int) -> dict[str, Any]:
         return {
@@ -108,6 +107,18 @@ class UNet:
                 f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
                 "use fewer unet.widths, or larger images"
             )
+
+
+def places(attention: Sequence[bool], size: int) -> int:
+    """Sites of the largest feature map that attends to itself, of a latent of `size` a side.
+
+    Args:
+        attention: Which resolutions do; the middle, of the last resolution, always.
+        size: Sites a side.
+    """
+    levels = [level for level, on in enumerate(attention) if on]
+    largest = size // 2 ** min([*levels, len(attention) - 1])
+    return largest**2
 
 
 def attend_plainly(unet: "diffusers.UNet2DModel | diffusers.UNet2DConditionModel") -> None:

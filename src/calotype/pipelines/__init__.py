@@ -1,5 +1,6 @@
 """Tokenizer, generator, text encoder and scheduler in one stock pipeline, and how to call it."""
 
+from calotype.pipelines.adapters import save_adapter
 from calotype.pipelines.assemble import (
     autoencoder,
     is_pipeline,
@@ -8,6 +9,7 @@ from calotype.pipelines.assemble import (
     save,
     size_of,
     text_to_image,
+    trained_by,
     unconditional,
 )
 from calotype.pipelines.sampling import (
@@ -46,9 +48,11 @@ __all__ = [
     "recommended",
     "sample",
     "save",
+    "save_adapter",
     "score",
     "size_of",
     "text_to_image",
+    "trained_by",
     "turns",
     "unconditional",
 ]

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from calotype.autoregressive import Layout
+from calotype.diffusion import ProcessSpec
 from calotype.lazy import diffusers, huggingface_hub, transformers
+from calotype.pipelines.adapters import add_adapter
 from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
     AS_ITS_AUTHOR,
@@ -54,9 +56,11 @@ def unconditional(
     return diffusers.LDMPipeline(vqvae=vae.eval(), unet=unet.eval(), scheduler=scheduler)  # type: ignore[arg-type]
 
 
-def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
+def save(
+    pipeline: Pipeline, folder: Path, sampling: HowToSample, process: ProcessSpec | None = None
+) -> None:
     """Save a pipeline, whole or not at all; beside, the fingerprint of its latents, how it is best
-    called, and a README.md that says how anybody loads it.
+    called and was trained, and a README.md that says how anybody loads it.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -67,6 +71,8 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
             mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
+            if process is not None:
+                mark["process"] = describe(process)
             (beside / MARK).write_text(json.dumps(mark) + "\n")
             _serve_flow_schedulers(beside / "scheduler/scheduler_config.json")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
@@ -120,6 +126,10 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
     path = located(path, *KEPT_IN)
+    if base := _mark(path).get("base"):
+        found = load(base)
+        add_adapter(found, path, _mark(path)["start"])
+        return found
     if layout := _mark(path).get("layout"):
         found = load_parts(path, Layout(**layout))
         _check(path, found)
@@ -150,11 +160,11 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
 
 
 def _check_whole(folder: Path, pipeline: Any) -> None:
-    """See that a folder has all weights of a pipeline's networks: diffusers leaves at random what
-    is missing.
+    """See that a folder has all weights of a pipeline's networks and no others: diffusers leaves at
+    random what is missing.
 
     Raises:
-        ValueError: some are missing.
+        ValueError: some are missing, or are no network's.
     """
     for name, part in pipeline.components.items():
         files = sorted((folder / name).glob("diffusion_pytorch_model*.safetensors"))
@@ -164,25 +174,27 @@ def _check_whole(folder: Path, pipeline: Any) -> None:
         for file in files:
             with safe_open(file, "pt") as weights:
                 there |= {*weights.keys()}
-        if not part.state_dict().keys() <= there and (lacking := _lacking(folder, name, part)):
-            kind = type(part).__name__
-            raise ValueError(f"{folder / name} lacks {lacking}, a weight of a {kind}")
+        if part.state_dict().keys() != there and (wrong := _wrong(folder, name, part)):
+            raise ValueError(f"{folder / name} {wrong} a {type(part).__name__}")
 
 
-def _lacking(folder: Path, name: str, part: Any) -> str | None:
-    """A weight that diffusers misses itself, which knows the older names of some; to ask, all are
-    read again.
+def _wrong(folder: Path, name: str, part: Any) -> str | None:
+    """A weight that diffusers misses itself or has no use for, which knows the older names of some;
+    to ask, all are read again.
     """
     loaded: Any = type(part).from_pretrained(
         folder, subfolder=name, use_safetensors=True, low_cpu_mem_usage=False,
         output_loading_info=True,
     )  # fmt: skip
-    return min(loaded[1]["missing_keys"], default=None)
+    missing, unexpected = (sorted(loaded[1][f"{key}_keys"]) for key in ("missing", "unexpected"))
+    if missing:
+        return f"lacks {missing[0]}, a weight of"
+    return f"has {unexpected[0]}, which is no weight of" if unexpected else None
 
 
 def is_pipeline(path: str | Path) -> bool:
     """Whether there is a pipeline in a folder or on the Hub, rather than one part of it."""
-    ours = bool(_mark(path).get("layout"))
+    ours = bool({"layout", "base"} & _mark(path).keys())
     return ours or _noted(path, diffusers.DiffusionPipeline.config_name) is not None
 
 
@@ -223,6 +235,12 @@ def recommended(path: str | Path) -> HowToSample:
     """
     said = _mark(path).get("sampling")
     return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else AS_ITS_AUTHOR
+
+
+def trained_by(path: str | Path) -> ProcessSpec | None:
+    """The process by which a pipeline was trained; None: nobody noted it."""
+    said = _mark(path).get("process")
+    return restore(ProcessSpec, said) if said else None
 
 
 KEPT_IN = ("pipeline", "model")

@@ -1,12 +1,12 @@
 """Which pipeline lies in a folder, and which folder has the newest."""
 
-import hashlib
 from pathlib import Path
 
 from torch import nn
 
 from calotype.pipelines.sampling import Pipeline
 from calotype.pipelines.tokens import MARK, TokenPipeline
+from calotype.training.weights import digest
 
 INDICES = ("model_index.json", MARK)
 """A folder with one of them holds a pipeline."""
@@ -24,12 +24,11 @@ def newest(root: Path) -> Path | None:
 
 def fingerprint(pipeline: Pipeline) -> str:
     """The SHA-256 of the weights of all networks of a pipeline, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, network in sorted(_networks(pipeline).items()):
-        for key, weight in sorted(network.state_dict().items()):
-            digest.update(f"{name} {key} {tuple(weight.shape)}".encode())
-            digest.update(weight.float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest(
+        (f"{name} {key}", weight)
+        for name, network in sorted(_networks(pipeline).items())
+        for key, weight in sorted(network.state_dict().items())
+    )
 
 
 def _networks(pipeline: Pipeline) -> dict[str, nn.Module]:

@@ -7,6 +7,7 @@ from calotype.autoregressive import RowPeriodic, Sequential, TokenSampling, Tran
 from calotype.diffusion import Flow, LogitNormal, PretrainedText, UNet, Uniform
 from calotype.pipelines import Sampling
 from calotype.recipes.caches import SCENES_TEXT
+from calotype.recipes.finetune import FinetuneRecipe, finetune, lora
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.small import small_ar, small_diffusion, small_unconditional
 from calotype.recipes.stable import small_stable_diffusion, stable_diffusion
@@ -109,7 +110,7 @@ def llamagen_b() -> TransformerRecipe:
     )  # fmt: skip
 
 
-GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe]] = {
+GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe | FinetuneRecipe]] = {
     "small-diffusion": small_diffusion,
     "small-unconditional": small_unconditional,
     "small-ar": small_ar,
@@ -121,4 +122,6 @@ GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe]] = {
     "scenes-ar": scenes_ar,
     "dalle-small": dalle_small,
     "llamagen-b": llamagen_b,
+    "finetune": finetune,
+    "lora": lora,
 }

@@ -8,6 +8,7 @@ from calotype.tokenizers import (
     Gaussian,
     ImageTokenizer,
     fingerprint,
+    go_on,
     inherit,
 )
 from calotype.tokenizers.bottlenecks import (
@@ -18,6 +19,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.training import AdamW, Run
+from calotype.training.weights import digest
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,53 @@ class PretrainedDecoder:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """A trained tokenizer, all of which is trained on: at another size, against an adversary, by
+    other terms or on other pictures. Its latents are normalised anew when it is trained.
+    """
+
+    path: str
+    """Folder of one, of its run or of a pipeline, or a name on the Hub. One of calotype's goes on
+    where it stood, as long as the folder that its run left is whole."""
+    bottleneck: BottleneckSpec | None = None
+    """What it is trained as. None: as it was; an AutoencoderKL of others by LDM's weight of the
+    divergence, a VQModel of others with codes that a loss moves."""
+    discriminator: bool = True
+    """Go on with the discriminator of its run, if there was one; no: with a fresh one."""
+
+    latents_may_move = True
+
+    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
+        """Load it, for images of `size` pixels a side.
+
+        Raises:
+            ValueError: there is none that could be trained so, or its decoder emits fewer maps.
+        """
+        try:
+            tokenizer = go_on(self.path, self.bottleneck)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"model.path: {self.path}: {error}") from error
+        if tokenizer.maps < maps:
+            raise ValueError(
+                f"pixel reads {maps} maps, and {self.path} emits {tokenizer.maps}: choose "
+                "pixel:l1, pixel:l2 or pixel:huber"
+            )
+        tokenizer.autoencoder.register_to_config(sample_size=size)
+        return tokenizer
+
+    def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
+        """Fingerprint of all the weights it began with."""
+        return {"start": digest(sorted(ImageTokenizer.load(self.path).state_dict().items()))}
+
+
+@dataclass(frozen=True)
 class TokenizerRecipe:
     """Train an image tokenizer."""
 
     data: Source = field(default_factory=Scenes)
     transform: Transform | None = None
     """How pictures become square images; None: they are already."""
-    model: NewTokenizer | PretrainedDecoder = field(default_factory=NewTokenizer)
+    model: NewTokenizer | PretrainedDecoder | Continued = field(default_factory=NewTokenizer)
     pixel: Pixel = field(default_factory=L1)
     perceptual: LPIPS | None = field(default_factory=LPIPS)
     adversary: Adversary | None = field(default_factory=Adversary)

@@ -17,6 +17,14 @@ from calotype.training import AdamW, Run
 
 
 @dataclass(frozen=True)
+class TrainedTransformer:
+    """A trained one, which goes on as it is: over the same codes, prompts and sizes of images."""
+
+    path: str
+    """Folder of a token pipeline, or of its run, or a name on the Hub."""
+
+
+@dataclass(frozen=True)
 class TransformerRecipe:
     """Train an autoregressive transformer over cached ids of codes and their prompts."""
 
@@ -24,9 +32,10 @@ class TransformerRecipe:
     """The tokenizer that encoded them: its folder, or its name on the Hub."""
     cache: Path
     """Folder of the cache."""
-    transformer: Transformer = field(default_factory=Transformer)
+    transformer: Transformer | TrainedTransformer = field(default_factory=Transformer)
+    """The network, fresh or trained."""
     init: Init = field(default_factory=Normal)
-    """What the embeddings and output rows of image tokens begin with."""
+    """What the embeddings and output rows of image tokens begin with, where it is fresh."""
     prompted: bool = True
     """Whether it reads prompts, or classes where the cache's text is that; no: unconditional."""
     order: Order = field(default_factory=Raster)

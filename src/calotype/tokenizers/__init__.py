@@ -2,6 +2,7 @@
 
 from calotype.tokenizers.backbone import Backbone
 from calotype.tokenizers.bottlenecks import VQ, Gaussian, Latent
+from calotype.tokenizers.continuing import go_on, kept_of, take_up
 from calotype.tokenizers.inheritance import inherit
 from calotype.tokenizers.latent_space import LatentStatistics, fingerprint, fold, measure
 from calotype.tokenizers.objectives import Critic, Reconstruction, psnr
@@ -22,8 +23,11 @@ __all__ = [
     "factor",
     "fingerprint",
     "fold",
+    "go_on",
     "inherit",
+    "kept_of",
     "load_autoencoder",
     "measure",
     "psnr",
+    "take_up",
 ]

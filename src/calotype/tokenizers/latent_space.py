@@ -4,7 +4,6 @@ Stock pipelines read `scaling_factor` and nothing else, so measured statistics a
 1x1 convolutions around the bottleneck and `scaling_factor` becomes 1.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training.distributed import all_mean, processes
 from calotype.training.noise import generators, sent
 from calotype.training.objective import Batch
+from calotype.training.weights import digest
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,29 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
     return LatentStatistics(mean.float(), std.float(), images * processes().num_processes)
 
 
+def check_folds(tokenizer: ImageTokenizer) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """The 1x1 convolutions that statistics are folded into.
+
+    Raises:
+        ValueError: it has none, or its decoder looks at z past them.
+    """
+    autoencoder = tokenizer.autoencoder
+    into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
+    if not isinstance(into, nn.Conv2d) or not isinstance(out, nn.Conv2d):
+        raise ValueError("latents cannot be folded: use_quant_conv or use_post_quant_conv is off")
+    if autoencoder.config.get("norm_type") == "spatial":
+        raise ValueError("latents cannot be folded: with spatial norms the decoder reads z itself")
+    return into, out
+
+
 @torch.no_grad()
-def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> None:
+def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> LatentStatistics:
     """Normalise a tokenizer's latents in its weights: z' = (z - mean) / std, undone by the
     decoder's side. Decoded images do not change. Codes are divided by one number for all channels,
     so that the nearest stays the nearest.
+
+    Returns:
+        What was folded, of z as it was: `unfold` undoes it.
 
     Raises:
         ValueError: it has no 1x1 convolutions to fold into, or a channel is constant.
@@ -75,9 +93,7 @@ def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> None:
     autoencoder, bottleneck = tokenizer.autoencoder, tokenizer.bottleneck
     if isinstance(bottleneck, Discrete):
         statistics = statistics.isotropic()
-    into, out = autoencoder.quant_conv, autoencoder.post_quant_conv
-    if not isinstance(into, nn.Conv2d) or not isinstance(out, nn.Conv2d):
-        raise ValueError("latents cannot be folded: use_quant_conv or use_post_quant_conv is off")
+    into, out = check_folds(tokenizer)
     if not (statistics.std > 1e-6).all():
         channel = int(statistics.std.argmin())
         mend = "lower the KL weight, train longer"
@@ -97,6 +113,13 @@ def fold(tokenizer: ImageTokenizer, statistics: LatentStatistics) -> None:
     else:
         into.bias[c:] -= 2 * std.log()
     autoencoder.register_to_config(scaling_factor=1.0)
+    return LatentStatistics(mean, std, statistics.images)
+
+
+def unfold(tokenizer: ImageTokenizer, folded: LatentStatistics) -> None:
+    """Give a tokenizer the latents that it had before they were folded."""
+    mean, std = folded.mean, folded.std
+    fold(tokenizer, LatentStatistics(-mean / std, 1 / std, folded.images))
 
 
 def fingerprint(tokenizer: ImageTokenizer | Autoencoder) -> str:
@@ -111,12 +134,9 @@ def fingerprint(tokenizer: ImageTokenizer | Autoencoder) -> str:
     weights = dict(autoencoder.state_dict())
     if ours and isinstance(tokenizer.bottleneck, Discrete):
         weights |= tokenizer.bottleneck.latent_state()
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for name, weight in sorted(weights.items()):
-        if not name.startswith(("decoder.", "post_quant_conv.")):
-            digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(weight.float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    counted = [(name, weight) for name, weight in sorted(weights.items())
+               if not name.startswith(("decoder.", "post_quant_conv."))]  # fmt: skip
+    return digest(counted, json.dumps(settings))
 
 
 LATENT_SETTINGS = ("act_fn", "norm_num_groups", "scaling_factor", "shift_factor")

@@ -71,7 +71,7 @@ class Reconstruction(Objective):
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
         real = batch["image"]
-        self.tokenizer.bottleneck.step_begin(step)
+        self.tokenizer.bottleneck.step_begin(self.tokenizer.bottleneck.taken + step)
         latent, maps, last = self._rebuild(batch)
         emitted = maps.detach().float()
         self.fake = emitted[:, :3]
@@ -103,7 +103,7 @@ class Reconstruction(Objective):
         one that is made of several micro-batches.
         """
         bottleneck = self.tokenizer.bottleneck
-        bottleneck.step_begin(step)
+        bottleneck.step_begin(bottleneck.taken + step)
         if bottleneck.wants_survey(len(batches)):
             keys = [key for batch in batches for key in batch["key"]]
             bottleneck.survey([self.tokenizer.features(b["image"]) for b in batches], keys)

@@ -125,7 +125,7 @@ def warn_of_emulation(name: Name, device: torch.device) -> None:
 def slowness(name: Name, device: torch.device) -> tuple[float, float]:
     """How many times as long as in fp32 a small convolution and a matrix product take; measured."""
     low, exact = (
-        [_seconds(call(DTYPES[n], device), device) for call in (_convolution, _product)]
+        [seconds(call(DTYPES[n], device), device) for call in (_convolution, _product)]
         for n in (name, "fp32")
     )
     return low[0] / exact[0], low[1] / exact[1]
@@ -142,7 +142,7 @@ def _product(dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
     return lambda: matrix @ matrix
 
 
-def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
+def seconds(call: Callable[[], Tensor], device: torch.device) -> float:
     """The best of a few calls behind one that warms up; reading a number waits for the device."""
     call().sum().item()
     taken = []

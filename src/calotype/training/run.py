@@ -141,11 +141,13 @@ MAY_CHANGE = {
                                  "save_every", "sample_every", "evaluate_every", "batch_size",
                                  "accumulate")),
     "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
-    "model.start", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
+    "model.start", "model.path", "model.discriminator", "transformer.path", "pipeline", "teacher",
+    "student.path", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
     "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same, and how
-it began is over. Data, a cache and a tokenizer may have moved, and are compared by fingerprint.
+it began is over. Data, a cache, a tokenizer and what is begun from may have moved, and are compared
+by fingerprint.
 The samples of a step are compared by `fit`; `run.steps` stays where the learning rate depends on
 it."""
 

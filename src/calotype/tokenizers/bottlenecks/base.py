@@ -48,10 +48,12 @@ class Bottleneck(nn.Module, ABC):
     """Detached scalars worth logging."""
     observing: bool
     """Whether training passes count; off where a step looks ahead at passes that it takes again."""
+    taken: int
+    """Optimiser steps of earlier runs, from which schedules and memories go on."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics, self.observing = {}, True
+        self.metrics, self.observing, self.taken = {}, True, 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bottleneck":
         """Go to another device with the modules around it, but stay in float32 where those are

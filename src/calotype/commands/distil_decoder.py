@@ -1,0 +1,134 @@
+"""Distilling a small fast decoder from a tokenizer: the work."""
+
+import json
+import shutil
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from calotype.commands.quiet import quiet
+from calotype.data import Loader, once
+from calotype.data.identity import identified
+from calotype.data.pictures import spread
+from calotype.mistakes import noted
+from calotype.recipes.distil import DistilRecipe
+from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.tokenizers.distillation import Distillation, Teacher, TrainedTiny
+from calotype.training import fit
+from calotype.training.distributed import own_device, processes
+from calotype.training.files import publish, room
+from calotype.training.noise import generators, sent
+from calotype.training.precision import seconds
+from calotype.training.products import exact_products
+from calotype.training.progress import say
+from calotype.training.start import count, start
+from calotype.training.weights import digest
+
+REPORT = "distillation.json"
+"""In model/: how near the student comes to its teacher, and how much faster it is."""
+
+
+def distil_decoder(recipe: DistilRecipe) -> Path:
+    """Train, save and measure; returns the folder, `run.out/model`, of a stock AutoencoderTiny.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    quiet()
+    size, dataset = recipe.size, recipe.data.build()
+    torch.manual_seed(recipe.run.seed)
+    objective = assemble_distillation(recipe, dataset)
+    streamed = isinstance(dataset, IterableDataset)
+    pictures = "a stream of" if streamed else str(len(dataset))  # type: ignore[arg-type]
+    found = (
+        f"AutoencoderTiny of {count(objective.student)}, of {recipe.teacher}; {pictures} pictures, "
+        f"{size} pixels a side"
+    )
+    run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
+    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
+                    workers=run.workers)  # fmt: skip
+    fit([objective], loader, run)
+    if processes().is_main_process:
+        with noted(run.trained):
+            _finish(objective, recipe, dataset)
+    processes().wait_for_everyone()
+    return run.model
+
+
+def assemble_distillation(recipe: DistilRecipe, dataset: Dataset) -> Distillation:
+    """What is trained, with the weights that it begins with.
+
+    Raises:
+        ValueError: teacher, student and pictures do not belong together.
+    """
+    terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
+    if recipe.perceptual:
+        recipe.perceptual.check(recipe.size)
+        terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
+    tokenizer = ImageTokenizer.load(recipe.teacher).to(own_device())
+    tokenizer.check(recipe.size)
+    student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor)
+    some = spread(dataset, recipe.examples)
+    examples = next(once(some, recipe.examples, recipe.transform))["image"]
+    made = Distillation(
+        student, Teacher(tokenizer), terms, recipe.optimizer, recipe.originals, recipe.encoding,
+        examples,
+    )  # fmt: skip
+    made.captions = ("original", "teacher", "student") * len(examples)
+    return made
+
+
+def _inputs(
+    recipe: DistilRecipe, objective: Distillation, dataset: Dataset
+) -> dict[str, str]:  # fmt: skip
+    """Fingerprints of the teacher, of a trained student, and of the pictures."""
+    named: dict[str, nn.Module] = {"teacher": objective.teacher.tokenizer}
+    if isinstance(recipe.student, TrainedTiny):
+        named["start"] = objective.student
+    weights = {name: digest(sorted(part.state_dict().items())) for name, part in named.items()}
+    return {**weights, **identified(data=dataset)}
+
+
+@exact_products()
+@torch.no_grad()
+def _finish(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> None:
+    """Save, and measure what was saved."""
+    model, student = recipe.run.model, objective.student
+    beside = model.with_name(f".{model.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    need = sum(weight.nbytes for weight in student.parameters())
+    with room(beside, model, need, "the checkpoints are as they were"):
+        student.save_pretrained(beside, safe_serialization=True)
+        report = _measured(objective, recipe, dataset)
+        (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        publish(beside, model)
+    say(
+        f"PSNR {report['psnr_to_teacher_db']:.2f} dB to the teacher's pictures, "
+        f"{report['psnr_db']:.2f} dB to the originals (the teacher's own: "
+        f"{report['teacher_psnr_db']:.2f} dB), over {report['pictures']} pictures; decodes "
+        f"{report['times_as_fast']:.1f} times as fast"
+    )
+
+
+def _measured(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> dict[str, float]:
+    teacher, student = objective.teacher, objective.student
+    device, each = next(student.parameters()).device, recipe.run.batch_size
+    values: dict[str, list[Tensor]] = {}
+    latents = torch.empty(0)
+    some = once(spread(dataset, recipe.measure), each, recipe.transform)
+    for batch in islice(some, -(-recipe.measure // each)):
+        real = sent(batch["image"], device)
+        latents = teacher.latents(real, generators(range(len(real))))[1]
+        shown, fake = teacher.pictures(latents), student.decoder(latents)
+        for name, pair in (("psnr_to_teacher_db", (fake, shown)), ("psnr_db", (fake, real)),
+                           ("teacher_psnr_db", (shown, real))):  # fmt: skip
+            values.setdefault(name, []).append(psnr(*pair).cpu())
+    found = {name: torch.cat(parts) for name, parts in values.items()}
+    slow, fast = (seconds(partial(decode, latents), device)
+                  for decode in (teacher.pictures, student.decoder))  # fmt: skip
+    figures = {name: each.mean().item() for name, each in found.items()}
+    return {**figures, "pictures": len(found["psnr_db"]), "times_as_fast": slow / fast}

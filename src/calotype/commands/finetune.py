@@ -1,0 +1,130 @@
+"""Training a diffusion pipeline on in cached latents: the work."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.commands.cached import check_encoded, train
+from calotype.commands.quiet import quiet
+from calotype.commands.train_denoiser import latent_source, settle
+from calotype.data import LatentCache
+from calotype.data.latents import TEXT_TOKENIZER
+from calotype.diffusion import (
+    Denoising,
+    LoRA,
+    PretrainedText,
+    TextDenoising,
+    places,
+    process_of,
+    tokenize,
+)
+from calotype.lazy import diffusers, transformers
+from calotype.pipelines import (
+    Pipeline,
+    Sampling,
+    autoencoder,
+    load,
+    recommended,
+    save,
+    save_adapter,
+    trained_by,
+)
+from calotype.pipelines.assemble import KEPT_IN
+from calotype.pipelines.folders import fingerprint
+from calotype.recipes.finetune import FinetuneRecipe
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers import fingerprint as latents_of
+from calotype.training.network import located
+
+
+def train_on(recipe: FinetuneRecipe) -> Path:
+    """Train a pipeline on and save it, or of LoRA what was added to it; returns the folder,
+    `run.out/model`.
+
+    Raises:
+        ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
+    """
+    quiet()
+    latents, pipeline = LatentCache(recipe.cache), load(recipe.pipeline)
+    start = fingerprint(pipeline)
+    sampling = recipe.sampling or recommended(recipe.pipeline)
+    assert isinstance(sampling, Sampling)
+    recipe = replace(recipe, sampling=sampling)
+    objective = assemble_finetuned(recipe, latents, pipeline)
+    if isinstance(recipe.learn, LoRA):
+        tokenizer = latents_of(autoencoder(pipeline))
+        write: Any = partial(save_adapter, base=recipe.pipeline, start=start, tokenizer=tokenizer)
+    else:
+        write = partial(save, process=trained_by(recipe.pipeline))
+    return train(recipe, latents, objective, pipeline, write, {"start": start})
+
+
+def assemble_finetuned(
+    recipe: FinetuneRecipe, latents: LatentCache, pipeline: Pipeline
+) -> Denoising:
+    """What is trained, in the pipeline.
+
+    Raises:
+        ValueError: pipeline and cache do not belong together, or it is none that can be trained on.
+    """
+    _check_kind(recipe, pipeline)
+    vae: Any = autoencoder(pipeline)
+    parts: Any = pipeline
+    tokenizer = ImageTokenizer.around(vae)
+    check_encoded(latents, tokenizer, recipe.pipeline)
+    known = trained_by(recipe.pipeline)
+    process = process_of(parts.scheduler, known, recipe.times, recipe.snr_gamma)
+    source, unet = latent_source(tokenizer), parts.unet
+    sites = latents[0]["packed"].shape[-1]
+    torch.manual_seed(recipe.run.seed)
+    if isinstance(pipeline, diffusers.LDMPipeline):
+        recipe.learn.prepare(unet, None)
+        objective = Denoising(unet, source, process, recipe.optimizer)
+    else:
+        encoder = _text_encoder(recipe, latents, pipeline)
+        recipe.learn.prepare(unet, encoder if recipe.learn_text else None)
+        objective = TextDenoising(
+            unet, encoder, tokenize(parts.tokenizer, [""])[0], source, process,
+            recipe.optimizer, recipe.drop,
+        )  # fmt: skip
+    attention = ["Attn" in name for name in unet.config["down_block_types"]]
+    settle(objective, places(attention, sites), recipe.gradient_checkpointing)
+    return objective
+
+
+def _check_kind(recipe: FinetuneRecipe, pipeline: Pipeline) -> None:
+    """Refuse pipelines whose networks are told other things than these."""
+    kinds = (diffusers.StableDiffusionPipeline, diffusers.LDMPipeline)
+    if type(pipeline) not in kinds:
+        raise ValueError(
+            f"{recipe.pipeline} holds a {type(pipeline).__name__}: give a StableDiffusionPipeline "
+            "or an LDMPipeline; a transformer goes on by its own recipe and transformer:trained"
+        )
+    if recipe.learn_text and not hasattr(pipeline, "text_encoder"):
+        raise ValueError(f"learn_text is on, and {recipe.pipeline} has no text encoder")
+
+
+def _text_encoder(
+    recipe: FinetuneRecipe, latents: LatentCache, pipeline: Any
+) -> "transformers.CLIPTextModel":
+    """The pipeline's own, frozen, known to be whole.
+
+    Raises:
+        ValueError: the cache's prompts are not for it.
+    """
+    again = f"run cache-latents again with text:pretrained-text --text.path {recipe.pipeline}"
+    if latents.index.tokens is None:
+        raise ValueError(f"{latents.root} has no prompts: {again}")
+    made = transformers.AutoTokenizer.from_pretrained(latents.root / TEXT_TOKENIZER)
+    own = pipeline.tokenizer
+    if (made.get_vocab(), made.model_max_length) != (own.get_vocab(), own.model_max_length):
+        raise ValueError(
+            f"the prompts of {latents.root} are tokens of another tokenizer than "
+            f"{recipe.pipeline}'s: {again}"
+        )
+    if Path(folder := located(recipe.pipeline, *KEPT_IN)).exists():
+        pipeline.register_modules(text_encoder=PretrainedText(folder).encoder(own))
+    return pipeline.text_encoder.requires_grad_(False).eval()

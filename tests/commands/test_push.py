@@ -202,6 +202,7 @@ def test_no_network_and_no_login_are_told_at_once(artifacts, hub, here, capsys, 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     said = refused(command, capsys)
     assert "http://127.0.0.1:9 does not answer" in said and f"run `calotype {command}`" in said
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "the Hub may not be asked: unset HF_HUB_OFFLINE" in refused(command, capsys)
     assert [*here.iterdir()] == []

@@ -212,6 +212,7 @@ def test_each_of_several_has_its_place(artifacts):
     pipeline, tokenizer = parts_of(artifacts / "unconditional"), parts_of(artifacts / "tokenizer")
     assert places(pipeline) == {"": pipeline[0]} and places(tokenizer, "x") == {"x": tokenizer[0]}
     assert list(places(tokenizer + pipeline)) == ["", "vae"]
+    assert list(places(pipeline + parts_of(artifacts / "generator"))) == ["", "pipeline"]
     with pytest.raises(ValueError, match="--into is for one model, and here are 2"):
         places(pipeline + tokenizer, "x")
     with pytest.raises(ValueError, match="would lie in vae/"):

@@ -134,7 +134,8 @@ def places(parts: Sequence[Part], into: str = "") -> dict[str, Part]:
     found: dict[str, Part] = {}
     for part in sorted(parts, key=lambda part: part is not main):
         place = "" if part is main else part.name
-        if main and place and _weights(main.folder / place) == _weights(part.folder):
+        own = part.kind == "tokenizer" and main and _weights(main.folder / place)
+        if main and own and own == _weights(part.folder):
             say(f"{part.folder} goes with {main.folder}, whose {place}/ it is")
             continue
         if place in found or (main and place and (main.folder / place).exists()):

@@ -5,8 +5,8 @@
 #
 # DIFFUSERS is a checkout of https://github.com/huggingface/diffusers, whose scripts are in no
 # package. Ends in OUT/drawn.png: above what the pipeline draws, below the same seeds with a LoRA
-# that has seen eight pink pictures. Two minutes of one core; of so short a training only colours
-# can be told.
+# that has seen eight pink pictures. Two minutes of one core, in which a pipeline becomes blobs of
+# colour and the LoRA moves them a little: it is about the way, and STEPS is the first to raise.
 set -eu
 checkout=${1:?say where a checkout of diffusers is} out=${2:-runs/lora-by-diffusers} steps=${3:-100}
 script=$checkout/examples/text_to_image/train_text_to_image_lora.py

@@ -34,4 +34,4 @@ def test_a_lora_by_diffusers_script_moves_what_is_drawn(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     with Image.open(tmp_path / "out/drawn.png") as sheet:
         before, after = np.split(np.asarray(sheet, dtype=float), 2)
-    assert np.abs(before - after).mean() > 2
+    assert np.abs(before - after).mean() > 1, "of 255"

@@ -53,7 +53,7 @@ class NewTokenizer:
         """Fingerprint of the latent space it began with, if it did with one."""
         if self.start is None:
             return {}
-        return {"start": fingerprint(ImageTokenizer.load(self.start))}
+        return {"start": fingerprint(ImageTokenizer.load(self.start, classes=CLASSES))}
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,11 @@ class Continued:
 
     def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
         """Fingerprint of all the weights it began with."""
-        return {"start": digest(sorted(ImageTokenizer.load(self.path).state_dict().items()))}
+        return {
+            "start": digest(
+                sorted(ImageTokenizer.load(self.path, classes=CLASSES).state_dict().items())
+            )
+        }
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.bottlenecks.codebook import Codebook, Uniform
 from calotype.tokenizers.latent_space import LatentStatistics, check_folds, unfold
 from calotype.tokenizers.objectives import Critic
+from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.tokenizer import KEPT_IN, ImageTokenizer
 from calotype.training.network import located
 from calotype.training.run import describe, restore
@@ -129,7 +130,7 @@ def go_on(path: str | Path, asked: BottleneckSpec | None = None) -> ImageTokeniz
             could not be normalised afterwards.
     """
     path = located(path, *KEPT_IN)
-    found, kept = ImageTokenizer.load(path), Kept.read(path)
+    found, kept = ImageTokenizer.load(path, classes=CLASSES), Kept.read(path)
     check_folds(found)
     bottleneck = _bottleneck(found, kept, asked)
     bottleneck.taken = kept.steps

@@ -1,9 +1,9 @@
 """Stock pipelines from trained parts."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from calotype.autoregressive import Layout
 from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
@@ -19,10 +18,11 @@ from calotype.pipelines.sampling import (
     HowToSample,
     Pipeline,
     Sampling,
+    asks,
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import IMAGES, TokenPipeline, load_parts, save_parts
+from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
@@ -62,15 +62,14 @@ def save(pipeline: Pipeline, folder: Path, sampling: HowToSample) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
-        mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
         if isinstance(pipeline, TokenPipeline):
             save_parts(pipeline, beside, for_tokens(sampling))
-            mark["layout"] = asdict(pipeline.layout)
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
+            mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
+            (beside / MARK).write_text(json.dumps(mark) + "\n")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
-        (beside / MARK).write_text(json.dumps(mark) + "\n")
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
         publish(beside, folder)
 
@@ -108,8 +107,8 @@ def load(path: str | Path) -> Pipeline:
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
     path = located(path, *KEPT_IN)
-    if layout := _mark(path).get("layout"):
-        found = load_parts(path, Layout(**layout))
+    if _mark(path).get("layout"):
+        found = load_parts(path)
         _check(path, found)
         return found
     try:
@@ -189,6 +188,29 @@ def size_of(pipeline: Pipeline) -> int:
     return size * (getattr(pipeline, "vae_scale_factor", None) or factor(vae))
 
 
+def sides(
+    pipeline: "diffusers.DiffusionPipeline", height: int | None, width: int | None
+) -> tuple[int, int]:
+    """Height and width of images; None: the pipeline's own.
+
+    Raises:
+        ValueError: the pipeline draws none of them.
+    """
+    if not {"height", "width"} <= asks(pipeline):
+        raise ValueError(
+            f"--width, --height: a {type(pipeline).__name__} draws images of {size_of(pipeline)} "
+            "pixels a side and no others"
+        )
+    # Stock pipelines want multiples of 8 too, whatever their autoencoder.
+    step = math.lcm(8, getattr(pipeline, "vae_scale_factor", 8))
+    for name, side in (("width", width), ("height", height)):
+        if side is not None and (side < step or side % step):
+            near = max(step, round(side / step) * step)
+            raise ValueError(f"--{name} is {side}: it is a multiple of {step}, such as {near}")
+    own = None if width and height else size_of(pipeline)
+    return height or own or 0, width or own or 0
+
+
 def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:
     """A pipeline's tokenizer, whatever its class calls it."""
     if isinstance(pipeline, TokenPipeline):
@@ -209,7 +231,6 @@ def recommended(path: str | Path) -> HowToSample:
     return restore(HowToSample, {"type": Sampling.__name__, **said}) if said else AS_ITS_AUTHOR
 
 
-MARK = "calotype.json"
 KEPT_IN = ("pipeline", "model")
 """Where in the folder of a demo, of a quickstart, or of a run a pipeline is."""
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from calotype.pipelines.assemble import MARK
 from calotype.pipelines.sampling import Pipeline
-from calotype.pipelines.tokens import TokenPipeline
+from calotype.pipelines.tokens import MARK, TokenPipeline
 
 INDICES = ("model_index.json", MARK)
 """A folder with one of them holds a pipeline."""

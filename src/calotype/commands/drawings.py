@@ -78,20 +78,27 @@ class Drawings:
         """Numbers of planned pictures that nobody else draws, up to `size` at a time; let go of
         when the next are asked for.
         """
-        taken: list[int] = []
-        for number in self.planned:
-            if self._file(number) or not self._shared.claim(number):
-                continue
-            if self._file(number):  # since it was looked for
-                self._shared.release(number)
-                continue
-            taken.append(number)
-            if len(taken) == size:
+        found = True
+        while found:  # again, for what another process has claimed and was killed over
+            found, taken = False, list[int]()
+            for number in self.planned:
+                if self._claim(number):
+                    taken.append(number)
+                    found = True
+                if len(taken) == size:
+                    yield taken
+                    taken = self._released(taken)
+            if taken:
                 yield taken
-                taken = self._released(taken)
-        if taken:
-            yield taken
-            self._released(taken)
+                self._released(taken)
+
+    def _claim(self, number: int) -> bool:
+        if self._file(number) or not self._shared.claim(number):
+            return False
+        if self._file(number):  # since it was looked for
+            self._shared.release(number)
+            return False
+        return True
 
     def _released(self, numbers: Sequence[int]) -> list[int]:
         for number in numbers:

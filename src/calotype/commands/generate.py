@@ -9,9 +9,9 @@ import tyro
 
 from calotype.commands.artist import Artist, Continuer, Diffuser, again
 from calotype.commands.drawings import Drawings, Planned
-from calotype.commands.likeness import Likeness, Source, compared, model_of, read, written
+from calotype.commands.likeness import Likeness, compared, model_of, read, written
 from calotype.commands.paths import Between, frames
-from calotype.commands.pictures import ImageOf, TopOf, over_of, top_of
+from calotype.commands.pictures import ImageOf, TopOf, over_of, restored, sources, top_of
 from calotype.commands.prompts import STDIN, check_prompts, read_prompts
 from calotype.commands.quiet import quiet
 from calotype.pipelines import (
@@ -120,6 +120,9 @@ def generate(options: Generate) -> Path:
     if options.like is not None:
         return _like(options, options.like)
     asked = options.prompt if options.prompts is None else _from_file(options.prompts)
+    wanted = list(_wanted(options, asked or ("",)))
+    if options.grid and len(wanted) > GRID:
+        raise ValueError(f"--grid is for {GRID} pictures at most, and these are {len(wanted)}")
     path = options.pipeline or _newest()
     how = options.sampling.over(recommended(path))
     _check_kind(options, how)
@@ -130,13 +133,12 @@ def generate(options: Generate) -> Path:
         how = how.completed(pipeline)  # so that drawn.jsonl says it
     _check_prompts(asked, options, pipeline)
     drawer = _artist(options, pipeline, how)
-    wanted = list(_wanted(options, asked or ("",)))
     drawer.check(wanted)
     by = {"pipeline": path, "fingerprint": fingerprint(pipeline), "sampling": describe(how),
           "precision": options.exactness, "device": str(options.place)}  # fmt: skip
-    sources = _sources(options)
+    given = sources(image=options.image, top=options.top)
     plan = [Likeness(one, model_of(path), by["fingerprint"], how, options.height, options.width,
-                     sources) for one in wanted]  # fmt: skip
+                     given) for one in wanted]  # fmt: skip
     pipeline.to(_place(options))
     with Drawings(options.out, by) as drawings:
         _draw(options, drawer, plan, drawings, turns(pipeline))
@@ -147,7 +149,9 @@ def _draw(
     options: Generate, drawer: Artist, plan: Sequence[Likeness], drawings: Drawings, each: int
 ) -> None:
     """Draw what is planned and neither there nor being drawn by another process."""
-    of = {likeness.key: likeness for likeness in plan}
+    # One of many is another picture than the one of that seed.
+    kind = f"-of-{options.candidates}" if options.candidates > 1 else ""
+    of = {likeness.key + kind: likeness for likeness in plan}
     seeds = range(options.candidates)
     left = drawings.plan([
         Planned(key, one.wanted.prompt, [one.wanted.seed + i for i in seeds])
@@ -177,8 +181,7 @@ def _draw(
 def _like(options: Generate, file: Path) -> Path:
     """Draw what a PNG says again."""
     likeness, batch, by = read(file)
-    found = {name: _restored(name, said, file.parent)
-             for name, said in likeness.sources.items() if said is not None}  # fmt: skip
+    found = {name: restored(name, said, file.parent) for name, said in likeness.sources.items()}
     asked = replace(
         options, like=None, height=likeness.height, width=likeness.width,
         precision=likeness.sampling.precision, **found,
@@ -202,29 +205,6 @@ def _like(options: Generate, file: Path) -> Path:
         made = drawings.add(image, likeness.wanted.prompt, likeness.wanted.seed, None, how)
     _say(f"{made}: {compared(image, file, by)}")
     return options.out
-
-
-def _restored(name: str, said: dict[str, Any], beside: Path) -> TopOf | ImageOf:
-    """An option of a picture that is drawn from, as it was given."""
-    kind = {"top": TopOf, "image": ImageOf}[name]
-    files = ("path", "mask")
-    found = {
-        field: Source(**value).found(beside) if field in files and value else value
-        for field, value in said.items()
-    }
-    return kind(**found)
-
-
-def _sources(options: Generate) -> dict[str, Any]:
-    """What is drawn from, for a PNG."""
-    given = {name: value for name in ("image", "top") if (value := getattr(options, name))}
-    return {
-        name: {
-            field: vars(Source.of(value)) if isinstance(value, Path) else value
-            for field, value in vars(group).items()
-        }
-        for name, group in given.items()
-    }
 
 
 def _artist(options: Generate, pipeline: Pipeline, how: HowToSample) -> Artist:
@@ -299,10 +279,7 @@ def _check_prompts(asked: Sequence[str], options: Generate, pipeline: Pipeline) 
             "this pipeline was trained without captions and reads no prompts: leave them out; "
             "--images says how many to draw, --seed which"
         )
-    check_prompts(asked)
-    count = len(set(asked)) * options.images
-    if options.grid and count > GRID:
-        raise ValueError(f"--grid is for {GRID} pictures at most, and these are {count}")
+    # Lines of a file are prompts, whatever they look like.
     words = len(options.prompt) > 1 and not any(" " in prompt for prompt in asked)
     if words and not (isinstance(pipeline, TokenPipeline) and pipeline.knows_classes):
         _say(f"{len(asked)} prompts of one word each; one of several words stands in quotes")

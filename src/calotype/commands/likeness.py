@@ -17,52 +17,12 @@ from torch import Tensor
 from calotype import __version__
 from calotype.commands.artist import Batch
 from calotype.commands.drawings import KEY
+from calotype.commands.pictures import public
 from calotype.pipelines import HowToSample, Toward, Wanted, picture
 from calotype.training.run import describe, restore
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 """Whose versions may move the last bits."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture that others are drawn from: by a name that says nothing of the machine, and what
-    tells whether it is still the same.
-    """
-
-    file: str
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "Source":
-        """Of a file that is there."""
-        return cls(public(path), hashlib.sha256(path.read_bytes()).hexdigest())
-
-    def found(self, beside: Path) -> Path:
-        """The file, where it was or in a folder.
-
-        Raises:
-            ValueError: it is in neither, or is another one.
-        """
-        places = (Path(self.file), beside / Path(self.file).name)
-        there = [place for place in places if place.is_file()]
-        for place in there:
-            if hashlib.sha256(place.read_bytes()).hexdigest() == self.sha256:
-                return place
-        what = f"{there[0]} is another one now" if there else "it is not here"
-        raise ValueError(f"--like: it was drawn from {self.file}, and {what}: put it into {beside}")
-
-
-def public(path: str | Path) -> str:
-    """A path without the folders of this machine: as it stands if it is relative, else within the
-    folder that one works in, else its last two parts.
-    """
-    found = Path(path)
-    if not found.is_absolute():
-        return str(path)
-    if found.is_relative_to(Path.cwd()):
-        return str(found.relative_to(Path.cwd()))
-    return str(Path(*found.parts[1:][-2:]))
 
 
 def model_of(path: str) -> dict[str, str]:

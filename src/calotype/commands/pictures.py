@@ -1,6 +1,7 @@
 """Pictures that images are drawn from: one to draw over, or one whose top stands."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,73 @@ class ImageOf:
         for path in (self.path, self.mask):
             if path is not None and not path.is_file():
                 raise ValueError(f"no picture {path}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture that others are drawn from: by a name that says nothing of the machine, and what
+    tells whether it is still the same.
+    """
+
+    file: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """Of a file that is there."""
+        return cls(public(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def found(self, beside: Path) -> Path:
+        """The file, where it was or in a folder.
+
+        Raises:
+            ValueError: it is in neither, or is another one.
+        """
+        places = (Path(self.file), beside / Path(self.file).name)
+        there = [place for place in places if place.is_file()]
+        for place in there:
+            if hashlib.sha256(place.read_bytes()).hexdigest() == self.sha256:
+                return place
+        what = f"{there[0]} is another one now" if there else "it is not here"
+        raise ValueError(f"--like: it was drawn from {self.file}, and {what}: put it into {beside}")
+
+
+def public(path: str | Path) -> str:
+    """A path without the folders of this machine: as it stands if it is relative, else within the
+    folder that one works in, else its last two parts.
+    """
+    found = Path(path)
+    if not found.is_absolute():
+        return str(path)
+    if found.is_relative_to(Path.cwd()):
+        return str(found.relative_to(Path.cwd()))
+    return str(Path(*found.parts[1:][-2:]))
+
+
+def sources(**given: ImageOf | TopOf | None) -> dict[str, Any]:
+    """What is drawn from, as a PNG says it."""
+    return {
+        name: {
+            field: asdict(Source.of(value)) if isinstance(value, Path) else value
+            for field, value in vars(group).items()
+        }
+        for name, group in given.items()
+        if group is not None
+    }
+
+
+def restored(name: str, said: dict[str, Any], beside: Path) -> ImageOf | TopOf:
+    """What `sources` said under a name, with files that are where they were or in a folder.
+
+    Raises:
+        ValueError: a file is not there, or is another one.
+    """
+    kind = {"top": TopOf, "image": ImageOf}[name]
+    found = {
+        field: Source(**value).found(beside) if isinstance(value, dict) else value
+        for field, value in said.items()
+    }
+    return kind(**found)
 
 
 def top_of(asked: TopOf, pipeline: TokenPipeline) -> Top:

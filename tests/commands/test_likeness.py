@@ -57,13 +57,13 @@ def test_images_of_a_batch_are_drawn_again(artifacts, tmp_path, capsys):
     same(Generate(PROMPTS, folder, tmp_path / "out", images=2, sampling=FEW), capsys)
 
 
-def test_images_of_every_kind_are_drawn_again(artifacts, tmp_path, capsys, monkeypatch):
+def test_images_of_every_kind_are_drawn_again(inpainter, artifacts, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture(tiny.images(1)[0]).save("a.png")
     mask = Image.new("L", (16, 16), 0)
     mask.paste(255, (0, 8, 16, 16))
     mask.save("m.png")
-    folder = str(artifacts / "generator/model")
+    folder = str(inpainter)
     over = {"image": ImageOf(Path("a.png"), 0.5), "precision": "bf16"}
     part = {"image": ImageOf(Path("a.png"), mask=Path("m.png"))}
     random = Choice(steps=3, batch_size=2, scheduler="dpm++-sde", negative_prompt="x",

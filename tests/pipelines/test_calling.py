@@ -84,9 +84,12 @@ def test_a_picture_of_every_kind_is_continued(pipeline):
     for codes in found:
         assert torch.equal(codes[:, :known], pipeline.codes(image)[:, :known])
         assert torch.equal(codes, found[0])
-    large = Image.fromarray((array[0] * 255).round().astype(np.uint8)).resize((64, 64), 0)
-    codes = pipeline("a circle", top=large, part=0.25, generator=chance(1), output_type="latent")
-    assert torch.equal(codes.images[:, : known // 2], pipeline.codes(image)[:, : known // 2])
+    codes = pipeline("a circle", top=given[0], part=0.25, output_type="latent").images
+    assert torch.equal(codes[:, : known // 2], pipeline.codes(image)[:, : known // 2])
+    wide = Image.new("L", (3 * tiny.SIZE, 2 * tiny.SIZE), 255)  # cropped, and grey
+    codes = pipeline("a circle", top=wide, output_type="latent").images
+    white = pipeline.codes(torch.ones_like(image))
+    assert torch.equal(codes[:, :known], white[:, :known])
     with pytest.raises(ValueError, match="leave rows to draw"):
         pipeline("a circle", top=image, part=1.0)
 

@@ -97,7 +97,8 @@ class Diffuser:
         generators = [torch.Generator().manual_seed(one.seed) for one in wanted]
         told: dict[str, Any] = {"generator": generators}
         if any(one.toward for one in wanted):
-            told |= between(self.pipeline, wanted, generators, self.height, self.width)
+            told |= between(self.pipeline, wanted, generators, self.height, self.width,
+                            self.sampling.precision)  # fmt: skip
         elif reads_prompts(self.pipeline):
             told["prompt"] = [one.prompt for one in wanted]
         else:

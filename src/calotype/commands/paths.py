@@ -62,9 +62,8 @@ def frames(between: Between, prompts: Sequence[str], seed: int) -> Iterator[Want
 
 
 def _way(between: Between, ends: Sequence[tuple[str, int]]) -> Iterator[Wanted]:
-    steps = between.images - 1
+    steps, way = between.images - 1, between.way
     for here, there in pairwise(ends):
-        yield Wanted(*here)
-        for i in range(1, steps):
-            yield Wanted(*here, Toward(*there, i / steps, between.way))
-    yield Wanted(*ends[-1])
+        yield Wanted(*here, Toward(*here, 0.0, way))
+        yield from (Wanted(*here, Toward(*there, i / steps, way)) for i in range(1, steps))
+    yield Wanted(*ends[-1], Toward(*ends[-1], 0.0, way))

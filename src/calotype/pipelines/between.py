@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.lazy import diffusers
+from calotype.training.devices import Precision, computing
 
 Way = Literal["linear", "spherical"]
 """Straight, or along the sphere on which both ends lie (Shoemake 1985)."""
@@ -57,9 +58,10 @@ def blend(a: Tensor, b: Tensor, part: float, way: Way) -> Tensor:
 def between(
     pipeline: "diffusers.DiffusionPipeline", wanted: Sequence[Wanted],
     generators: Sequence[torch.Generator], height: int | None, width: int | None,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:  # fmt: skip
     """Arguments of a call: embedded prompts and noise of images that lie between others. At either
-    end they are those of the prompt and seed alone.
+    end they are those of the prompt and seed alone. `precision` is the text encoder's.
 
     Raises:
         ValueError: the pipeline cannot be given them.
@@ -67,9 +69,10 @@ def between(
     check_between(pipeline)
     call: Any = pipeline
     ends = [(one, one.toward or Toward(one.prompt, one.seed, 0.0, "linear")) for one in wanted]
-    texts = list(dict.fromkeys(text for one, end in ends for text in (one.prompt, end.prompt)))
-    embedded = call.encode_prompt(texts, pipeline.device, 1, False)[0]
-    of = dict(zip(texts, embedded, strict=True))
+    texts = dict.fromkeys(text for one, end in ends for text in (one.prompt, end.prompt))
+    with computing(precision, pipeline.device, call.text_encoder):
+        # One by one: of several at once, the last bits depend on how many.
+        of = {text: call.encode_prompt(text, pipeline.device, 1, False)[0][0] for text in texts}
     shape = (call.unet.config.in_channels, *(
         (side or call.unet.config.sample_size * call.vae_scale_factor) // call.vae_scale_factor
         for side in (height, width)

@@ -124,6 +124,7 @@ def test_a_kill_between_a_picture_and_its_line_leaves_it_a_line(tmp_path):
     first.plan(plan)
     first.add(torch.zeros(3, 256, 256), "a", 7, 0)
     (tmp_path / "drawn.jsonl").write_text("")
+    first._shared.close()
     with Drawings(tmp_path, {"by": "x"}) as second:
         assert second.plan(plan) == 1
     assert lines(tmp_path) == [

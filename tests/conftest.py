@@ -14,6 +14,7 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
+from calotype.recipes.tokenizer import NewTokenizer
 from hub import server
 
 # What torch.compile keeps for one kind of CPU, it takes for another kind's too: where both are
@@ -56,6 +57,16 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     silent = replace(text.unet, pooled_text=False)
     train_generator(replace(text, text=None, unet=silent, run=tiny.run(root / "unconditional")))
     return root
+
+
+@pytest.fixture(scope="session")
+def inpainter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-image pipeline in latents of four channels, which stock inpainting insists on."""
+    root = tmp_path_factory.mktemp("inpainter")
+    model = NewTokenizer(tiny.BACKBONE, replace(tiny.STILL, channels=4))
+    train_tokenizer(tiny.tokenizer_recipe(root, model=model))
+    cache(tiny.cache_recipe(root))
+    return train_generator(tiny.generator_recipe(root))
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ def here(tmp_path, monkeypatch) -> Path:
             pixels = image.add(1).mul(127.5).byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).resize((48, 40)).save(f"{folder}/{i}.png")
     Image.open("others/0.png").save("begun.png")
+    Image.new("L", (48, 40), 255).save("mask.png")
+    Path("prompts.txt").write_text("a lighthouse\na barn\n")
     tiny.tokenizer().save(Path("stabilityai/sd-vae-ft-mse"))  # in the place of the published one
     return tmp_path
 

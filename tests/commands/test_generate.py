@@ -13,8 +13,9 @@ from PIL import Image
 
 import tiny
 from calotype.commands import drawings
-from calotype.commands.drawings import Drawings, append
+from calotype.commands.drawings import Drawings
 from calotype.commands.generate import Generate, generate
+from calotype.commands.shared import Shared
 from calotype.pipelines import Choice, load
 from calotype.pipelines.folders import fingerprint, newest
 from calotype.training import precision as precisions
@@ -91,8 +92,11 @@ def test_large_images_need_no_sheet(tmp_path):
 def test_a_line_that_was_cut_in_two_costs_no_other(tmp_path):
     file = tmp_path / "drawn.jsonl"
     file.write_text('{"file": "a.png"}\n{"file": "b.p')
-    append(file, {"file": "ç.png"})
-    append(file, {"file": "d.png"})
+    shared = Shared(tmp_path)
+    for name in ("ç.png", "d.png"):
+        shared.note({"file": name})
+    assert [line["file"] for line in shared.drawn()] == ["a.png", "ç.png", "d.png"]
+    shared.close()
     first, torn, *rest = file.read_text(encoding="utf-8").splitlines()
     assert json.loads(first)["file"] == "a.png" and torn == '{"file": "b.p'
     assert [json.loads(line)["file"] for line in rest] == ["ç.png", "d.png"]

@@ -240,7 +240,7 @@ def test_bug_all_candidates_were_scored_at_once(pipeline, monkeypatch):
         scored.append(len(codes))
         return score(pipeline, codes, prompts)
 
-    monkeypatch.setattr("calotype.pipelines.tokens.score", counted)
+    monkeypatch.setattr("calotype.pipelines.scores.score", counted)
     assert best(pipeline, codes, prompts, 3, 4) == expected and scored == [4, 2]
 
 

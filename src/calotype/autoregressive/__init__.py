@@ -6,7 +6,7 @@ from calotype.autoregressive.likelihood import log_likelihood, unigram_bits
 from calotype.autoregressive.objective import NextToken
 from calotype.autoregressive.orders import Annealed, Order, Raster
 from calotype.autoregressive.ramps import Constant, Linear, PowerCosine, Ramp
-from calotype.autoregressive.sampling import PromptTokens, TokenSampling, draw_codes
+from calotype.autoregressive.sampling import PromptTokens, Seed, TokenSampling, draw_codes
 from calotype.autoregressive.text import (
     Classes,
     HubTokenizer,
@@ -44,6 +44,7 @@ __all__ = [
     "Ramp",
     "Raster",
     "RowPeriodic",
+    "Seed",
     "Sequential",
     "TokenSampling",
     "Transformer",

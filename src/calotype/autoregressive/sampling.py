@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from calotype.autoregressive.decoder import Decoder, Memory
 from calotype.autoregressive.ramps import Constant, Ramp
 from calotype.lazy import transformers
 from calotype.training.devices import Precision
 from calotype.training.noise import sent
+
+Seed = int | torch.Generator
+"""Of an image's own numbers, or what draws them next."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class PromptTokens:
     seen: Bool[Tensor, "b prompt"]
     """Which are none of padding."""
 
+    def padded(self, length: int) -> "PromptTokens":
+        """The same, in rows of so many tokens at least: rounding depends on their length."""
+        more = (max(0, length - self.tokens.shape[1]), 0)
+        return PromptTokens(functional.pad(self.tokens, more), functional.pad(self.seen, more))
+
     def guided(self) -> "PromptTokens":
         """The same, and behind them as many null prompts: begin-of-image alone."""
         alone = torch.zeros_like(self.seen)
@@ -67,7 +76,7 @@ class PromptTokens:
 
 @torch.inference_mode()
 def draw_codes(
-    decoder: Decoder, prompts: PromptTokens, seeds: Sequence[int], sampling: TokenSampling,
+    decoder: Decoder, prompts: PromptTokens, seeds: Sequence[Seed], sampling: TokenSampling,
     top: Int[Tensor, "b known"] | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Int[Tensor, "b n"]:  # fmt: skip
@@ -79,7 +88,7 @@ def draw_codes(
     Args:
         decoder: Of the transformer.
         prompts: What they show.
-        seeds: Of each image's own numbers.
+        seeds: Of each image's own numbers, or a generator that draws them.
         sampling: How they are drawn; its `batch_size` is not looked at.
         top: Codes that the images begin with; the rest is drawn.
         progress: Called with the number of images after each token of theirs.
@@ -91,10 +100,9 @@ def draw_codes(
         raise ValueError(f"{len(seeds)} seeds for {len(prompts.tokens)} prompts: give one for each")
     layout, device = decoder.layout, prompts.tokens.device
     known = prompts.tokens.new_zeros(len(seeds), 0) if top is None else top.to(device)
-    drawn = [torch.rand(layout.length, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    chances = sent(torch.stack(drawn), device)
+    chances = sent(torch.stack([_chances(layout.length, seed) for seed in seeds]), device)
     # Of the null prompt itself both halves are one.
-    guided = sampling.guidance != 1 and bool(prompts.seen.sum(1).max() > 1)
+    guided = sampling.guidance != 1 and prompts.tokens.shape[1] > 1
     rows = prompts.guided() if guided else prompts
     repeats = len(rows.tokens) // len(seeds)
     memory = Memory(decoder, rows.seen)
@@ -117,6 +125,11 @@ def draw_codes(
             "precision is too narrow for them; try --precision fp32"
         )
     return torch.cat(codes, dim=1)
+
+
+def _chances(count: int, seed: Seed) -> Float[Tensor, " n"]:
+    own = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    return torch.rand(count, generator=own, device=own.device).cpu()
 
 
 def guide(

@@ -20,7 +20,8 @@ COMMON = frozenset({
     "data.path", "data.size", "transform.crop.size", "model.path", "model.backbone.widths",
     "model.bottleneck.channels", "model.bottleneck.kl-weight", "model.bottleneck.codebook.size",
     "unet.widths", "transformer.width", "transformer.layers", "text.length", "text.vocabulary",
-    "sampling.steps", "sampling.guidance", "sampling.temperature", "optimizer.lr",
+    "sampling.steps", "sampling.guidance", "sampling.scheduler", "sampling.negative-prompt",
+    "sampling.temperature", "optimizer.lr",
     "student.width", "learn.rank",
     "run.out", "run.steps", "run.batch-size", "run.precision", "run.seed", "run.workers",
     "run.save-every", "run.sample-every", "run.evaluate-every", "run.resume", "run.overwrite",
@@ -46,6 +47,12 @@ class Field:
         members = _members(self.hint)
         return [each for each in members if _is_choice(each)] if len(members) > 1 else []
 
+    @property
+    def group(self) -> type | None:
+        """The only type that it may have, if that is begun by a path: --image FILE."""
+        only = self.kinds[0] if len(self.kinds) == 1 else None
+        return only if only and "path" in {field.name for field in fields(only)} else None
+
 
 def common_help(
     kind: type, program: str, default: Any, given: Sequence[str], description: str
@@ -63,15 +70,19 @@ def common_help(
         each.split(":", 1) for each in given if re.fullmatch(r"[a-z][\w.-]*:[\w-]+", each)
     )
     every = list(_fields(kind, default, chosen))
-    shown = [each for each in every if not each.kinds and _is_shown(each.name, chosen)]
+    shown = [each for each in every if (each.group or not each.kinds)
+             and _is_shown(each.name, chosen)]  # fmt: skip
     shown.sort(key=lambda each: not each.positional)
     named = [each.name.upper() for each in shown if each.positional]
     usage = [program, *named, "[--FIELD VALUE ...]"]
-    unions = [each for each in every if each.kinds]
+    unions = [each for each in every if each.kinds and not each.group]
     usage += ["[FIELD:CHOICE ...]"] if unions else []
     lines = [f"usage: {' '.join(usage)}", "", inspect.cleandoc(description), ""]
     for each in shown:
         lines += _entry(_flag(each), f"{each.doc} {_value(each.default)}")
+        inside = _fields(each.group, None, chosen, f"{each.name}.") if each.group else ()
+        for one in (one for one in inside if one.default is not MISSING):
+            lines += _entry(_flag(one), f"{one.doc} {_value(one.default)}")
     if unions:
         lines += ["", "choices; FIELD:CHOICE --help lists a choice's fields too:"]
         lines += [line for each in unions for line in _choice(each)]
@@ -175,6 +186,8 @@ def _flag(field: Field) -> str:
 
 def _metavar(hint: Any) -> str:
     kinds = [kind for kind in _members(hint) if kind is not NoneType]
+    if _is_choice(kinds[0]):
+        return "PATH"
     if get_origin(kinds[0]) is Literal:
         return "{" + ",".join(map(str, get_args(kinds[0]))) + "}"
     if get_origin(kinds[0]) is tuple:

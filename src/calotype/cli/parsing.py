@@ -73,10 +73,14 @@ def parse(
 
 
 def _renamed(kind: type, arguments: Sequence[str]) -> list[str]:
-    """Flags by what they are called now: tokens are no latents, and a cache may hold either."""
-    if "cache" not in {field.name for field in fields(kind)}:
-        return [*arguments]
-    return [re.sub(r"^--latents(?==|$)", "--cache", each) for each in arguments]
+    """Flags by what they are called: tokens are no latents, and a cache may hold either."""
+    if "cache" in {field.name for field in fields(kind)}:
+        arguments = [re.sub(r"^--latents(?==|$)", "--cache", each) for each in arguments]
+    # What has a path may be given by it alone: --image FILE.
+    groups = [name for name, only in _only_ones(kind).items()
+              if "path" in {field.name for field in fields(only)}]  # fmt: skip
+    named = re.compile(rf"--({'|'.join(groups)})(?==|$)")
+    return [named.sub(r"--\1.path", each) for each in arguments] if groups else [*arguments]
 
 
 def _one_line(box: str) -> str:
@@ -89,6 +93,8 @@ def _one_line(box: str) -> str:
 
 def _meant(option: str, kind: type) -> str:
     """What may have been meant by a flag or a choice that is none."""
+    if " " in option:
+        return ": what begins with a dash is no prompt; put -- before the prompts"
     if not option.startswith("-"):
         same = [each for each in choices(kind) if each.split(":")[0] == option.split(":")[0]]
         return f": choose from {', '.join(same)}" if same else ""

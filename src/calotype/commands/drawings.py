@@ -1,56 +1,171 @@
 """A folder of drawn images: each as it is, small ones enlarged on sheets, and who drew them."""
 
+import io
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from calotype.commands.shared import Shared
+from calotype.lazy import diffusers
 from calotype.pages.sheet import VISIBLE, enlarged, write_sheet
 from calotype.pipelines import picture
 
 EACH = 32
 """Images of a sheet."""
+LONGEST = 120
+"""Bytes of a prompt in a file's name, which has 255 at most."""
+KEY = "calotype"
+"""Of a PNG's text that says how it was drawn."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A picture of a folder before it is there."""
+
+    key: str
+    """What it is drawn from; pictures of one key are one picture."""
+    prompt: str
+    seeds: Sequence[int]
+    """Of its candidates; the file is named by the one that is kept."""
 
 
 class Drawings:
     """Saves images one by one, numbered on from those that a folder has; a context that ends with
-    the last sheet.
+    the last sheet. Several processes may fill a folder at a time.
 
     Args:
-        folder: Made with the first image.
+        folder: Made with the first image, or when what is to be drawn is planned.
         by: What drew them, for drawn.jsonl.
     """
 
     def __init__(self, folder: Path, by: Mapping[str, Any]) -> None:
-        self.folder, self.by, self.number = folder, by, _next(folder)
-        self.waiting: list[tuple[Tensor, str]] = []
+        self.folder, self.by = folder, by
+        self.planned: dict[int, Planned] = {}
+        self.waiting: list[tuple[int, Tensor, str]] = []
+        self._opened: Shared | None = None
 
-    def add(self, image: Float[Tensor, "3 H W"], prompt: str, seed: int) -> None:
-        """Save an image in [-1, 1], and a line of drawn.jsonl."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self.number:03d}-{_slug(prompt)}-{seed}.png"
-        beside = self.folder / f".{name}.partial"
-        picture(image).save(beside, "PNG")
-        beside.rename(self.folder / name)
-        entry = {"file": name, "prompt": prompt, "seed": seed, **self.by}
-        append(self.folder / "drawn.jsonl", entry)
-        self.number += 1
+    @property
+    def _shared(self) -> Shared:
+        if self._opened is None:
+            self._opened = Shared(self.folder)
+        return self._opened
+
+    def plan(self, pictures: Sequence[Planned]) -> int:
+        """Number what is to be drawn, and say how many are not there yet."""
+        with self._shared.alone():
+            numbers = self._shared.plan([each.key for each in pictures], _next(self.folder))
+            self.planned = dict(zip(numbers, pictures, strict=True))
+            noted = {line.get("file") for line in self._shared.drawn()}
+            there = {number: file for number in numbers if (file := self._file(number))}
+            for number, file in there.items():
+                if file not in noted:  # a kill came between
+                    seed = int(Path(file).stem.rsplit("-", 1)[1])
+                    self._note(file, self.planned[number].prompt, seed, self.planned[number].key)
+        return len(numbers) - len(there)
+
+    def claimed(self, size: int) -> Iterator[list[int]]:
+        """Numbers of planned pictures that nobody else draws, up to `size` at a time; let go of
+        when the next are asked for.
+        """
+        found = True
+        while found:  # again, for what another process has claimed and was killed over
+            found, taken = False, list[int]()
+            for number in self.planned:
+                if self._claim(number):
+                    taken.append(number)
+                    found = True
+                if len(taken) == size:
+                    yield taken
+                    taken = self._released(taken)
+            if taken:
+                yield taken
+                self._released(taken)
+
+    def _claim(self, number: int) -> bool:
+        if self._file(number) or not self._shared.claim(number):
+            return False
+        if self._file(number):  # since it was looked for
+            self._shared.release(number)
+            return False
+        return True
+
+    def _released(self, numbers: Sequence[int]) -> list[int]:
+        for number in numbers:
+            self._shared.release(number)
+        return []
+
+    def _file(self, number: int) -> str | None:
+        """A planned picture's file; None: it is not drawn."""
+        planned = self.planned[number]
+        names = (_name(number, planned.prompt, seed) for seed in planned.seeds)
+        return next((name for name in names if (self.folder / name).exists()), None)
+
+    def missing(self) -> int:
+        """How many of the planned pictures are not there."""
+        return sum(self._file(number) is None for number in self.planned)
+
+    def add(
+        self, image: Float[Tensor, "3 H W"], prompt: str, seed: int, number: int | None = None,
+        how: Mapping[str, Any] | None = None,
+    ) -> Path:  # fmt: skip
+        """Save an image in [-1, 1], and a line of drawn.jsonl.
+
+        Args:
+            image: What was drawn.
+            prompt: Of what.
+            seed: Of its noise.
+            number: Of the planned picture that it is; None: the next.
+            how: What is written into the PNG, as JSON.
+        """
+        key = None if number is None else self.planned[number].key
+        file = io.BytesIO()
+        picture(image).save(file, "PNG", pnginfo=_text(how))
+        with self._shared.alone():
+            if number is None:
+                number = self._shared.free(_next(self.folder))
+            name = _name(number, prompt, seed)
+            beside = self.folder / f".{name}.partial"
+            beside.write_bytes(file.getvalue())
+            beside.rename(self.folder / name)
+            self._note(name, prompt, seed, key)
         if image.shape[-1] < VISIBLE:
-            self.waiting.append((image, prompt))
+            self.waiting.append((number, image, prompt))
         if len(self.waiting) == EACH:
             self._sheet()
+        return self.folder / name
+
+    def _note(self, name: str, prompt: str, seed: int, key: str | None) -> None:
+        entry = {"file": name, "prompt": prompt, "seed": seed, **self.by}
+        self._shared.note(entry if key is None else {**entry, "key": key})
+
+    def grid(self, columns: int) -> Path:
+        """Write all planned pictures, which are there, as one."""
+        files = [self.folder / str(self._file(number)) for number in self.planned]
+        numbers = list(self.planned)
+        path = self.folder / f"grid-{min(numbers):03d}-{max(numbers):03d}.png"
+        images = [Image.open(file) for file in files]
+        rows = -(-len(images) // columns)
+        images += [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
+        beside = path.with_name(f".{path.name}.partial")
+        diffusers.utils.make_image_grid(images, rows, columns).save(beside, "PNG")
+        return beside.rename(path)
 
     def _sheet(self) -> None:
         if not self.waiting:
             return
-        images, prompts = zip(*self.waiting, strict=True)
-        name = f"sheet-{self.number - len(images):03d}-{self.number - 1:03d}.png"
+        numbers, images, prompts = zip(*self.waiting, strict=True)
+        name = f"sheet-{numbers[0]:03d}-{numbers[-1]:03d}.png"
         side = enlarged(images[0].shape[-1])
         write_sheet(self.folder / name, torch.stack(images), prompts, columns=4, side=side)
         self.waiting = []
@@ -63,21 +178,17 @@ class Drawings:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._sheet()
+        if self._opened is not None:
+            with self._opened.alone():
+                self._opened.settle()
+            self._opened.close()
 
 
-def append(file: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line of JSON in one write; behind one that a kill cut in two, on a line of its own."""
-    line = json.dumps(entry, ensure_ascii=False) + "\n"
-    with file.open("ab+") as out:
-        if out.tell() and not _ends_a_line(file):
-            line = "\n" + line
-        out.write(line.encode())
-
-
-def _ends_a_line(file: Path) -> bool:
-    with file.open("rb") as text:
-        text.seek(-1, 2)
-        return text.read() == b"\n"
+def _text(how: Mapping[str, Any] | None) -> PngInfo:
+    text = PngInfo()
+    if how is not None:
+        text.add_itxt(KEY, json.dumps(how, ensure_ascii=False))
+    return text
 
 
 def _next(folder: Path) -> int:
@@ -87,5 +198,15 @@ def _next(folder: Path) -> int:
     return max(numbers, default=-1) + 1
 
 
+def _name(number: int, prompt: str, seed: int) -> str:
+    return f"{number:03d}-{_slug(prompt)}-{seed}.png"
+
+
 def _slug(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "empty"
+    """Letters, digits and their marks of any script, in NFC, with dashes between; cut where it has
+    60 characters or is too many bytes.
+    """
+    text = unicodedata.normalize("NFC", prompt.lower())
+    kept = (each if unicodedata.category(each)[0] in "LMN" else "-" for each in text)
+    slug = re.sub("-+", "-", "".join(kept)).strip("-")[:60]
+    return slug.encode()[:LONGEST].decode(errors="ignore").strip("-") or "empty"

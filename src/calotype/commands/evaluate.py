@@ -30,6 +30,7 @@ from calotype.pipelines import (
     Pipeline,
     Sampling,
     TokenPipeline,
+    check_asked,
     checked,
     heeds,
     is_pipeline,
@@ -209,8 +210,9 @@ class Bench:
         if not isinstance(pipeline, TokenPipeline):
             assert isinstance(sampling, Sampling)
             said = describe(sampling.completed(pipeline))
-            said = {name: said[name] for name in (*heeds(pipeline), "batch_size")}
-            said["scheduler"] = type(pipeline.scheduler).__name__
+            said = {name: said[name] for name in (*heeds(pipeline), "batch_size", *sampling.said)}
+            said["scheduler"] = sampling.scheduler or type(pipeline.scheduler).__name__
+            check_asked(pipeline, sampling)
         judges = self._judges_of_draws
 
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:

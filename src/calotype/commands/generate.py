@@ -1,76 +1,78 @@
 """Images from prompts, by a trained pipeline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 import tyro
-from torch import Tensor
 
-from calotype.commands.drawings import Drawings
+from calotype.commands.artist import Artist, Continuer, Diffuser, again
+from calotype.commands.drawings import Drawings, Planned
+from calotype.commands.likeness import Likeness, compared, model_of, read, written
+from calotype.commands.paths import Between, frames
+from calotype.commands.pictures import ImageOf, TopOf, over_of, restored, sources, top_of
+from calotype.commands.prompts import STDIN, check_prompts, read_prompts
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Transform
-from calotype.data.images import read_image
-from calotype.data.pictures import Example
 from calotype.pipelines import (
     Choice,
     HowToSample,
     Pipeline,
     Sampling,
     TokenPipeline,
-    Top,
-    best,
-    checked,
-    draw,
+    Wanted,
     for_tokens,
     load,
     reads_prompts,
     recommended,
-    sample,
     turns,
 )
 from calotype.pipelines.folders import fingerprint, newest
-from calotype.training.devices import Computation
+from calotype.training.devices import Computation, threads
+from calotype.training.distributed import processes
 from calotype.training.progress import Told
 from calotype.training.run import describe
 
 RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class TopOf:
-    """The top part of a picture, as the tokenizer rebuilds it, which images are to continue; of a
-    transformer.
-    """
-
-    path: Path
-    """The picture; it is resized and centre-cropped to the pipeline's size."""
-    part: float = 0.5
-    """How much of it stands, from its top, in whole rows of sites."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.part < 1:
-            raise ValueError(f"--top.part is {self.part}: it lies between 0 and 1")
+SEEDS = 2**64
+"""torch's generators know so many."""
+GRID = 1024
+"""Most pictures of a grid."""
 
 
 @dataclass(frozen=True)
 class Generate(Computation):
     """Draw images from prompts with a trained pipeline."""
 
-    prompts: tyro.conf.Positional[tuple[str, ...]]
+    prompt: tyro.conf.Positional[tuple[str, ...]]
     """What to draw, each in quotes; none where the pipeline was trained without captions."""
     pipeline: str | None = None
     """Folder of a pipeline, or a name on the Hub; None: the newest one under runs/."""
     out: Path = Path("generated")
     """Folder of the PNG files, named by number, prompt and seed; numbers go on from those there.
     Small ones are enlarged beside, with their prompts, as sheet-*.png, and drawn.jsonl says which
-    pipeline drew what."""
+    pipeline drew what. What is there already is not drawn again: stopped and started again, it
+    goes on, and several processes share the work."""
     images: int = 1
     """Images of each prompt."""
     seed: int = 0
     """Of the first image of each prompt; the next ones count up."""
+    prompts: Path | None = None
+    """A text file of prompts, one a line, instead of those on the command line; -: standard
+    input."""
+    width: int | None = None
+    """Pixels; None: as training had them. Of a diffusion pipeline that reads prompts."""
+    height: int | None = None
+    """Pixels, likewise."""
+    grid: bool = False
+    """Write all pictures as one, too, those of a prompt in a row: grid-*.png."""
+    like: Path | None = None
+    """A PNG that was drawn so: draw it again, as what stands in it says."""
+    image: ImageOf | None = None
+    """A picture to draw over, all of it or a part; without prompts, variations of it. Of a
+    diffusion pipeline that reads prompts."""
+    between: Between | None = None
+    """Draw what lies between two prompts, or between two seeds; None: nothing does."""
     candidates: int = 1
     """Draw so many for each image, with seeds of their own, and keep the likeliest under the
     prompt; of a transformer."""
@@ -80,9 +82,32 @@ class Generate(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("images", "candidates"):
-            if (value := getattr(self, name)) < 1:
+        for name in ("images", "candidates", "width", "height"):
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}: it must be at least 1")
+        last = self.seed + self.images * self.candidates
+        if not 0 <= self.seed < SEEDS or last > SEEDS:
+            raise ValueError(
+                f"--seed is {self.seed}: seeds lie from 0 to 2**64 - 1, with those that count up"
+            )
+        check_prompts(self.prompt)
+        if self.prompt and self.prompts is not None:
+            raise ValueError("--prompts: prompts are on the command line too: give them in one way")
+        if self.image is not None and (self.between or self.top):
+            raise ValueError(f"--image goes with no {'between' if self.between else '--top'}")
+        if self.between is not None and self.images > 1:
+            raise ValueError("--images: how many lie between two is --between.images")
+        if self.like is not None:
+            self._check_alone()
+
+    def _check_alone(self) -> None:
+        """See that what a PNG says is not said otherwise, too."""
+        free = replace(self, like=None, pipeline=None, out=Generate.out, device="auto", prompt=())
+        if self.prompt or free != Generate(()):
+            raise ValueError(
+                "--like draws what the PNG says: beside it only --pipeline, --out and --device "
+                "have a say"
+            )
 
 
 def generate(options: Generate) -> Path:
@@ -92,29 +117,131 @@ def generate(options: Generate) -> Path:
         ValueError: there is no such pipeline, or it cannot do what is asked.
     """
     quiet()
+    if options.like is not None:
+        return _like(options, options.like)
+    asked = options.prompt if options.prompts is None else _from_file(options.prompts)
+    wanted = list(_wanted(options, asked or ("",)))
+    if options.grid and len(wanted) > GRID:
+        raise ValueError(f"--grid is for {GRID} pictures at most, and these are {len(wanted)}")
     path = options.pipeline or _newest()
     how = options.sampling.over(recommended(path))
+    _check_kind(options, how)
     options.warn_of_emulation()
-    sampling = replace(how, precision=options.exactness)
     pipeline = load(path)
-    _check(options, pipeline)
-    if isinstance(sampling, Sampling) and not isinstance(pipeline, TokenPipeline):
-        sampling = sampling.completed(pipeline)  # so that drawn.jsonl says it
-    by = {"pipeline": path, "fingerprint": fingerprint(pipeline), "sampling": describe(sampling),
+    how = replace(how, precision=options.exactness)
+    if isinstance(how, Sampling) and not isinstance(pipeline, TokenPipeline):
+        how = how.completed(pipeline)  # so that drawn.jsonl says it
+    _check_prompts(asked, options, pipeline)
+    drawer = _artist(options, pipeline, how)
+    drawer.check(wanted)
+    by = {"pipeline": path, "fingerprint": fingerprint(pipeline), "sampling": describe(how),
           "precision": options.exactness, "device": str(options.place)}  # fmt: skip
-    pipeline = pipeline.to(options.place)
-    asked = options.prompts or ("",)
-    each = range(options.seed, options.seed + options.images * options.candidates)
-    prompts = [prompt for prompt in asked for _ in each]
-    seeds = [seed for _ in asked for seed in each]
-    total = len(prompts) * turns(pipeline)
-    with Told("drawing", total) as told, Drawings(options.out, by) as drawings:
-        drawn = _drawn(options, pipeline, prompts, seeds, sampling, told.advance)
-        for place, image in drawn:
-            drawings.add(image, prompts[place], seeds[place])
-    taken = f"seed {each[0]}" if len(each) == 1 else f"seeds {each[0]} to {each[-1]}"
-    print(f"{taken} of each prompt; --seed {each[-1] + 1} draws others")
+    given = sources(image=options.image, top=options.top)
+    plan = [Likeness(one, model_of(path), by["fingerprint"], how, options.height, options.width,
+                     given) for one in wanted]  # fmt: skip
+    pipeline.to(_place(options))
+    with Drawings(options.out, by) as drawings:
+        _draw(options, drawer, plan, drawings, turns(pipeline))
     return options.out
+
+
+def _draw(
+    options: Generate, drawer: Artist, plan: Sequence[Likeness], drawings: Drawings, each: int
+) -> None:
+    """Draw what is planned and neither there nor being drawn by another process."""
+    # One of many is another picture than the one of that seed.
+    kind = f"-of-{options.candidates}" if options.candidates > 1 else ""
+    of = {likeness.key + kind: likeness for likeness in plan}
+    seeds = range(options.candidates)
+    left = drawings.plan([
+        Planned(key, one.wanted.prompt, [one.wanted.seed + i for i in seeds])
+        for key, one in of.items()
+    ])  # fmt: skip
+    if left < len(of):
+        _say(f"{len(of) - left} of {len(of)} are in {options.out} already")
+    many = max(1, drawer.sampling.batch_size // options.candidates)
+    # Ranks of one command would rather share few than leave them to the first.
+    many = min(many, max(1, -(-left // processes().num_processes)))
+    with Told("drawing", left * options.candidates * each) as told:
+        for numbers in drawings.claimed(many):
+            batch = [of[drawings.planned[number].key] for number in numbers]
+            for drawn in drawer.draw([one.wanted for one in batch], told.advance, 0):
+                one = batch[drawn.place]
+                kept = replace(one, wanted=replace(one.wanted, seed=drawn.seed))
+                how = written(kept, drawn.batch, options.place)
+                drawings.add(drawn.image, one.wanted.prompt, drawn.seed,
+                             numbers[drawn.place], how)  # fmt: skip
+    if missing := drawings.missing():
+        _say(f"{missing} of {len(of)} are being drawn by another process")
+    elif options.grid:
+        _say(f"grid: {drawings.grid(_columns(options, len(of)))}")
+    _say_seeds(options)
+
+
+def _like(options: Generate, file: Path) -> Path:
+    """Draw what a PNG says again."""
+    likeness, batch, by = read(file)
+    found = {name: restored(name, said, file.parent) for name, said in likeness.sources.items()}
+    asked = replace(
+        options, like=None, height=likeness.height, width=likeness.width,
+        precision=likeness.sampling.precision, **found,
+    )  # fmt: skip
+    path = options.pipeline or likeness.pipeline(file)
+    pipeline = load(path)
+    if (here := fingerprint(pipeline)) != likeness.fingerprint:
+        raise ValueError(
+            f"--like: {file} was drawn by {likeness.fingerprint}, and the pipeline in {path} is "
+            f"{here} now: name the other with --pipeline"
+        )
+    drawer = _artist(asked, pipeline, likeness.sampling)
+    pipeline.to(options.place)
+    # The last bits may depend on how many threads share the work, too.
+    with threads(by.get("threads") if options.place.type == "cpu" else None):
+        image = again(drawer, likeness.wanted, batch)
+    by_now = {"pipeline": path, "fingerprint": here, "sampling": describe(likeness.sampling),
+              "precision": likeness.sampling.precision, "device": str(options.place)}  # fmt: skip
+    with Drawings(options.out, by_now) as drawings:
+        how = written(likeness, batch, options.place)
+        made = drawings.add(image, likeness.wanted.prompt, likeness.wanted.seed, None, how)
+    _say(f"{made}: {compared(image, file, by)}")
+    return options.out
+
+
+def _artist(options: Generate, pipeline: Pipeline, how: HowToSample) -> Artist:
+    if isinstance(pipeline, TokenPipeline):
+        top = options.top and top_of(options.top, pipeline)
+        return Continuer(pipeline, for_tokens(how), top, options.candidates)
+    assert isinstance(how, Sampling)
+    over = options.image and over_of(options.image, pipeline, options.height, options.width)
+    return Diffuser(pipeline, how, over, options.height, options.width)
+
+
+def _wanted(options: Generate, prompts: Sequence[str]) -> Iterator[Wanted]:
+    if options.between is not None:
+        yield from frames(options.between, prompts, options.seed)
+        return
+    seeds = range(options.seed, options.seed + options.images * options.candidates,
+                  options.candidates)  # fmt: skip
+    for prompt in dict.fromkeys(prompts):
+        yield from (Wanted(prompt, seed) for seed in seeds)
+
+
+def _columns(options: Generate, count: int) -> int:
+    each = options.images if options.between is None else options.between.images
+    # Of one picture of each prompt there are no rows.
+    return each if each > 1 else max(1, round(count**0.5))
+
+
+def _from_file(path: Path) -> tuple[str, ...]:
+    if path == STDIN and processes().num_processes > 1:
+        raise ValueError("--prompts -: several processes cannot share standard input: name a file")
+    return read_prompts(path)
+
+
+def _place(options: Generate) -> Any:
+    """Where it draws; each rank of one command on a device of its own."""
+    several = processes().num_processes > 1 and options.device == "auto"
+    return processes().device if several else options.place
 
 
 def _newest() -> str:
@@ -124,61 +251,48 @@ def _newest() -> str:
             f"no pipeline under {RUNS}/ yet: `calotype demo` and `calotype train-generator` make "
             "one; or name one with --pipeline"
         )
-    print(f"drawing with {found}, the newest pipeline under {RUNS}/; --pipeline names another")
+    _say(f"drawing with {found}, the newest pipeline under {RUNS}/; --pipeline names another")
     return str(found)
 
 
-def _check(options: Generate, pipeline: Pipeline) -> None:
-    asked = options.prompts
-    if not asked and reads_prompts(pipeline):
+def _check_kind(options: Generate, how: HowToSample) -> None:
+    """Refuse what a pipeline of this kind cannot do, before it is loaded.
+
+    Raises:
+        ValueError: that is asked for.
+    """
+    if isinstance(how, Sampling):
+        other, what = ("top", "candidates"), "a transformer, and this is a diffusion pipeline"
+    else:
+        other = ("image", "between", "width", "height")
+        what = "a diffusion pipeline, and this is a transformer"
+    for name in other:
+        if getattr(options, name) not in (None, 1):
+            raise ValueError(f"--{name} is for {what}")
+
+
+def _check_prompts(asked: Sequence[str], options: Generate, pipeline: Pipeline) -> None:
+    if not asked and reads_prompts(pipeline) and options.image is None:
         raise ValueError("no prompts: say what to draw, in quotes")
     if any(asked) and not reads_prompts(pipeline):
         raise ValueError(
             "this pipeline was trained without captions and reads no prompts: leave them out; "
             "--images says how many to draw, --seed which"
         )
-    if isinstance(pipeline, TokenPipeline):
-        pipeline.encode(asked)  # that each is a class, where classes are what it knows
-    words = len(asked) > 1 and not any(" " in prompt for prompt in asked)
+    # Lines of a file are prompts, whatever they look like.
+    words = len(options.prompt) > 1 and not any(" " in prompt for prompt in asked)
     if words and not (isinstance(pipeline, TokenPipeline) and pipeline.knows_classes):
-        print(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
-    if isinstance(pipeline, TokenPipeline):
+        _say(f"{len(asked)} prompts of one word each; one of several words stands in quotes")
+
+
+def _say_seeds(options: Generate) -> None:
+    if options.between is not None:
         return
-    for name, given in (("top", options.top), ("candidates", options.candidates > 1)):
-        if given:
-            raise ValueError(f"--{name} is for a transformer, and this is a diffusion pipeline")
+    first, last = options.seed, options.seed + options.images * options.candidates - 1
+    taken = f"seed {first}" if first == last else f"seeds {first} to {last}"
+    _say(f"{taken} of each prompt; --seed {last + 1} draws others")
 
 
-def _drawn(
-    options: Generate, pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int],
-    sampling: HowToSample, progress: Callable[[int], None],
-) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
-    """Images that are kept, and their places among the prompts."""
-    if not isinstance(pipeline, TokenPipeline):
-        batches = sample(pipeline, prompts, seeds, sampling, progress)
-        yield from enumerate(image for batch in batches for image in checked(batch))
-        return
-    how, many = for_tokens(sampling), options.candidates
-    top = options.top and _top(options.top, pipeline)
-    first, waiting = 0, []
-    for batch in draw(pipeline, prompts, seeds, how, top, progress):
-        # As soon as all candidates of an image are there, so that it is saved before the next.
-        codes = torch.cat([*waiting, batch])
-        whole = len(codes) // many * many
-        places = best(pipeline, codes[:whole], prompts[first : first + whole], many, how.batch_size)
-        for place, image in zip(places, checked(pipeline.decode(codes[places])), strict=True):
-            yield first + place, image
-        first, waiting = first + whole, [codes[whole:]]
-
-
-def _top(asked: TopOf, pipeline: TokenPipeline) -> Top:
-    rows = round(asked.part * pipeline.layout.height)
-    if not 0 < rows < pipeline.layout.height:
-        raise ValueError(
-            f"--top.part is {asked.part}: of {pipeline.layout.height} rows it leaves "
-            f"{'none' if rows == 0 else 'nothing to draw'}"
-        )
-    example: Example = {"image": read_image(asked.path, str(asked.path)), "caption": ""}
-    crop = Transform(CenterCrop(pipeline.size))
-    image = crop(example, np.random.default_rng(0))["image"]
-    return Top(image[None], rows)
+def _say(line: str) -> None:
+    if processes().is_main_process:
+        print(line)

@@ -7,17 +7,22 @@ from calotype.pipelines.assemble import (
     load,
     recommended,
     save,
+    sides,
     size_of,
     text_to_image,
     trained_by,
     unconditional,
 )
+from calotype.pipelines.between import Toward, Wanted, Way, between, check_between
+from calotype.pipelines.editing import Over
 from calotype.pipelines.sampling import (
     Choice,
     HowToSample,
     Pipeline,
     Sampling,
+    check_asked,
     checked,
+    draw_batch,
     for_tokens,
     heeds,
     picture,
@@ -25,19 +30,28 @@ from calotype.pipelines.sampling import (
     sample,
     turns,
 )
-from calotype.pipelines.tokens import TokenPipeline, Top, best, draw, layout_of, score
+from calotype.pipelines.scores import best, score
+from calotype.pipelines.tokens import TokenPipeline, Top, draw, layout_of
 
 __all__ = [
     "Choice",
     "HowToSample",
+    "Over",
     "Pipeline",
     "Sampling",
     "TokenPipeline",
     "Top",
+    "Toward",
+    "Wanted",
+    "Way",
     "autoencoder",
     "best",
+    "between",
+    "check_asked",
+    "check_between",
     "checked",
     "draw",
+    "draw_batch",
     "for_tokens",
     "heeds",
     "is_pipeline",
@@ -50,6 +64,7 @@ __all__ = [
     "save",
     "save_adapter",
     "score",
+    "sides",
     "size_of",
     "text_to_image",
     "trained_by",

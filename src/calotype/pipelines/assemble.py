@@ -1,6 +1,7 @@
 """Stock pipelines from trained parts."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from calotype.autoregressive import Layout
 from calotype.diffusion import ProcessSpec
 from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.adapters import add_adapter
@@ -20,10 +20,11 @@ from calotype.pipelines.sampling import (
     HowToSample,
     Pipeline,
     Sampling,
+    asks,
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts
+from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
@@ -67,7 +68,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
         if isinstance(pipeline, TokenPipeline):
-            pipeline.save_pretrained(beside, for_tokens(sampling))
+            save_parts(pipeline, beside, for_tokens(sampling))
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
             mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
@@ -130,8 +131,8 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         found = load(base)
         add_adapter(found, path, _mark(path)["start"])
         return found
-    if layout := _mark(path).get("layout"):
-        found = load_parts(path, Layout(**layout))
+    if _mark(path).get("layout"):
+        found = load_parts(path)
         _check(path, found)
         return found
     try:
@@ -215,6 +216,29 @@ def size_of(pipeline: Pipeline) -> int:
     if vae is None:
         return size
     return size * (getattr(pipeline, "vae_scale_factor", None) or factor(vae))
+
+
+def sides(
+    pipeline: "diffusers.DiffusionPipeline", height: int | None, width: int | None
+) -> tuple[int, int]:
+    """Height and width of images; None: the pipeline's own.
+
+    Raises:
+        ValueError: the pipeline draws none of them.
+    """
+    if not {"height", "width"} <= asks(pipeline):
+        raise ValueError(
+            f"--width, --height: a {type(pipeline).__name__} draws images of {size_of(pipeline)} "
+            "pixels a side and no others"
+        )
+    # Stock pipelines want multiples of 8 too, whatever their autoencoder.
+    step = math.lcm(8, getattr(pipeline, "vae_scale_factor", 8))
+    for name, side in (("width", width), ("height", height)):
+        if side is not None and (side < step or side % step):
+            near = max(step, round(side / step) * step)
+            raise ValueError(f"--{name} is {side}: it is a multiple of {step}, such as {near}")
+    own = None if width and height else size_of(pipeline)
+    return height or own or 0, width or own or 0
 
 
 def autoencoder(pipeline: Pipeline) -> Autoencoder | ImageTokenizer:

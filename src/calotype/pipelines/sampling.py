@@ -1,7 +1,7 @@
 """Images from a pipeline: many prompts, a seed for each image."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import signature
 from typing import Any, Union, cast
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from calotype.autoregressive import Ramp, TokenSampling
 from calotype.data.transforms import eight_bits
 from calotype.lazy import diffusers, torchvision
+from calotype.pipelines.schedulers import check_name, scheduled
 from calotype.pipelines.tokens import TokenPipeline, draw
 from calotype.training.devices import Precision, computing
 
@@ -32,6 +33,13 @@ class Sampling:
     """Images at a time."""
     precision: Precision = "fp32"
     """Of the networks that are called for each step; images are decoded in float32."""
+    scheduler: str | None = None
+    """The solver, by its name in `schedulers.SOLVERS`; None: the pipeline's own."""
+    guidance_rescale: float | None = None
+    """How far the guided answer keeps the contrast of the unguided one, in [0, 1] (Lin et al. 2024,
+    section 3.4); None: as the pipeline's author chose."""
+    negative_prompt: str | None = None
+    """What guidance leads away from; None: the empty prompt."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -39,6 +47,17 @@ class Sampling:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
         if self.guidance is not None and not math.isfinite(self.guidance):
             raise ValueError(f"sampling.guidance is {self.guidance}: it must be finite; 1 is none")
+        if self.scheduler is not None:
+            check_name(self.scheduler)
+        if self.guidance_rescale is not None and not 0 <= self.guidance_rescale <= 1:
+            raise ValueError(
+                f"sampling.guidance_rescale is {self.guidance_rescale}: it lies in [0, 1]"
+            )
+
+    @property
+    def said(self) -> list[str]:
+        """What of it only some pipelines can be told, and is to be."""
+        return [name for name in MORE if getattr(self, name) is not None]
 
     def completed(self, pipeline: "diffusers.DiffusionPipeline") -> "Sampling":
         """With what the pipeline's author chose for what is None, where the call says it."""
@@ -50,6 +69,8 @@ class Sampling:
 
 TOLD = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 """A Sampling's numbers, and what pipelines call them."""
+MORE = ("guidance_rescale", "negative_prompt")
+"""What else of a Sampling is an argument of some pipelines' calls, by its name there."""
 AS_ITS_AUTHOR = Sampling(steps=None, guidance=None)
 """How a pipeline is called of which nobody says how it draws best."""
 HowToSample = Sampling | TokenSampling
@@ -65,6 +86,15 @@ class Choice:
     """Steps of a diffusion pipeline's solver."""
     guidance: float | None = None
     """Classifier-free guidance scale; 1: none."""
+    scheduler: str | None = None
+    """Of a diffusion pipeline: the solver by name: dpm++, dpm++-sde or unipc; of networks that
+    answer epsilon or v also dpm++-karras, deis, ddim, ddpm, euler, euler-ancestral, heun, lms,
+    pndm."""
+    guidance_rescale: float | None = None
+    """Of a diffusion pipeline: how far guidance keeps the contrast that there is without it, in
+    [0, 1]."""
+    negative_prompt: str | None = None
+    """Of a diffusion pipeline: what the images are not to show."""
     batch_size: int | None = None
     """Images at a time."""
     ramp: Ramp | None = None
@@ -98,16 +128,18 @@ class Choice:
 
 def sample(
     pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: HowToSample,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] = lambda images: None, also: Mapping[str, Any] | None = None,
 ) -> Iterator[Float[Tensor, "b 3 H W"]]:  # fmt: skip
     """Batches of images in [-1, 1] on the CPU, one for each prompt and its seed.
 
     An image depends on its own prompt and seed alone, not on its batch's other ones (up to the
     rounding of batched arithmetic). An unconditional pipeline only counts the prompts. `progress`
-    is called with the number of images after each of `turns` turns of theirs.
+    is called with the number of images after each of `turns` turns of theirs. `also` are further
+    arguments of a diffusion pipeline's call, such as `width`; of all images alike.
 
     Raises:
-        ValueError: the sampling is for another kind of pipeline.
+        ValueError: the sampling is for another kind of pipeline, or asks for what this one cannot
+            be told.
     """
     if isinstance(pipeline, TokenPipeline):
         for codes in draw(pipeline, prompts, seeds, for_tokens(sampling), progress=progress):
@@ -118,10 +150,53 @@ def sample(
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         generator = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
-        with computing(sampling.precision, pipeline.device, *_networks(pipeline)):
-            images = _call(pipeline, list(prompts[chosen]), generator, sampling)
-        yield images
+        what = {"prompt": list(prompts[chosen])} if reads_prompts(pipeline) else {
+            "batch_size": len(generator)}  # fmt: skip
+        yield draw_batch(pipeline, {**what, **(also or {}), "generator": generator}, sampling)
         progress(len(generator))
+
+
+@torch.no_grad()
+def draw_batch(
+    pipeline: "diffusers.DiffusionPipeline", told: Mapping[str, Any], sampling: Sampling
+) -> Float[Tensor, "b 3 H W"]:
+    """Images in [-1, 1] on the CPU, of one call of a diffusion pipeline.
+
+    Args:
+        pipeline: What draws.
+        told: Arguments of its call; `generator`, a list, among them.
+        sampling: The rest of them; its `batch_size` is not looked at.
+
+    Raises:
+        ValueError: the sampling asks for what the pipeline cannot be told.
+    """
+    check_asked(pipeline, sampling)
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {TOLD[name]: value for name in heeds(pipeline)
+             if (value := getattr(sampling, name)) is not None}  # fmt: skip
+    asked |= {name: getattr(sampling, name) for name in sampling.said}
+    if "negative_prompt" in asked:
+        asked["negative_prompt"] = [asked["negative_prompt"]] * len(told["generator"])
+    call = cast("Any", pipeline)
+    with (
+        scheduled(pipeline, sampling.scheduler),
+        computing(sampling.precision, pipeline.device, *_networks(pipeline)),
+    ):
+        images = call(**{**asked, **told}, output_type="np").images
+    return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
+
+
+def check_asked(pipeline: "diffusers.DiffusionPipeline", sampling: Sampling) -> None:
+    """Refuse what a pipeline cannot be told, or a scheduler that does not fit it.
+
+    Raises:
+        ValueError: that is asked for.
+    """
+    for name in sampling.said:
+        if name not in asks(pipeline):
+            raise ValueError(f"sampling.{name}: a {type(pipeline).__name__} has none")
+    with scheduled(pipeline, sampling.scheduler):
+        pass
 
 
 def checked(images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
@@ -153,22 +228,22 @@ def reads_prompts(pipeline: Pipeline) -> bool:
     """Whether it heeds prompts; an unconditional one only counts them."""
     if isinstance(pipeline, TokenPipeline):
         return pipeline.prompts is not None
-    return "prompt" in _asks(pipeline)
+    return "prompt" in asks(pipeline)
 
 
 def draws(pipeline: "diffusers.DiffusionPipeline") -> bool:
     """Whether it makes images, of prompts or of nothing but noise, and can be told the seed of
     each.
     """
-    asks = _asks(pipeline)
-    told = ("prompt" in asks or "batch_size" in asks) and {"generator", "output_type"} <= asks
-    return told and not asks & {"image", "control_image", "mask_image", "num_frames"}
+    told = asks(pipeline)
+    can = ("prompt" in told or "batch_size" in told) and {"generator", "output_type"} <= told
+    return can and not told & {"image", "control_image", "mask_image", "num_frames"}
 
 
 def heeds(pipeline: "diffusers.DiffusionPipeline") -> list[str]:
     """What of a Sampling's numbers moves its images."""
-    asks = _asks(pipeline)
-    return [name for name, argument in TOLD.items() if argument in asks]
+    told = asks(pipeline)
+    return [name for name, argument in TOLD.items() if argument in told]
 
 
 def turns(pipeline: Pipeline) -> int:
@@ -189,22 +264,6 @@ def _networks(pipeline: "diffusers.DiffusionPipeline") -> list[nn.Module]:
     return [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
 
 
-@torch.no_grad()
-def _call(
-    pipeline: "diffusers.DiffusionPipeline",
-    prompts: list[str],
-    generator: list[torch.Generator],
-    sampling: Sampling,
-) -> Float[Tensor, "b 3 H W"]:
-    pipeline.set_progress_bar_config(disable=True)
-    asked = {TOLD[name]: value for name in heeds(pipeline)
-             if (value := getattr(sampling, name)) is not None}  # fmt: skip
-    what = {"prompt": prompts} if reads_prompts(pipeline) else {"batch_size": len(prompts)}
-    call = cast("Any", pipeline)
-    images = call(**what, **asked, generator=generator, output_type="np").images
-    return 2 * torch.from_numpy(images).float().permute(0, 3, 1, 2) - 1
-
-
-def _asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:
+def asks(pipeline: "diffusers.DiffusionPipeline") -> set[str]:
     """What it can be told when it is called."""
     return set(signature(cast("Any", pipeline).__call__).parameters)

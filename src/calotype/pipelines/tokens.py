@@ -7,11 +7,12 @@ class holds the tokenizer, calotype alone decodes them, and of several codebooks
 
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -23,24 +24,26 @@ from calotype.autoregressive import (
     Decoder,
     Layout,
     PromptTokens,
+    Seed,
     TokenSampling,
     check_classes,
     draw_codes,
     knows_classes,
-    log_likelihood,
 )
-from calotype.lazy import huggingface_hub, transformers
+from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
-from calotype.training.devices import DTYPES, Precision, computing, settled
+from calotype.training.devices import DTYPES, settled
+from calotype.training.files import publish, room
 from calotype.training.network import Place, place
-from calotype.training.run import describe
+from calotype.training.portable import make_portable
+from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
 
 IMAGES = "vqvae"
 """Sub-folder of the image tokenizer."""
 MARK = "calotype.json"
-"""File of a saved pipeline that stock classes do not read: whose latents it draws, and how best."""
+"""What is noted beside a saved pipeline: the fingerprint of its tokenizer, and how it is called."""
 CARD = f"""---
 license: unknown
 library_name: transformers
@@ -57,6 +60,7 @@ that decodes them. Trained with calotype: `calotype generate PROMPT --pipeline N
 """Nobody was asked for a licence: `unknown` is the Hub's word for that."""
 
 Images = Float[Tensor, "b 3 H W"]
+Output = Literal["pil", "np", "pt", "latent"]
 
 
 class TokenPipeline:
@@ -68,15 +72,107 @@ class TokenPipeline:
             and images are drawn unconditionally.
         tokenizer: Turns images into codes and back.
         layout: Of both in one vocabulary.
+        sampling: How it draws when it is called, where the call does not say.
     """
 
     def __init__(
         self, transformer: "transformers.LlamaForCausalLM",
         prompts: "transformers.PreTrainedTokenizerFast | None",
-        tokenizer: ImageTokenizer, layout: Layout,
+        tokenizer: ImageTokenizer, layout: Layout, sampling: TokenSampling | None = None,
     ) -> None:  # fmt: skip
         self.transformer, self.prompts = transformer, prompts
         self.tokenizer, self.layout = tokenizer, layout
+        self.sampling = sampling or TokenSampling()
+
+    @torch.no_grad()
+    def __call__(
+        self, prompt: str | Sequence[str] = "", *, guidance_scale: float | None = None,
+        temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
+        top: Any = None, part: float = 0.5,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        num_images_per_prompt: int = 1, output_type: Output = "pil", return_dict: bool = True,
+        callback_on_step_end: Callable[["TokenPipeline", int, int, dict[str, Any]], Any]
+        | None = None,
+    ) -> Any:  # fmt: skip
+        """Draw images, as a stock pipeline is called.
+
+        Args:
+            prompt: What they show, or several of it.
+            guidance_scale: Of classifier-free guidance; 1: none; None, as of the next three: what
+                `sampling` says.
+            temperature: Divides the logits; 0: the likeliest token always.
+            top_k: So many of the likeliest codes are drawn.
+            top_p: The fewest codes that together are so likely are drawn.
+            top: Picture that all begin with, as Pillow, numpy or [0, 1] tensors have it.
+            part: How much of it stands, from its top.
+            generator: Of their chances, one after another, or one for each image.
+            num_images_per_prompt: Images of each prompt, which stand together.
+            output_type: pil: Pillow's pictures; np: [B, H, W, 3] and pt: [B, 3, H, W], in [0, 1];
+                latent: codes, [B, n].
+            return_dict: Give them as `images` of an `ImagePipelineOutput`, and not in a tuple.
+            callback_on_step_end: Called with the pipeline, the number of the token, twice, and {}
+                after each token of a batch.
+
+        Raises:
+            ValueError: generators are not one for each image, or a number is not possible.
+        """
+        asked = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [each for each in asked for _ in range(num_images_per_prompt)]
+        given = {"guidance": guidance_scale, "temperature": temperature, "top_k": top_k,
+                 "top_p": top_p}  # fmt: skip
+        said = {name: value for name, value in given.items() if value is not None}
+        steps = 0
+
+        def step(images: int) -> None:
+            nonlocal steps
+            if callback_on_step_end is not None:
+                callback_on_step_end(
+                    self, steps % self.layout.length, steps % self.layout.length, {}
+                )
+            steps += 1
+
+        begun = None if top is None else self._top(top, part)
+        codes = draw(self, prompts, _seeds(generator, len(prompts)),
+                     replace(self.sampling, **said), begun, step)  # fmt: skip
+        if output_type == "latent":
+            images: Any = torch.cat(list(codes))
+        else:
+            drawn = torch.cat([self.decode(batch) for batch in codes])
+            images = _processor().postprocess(drawn, output_type=output_type)
+        return diffusers.ImagePipelineOutput(images) if return_dict else (images,)
+
+    def _top(self, picture: Any, part: float) -> "Top":
+        rows = round(part * self.layout.height)
+        side = self.size
+        return Top(_processor().preprocess(picture, side, side, resize_mode="crop")[:1], rows)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save all of it in one folder, whole or not at all, for `from_pretrained` and
+        `calotype.pipelines.load`; transformers' `AutoModelForCausalLM` loads the transformer there.
+
+        Raises:
+            OSError: there is no room for it.
+        """
+        folder = Path(folder)
+        beside = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        weights = [*self.transformer.parameters(), *self.tokenizer.parameters()]
+        with room(beside, folder, sum(each.nbytes for each in weights), "nothing was written"):
+            save_parts(self, beside, self.sampling)
+            (beside / "README.md").write_text(CARD)
+            make_portable(beside)
+            publish(beside, folder)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> "TokenPipeline":
+        """The pipeline that `save_pretrained` wrote to a folder, or its copy on the Hub; only
+        safetensors are read.
+
+        Raises:
+            ValueError: there is none, or it is not whole.
+        """
+        return load_parts(path)
 
     @property
     def knows_classes(self) -> bool:
@@ -93,21 +189,6 @@ class TokenPipeline:
     def device(self) -> torch.device:
         """Where it is."""
         return self.transformer.device
-
-    def save_pretrained(self, folder: str | Path, sampling: TokenSampling | None = None) -> None:
-        """Write the stock parts, and what calotype reads besides.
-
-        Args:
-            folder: Where to.
-            sampling: How it draws best, which `generate()` then does by default; None: by guidance
-                and temperature of a TokenSampling.
-        """
-        folder, how = Path(folder), sampling or TokenSampling()
-        save_parts(self, folder, how)
-        mark = {"tokenizer": fingerprint(self.tokenizer), "sampling": describe(how),
-                "layout": asdict(self.layout)}  # fmt: skip
-        (folder / MARK).write_text(json.dumps(mark) + "\n")
-        (folder / "README.md").write_text(CARD)
 
     def push_to_hub(
         self, repo_id: str, private: bool | None = None, commit_message: str | None = None,
@@ -161,6 +242,18 @@ def _warn_of_cut(tokenizer: "transformers.PreTrainedTokenizerFast", prompts: Seq
         warnings.warn(f"{cut} of {len(prompts)} prompts are cut to {limit} tokens", stacklevel=3)
 
 
+def _seeds(
+    generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+) -> Sequence[Seed]:
+    if isinstance(generator, Sequence):
+        return generator
+    return [generator or torch.default_generator] * count
+
+
+def _processor() -> "diffusers.image_processor.VaeImageProcessor":
+    return diffusers.image_processor.VaeImageProcessor(do_convert_rgb=True)
+
+
 @dataclass(frozen=True)
 class Top:
     """What images begin with."""
@@ -172,19 +265,20 @@ class Top:
 
 
 def draw(
-    pipeline: TokenPipeline, prompts: Sequence[str], seeds: Sequence[int],
+    pipeline: TokenPipeline, prompts: Sequence[str], seeds: Sequence[Seed],
     sampling: TokenSampling, top: Top | None = None,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] = lambda images: None, length: int = 0,
 ) -> Iterator[Int[Tensor, "b n"]]:  # fmt: skip
     """Batches of images' codes, one image for each prompt and its seed, for `pipeline.decode`.
 
     Args:
         pipeline: What draws.
         prompts: What each image shows.
-        seeds: Of each image's own numbers.
+        seeds: Of each image's own numbers, or a generator that draws them.
         sampling: How tokens are drawn.
         top: What the images begin with; None: nothing.
         progress: Called with the number of images after each token of theirs.
+        length: Tokens that prompts are padded to at least, as they were in some other batch.
 
     Raises:
         ValueError: seeds or tops are not one for each prompt, or the top leaves nothing to draw.
@@ -197,42 +291,8 @@ def draw(
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         begun = None if known is None else known[chosen]
-        yield draw_codes(decoder, pipeline.encode(prompts[chosen]), seeds[chosen], sampling,
-                         begun, progress)  # fmt: skip
-
-
-def best(
-    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str], candidates: int,
-    batch_size: int,
-) -> list[int]:  # fmt: skip
-    """Of every `candidates` neighbours the place of the one that takes the fewest bits under its
-    prompt; scored `batch_size` at a time.
-    """
-    if candidates == 1 or not len(codes):
-        return list(range(len(codes)))
-    parts = [slice(first, first + batch_size) for first in range(0, len(codes), batch_size)]
-    bits = torch.cat([score(pipeline, codes[part], prompts[part]) for part in parts])
-    groups = bits.view(-1, candidates)
-    return (groups.argmin(1) + candidates * torch.arange(len(groups))).tolist()
-
-
-def score(
-    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str],
-    precision: Precision = "fp32",
-) -> Float[Tensor, " b"]:  # fmt: skip
-    """Bits that images' codes take under prompts, one of each: the negative log-likelihood of an
-    image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel. The
-    transformer computes in `precision`; probabilities are float32.
-    """
-    rows = pipeline.encode(prompts)
-    lengths = rows.seen.sum(1) - 1
-    # Padding to the right, behind what counts.
-    order = (~rows.seen).int().argsort(dim=1, stable=True)
-    tokens = rows.tokens.gather(1, order)[:, :-1]
-    with computing(precision, pipeline.device, pipeline.transformer.model):
-        nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
-                              codes.to(tokens.device))  # fmt: skip
-    return -nats.sum(1).cpu() / math.log(2)
+        rows = pipeline.encode(prompts[chosen]).padded(length)
+        yield draw_codes(decoder, rows, seeds[chosen], sampling, begun, progress)
 
 
 def _begun(pipeline: TokenPipeline, top: Top, count: int) -> Int[Tensor, "b known"]:
@@ -265,7 +325,9 @@ def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
 
 
 def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -> None:
-    """Write the stock parts; `generate()` draws by default as `sampling` does, but for a ramp."""
+    """Write the stock parts and what is noted beside them; `generate()` draws by default as
+    `sampling` does, but for a ramp.
+    """
     said: Any = pipeline.transformer.generation_config
     said.do_sample = drawn = sampling.temperature > 0
     said.temperature = sampling.temperature if drawn else None
@@ -278,6 +340,9 @@ def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -
         pipeline.prompts.save_pretrained(folder)
         _serve_older_tokenizers(folder / "tokenizer_config.json")
     pipeline.tokenizer.save(folder / IMAGES)
+    mark = {"tokenizer": fingerprint(pipeline.tokenizer), "sampling": describe(sampling),
+            "layout": asdict(pipeline.layout)}  # fmt: skip
+    (folder / MARK).write_text(json.dumps(mark) + "\n")
 
 
 def _serve_older_transformers(file: Path) -> None:
@@ -303,7 +368,7 @@ def _serve_older_tokenizers(file: Path) -> None:
     file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
+def load_parts(path: str | Path) -> TokenPipeline:
     """A pipeline from the folder that `save_parts` wrote, or its copy on the Hub; only safetensors
     are read.
 
@@ -312,6 +377,7 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     """
     try:
         folder = _fetched(place(path))
+        mark = json.loads((folder / MARK).read_text())
         loaded: Any = transformers.LlamaForCausalLM.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
@@ -324,8 +390,11 @@ def load_parts(path: str | Path, layout: Layout) -> TokenPipeline:
     # transformers leaves at random what is missing.
     if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
         raise ValueError(f"the transformer in {path} is not whole: {wrong[0]} is where it is not")
-    tokenizer = ImageTokenizer.load(folder / IMAGES)
-    return TokenPipeline(transformer.eval(), prompts, tokenizer, layout)
+    if "layout" not in mark:
+        raise ValueError(f"{path} holds no transformer over tokens: {MARK} knows of no layout")
+    tokenizer, layout = ImageTokenizer.load(folder / IMAGES), Layout(**mark["layout"])
+    sampling = restore(TokenSampling, mark["sampling"])
+    return TokenPipeline(transformer.eval(), prompts, tokenizer, layout, sampling)
 
 
 def _fetched(where: Place) -> Path:

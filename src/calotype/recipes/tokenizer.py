@@ -125,11 +125,8 @@ class Continued:
 
     def inputs(self, tokenizer: ImageTokenizer) -> dict[str, str]:
         """Fingerprint of all the weights it began with."""
-        return {
-            "start": digest(
-                sorted(ImageTokenizer.load(self.path, classes=CLASSES).state_dict().items())
-            )
-        }
+        began = ImageTokenizer.load(self.path, classes=CLASSES)
+        return {"start": digest(sorted(began.state_dict().items()))}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def sequences(
     return tokens, torch.cat([heard, torch.where(said < 0, said, said + codes)], 1)
 
 
-def main(root: Path = ROOT, steps: int = STEPS, captioning: int = 400, count: int = 5000) -> Path:
+def main(root: Path = ROOT, steps: int = STEPS, captioning: int = 300, count: int = 4000) -> Path:
     """Train a tokenizer, if there is none, and a captioner over its codes."""
     tokenizer = calotype.load(with_codes(root, steps)).eval()
     codes = tokenizer.bottleneck.codes

@@ -5,12 +5,13 @@ timestep it is told, what it should answer, and the weight of each sample's erro
 """
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.lazy import diffusers
@@ -156,8 +157,15 @@ def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":
     return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
 
 
-@cache
 def _schedule() -> "diffusers.DDPMScheduler":
+    return _schedule_in(_get_current_dispatch_mode())
+
+
+@lru_cache(maxsize=1)
+def _schedule_in(mode: Any) -> "diffusers.DDPMScheduler":
+    """Kept, but no longer than a mode of torch's lasts: tensors of a rehearsed step have no contents
+    (evaluation/needs.py), and are of no use to another one.
+    """
     return diffusers.DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS)
 
 

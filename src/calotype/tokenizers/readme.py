@@ -27,7 +27,7 @@ pixels = VaeImageProcessor(vae_scale_factor={factor})
 picture = load_image("picture.png")
 images = pixels.preprocess(picture, {size}, {size})  # [1, 3, {size}, {size}] in [-1, 1]
 latents = tokenizer.encode(images).{latents}  # [1, {channels}, {side}, {side}]
-{ids}pixels.postprocess(tokenizer.decode(latents).sample.detach())[0].save("again.png")
+{ids}pixels.postprocess(tokenizer.decode(latents).sample.detach())[0].save("rebuilt.png")
 ```
 """
 LATENTS = {"AutoencoderKL": "latent_dist.mode()", "AsymmetricAutoencoderKL": "latent_dist.mode()",

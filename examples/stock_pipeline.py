@@ -32,7 +32,7 @@ def drawn(pipeline: StableDiffusionPipeline) -> torch.Tensor:
     return 2 * images.float() - 1
 
 
-def main(root: Path = ROOT, steps: int = STEPS, drawing: int = 300) -> Path:
+def main(root: Path = ROOT, steps: int = STEPS, drawing: int = 250) -> Path:
     """Train what there is not yet, and put parts together as anybody does."""
     continuous(root, steps)
     latents = demo_latents(root / "latents", demo_kl(root / "kl", steps), 10 * drawing)

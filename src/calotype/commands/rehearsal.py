@@ -11,7 +11,7 @@ from calotype.commands.train_denoiser import settle
 from calotype.commands.train_transformer import next_token
 from calotype.diffusion import (
     Denoising,
-    Epsilon,
+    Flow,
     LatentSource,
     Learnt,
     LearntText,
@@ -123,7 +123,7 @@ def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
     _prepare(recipe.learn, unet)
     null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
     source = LatentSource(tokenizer.bottleneck, 1.0)
-    objective = TextDenoising(unet, encoder, null, source, Epsilon(), recipe.optimizer)
+    objective = TextDenoising(unet, encoder, null, source, Flow(), recipe.optimizer)
     settle(objective, sites**2, recipe.gradient_checkpointing)
     rows = recipe.run.batch_size
     batch = {"packed": torch.zeros(rows, 8, sites, sites), "key": _keys(recipe),

@@ -22,8 +22,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from calotype.diffusion.processes import _schedule
-
 CUDA = torch.device("cuda:0")
 ATEN = torch.ops.aten
 READS = {ATEN._local_scalar_dense, ATEN.equal, ATEN.is_nonzero}
@@ -222,9 +220,6 @@ def fake_cuda() -> Iterator[Watch]:
             ("calotype.training.loop.on_cpu", lambda: False),
         ):  # fmt: skip
             stack.enter_context(patch(name, new))
-        # It keeps tensors, which belong to one mode.
-        _schedule.cache_clear()
-        stack.callback(_schedule.cache_clear)
         stack.enter_context(watch)
         stack.enter_context(Autocast())
         yield watch

@@ -163,8 +163,8 @@ def _schedule() -> "diffusers.DDPMScheduler":
 
 @lru_cache(maxsize=1)
 def _schedule_in(mode: Any) -> "diffusers.DDPMScheduler":
-    """Kept, but no longer than a mode of torch's lasts: tensors of a rehearsed step have no contents
-    (evaluation/needs.py), and are of no use to another one.
+    """Kept, but no longer than a mode of torch's lasts: tensors of a rehearsed step have no
+    contents (evaluation/needs.py), and are of no use to another one.
     """
     return diffusers.DDPMScheduler(num_train_timesteps=TIMESTEPS, **_BETAS)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from calotype import cli
 from calotype.commands.drawings import _slug
+from calotype.commands.paths import Latents, Prompts, frames, row
 from calotype.commands.prompts import read_prompts
 
 
@@ -54,6 +55,7 @@ def here(tmp_path, monkeypatch) -> Path:
     (["x", "--sampling.scheduler", "plms"], r"sampling.scheduler is 'plms': choose from dpm\+\+, "),
     (["x", "--sampling.guidance-rescale", "2"], r"guidance_rescale is 2.0: it lies in \[0, 1\]"),
     (["a", "b", "between:prompts", "--between.images", "2"], "--between.images is 2: with both"),
+    (["a", "between:latents", "--between.seeds", "3", "--seed", str(2**64 - 2)], "--seed is 1844"),
     (["a", "between:prompts"], "between:prompts goes from one prompt to the next: give two"),
     (["a", "between:latents", "--images", "2"], "how many lie between two is --between.images"),
     (["--like", "plain.png"], "plain.png does not say how it was drawn: give a PNG that `calotype"),
@@ -69,6 +71,18 @@ def test_a_mistake_is_one_line_before_anything_is_loaded(arguments, answer, here
     said = capsys.readouterr().err.strip()
     assert stopped.value.code == 2 and re.match(f"calotype: .*{answer}", said), said
     assert "\n" not in said and not Path("generated").exists()
+
+
+@pytest.mark.parametrize(("between", "prompts", "columns"), [
+    (Prompts(8), 2, 8), (Prompts(8), 3, 7), (Latents(8), 4, 8), (Latents(8, seeds=3), 1, 15),
+])  # fmt: skip
+def test_rows_of_a_grid_are_ways(between, prompts, columns):
+    """Bug: from the second row on all were shifted by one."""
+    assert row(between, prompts) == columns
+    made = [*frames(between, [str(i) for i in range(prompts)], 0)]
+    ends = [wanted.toward.part for wanted in made if wanted.toward]
+    assert len(made) in (columns, (prompts - 1) * columns + 1, prompts * columns)
+    assert ends[::columns] == [0.0] * len(ends[::columns])  # a row begins where a way does
 
 
 def test_dashes_behind_two_dashes_are_a_prompt(here, monkeypatch):

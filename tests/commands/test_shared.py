@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -130,6 +131,24 @@ def test_a_kill_between_a_picture_and_its_line_leaves_it_a_line(tmp_path):
     assert lines(tmp_path) == [
         {"file": "000-a-7.png", "prompt": "a", "seed": 7, "by": "x", "key": "k"}
     ]
+
+
+def test_a_grid_of_many_opens_one_at_a_time(tmp_path):
+    """Bug: a thousand pictures were open at once, more than a process may have."""
+    plan = [Planned(str(i), "a", [i]) for i in range(64)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Drawings(tmp_path, {}) as drawings:
+        drawings.plan(plan)
+        for i in range(len(plan)):
+            drawings.add(torch.zeros(3, 256, 256), "a", i, i)
+        opened = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+        try:
+            grid = drawings.grid(8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with Image.open(grid) as picture:
+        assert picture.size == (2048, 2048)
 
 
 def test_other_plans_have_other_numbers(tmp_path):

@@ -9,7 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from calotype.training.portable import make_portable
+from calotype.training.portable import make_portable, public
+
+
+@pytest.mark.parametrize(("value", "shown"), [
+    ("/home/me/photos/", "photos"), ("~/run", "run"), ("../a/b", "b"), ("C:\\\\me\\\\x", "x"),
+    ("runs/x/model", "runs/x/model"), ("me/name@v1", "me/name@v1"), (3, 3), (None, None),
+    ("https://me:secret@host/a.tar?key=1", "https://host/a.tar"),
+    ({"a": ["/x/y", {"b": "/z/w"}]}, {"a": ["y", {"b": "w"}]}),
+])  # fmt: skip
+def test_what_is_public_says_nothing_of_the_machine(value, shown):
+    assert public(value) == shown
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ class Drawings:
         files = [self.folder / str(self._file(number)) for number in self.planned]
         numbers = list(self.planned)
         path = self.folder / f"grid-{min(numbers):03d}-{max(numbers):03d}.png"
-        images = [Image.open(file) for file in files]
+        images = [_opened(file) for file in files]
         rows = -(-len(images) // columns)
         images += [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
         beside = path.with_name(f".{path.name}.partial")
@@ -182,6 +182,12 @@ class Drawings:
             with self._opened.alone():
                 self._opened.settle()
             self._opened.close()
+
+
+def _opened(file: Path) -> Image.Image:
+    """A picture whose file is closed again: of a thousand there are too many to be open at once."""
+    with Image.open(file) as picture:
+        return picture.convert("RGB")
 
 
 def _text(how: Mapping[str, Any] | None) -> PngInfo:

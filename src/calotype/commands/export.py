@@ -25,6 +25,7 @@ from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
 from calotype.training.distributed import processes
 from calotype.training.files import publish
+from calotype.training.portable import make_portable
 from calotype.training.products import exact_products
 from calotype.training.progress import say, track
 
@@ -129,6 +130,7 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
         breach = _breach(saved, statistics, moved, export)
         report = _report(saved, statistics, moved, export, breach) | _of_codes(health)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        make_portable(beside)
         publish(beside, model)
         if breach:
             warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products

@@ -10,7 +10,7 @@ import tyro
 from calotype.commands.artist import Artist, Continuer, Diffuser, again
 from calotype.commands.drawings import Drawings, Planned
 from calotype.commands.likeness import Likeness, compared, model_of, read, written
-from calotype.commands.paths import Between, frames
+from calotype.commands.paths import Between, frames, row
 from calotype.commands.pictures import ImageOf, TopOf, over_of, restored, sources, top_of
 from calotype.commands.prompts import STDIN, check_prompts, read_prompts
 from calotype.commands.quiet import quiet
@@ -85,7 +85,8 @@ class Generate(Computation):
         for name in ("images", "candidates", "width", "height"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} is {value}: it must be at least 1")
-        last = self.seed + self.images * self.candidates
+        seeds = self.images * self.candidates
+        last = self.seed + max(seeds, getattr(self.between, "seeds", 0))
         if not 0 <= self.seed < SEEDS or last > SEEDS:
             raise ValueError(
                 f"--seed is {self.seed}: seeds lie from 0 to 2**64 - 1, with those that count up"
@@ -227,9 +228,10 @@ def _wanted(options: Generate, prompts: Sequence[str]) -> Iterator[Wanted]:
 
 
 def _columns(options: Generate, count: int) -> int:
-    each = options.images if options.between is None else options.between.images
+    if options.between is not None:
+        return row(options.between, len(options.prompt))
     # Of one picture of each prompt there are no rows.
-    return each if each > 1 else max(1, round(count**0.5))
+    return options.images if options.images > 1 else max(1, round(count**0.5))
 
 
 def _from_file(path: Path) -> tuple[str, ...]:

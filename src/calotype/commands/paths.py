@@ -61,6 +61,15 @@ def frames(between: Between, prompts: Sequence[str], seed: int) -> Iterator[Want
         yield from _way(between, [(prompt, seed + i) for i in range(between.seeds)])
 
 
+def row(between: Between, prompts: int) -> int:
+    """Images beside each other in a grid: a prompt's whole way; between more than two prompts, from
+    one to before the next.
+    """
+    if isinstance(between, Latents):
+        return (between.seeds - 1) * (between.images - 1) + 1
+    return between.images if prompts == 2 else between.images - 1
+
+
 def _way(between: Between, ends: Sequence[tuple[str, int]]) -> Iterator[Wanted]:
     steps, way = between.images - 1, between.way
     for here, there in pairwise(ends):

@@ -1,5 +1,6 @@
 """Keeps the page of a run while it trains, and not more often than pays."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from calotype.pages.run import INDEX, About, Override, RunPage
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import processes
+from calotype.training.portable import public
 from calotype.training.progress import say
 from calotype.training.run import Run, describe
 from calotype.training.trackers import flat
@@ -69,9 +71,10 @@ def about(recipe: Any, found: str) -> About:
         recipe = replace(recipe, run=replace(run, resume=False, overwrite=False))
     nearest = min(_alike(recipe), key=lambda each: len(each[-1]), default=None)
     if nearest is None:
-        return About(found)
+        return About(_public(found))
     verb, name, named, overrides = nearest
-    return About(found, name, spell(verb, name, named, recipe), overrides)
+    command = shlex.join(map(public, shlex.split(spell(verb, name, named, recipe))))
+    return About(_public(found), name, command, overrides)
 
 
 def _alike(recipe: Any) -> Iterator[tuple[str, str, Any, list[Override]]]:
@@ -83,9 +86,13 @@ def _alike(recipe: Any) -> Iterator[tuple[str, str, Any, list[Override]]]:
 
 
 def _overrides(named: Any, recipe: Any) -> list[Override]:
-    was, now = dict(flat(describe(named))), dict(flat(describe(recipe)))
+    was, now = (dict(flat(public(describe(each)))) for each in (named, recipe))
     return [Override(field, _word(was, field), _word(now, field))
             for field in {**was, **now} if _word(was, field) != _word(now, field)]  # fmt: skip
+
+
+def _public(text: str) -> str:
+    return " ".join(map(public, text.split(" ")))
 
 
 def _word(fields: Mapping[str, Any], name: str) -> str:

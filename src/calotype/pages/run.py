@@ -17,6 +17,7 @@ from calotype.pages.render import render
 from calotype.pages.slides import Slides, shrunk
 from calotype.training import history
 from calotype.training.files import write_text
+from calotype.training.portable import public
 from calotype.training.progress import clock
 
 INDEX = "index.html"
@@ -70,7 +71,8 @@ class RunPage:
             cost: What pages have taken so far, in words.
         """
         starts = history.read(self.out)
-        settings = json.loads((self.out / "recipe.json").read_text())
+        # It is sent to people, who are to learn nothing of the machine.
+        settings = public(json.loads((self.out / "recipe.json").read_text()))
         step = starts[-1]["last"] if starts else 0
         histogram = self.out / HISTOGRAM
         page = render(
@@ -99,7 +101,11 @@ def _state(starts: list[dict[str, Any]], steps: int, finished: bool, out: Path) 
     done = last["last"] - last["first"]
     where = f"Step {last['last']} of {steps}"
     if last["last"] >= steps:
-        what = f"the model is in {out / 'model'}" if finished else "the model is being exported"
+        what = (
+            f"the model is in {public(str(out / 'model'))}"
+            if finished
+            else "the model is being exported"
+        )
         return f"{where}: training is done, {what}."
     if not done:
         return f"{where}: how much time is left is being measured."

@@ -31,6 +31,7 @@ from calotype.autoregressive import (
     knows_classes,
 )
 from calotype.lazy import diffusers, huggingface_hub, transformers
+from calotype.pipelines.token_readme import token_readme
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training.devices import DTYPES, settled
@@ -44,20 +45,6 @@ IMAGES = "vqvae"
 """Sub-folder of the image tokenizer."""
 MARK = "calotype.json"
 """What is noted beside a saved pipeline: the fingerprint of its tokenizer, and how it is called."""
-CARD = f"""---
-license: unknown
-library_name: transformers
-pipeline_tag: text-to-image
-tags:
-- calotype
----
-
-# Images, token by token
-
-A `LlamaForCausalLM` of transformers that draws a picture's tokens, and in `{IMAGES}/` the tokenizer
-that decodes them. Trained with calotype: `calotype generate PROMPT --pipeline NAME` does both.
-"""
-"""Nobody was asked for a licence: `unknown` is the Hub's word for that."""
 
 Images = Float[Tensor, "b 3 H W"]
 Output = Literal["pil", "np", "pt", "latent"]
@@ -160,7 +147,8 @@ class TokenPipeline:
         weights = [*self.transformer.parameters(), *self.tokenizer.parameters()]
         with room(beside, folder, sum(each.nbytes for each in weights), "nothing was written"):
             save_parts(self, beside, self.sampling)
-            (beside / "README.md").write_text(CARD)
+            text = token_readme(self.prompts, self.tokenizer, self.layout, IMAGES)
+            (beside / "README.md").write_text(text)
             make_portable(beside)
             publish(beside, folder)
 

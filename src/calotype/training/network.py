@@ -8,13 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import unquote
-from urllib.request import Request, urlopen
 
 from calotype.lazy import datasets, huggingface_hub
 
@@ -40,13 +37,13 @@ def ask_hub() -> None:
 
 
 def _answers(seconds: float) -> bool:
+    # By the client that will fetch, with its certificates and proxies.
     try:
-        with urlopen(Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=seconds):
-            return True
-    except HTTPError:
-        return True
-    except (OSError, HTTPException, ValueError):  # ValueError: of an address that is none
+        client = huggingface_hub.utils.get_session()
+        client.head(huggingface_hub.constants.ENDPOINT, timeout=seconds)
+    except Exception:  # of whichever library that is; also of an address that is none
         return False
+    return True
 
 
 SHOWN = 6

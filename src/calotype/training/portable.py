@@ -1,14 +1,30 @@
-"""Folders that can be given away: they say nothing of the machine that made them, and anybody may
-read them.
-"""
+"""What can be given away: it says nothing of the machine that made it, and anybody may read it."""
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 ORIGIN = "_name_or_path"
 """Under which diffusers and transformers keep from where a part was loaded."""
+
+
+def public(value: Any) -> Any:
+    """A description without what is of this machine: of a path of its own only the last name stays,
+    of an address neither who asks nor by what right. Lists and dictionaries as their values.
+    """
+    if isinstance(value, dict):
+        return {name: public(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [public(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if "://" in value:
+        return re.sub(r"://[^/@]*@", "://", value).partition("?")[0]
+    if value.startswith(("/", "~", "..")) or re.match(r"[A-Za-z]:[\\/]", value):
+        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return value
 
 
 def make_portable(folder: Path) -> None:

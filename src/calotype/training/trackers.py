@@ -14,6 +14,7 @@ from PIL import Image
 
 from calotype.lazy import accelerate
 from calotype.training.files import write_text
+from calotype.training.portable import public
 from calotype.training.run import Run, describe
 
 PROJECT = "calotype"
@@ -86,7 +87,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def _recipe(run: Run) -> Mapping[str, Any]:
     """What the run was begun by; of one that was not begun by a recipe, the run alone."""
     file = run.out / "recipe.json"
-    return json.loads(file.read_text()) if file.exists() else {"run": describe(run)}
+    return public(json.loads(file.read_text()) if file.exists() else {"run": describe(run)})
 
 
 def _name(folder: Path) -> str:

@@ -128,7 +128,7 @@ def test_no_pipeline_at_all_is_said_with_what_to_run(tmp_path, monkeypatch):
 
 def test_a_precision_that_is_emulated_is_warned_of(artifacts, tmp_path, monkeypatch):
     monkeypatch.setattr(precisions, "in_hardware", lambda name, device: name == "fp32")
-    monkeypatch.setattr(precisions, "_seconds", lambda call, device: 1.0)
+    monkeypatch.setattr(precisions, "seconds", lambda call, device: 1.0)
     pipeline = str(artifacts / "generator/model")
     how = {"pipeline": pipeline, "out": tmp_path / "out", "sampling": FEW, "device": "cpu"}
     with pytest.warns(UserWarning, match=r"precision bf16: this CPU .* only emulates it"):

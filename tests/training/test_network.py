@@ -48,7 +48,8 @@ def test_what_can_be_no_name_on_the_hub_is_not_looked_for_there(here, path):
 
 
 @pytest.mark.filterwarnings("ignore:.*local_dir_use_symlinks")  # of diffusers' own call
-def test_what_is_there_instead_is_told(here):
+def test_what_is_there_instead_is_told(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(FileNotFoundError, match=r"no folder runs/km/model: in runs .* kl, way"):
         located("runs/km/model")
     assert missed("runs/km") == "; nor is there a folder runs/km: in runs there is kl, way"

@@ -6,6 +6,7 @@ timestep it is told, what it should answer, and the weight of each sample's erro
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -146,11 +147,9 @@ def _levels_of_flows() -> list[float]:
     the like) and that, of diffusers' own betas, make levels of 100 and more, which a flow has none
     of: what they draw is NaN.
     """
-    levels = torch.arange(TIMESTEPS, dtype=torch.float64) / TIMESTEPS
-    levels[0] = levels[1] / 2  # their logarithms are taken
-    signal = 1 / (1 + levels.square())
-    betas = 1 - signal / torch.cat([torch.ones(1, dtype=signal.dtype), signal[:-1]])
-    return [float(f"{beta:.6g}") for beta in betas]
+    # The first is not 0: their logarithms are taken.
+    signal = [1 / (1 + (max(t, 0.5) / TIMESTEPS) ** 2) for t in range(TIMESTEPS)]
+    return [float(f"{1 - now / before:.6g}") for before, now in pairwise([1.0, *signal])]
 
 
 def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":

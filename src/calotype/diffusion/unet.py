@@ -19,9 +19,6 @@ class UNet:
     """Residual blocks per resolution."""
     head_width: int = 40
     """Channels of an attention head; must divide every width."""
-    heads: int | None = None
-    """Attention heads of every resolution, as Stable Diffusion 1 has 8; must divide every width.
-    None: as many as `head_width` makes."""
     groups: int = 32
     """Groups of each GroupNorm; must divide every width."""
     pooled_text: bool = False
@@ -30,6 +27,9 @@ class UNet:
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
     """Blocks add the embedding of the timestep, or scale and shift by it (Dhariwal & Nichol 2021,
     section 3.1)."""
+    heads: int | None = None
+    """Attention heads of every resolution, as Stable Diffusion 1 has 8; must divide every width.
+    None: as many as `head_width` makes."""
 
     def __post_init__(self) -> None:
         if len(self.attention) != len(self.widths):

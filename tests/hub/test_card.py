@@ -20,6 +20,8 @@ from calotype.hub.folder import Told, check_free, sizes
 from calotype.hub.history import Recipe, public
 from calotype.hub.use import blocks, body, try_out
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.continuing import KEPT
 from calotype.training.run import describe
 from calotype.training.upload import Destination
 from hub.server import card_errors
@@ -90,6 +92,14 @@ def test_a_tokenizer_without_a_stock_class_says_who_reads_it(written, tmp_path, 
     card.validate()
     assert card.data.library_name == "calotype" and blocks(card.text) == []
     assert f'ImageTokenizer.load("{REPO}")' in card.text and "calotype alone" in card.text
+
+
+def test_what_training_goes_on_with_is_said_and_not_counted(runs, written, tmp_path):
+    card = written(runs / "tokenizer")
+    count = ImageTokenizer.load(runs / "tokenizer/model").autoencoder.num_parameters()
+    assert f"| tokenizer | {count:,} |" in card.text and f"`{KEPT}` is not counted" in card.text
+    assert (tmp_path / "out" / KEPT).exists()
+    assert KEPT not in written(runs / "generator").text
 
 
 def test_a_licence_that_has_no_name_is_another(runs, written, hub):

@@ -17,6 +17,7 @@ from calotype.hub.parts import Part, read_json
 from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
 from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.continuing import KEPT
 
 ENVIRONMENT = Environment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -116,6 +117,11 @@ class Section:
     def parameters(self) -> dict[str, int]:
         """Numbers of weights, by network."""
         return shape.parameters(self.part)
+
+    @property
+    def kept(self) -> str | None:
+        """The file that training goes on with; None: it has none."""
+        return self.within(KEPT) if (self.part.folder / KEPT).exists() else None
 
     def within(self, name: str) -> str:
         """A network's name in a repository of several parts."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from calotype.lazy import diffusers
 from calotype.pipelines.tokens import MARK
+from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 from calotype.training.network import located
 from calotype.training.progress import say
@@ -87,9 +88,9 @@ def _of_way(folder: Path, way: Path) -> Part:
 
 
 def _weights(folder: Path) -> list[bytes]:
-    """What tells those of a folder from others."""
+    """What tells those of a folder from others; a run alone keeps what training goes on with."""
     return [hashlib.sha256(file.read_bytes()).digest()
-            for file in sorted(folder.glob("*.safetensors"))]  # fmt: skip
+            for file in sorted(folder.glob("*.safetensors")) if file.name != KEPT]  # fmt: skip
 
 
 def _kind(folder: Path) -> Kind:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 
 from calotype.hub.parts import Part, read_json
 from calotype.pipelines.tokens import IMAGES, MARK
+from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 
 ONES_OWN = {
@@ -81,9 +82,11 @@ def _tokenizer(folder: Path) -> str:
 
 
 def parameters(part: Part) -> dict[str, int]:
-    """Numbers of its weights, by network."""
+    """Numbers of its weights, by network; without what only training goes on with."""
     found: dict[str, int] = {}
     for file in sorted(part.folder.rglob("*.safetensors")):
+        if file.name == KEPT:
+            continue
         name = file.parent.relative_to(part.folder).as_posix()
         own = {"tokens": "transformer", "tokenizer": "tokenizer"}.get(part.kind, "network")
         name = own if name == "." else name

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny
 from calotype.data import Folder
@@ -17,8 +19,9 @@ from calotype.hub import Part, parts_of, places, write_folder
 from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
 from calotype.hub.folder import Told, check_free, sizes
-from calotype.hub.history import Recipe, public
+from calotype.hub.history import Recipe, known_on_hub, public
 from calotype.hub.use import blocks, body, try_out
+from calotype.pipelines.tokens import MARK
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.continuing import KEPT
@@ -188,7 +191,15 @@ def test_a_recipe_is_told_by_what_it_has_of_its_own():
     assert Recipe(describe(elsewhere)).nearest == ("small-kl", {"pixel.weight": 3.0}, False)
 
 
-def test_what_it_began_from_is_told(runs, written):
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """Of the Hub, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_it_began_from_is_told(runs, written, cache):
+    (cache / "models--stabilityai--sd-vae-ft-mse").mkdir(parents=True)
     file = runs / "tokenizer/recipe.json"
     recipe = json.loads(file.read_text())
     recipe["model"]["start"], recipe["inputs"] = "stabilityai/sd-vae-ft-mse", {"start": "f00d"}
@@ -196,6 +207,54 @@ def test_what_it_began_from_is_told(runs, written):
     card = written(runs / "tokenizer")
     assert "the weights of stabilityai/sd-vae-ft-mse (fingerprint f00d)" in flowing(card.text)
     assert card.data.base_model == ["stabilityai/sd-vae-ft-mse"]
+
+
+def test_a_folder_that_is_gone_is_no_model_of_the_hub(runs, cache, monkeypatch):
+    """Only what was fetched from there is, and has no folder's name."""
+    (cache / "models--user--name").mkdir(parents=True)
+    (cache / "models--runs--kl").mkdir()
+    assert known_on_hub("user/name", None) and known_on_hub("user/name@v2/vae", runs / "tokenizer")
+    for name in ("vaes/mine", "name", "/user/name", "../user/name"):
+        assert not known_on_hub(name, None)
+    monkeypatch.chdir(runs.parent)
+    assert not known_on_hub("runs/kl", None)
+    (runs / "user/name").mkdir(parents=True)
+    assert not known_on_hub("user/name", runs / "tokenizer")
+
+
+@pytest.fixture
+def lora(tmp_path) -> Path:
+    """LoRA weights as a run leaves them."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    save_file({"unet.a": torch.zeros(2, 3)}, folder / "pytorch_lora_weights.safetensors")
+    mark = {"base": "/home/me/base/model", "start": "f00d", "tokenizer": "beef",
+            "sampling": {"type": "Sampling", "steps": 7, "guidance": 2.0}}  # fmt: skip
+    (folder / MARK).write_text(json.dumps(mark))
+    (folder / "README.md").write_text("On /home/me/base/model")
+    return folder
+
+
+def test_lora_weights_say_what_they_are_added_to(lora, written, cache, hub, tmp_path):
+    """In lines that run, where that is on the Hub; elsewhere by its fingerprint."""
+    card = written(lora)
+    card.validate()
+    assert card.data.library_name == "diffusers" and card.data.pipeline_tag == "text-to-image"
+    assert {"lora", "text-to-image"} < {*card.data.tags} and card.data.base_model is None
+    said = flowing(card.text)
+    assert f'`pipeline.load_lora_weights("{REPO}")`' in said and "weights is f00d." in said
+    assert blocks(card.text) == [] and "| additions | 6 |" in said
+    assert "began from the weights of model (fingerprint f00d)" in said
+    mark = json.loads((lora / MARK).read_text())
+    assert json.loads((tmp_path / "out" / MARK).read_text()) == mark | {"base": "model"}
+    (cache / "models--me--base").mkdir(parents=True)
+    (lora / MARK).write_text(json.dumps(mark | {"base": "me/base@v2"}))
+    card = written(lora, into="x")
+    assert card.data.base_model == ["me/base"]
+    (block,) = blocks(card.text)
+    assert 'DiffusionPipeline.from_pretrained("me/base", revision="v2")' in block
+    assert f'load_lora_weights("{REPO}", subfolder="x")' in block
+    assert "num_inference_steps=7, guidance_scale=2.0" in block
 
 
 def test_older_figures_than_the_weights_are_left_out(runs, written, capsys):
@@ -265,6 +324,14 @@ def test_a_folder_of_somebody_elses_is_not_replaced(runs, written, tmp_path):
     written(runs / "tokenizer")  # one of an earlier push is
     assert [name for name, _ in sizes(out)] == names
     check_free(out)
+
+
+def test_no_part_has_a_card_of_its_own_beside_the_one_that_states_the_licence(
+    runs, written, tmp_path
+) -> None:  # fmt: skip
+    (runs / "generator/model/vae/README.md").write_text("---\nlicense: unknown\n---\n")
+    written(runs / "generator", rights=Rights("mit"))
+    assert [*(tmp_path / "out").rglob("README.md")] == [tmp_path / "out/README.md"]
 
 
 def test_weights_are_not_written_twice_and_configs_are_ones_own(runs, written, tmp_path):

@@ -18,15 +18,17 @@ from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.continuing import KEPT
+from calotype.training.network import named
 
 ENVIRONMENT = Environment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
 )
 ENVIRONMENT.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
 """Whatever was said, as it can stand in a table."""
-LIBRARIES = {"pipeline": "diffusers", "tokens": "transformers", "tokenizer": "diffusers"}
+LIBRARIES = {"pipeline": "diffusers", "tokens": "transformers", "lora": "diffusers",
+             "tokenizer": "diffusers"}  # fmt: skip
 TAGS = {"pipeline": ("latent-diffusion",), "tokens": ("autoregressive", "image-tokens"),
-        "tokenizer": ("image-tokenizer",)}  # fmt: skip
+        "lora": ("lora", "text-to-image"), "tokenizer": ("image-tokenizer",)}  # fmt: skip
 SIMILAR = 60
 """Differing fields of a recipe beyond which it resembles none."""
 
@@ -130,7 +132,11 @@ class Section:
     @property
     def begun_from(self) -> list[tuple[str, str]]:
         """Trained weights that it began with, and their fingerprints."""
-        return [each for recipe in self.origin.recipes.values() for each in recipe.begun_from]
+        told = [each for recipe in self.origin.recipes.values() for each in recipe.begun_from]
+        if told or self.kind != "lora":
+            return told
+        mark = read_json(self.part.folder / MARK)
+        return [(history.public(mark["base"]), mark["start"])]
 
     @property
     def recipes(self) -> list[dict[str, Any]]:
@@ -163,8 +169,8 @@ class Section:
         """As the Hub calls it."""
         if self.kind == "tokenizer":
             return "image-to-image"
-        prompts = self.kind == "tokens" or shape.reads_prompts(self.part)
-        return "text-to-image" if prompts else "unconditional-image-generation"
+        prompted = self.kind == "tokens" or shape.reads_prompts(self.part)
+        return "text-to-image" if prompted else "unconditional-image-generation"
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:
@@ -233,13 +239,7 @@ def _datasets(sections: Sequence[Section]) -> list[str] | None:
 
 
 def _base(sections: Sequence[Section]) -> list[str] | None:
-    """Models of the Hub that were begun from."""
-    names = [name for section in sections for name, _ in section.begun_from]
-    found = {"/".join(name.partition("@")[0].split("/")[:2]): None for name in names
-             if name.count("/") >= 1 and not Path(name).exists() and not _is_run(name)}  # fmt: skip
+    """Models of the Hub that were begun from, as far as that is sure."""
+    found = {named(name).root: None for section in sections for name, _ in section.begun_from
+             if history.known_on_hub(name, section.part.run)}  # fmt: skip
     return [*found] or None
-
-
-def _is_run(name: str) -> bool:
-    """Whether a name is that of a run's folder, which may not be here any more."""
-    return Path(name).parts[0] == "runs" or "model" in Path(name).parts

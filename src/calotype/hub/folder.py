@@ -10,9 +10,10 @@ from pathlib import Path
 
 from calotype.hub import figures, pictures, use
 from calotype.hub.card import Rights, Section, Shown, card
-from calotype.hub.history import origin
+from calotype.hub.history import origin, public
 from calotype.hub.parts import Part
 from calotype.lazy import huggingface_hub
+from calotype.pipelines.tokens import MARK
 from calotype.training.files import publish
 from calotype.training.progress import say
 from calotype.training.upload import MARKED, Destination
@@ -113,12 +114,12 @@ def _section(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a model without its README.md and what is hidden; weights are not written twice where
-    the disk allows it, because nobody changes them in place.
+    """Copy a model without what is hidden and README.md, which knows of no licence, in any folder;
+    weights are not written twice where the disk allows it, because nobody changes them in place.
     """
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         names = file.relative_to(source).parts
-        if names == (CARD,) or any(name.startswith(".") for name in names):
+        if names[-1] == CARD or any(name.startswith(".") for name in names):
             continue
         to = target.joinpath(*names)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +136,12 @@ def _copy(source: Path, target: Path) -> None:
 def _without_origin(file: Path) -> str | None:
     """A config without the folder of this machine that it was loaded from; None: it has none."""
     said = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(said, dict) or not said.keys() & ORIGINS:
+    added = file.name == MARK and "base" in said
+    if not isinstance(said, dict) or not (added or said.keys() & ORIGINS):
         return None
     kept = {name: value for name, value in said.items() if name not in ORIGINS}
+    if added:  # to a pipeline, which is looked for by this name
+        kept["base"] = public(said["base"])
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from calotype.data.latents import Index
 from calotype.hub.parts import Part, read_json
+from calotype.lazy import huggingface_hub
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training import history
+from calotype.training.network import NAME
 from calotype.training.run import describe
 
 UNKNOWN = "unknown"
@@ -93,6 +95,20 @@ def public(value: Any) -> Any:
     if value.startswith(("/", "~", "..")) or re.match(r"[A-Za-z]:[\\/]", value):
         return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
     return value
+
+
+def known_on_hub(name: str, run: Path | None) -> bool:
+    """Whether weights were surely fetched from a repository that is called so: what was asked of it
+    is still here, and no folder has the name, neither here nor beside the run.
+    """
+    found = NAME.fullmatch(name)
+    owner, _, alone = found["root"].partition("/") if found else ("", "", "")
+    if not alone or Path(owner).exists() or (run and _at(run, name)):
+        return False
+    kept = huggingface_hub.file_download.repo_folder_name(
+        repo_id=f"{owner}/{alone}", repo_type="model"
+    )
+    return Path(huggingface_hub.constants.HF_HUB_CACHE, kept).is_dir()
 
 
 def _flat(said: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,16 +14,17 @@ from calotype.tokenizers.tokenizer import OWN_CONFIG
 from calotype.training.network import located
 from calotype.training.progress import say
 
-Kind = Literal["pipeline", "tokens", "tokenizer"]
+Kind = Literal["pipeline", "tokens", "lora", "tokenizer"]
 WAYS: dict[str, tuple[Kind, str]] = {
     "pipeline": ("pipeline", "GeneratorRecipe"),
     "token-pipeline": ("tokens", "TransformerRecipe"),
 }
 """What a demo or a quickstart ends in, by its folder there: what it is, and whose recipe's run has
 made it."""
-MAIN: tuple[Kind, ...] = ("pipeline", "tokens")
+MAIN: tuple[Kind, ...] = ("pipeline", "tokens", "lora")
 """Which of several has the top of a repository, the likeliest first."""
-NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "tokenizer": "vae"}
+NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "lora": "lora",
+                          "tokenizer": "vae"}  # fmt: skip
 """Folders of a repository of several."""
 
 
@@ -34,7 +35,8 @@ class Part:
     folder: Path
     """Of stock classes, or of those that calotype alone reads."""
     kind: Kind
-    """pipeline: of diffusers; tokens: a transformer with what reads and draws its tokens."""
+    """pipeline: of diffusers; tokens: a transformer with what reads and draws its tokens; lora:
+    what is added to a pipeline of diffusers."""
     run: Path | None = None
     """Folder of the run that trained it; None: it is not at hand."""
     way: Path | None = None
@@ -96,10 +98,11 @@ def _weights(folder: Path) -> list[bytes]:
 def _kind(folder: Path) -> Kind:
     if (folder / diffusers.DiffusionPipeline.config_name).exists():
         return "pipeline"
-    if "layout" in read_json(folder / MARK):
-        return "tokens"
-    kind = _class_of(folder)
-    if (folder / OWN_CONFIG).exists() or kind == "VQModel" or "Autoencoder" in kind:
+    for kind, name in (("lora", "base"), ("tokens", "layout")):
+        if name in read_json(folder / MARK):
+            return kind
+    name = _class_of(folder)
+    if (folder / OWN_CONFIG).exists() or name == "VQModel" or "Autoencoder" in name:
         return "tokenizer"
     raise ValueError(
         f"no tokenizer and no pipeline in {folder}: expected a folder with model_index.json, "

@@ -13,6 +13,7 @@ from calotype.pages.tiles import newest
 COLUMNS, WIDTH, HEIGHT = 3, 4.0, 2.6
 """Charts beside each other, and inches of each."""
 SHEETS = {"pipeline": ("diffusion.png", "drawn.png"), "tokens": ("transformer.png", "drawn.png"),
+          "lora": (),
           "tokenizer": ("rebuilt.png",)}  # fmt: skip
 """What a demo or a quickstart ends in."""
 

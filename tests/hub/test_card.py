@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -19,12 +20,16 @@ from calotype.hub import Part, parts_of, places, write_folder
 from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
 from calotype.hub.folder import Told, check_free, sizes
-from calotype.hub.history import Recipe, known_on_hub, public
+from calotype.hub.history import Recipe, known_on_hub, origin, public
+from calotype.hub.pictures import samples
 from calotype.hub.use import blocks, body, try_out
 from calotype.pipelines.tokens import MARK
+from calotype.recipes.distil import DISTILLED
+from calotype.recipes.finetune import finetune
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.continuing import KEPT
+from calotype.tokenizers.distillation import REPORT, NewTiny
 from calotype.training.run import describe
 from calotype.training.upload import Destination
 from hub.server import card_errors
@@ -32,7 +37,8 @@ from hub.server import card_errors
 REPO = "somebody/circles"
 EVALUATION = {
     "artifact": "", "figures": {"psnr_db": 21.5, "factors_right": {"shape": 0.5}, "bad": None},
-    "standard_errors": {"psnr_db": 0.25}, "notes": {"psnr_db": "of few pictures"},
+    "standard_errors": {"psnr_db": 0.25},
+    "notes": {"psnr_db": "of few pictures", "fid": "left out: /home/me/w cannot be read"},
     "protocol": {"images": 24, "size": 16, "digest": "8315e653d5cd18d6", "features": "net 39",
                  "sampling": {"steps": 2}, "clip": None},
 }  # fmt: skip
@@ -129,6 +135,7 @@ def test_what_was_measured_stands_in_it(runs, written):
     part = parts_of(runs / "generator")[0]
     text = flowing(written(runs / "generator", evaluations={file: part}).text)
     assert "| psnr_db, dB ↑ | 21.5 ± 0.25 |" in text and "psnr_db: of few pictures" in text
+    assert "left out" not in text and "/home/me" not in text
     assert "images 24, size 16, digest 8315e653d5cd18d6" in text and "sampling steps 2" in text
     starts = "2 x a GPU; 1 x a CPU | bf16, fp32 | 2.00 h | 3 images/s | 1 kWh | calotype 0.1.0"
     assert f"| generator | {starts}" in text and "| tokenizer | unknown | fp32 | unknown" in text
@@ -158,6 +165,50 @@ def test_it_has_the_pictures_that_it_shows(runs, written, tmp_path):
     for each in shown:
         with Image.open(tmp_path / "out" / each) as picture:
             assert picture.width > 30
+
+
+def learnt_from_photographs(run: Path, **changes) -> None:
+    """Let a run have been trained on somebody's pictures."""
+    file = run / "recipe.json"
+    recipe = json.loads(file.read_text())
+    file.write_text(json.dumps(recipe | {"data": {"type": "Folder", "path": "photos"}} | changes))
+
+
+def test_training_pictures_are_shown_only_if_asked(runs, written, tmp_path, capsys):
+    def shown() -> bool:
+        return (tmp_path / "out/card/vae-samples.png").exists()
+
+    written(runs / "tokenizer")
+    assert shown()  # a program drew them
+    learnt_from_photographs(runs / "tokenizer")
+    written(runs / "tokenizer")
+    assert not shown() and "show training pictures: left out" in capsys.readouterr().err
+    written(runs / "tokenizer", training_pictures=True)
+    assert shown()
+
+
+def test_captions_are_shown_only_if_the_recipe_has_them_or_one_asks(runs, written, capsys):
+    """They say what is on training pictures."""
+    folder, learnt = runs / "generator/samples", runs / "latents"
+    folder.mkdir(exist_ok=True)
+    for name in ("0000009.png", "0000009-sheet.png"):
+        Image.new("RGB", (40, 40)).save(folder / name)
+
+    def shown(asked: bool = False) -> str:
+        (part,) = parts_of(runs / "generator")
+        found = samples(part, origin(part).without_captions(), asked)
+        assert found is not None
+        return found.name
+
+    learnt_from_photographs(learnt)
+    assert shown() == "0000009.png" and "have captions of training" in capsys.readouterr().err
+    assert shown(asked=True) == "0000009-sheet.png"
+    learnt_from_photographs(runs / "generator", prompts=["my secret"])
+    assert shown() == "0000009-sheet.png"
+    (runs / "journey.json").write_text("{}")  # a quickstart's prompts are captions
+    assert shown() == "0000009.png"
+    assert "my secret" not in written(runs / "generator").text
+    assert "my secret" in written(runs / "generator", training_pictures=True).text
 
 
 def test_it_says_nothing_of_the_machine(runs, written, tmp_path, monkeypatch):
@@ -220,6 +271,45 @@ def test_a_folder_that_is_gone_is_no_model_of_the_hub(runs, cache, monkeypatch):
     assert not known_on_hub("runs/kl", None)
     (runs / "user/name").mkdir(parents=True)
     assert not known_on_hub("user/name", runs / "tokenizer")
+
+
+def described_run(run: Path, recipe: Any, **inputs: str) -> None:
+    said = describe(replace(recipe, run=replace(recipe.run, out=run))) | {"inputs": inputs}
+    (run / "recipe.json").write_text(json.dumps(said))
+
+
+def test_what_was_distilled_is_told(runs, written, hub):
+    run = runs / "small-tiny"
+    student = NewTiny(width=8, blocks=1).build(2, 2)
+    student.save_pretrained(run / "model", safe_serialization=True)
+    described_run(run, DISTILLED["small-tiny"](), teacher="f00d")
+    report = {"psnr_to_teacher_db": 30.5, "pictures": 16, "times_as_fast": 4.0}
+    (run / "model" / REPORT).write_text(json.dumps(report))
+    card = written(run)
+    card.validate()
+    text = flowing(card.text)
+    assert "recipe `small-tiny`, as it stands" in text and "it resembles no" not in text
+    assert "learnt to encode and decode as runs/small-kl/model does (fingerprint f00d)" in text
+    assert "began from the weights" not in text and card.data.base_model is None
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {"psnr_to_teacher_db": 30.5, "times_as_fast": 4.0}
+
+
+def test_what_a_pipeline_was_before_it_went_on_is_told(runs, written):
+    """By the run that it began from, or as unknown."""
+    run = runs / "finetune"
+    shutil.copytree(runs / "generator/model", run / "model")
+    recipe = replace(finetune(), pipeline=str(runs / "generator/model"), cache=runs / "latents")
+    described_run(run, recipe, start="f00d")
+    text = flowing(written(run).text)
+    assert "The generator began from the weights of model (fingerprint f00d)" in text
+    for whose in ("generator", "base-generator", "base-tokenizer"):
+        assert f"| {whose} | Scenes: size 16" in text and f"**{whose.capitalize()}**" in text
+    assert "no statistics are at hand" not in text and "drawn by a program" in text
+    described_run(run, replace(recipe, pipeline="elsewhere/model"), start="f00d")
+    text = flowing(written(run).text)
+    assert "| base-generator | unknown, see elsewhere/model | unknown |" in text
+    assert "drawn by a program" not in text and "no statistics are at hand" in text
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ class Section:
         if self.nearest:
             return ("It may repeat training pictures: here are drawings, each beside the training "
                     "picture nearest to it in its pixels at a coarse resolution.")  # fmt: skip
-        if any(data.spec.get("type") == "Scenes" for data in self.origin.data):
+        if self.origin.is_drawn_by_a_program:
             return "Its training pictures were drawn by a program: there is nobody's among them."
         return ("Whether it repeats training pictures is unknown: nobody put its drawings beside "
                 "those nearest to them.")  # fmt: skip
@@ -130,13 +130,20 @@ class Section:
         return f"{self.place}/{name}" if self.place else name
 
     @property
-    def begun_from(self) -> list[tuple[str, str]]:
-        """Trained weights that it began with, and their fingerprints."""
-        told = [each for recipe in self.origin.recipes.values() for each in recipe.begun_from]
+    def begun_from(self) -> list[tuple[str, str, str]]:
+        """Whose training began with which trained weights, and their fingerprints."""
+        told = [(whose, *each) for whose, recipe in self.origin.recipes.items()
+                for each in recipe.begun_from]  # fmt: skip
         if told or self.kind != "lora":
             return told
         mark = read_json(self.part.folder / MARK)
-        return [(history.public(mark["base"]), mark["start"])]
+        return [("generator", history.public(mark["base"]), mark["start"])]
+
+    @property
+    def learnt_from(self) -> list[tuple[str, str, str]]:
+        """The same of those that are imitated."""
+        return [(whose, *recipe.learnt_from) for whose, recipe in self.origin.recipes.items()
+                if recipe.learnt_from]  # fmt: skip
 
     @property
     def recipes(self) -> list[dict[str, Any]]:
@@ -155,7 +162,8 @@ class Section:
     @property
     def latents(self) -> dict[str, Any] | None:
         """What was measured of them when their tokenizer was saved; None: it is not at hand."""
-        run = self.origin.runs.get("tokenizer")
+        runs = self.origin.runs
+        run = runs.get("tokenizer") or runs.get(f"{history.BASE}tokenizer")
         folder = self.part.folder if self.kind == "tokenizer" else run and run / "model"
         found = read_json(folder / "latent_statistics.json") if folder else {}
         if not found or found["tokenizer"] != self.fingerprint:
@@ -240,6 +248,7 @@ def _datasets(sections: Sequence[Section]) -> list[str] | None:
 
 def _base(sections: Sequence[Section]) -> list[str] | None:
     """Models of the Hub that were begun from, as far as that is sure."""
-    found = {named(name).root: None for section in sections for name, _ in section.begun_from
-             if history.known_on_hub(name, section.part.run)}  # fmt: skip
+    found = {named(name).root: None for section in sections
+             for whose, name, _ in section.begun_from if not whose.startswith(history.BASE)
+             and history.known_on_hub(name, section.part.run)}  # fmt: skip
     return [*found] or None

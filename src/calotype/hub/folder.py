@@ -34,6 +34,8 @@ class Told:
     """Files of `calotype evaluate`, and whose they are."""
     nearest: Mapping[Path, Path] = field(default_factory=dict)
     """By folder of a part: drawings of it beside the training pictures nearest to them."""
+    training_pictures: bool = False
+    """Whether training pictures and their captions may be shown besides."""
 
 
 def check_free(out: Path) -> None:
@@ -92,13 +94,16 @@ def _section(
     say(f"reading {part.folder}")
     _copy(part.folder, root / place)
     whence, prefix = origin(part), f"{part.name}-"
+    shows = told.training_pictures or whence.is_drawn_by_a_program
+    whence = whence if shows else whence.without_captions()
     curves = {}
     for whose, run in whence.runs.items():
         file = f"{PICTURES}/{prefix}{whose}-curves.png"
         if pictures.draw_curves(run, home / file):
             curves[whose] = file
     samples = f"{PICTURES}/{prefix}samples.png"
-    drawn = pictures.copy_samples(part, home / samples)
+    if drawn := pictures.samples(part, whence, shows):
+        shutil.copyfile(drawn, home / samples)
     nearest = None
     if sheet := told.nearest.get(part.folder):
         nearest = f"{PICTURES}/{prefix}nearest.png"

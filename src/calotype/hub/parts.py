@@ -21,6 +21,8 @@ WAYS: dict[str, tuple[Kind, str]] = {
 }
 """What a demo or a quickstart ends in, by its folder there: what it is, and whose recipe's run has
 made it."""
+WAY = "journey.json"
+"""What says that a folder is a demo's or a quickstart's."""
 MAIN: tuple[Kind, ...] = ("pipeline", "tokens", "lora")
 """Which of several has the top of a repository, the likeliest first."""
 NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "lora": "lora",
@@ -59,7 +61,7 @@ def parts_of(path: Path) -> list[Part]:
     if not path.is_dir():
         located(path if path.is_absolute() else f"./{path}")  # says what there is instead
         raise FileNotFoundError(f"{path} is no folder: name the folder of a model or a run")
-    if (path / "journey.json").exists():
+    if (path / WAY).exists():
         made = [name for name in WAYS if (path / name).is_dir()]
         if not made:
             raise FileNotFoundError(f"{path} has no pipeline yet: run its command again to the end")
@@ -72,13 +74,13 @@ def parts_of(path: Path) -> list[Part]:
         return [_of_run(path / "model", path)]
     if (path.parent / "recipe.json").exists() and path.name == "model":
         return [_of_run(path, path.parent)]
-    if (path.parent / "journey.json").exists() and path.name in WAYS:
+    if (path.parent / WAY).exists() and path.name in WAYS:
         return [_of_way(path, path.parent)]
     return [Part(path, _kind(path))]
 
 
 def _of_run(model: Path, run: Path) -> Part:
-    way = run.parent if (run.parent / "journey.json").exists() else None
+    way = run.parent if (run.parent / WAY).exists() else None
     return Part(model, _kind(model), run, way)
 
 
@@ -98,9 +100,8 @@ def _weights(folder: Path) -> list[bytes]:
 def _kind(folder: Path) -> Kind:
     if (folder / diffusers.DiffusionPipeline.config_name).exists():
         return "pipeline"
-    for kind, name in (("lora", "base"), ("tokens", "layout")):
-        if name in read_json(folder / MARK):
-            return kind
+    if (mark := read_json(folder / MARK)) and mark.keys() & {"base", "layout"}:
+        return "lora" if "base" in mark else "tokens"
     name = _class_of(folder)
     if (folder / OWN_CONFIG).exists() or name == "VQModel" or "Autoencoder" in name:
         return "tokenizer"

@@ -15,7 +15,7 @@ import torch
 
 from calotype.hub.history import known_on_hub
 from calotype.hub.parts import Part, read_json
-from calotype.pipelines import load, picture, recommended
+from calotype.pipelines import Sampling, load, picture, recommended
 from calotype.pipelines.readme import readme as of_pipeline
 from calotype.pipelines.tokens import IMAGES, MARK
 from calotype.tokenizers import ImageTokenizer
@@ -81,6 +81,7 @@ def _of_lora(part: Part) -> str:
         return NOWHERE.format(start=mark["start"])
     where = named(mark["base"])
     base = _read_from(BASE, Destination(where.root, where.revision), where.inside)
+    assert isinstance(said, Sampling)
     told = {"num_inference_steps": said.steps, "guidance_scale": said.guidance}
     how = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
     return ADDED.format(base=base, how=how)

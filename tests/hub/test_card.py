@@ -308,6 +308,7 @@ def test_what_a_pipeline_was_before_it_went_on_is_told(runs, written):
     assert "no statistics are at hand" not in text and "drawn by a program" in text
     described_run(run, replace(recipe, pipeline="elsewhere/model"), start="f00d")
     text = flowing(written(run).text)
+    assert origin(parts_of(run)[0]).own.is_drawn_by_a_program  # its samples are shown
     assert "| base-generator | unknown, see elsewhere/model | unknown |" in text
     assert "drawn by a program" not in text and "no statistics are at hand" in text
 

@@ -94,8 +94,9 @@ def _section(
     say(f"reading {part.folder}")
     _copy(part.folder, root / place)
     whence, prefix = origin(part), f"{part.name}-"
-    shows = told.training_pictures or whence.is_drawn_by_a_program
-    whence = whence if shows else whence.without_captions()
+    if not (told.training_pictures or whence.is_drawn_by_a_program):
+        whence = whence.without_captions()
+    shows = told.training_pictures or whence.own.is_drawn_by_a_program
     curves = {}
     for whose, run in whence.runs.items():
         file = f"{PICTURES}/{prefix}{whose}-curves.png"

@@ -170,6 +170,11 @@ class Origin:
         """Whether there is nobody's picture among those that it was trained on."""
         return bool(self.data) and all(data.spec.get("type") == "Scenes" for data in self.data)
 
+    @property
+    def own(self) -> "Origin":
+        """The same without what was begun from."""
+        return replace(self, data=[data for data in self.data if not data.whose.startswith(BASE)])
+
     def without_captions(self) -> "Origin":
         """The same without prompts that a quickstart took from pictures' captions."""
         recipes = {

@@ -19,7 +19,7 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.pipelines import Sampling, load, picture, sample
 from calotype.tokenizers import ImageTokenizer
-from hub.server import TOKEN, USER, Fault
+from hub.server import TOKEN, USER, Fault, card_errors
 
 PROMPT, SEED, STEPS = "a red circle", 11, 3
 SCENES, PLAIN = f"{USER}/scenes", f"{USER}/plain"
@@ -122,6 +122,8 @@ def test_what_is_pushed_draws_the_same_where_calotype_is_not(way, artifacts, hub
     card = huggingface_hub.ModelCard.load(
         huggingface_hub.hf_hub_download(SCENES, "README.md", local_dir=here / "card")
     )
+    card.validate()
+    assert card_errors(str(card)) == []
     kinds = {result.metric_type for result in card.data.eval_results}
     assert kinds == {"all_factors_right", "factors_right_shape", "bits_per_token"}
     assert card.text.count("```python") == 3 and card.data.pipeline_tag == "text-to-image"

@@ -6,10 +6,13 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import tiny
 from calotype.data import Folder
@@ -17,9 +20,16 @@ from calotype.hub import Part, parts_of, places, write_folder
 from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
 from calotype.hub.folder import Told, check_free, sizes
-from calotype.hub.history import Recipe, public
+from calotype.hub.history import Recipe, known_on_hub, origin, public
+from calotype.hub.pictures import samples
 from calotype.hub.use import blocks, body, try_out
+from calotype.pipelines.tokens import MARK
+from calotype.recipes.distil import DISTILLED
+from calotype.recipes.finetune import finetune
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.continuing import KEPT
+from calotype.tokenizers.distillation import REPORT, NewTiny
 from calotype.training.run import describe
 from calotype.training.upload import Destination
 from hub.server import card_errors
@@ -27,7 +37,8 @@ from hub.server import card_errors
 REPO = "somebody/circles"
 EVALUATION = {
     "artifact": "", "figures": {"psnr_db": 21.5, "factors_right": {"shape": 0.5}, "bad": None},
-    "standard_errors": {"psnr_db": 0.25}, "notes": {"psnr_db": "of few pictures"},
+    "standard_errors": {"psnr_db": 0.25},
+    "notes": {"psnr_db": "of few pictures", "fid": "left out: /home/me/w cannot be read"},
     "protocol": {"images": 24, "size": 16, "digest": "8315e653d5cd18d6", "features": "net 39",
                  "sampling": {"steps": 2}, "clip": None},
 }  # fmt: skip
@@ -92,6 +103,14 @@ def test_a_tokenizer_without_a_stock_class_says_who_reads_it(written, tmp_path, 
     assert f'ImageTokenizer.load("{REPO}")' in card.text and "calotype alone" in card.text
 
 
+def test_what_training_goes_on_with_is_said_and_not_counted(runs, written, tmp_path):
+    card = written(runs / "tokenizer")
+    count = ImageTokenizer.load(runs / "tokenizer/model").autoencoder.num_parameters()
+    assert f"| tokenizer | {count:,} |" in card.text and f"`{KEPT}` is not counted" in card.text
+    assert (tmp_path / "out" / KEPT).exists()
+    assert KEPT not in written(runs / "generator").text
+
+
 def test_a_licence_that_has_no_name_is_another(runs, written, hub):
     card = written(runs / "tokenizer", rights=Rights("The Museum's Own 2.0"))
     card.validate()
@@ -116,6 +135,7 @@ def test_what_was_measured_stands_in_it(runs, written):
     part = parts_of(runs / "generator")[0]
     text = flowing(written(runs / "generator", evaluations={file: part}).text)
     assert "| psnr_db, dB ↑ | 21.5 ± 0.25 |" in text and "psnr_db: of few pictures" in text
+    assert "left out" not in text and "/home/me" not in text
     assert "images 24, size 16, digest 8315e653d5cd18d6" in text and "sampling steps 2" in text
     starts = "2 x a GPU; 1 x a CPU | bf16, fp32 | 2.00 h | 3 images/s | 1 kWh | calotype 0.1.0"
     assert f"| generator | {starts}" in text and "| tokenizer | unknown | fp32 | unknown" in text
@@ -145,6 +165,50 @@ def test_it_has_the_pictures_that_it_shows(runs, written, tmp_path):
     for each in shown:
         with Image.open(tmp_path / "out" / each) as picture:
             assert picture.width > 30
+
+
+def learnt_from_photographs(run: Path, **changes) -> None:
+    """Let a run have been trained on somebody's pictures."""
+    file = run / "recipe.json"
+    recipe = json.loads(file.read_text())
+    file.write_text(json.dumps(recipe | {"data": {"type": "Folder", "path": "photos"}} | changes))
+
+
+def test_training_pictures_are_shown_only_if_asked(runs, written, tmp_path, capsys):
+    def shown() -> bool:
+        return (tmp_path / "out/card/vae-samples.png").exists()
+
+    written(runs / "tokenizer")
+    assert shown()  # a program drew them
+    learnt_from_photographs(runs / "tokenizer")
+    written(runs / "tokenizer")
+    assert not shown() and "show training pictures: left out" in capsys.readouterr().err
+    written(runs / "tokenizer", training_pictures=True)
+    assert shown()
+
+
+def test_captions_are_shown_only_if_the_recipe_has_them_or_one_asks(runs, written, capsys):
+    """They say what is on training pictures."""
+    folder, learnt = runs / "generator/samples", runs / "latents"
+    folder.mkdir(exist_ok=True)
+    for name in ("0000009.png", "0000009-sheet.png"):
+        Image.new("RGB", (40, 40)).save(folder / name)
+
+    def shown(asked: bool = False) -> str:
+        (part,) = parts_of(runs / "generator")
+        found = samples(part, origin(part).without_captions(), asked)
+        assert found is not None
+        return found.name
+
+    learnt_from_photographs(learnt)
+    assert shown() == "0000009.png" and "have captions of training" in capsys.readouterr().err
+    assert shown(asked=True) == "0000009-sheet.png"
+    learnt_from_photographs(runs / "generator", prompts=["my secret"])
+    assert shown() == "0000009-sheet.png"
+    (runs / "journey.json").write_text("{}")  # a quickstart's prompts are captions
+    assert shown() == "0000009.png"
+    assert "my secret" not in written(runs / "generator").text
+    assert "my secret" in written(runs / "generator", training_pictures=True).text
 
 
 def test_it_says_nothing_of_the_machine(runs, written, tmp_path, monkeypatch):
@@ -178,7 +242,15 @@ def test_a_recipe_is_told_by_what_it_has_of_its_own():
     assert Recipe(describe(elsewhere)).nearest == ("small-kl", {"pixel.weight": 3.0}, False)
 
 
-def test_what_it_began_from_is_told(runs, written):
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """Of the Hub, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_it_began_from_is_told(runs, written, cache):
+    (cache / "models--stabilityai--sd-vae-ft-mse").mkdir(parents=True)
     file = runs / "tokenizer/recipe.json"
     recipe = json.loads(file.read_text())
     recipe["model"]["start"], recipe["inputs"] = "stabilityai/sd-vae-ft-mse", {"start": "f00d"}
@@ -186,6 +258,94 @@ def test_what_it_began_from_is_told(runs, written):
     card = written(runs / "tokenizer")
     assert "the weights of stabilityai/sd-vae-ft-mse (fingerprint f00d)" in flowing(card.text)
     assert card.data.base_model == ["stabilityai/sd-vae-ft-mse"]
+
+
+def test_a_folder_that_is_gone_is_no_model_of_the_hub(runs, cache, monkeypatch):
+    """Only what was fetched from there is, and has no folder's name."""
+    (cache / "models--user--name").mkdir(parents=True)
+    (cache / "models--runs--kl").mkdir()
+    assert known_on_hub("user/name", None) and known_on_hub("user/name@v2/vae", runs / "tokenizer")
+    for name in ("vaes/mine", "name", "/user/name", "../user/name"):
+        assert not known_on_hub(name, None)
+    monkeypatch.chdir(runs.parent)
+    assert not known_on_hub("runs/kl", None)
+    (runs / "user/name").mkdir(parents=True)
+    assert not known_on_hub("user/name", runs / "tokenizer")
+
+
+def described_run(run: Path, recipe: Any, **inputs: str) -> None:
+    said = describe(replace(recipe, run=replace(recipe.run, out=run))) | {"inputs": inputs}
+    (run / "recipe.json").write_text(json.dumps(said))
+
+
+def test_what_was_distilled_is_told(runs, written, hub):
+    run = runs / "small-tiny"
+    student = NewTiny(width=8, blocks=1).build(2, 2)
+    student.save_pretrained(run / "model", safe_serialization=True)
+    described_run(run, DISTILLED["small-tiny"](), teacher="f00d")
+    report = {"psnr_to_teacher_db": 30.5, "pictures": 16, "times_as_fast": 4.0}
+    (run / "model" / REPORT).write_text(json.dumps(report))
+    card = written(run)
+    card.validate()
+    text = flowing(card.text)
+    assert "recipe `small-tiny`, as it stands" in text and "it resembles no" not in text
+    assert "learnt to encode and decode as runs/small-kl/model does (fingerprint f00d)" in text
+    assert "began from the weights" not in text and card.data.base_model is None
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == {"psnr_to_teacher_db": 30.5, "times_as_fast": 4.0}
+
+
+def test_what_a_pipeline_was_before_it_went_on_is_told(runs, written):
+    """By the run that it began from, or as unknown."""
+    run = runs / "finetune"
+    shutil.copytree(runs / "generator/model", run / "model")
+    recipe = replace(finetune(), pipeline=str(runs / "generator/model"), cache=runs / "latents")
+    described_run(run, recipe, start="f00d")
+    text = flowing(written(run).text)
+    assert "The generator began from the weights of model (fingerprint f00d)" in text
+    for whose in ("generator", "base-generator", "base-tokenizer"):
+        assert f"| {whose} | Scenes: size 16" in text and f"**{whose.capitalize()}**" in text
+    assert "no statistics are at hand" not in text and "drawn by a program" in text
+    described_run(run, replace(recipe, pipeline="elsewhere/model"), start="f00d")
+    text = flowing(written(run).text)
+    assert origin(parts_of(run)[0]).own.is_drawn_by_a_program  # its samples are shown
+    assert "| base-generator | unknown, see elsewhere/model | unknown |" in text
+    assert "drawn by a program" not in text and "no statistics are at hand" in text
+
+
+@pytest.fixture
+def lora(tmp_path) -> Path:
+    """LoRA weights as a run leaves them."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    save_file({"unet.a": torch.zeros(2, 3)}, folder / "pytorch_lora_weights.safetensors")
+    mark = {"base": "/home/me/base/model", "start": "f00d", "tokenizer": "beef",
+            "sampling": {"type": "Sampling", "steps": 7, "guidance": 2.0}}  # fmt: skip
+    (folder / MARK).write_text(json.dumps(mark))
+    (folder / "README.md").write_text("On /home/me/base/model")
+    return folder
+
+
+def test_lora_weights_say_what_they_are_added_to(lora, written, cache, hub, tmp_path):
+    """In lines that run, where that is on the Hub; elsewhere by its fingerprint."""
+    card = written(lora)
+    card.validate()
+    assert card.data.library_name == "diffusers" and card.data.pipeline_tag == "text-to-image"
+    assert {"lora", "text-to-image"} < {*card.data.tags} and card.data.base_model is None
+    said = flowing(card.text)
+    assert f'`pipeline.load_lora_weights("{REPO}")`' in said and "weights is f00d." in said
+    assert blocks(card.text) == [] and "| additions | 6 |" in said
+    assert "began from the weights of model (fingerprint f00d)" in said
+    mark = json.loads((lora / MARK).read_text())
+    assert json.loads((tmp_path / "out" / MARK).read_text()) == mark | {"base": "model"}
+    (cache / "models--me--base").mkdir(parents=True)
+    (lora / MARK).write_text(json.dumps(mark | {"base": "me/base@v2"}))
+    card = written(lora, into="x")
+    assert card.data.base_model == ["me/base"]
+    (block,) = blocks(card.text)
+    assert 'DiffusionPipeline.from_pretrained("me/base", revision="v2")' in block
+    assert f'load_lora_weights("{REPO}", subfolder="x")' in block
+    assert "num_inference_steps=7, guidance_scale=2.0" in block
 
 
 def test_older_figures_than_the_weights_are_left_out(runs, written, capsys):
@@ -255,6 +415,14 @@ def test_a_folder_of_somebody_elses_is_not_replaced(runs, written, tmp_path):
     written(runs / "tokenizer")  # one of an earlier push is
     assert [name for name, _ in sizes(out)] == names
     check_free(out)
+
+
+def test_no_part_has_a_card_of_its_own_beside_the_one_that_states_the_licence(
+    runs, written, tmp_path
+) -> None:  # fmt: skip
+    (runs / "generator/model/vae/README.md").write_text("---\nlicense: unknown\n---\n")
+    written(runs / "generator", rights=Rights("mit"))
+    assert [*(tmp_path / "out").rglob("README.md")] == [tmp_path / "out/README.md"]
 
 
 def test_weights_are_not_written_twice_and_configs_are_ones_own(runs, written, tmp_path):

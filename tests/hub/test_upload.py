@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 
 from calotype import mistakes
-from calotype.training.upload import Destination, check_name, check_token, upload
+from calotype.training.upload import Destination, check_name, check_token, told, upload
 from hub.server import OTHERS, READER, TOKEN, USER, Fault, State
 
 REPO, AGAIN = f"{USER}/a-tokenizer", "run `calotype push` again"
@@ -167,6 +167,13 @@ def test_a_token_that_libraries_quote_is_not_shown(hub):
     error = caught.value
     assert broken not in str(error) and error.__cause__ is None and error.__suppress_context__
     assert "hf_secret" not in str(error)
+
+
+def test_a_token_in_words_of_nobody_knows_whom_is_not_shown(hub):
+    for error in (RuntimeError(f"could not use {TOKEN}"), OSError("header Bearer hf_x")):
+        with pytest.raises(OSError, match="the token is none") as caught, told(REPO, AGAIN):
+            raise error
+        assert TOKEN not in str(caught.value) and caught.value.__suppress_context__
 
 
 def test_no_network_is_one_line(hub, monkeypatch):

@@ -21,7 +21,8 @@ from calotype.diffusion import PretrainedText
 from calotype.evaluation.prompts import ClipScore
 from calotype.pipelines import TokenPipeline, load
 from calotype.recipes.tokenizer import NewTokenizer
-from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers import ImageTokenizer, go_on
+from calotype.tokenizers.continuing import Kept
 from calotype.training import network
 from calotype.training.network import Place, named, place
 
@@ -96,6 +97,14 @@ def test_a_tokenizer_without_a_stock_class_is_read_from_a_copy(hub, tmp_path):
     made.save(tmp_path / "made")
     fetched(hub, "me/rvq", tmp_path / "made", "tokenizer")
     assert ImageTokenizer.load("me/rvq/tokenizer").bottleneck.spec == made.bottleneck.spec
+
+
+@pytest.mark.parametrize(("path", "inside"), [("me/kl@v1", ""), ("me/all", "vae")])
+def test_what_training_goes_on_with_is_read_from_a_copy(hub, artifacts, path, inside):
+    fetched(
+        hub, named(path).root, artifacts / "tokenizer/model", inside, named(path).revision or "main"
+    )
+    assert go_on(path).bottleneck.taken == Kept.read(path).steps == 3
 
 
 def test_another_revision_is_not_at_hand(hub, tmp_path):

@@ -17,7 +17,7 @@ from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
 from calotype.tokenizers import ImageTokenizer, psnr
-from calotype.tokenizers.distillation import Distillation, Teacher, TrainedTiny
+from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, TrainedTiny
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
@@ -27,9 +27,6 @@ from calotype.training.products import exact_products
 from calotype.training.progress import say
 from calotype.training.start import count, start
 from calotype.training.weights import digest
-
-REPORT = "distillation.json"
-"""In model/: how near the student comes to its teacher, and how much faster it is."""
 
 
 def distil_decoder(recipe: DistilRecipe) -> Path:

@@ -55,6 +55,9 @@ class Push:
     nearest: bool = False
     """Show drawings beside the training pictures nearest to them, which publishes those
     pictures."""
+    training_pictures: bool = False
+    """Show the samples of tokenizers, which are training pictures beside what is made of them, and
+    captions of training pictures under drawings; without it only those that a program drew."""
     dry_run: bool = False
     """Write the folder and say what would be sent; ask nobody for anything."""
     out: Path | None = None
@@ -115,7 +118,8 @@ def push(options: Push) -> str | None:
     rights = Rights(options.licence or UNKNOWN, options.data_licence or UNKNOWN)
     with tempfile.TemporaryDirectory() as sheets:
         drawn = _nearest(parts, Path(sheets)) if options.nearest else {}
-        write_folder(placed, options.to, Told(rights, evaluations, drawn), options.folder)
+        told = Told(rights, evaluations, drawn, options.training_pictures)
+        write_folder(placed, options.to, told, options.folder)
     _say_what_is_unknown(options, parts)
     files = sizes(options.folder)
     total = _spelled_size(sum(size for _, size in files))

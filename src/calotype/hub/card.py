@@ -17,15 +17,18 @@ from calotype.hub.parts import Part, read_json
 from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
 from calotype.tokenizers import ImageTokenizer, fingerprint
+from calotype.tokenizers.continuing import KEPT
+from calotype.training.network import named
 
 ENVIRONMENT = Environment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
 )
 ENVIRONMENT.filters["cell"] = lambda value: " ".join(str(value).split()).replace("|", "\\|")
 """Whatever was said, as it can stand in a table."""
-LIBRARIES = {"pipeline": "diffusers", "tokens": "transformers", "tokenizer": "diffusers"}
+LIBRARIES = {"pipeline": "diffusers", "tokens": "transformers", "lora": "diffusers",
+             "tokenizer": "diffusers"}  # fmt: skip
 TAGS = {"pipeline": ("latent-diffusion",), "tokens": ("autoregressive", "image-tokens"),
-        "tokenizer": ("image-tokenizer",)}  # fmt: skip
+        "lora": ("lora", "text-to-image"), "tokenizer": ("image-tokenizer",)}  # fmt: skip
 SIMILAR = 60
 """Differing fields of a recipe beyond which it resembles none."""
 
@@ -107,7 +110,7 @@ class Section:
         if self.nearest:
             return ("It may repeat training pictures: here are drawings, each beside the training "
                     "picture nearest to it in its pixels at a coarse resolution.")  # fmt: skip
-        if any(data.spec.get("type") == "Scenes" for data in self.origin.data):
+        if self.origin.is_drawn_by_a_program:
             return "Its training pictures were drawn by a program: there is nobody's among them."
         return ("Whether it repeats training pictures is unknown: nobody put its drawings beside "
                 "those nearest to them.")  # fmt: skip
@@ -117,14 +120,30 @@ class Section:
         """Numbers of weights, by network."""
         return shape.parameters(self.part)
 
+    @property
+    def kept(self) -> str | None:
+        """The file that training goes on with; None: it has none."""
+        return self.within(KEPT) if (self.part.folder / KEPT).exists() else None
+
     def within(self, name: str) -> str:
         """A network's name in a repository of several parts."""
         return f"{self.place}/{name}" if self.place else name
 
     @property
-    def begun_from(self) -> list[tuple[str, str]]:
-        """Trained weights that it began with, and their fingerprints."""
-        return [each for recipe in self.origin.recipes.values() for each in recipe.begun_from]
+    def begun_from(self) -> list[tuple[str, str, str]]:
+        """Whose training began with which trained weights, and their fingerprints."""
+        told = [(whose, *each) for whose, recipe in self.origin.recipes.items()
+                for each in recipe.begun_from]  # fmt: skip
+        if told or self.kind != "lora":
+            return told
+        mark = read_json(self.part.folder / MARK)
+        return [("generator", history.public(mark["base"]), mark["start"])]
+
+    @property
+    def learnt_from(self) -> list[tuple[str, str, str]]:
+        """The same of those that are imitated."""
+        return [(whose, *recipe.learnt_from) for whose, recipe in self.origin.recipes.items()
+                if recipe.learnt_from]  # fmt: skip
 
     @property
     def recipes(self) -> list[dict[str, Any]]:
@@ -143,7 +162,8 @@ class Section:
     @property
     def latents(self) -> dict[str, Any] | None:
         """What was measured of them when their tokenizer was saved; None: it is not at hand."""
-        run = self.origin.runs.get("tokenizer")
+        runs = self.origin.runs
+        run = runs.get("tokenizer") or runs.get(f"{history.BASE}tokenizer")
         folder = self.part.folder if self.kind == "tokenizer" else run and run / "model"
         found = read_json(folder / "latent_statistics.json") if folder else {}
         if not found or found["tokenizer"] != self.fingerprint:
@@ -157,8 +177,8 @@ class Section:
         """As the Hub calls it."""
         if self.kind == "tokenizer":
             return "image-to-image"
-        prompts = self.kind == "tokens" or shape.reads_prompts(self.part)
-        return "text-to-image" if prompts else "unconditional-image-generation"
+        prompted = self.kind == "tokens" or shape.reads_prompts(self.part)
+        return "text-to-image" if prompted else "unconditional-image-generation"
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:
@@ -227,13 +247,8 @@ def _datasets(sections: Sequence[Section]) -> list[str] | None:
 
 
 def _base(sections: Sequence[Section]) -> list[str] | None:
-    """Models of the Hub that were begun from."""
-    names = [name for section in sections for name, _ in section.begun_from]
-    found = {"/".join(name.partition("@")[0].split("/")[:2]): None for name in names
-             if name.count("/") >= 1 and not Path(name).exists() and not _is_run(name)}  # fmt: skip
+    """Models of the Hub that were begun from, as far as that is sure."""
+    found = {named(name).root: None for section in sections
+             for whose, name, _ in section.begun_from if not whose.startswith(history.BASE)
+             and history.known_on_hub(name, section.part.run)}  # fmt: skip
     return [*found] or None
-
-
-def _is_run(name: str) -> bool:
-    """Whether a name is that of a run's folder, which may not be here any more."""
-    return Path(name).parts[0] == "runs" or "model" in Path(name).parts

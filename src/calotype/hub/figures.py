@@ -12,6 +12,7 @@ from calotype.evaluation.glossary import glossed
 from calotype.evaluation.report import flat
 from calotype.hub.parts import Part, read_json
 from calotype.lazy import huggingface_hub
+from calotype.tokenizers.distillation import REPORT
 from calotype.training.network import located
 from calotype.training.progress import say
 
@@ -58,7 +59,10 @@ def measured(part: Part, files: Sequence[Path]) -> list[Measured]:
     found = [*given, *_lying_about(part, files)]
     report = read_json(part.way / "report.json") if part.way and part.kind != "tokenizer" else {}
     judged = report.get("transformer" if part.kind == "tokens" else "diffusion", report)
-    return [*found, *([_judged(judged)] if judged.get("protocol") else [])]
+    if judged.get("protocol"):
+        found.append(_judged(judged))
+    distilled = read_json(part.folder / REPORT) if part.kind == "tokenizer" else {}
+    return [*found, *([_distilled(distilled)] if distilled else [])]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -129,7 +133,22 @@ def _evaluated(found: dict[str, Any], file: Path) -> Measured:
         _finite(dict(flat(found["figures"]))),
         f"{protocol['images']} pictures of {protocol['size']} pixels, {protocol['digest']}",
         f"pictures-{protocol['digest']}", kept, found.get("standard_errors", {}),
-        found.get("notes", {}),
+        _of_figures(found.get("notes", {})),
+    )  # fmt: skip
+
+
+def _of_figures(notes: dict[str, str]) -> dict[str, str]:
+    """Notes without those that say why the machine that measured left something out."""
+    return {name: note for name, note in notes.items() if not note.startswith("left out:")}
+
+
+def _distilled(report: dict[str, Any]) -> Measured:
+    """What a distillation says of its student."""
+    figures = {name: value for name, value in report.items() if name != "pictures"}
+    return Measured(
+        _finite(figures), f"{report['pictures']} pictures of those that it learnt from",
+        "training-pictures", {"pictures": report["pictures"]},
+        notes={"times_as_fast": "as its teacher decodes, on the machine that trained it"},
     )  # fmt: skip
 
 

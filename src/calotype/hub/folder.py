@@ -10,9 +10,10 @@ from pathlib import Path
 
 from calotype.hub import figures, pictures, use
 from calotype.hub.card import Rights, Section, Shown, card
-from calotype.hub.history import origin
+from calotype.hub.history import origin, public
 from calotype.hub.parts import Part
 from calotype.lazy import huggingface_hub
+from calotype.pipelines.tokens import MARK
 from calotype.training.files import publish
 from calotype.training.progress import say
 from calotype.training.upload import MARKED, Destination
@@ -33,6 +34,8 @@ class Told:
     """Files of `calotype evaluate`, and whose they are."""
     nearest: Mapping[Path, Path] = field(default_factory=dict)
     """By folder of a part: drawings of it beside the training pictures nearest to them."""
+    training_pictures: bool = False
+    """Whether training pictures and their captions may be shown besides."""
 
 
 def check_free(out: Path) -> None:
@@ -91,13 +94,17 @@ def _section(
     say(f"reading {part.folder}")
     _copy(part.folder, root / place)
     whence, prefix = origin(part), f"{part.name}-"
+    if not (told.training_pictures or whence.is_drawn_by_a_program):
+        whence = whence.without_captions()
+    shows = told.training_pictures or whence.own.is_drawn_by_a_program
     curves = {}
     for whose, run in whence.runs.items():
         file = f"{PICTURES}/{prefix}{whose}-curves.png"
         if pictures.draw_curves(run, home / file):
             curves[whose] = file
     samples = f"{PICTURES}/{prefix}samples.png"
-    drawn = pictures.copy_samples(part, home / samples)
+    if drawn := pictures.samples(part, whence, shows):
+        shutil.copyfile(drawn, home / samples)
     nearest = None
     if sheet := told.nearest.get(part.folder):
         nearest = f"{PICTURES}/{prefix}nearest.png"
@@ -113,12 +120,12 @@ def _section(
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a model without its README.md and what is hidden; weights are not written twice where
-    the disk allows it, because nobody changes them in place.
+    """Copy a model without what is hidden and README.md, which knows of no licence, in any folder;
+    weights are not written twice where the disk allows it, because nobody changes them in place.
     """
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         names = file.relative_to(source).parts
-        if names == (CARD,) or any(name.startswith(".") for name in names):
+        if names[-1] == CARD or any(name.startswith(".") for name in names):
             continue
         to = target.joinpath(*names)
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +142,12 @@ def _copy(source: Path, target: Path) -> None:
 def _without_origin(file: Path) -> str | None:
     """A config without the folder of this machine that it was loaded from; None: it has none."""
     said = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(said, dict) or not said.keys() & ORIGINS:
+    added = file.name == MARK and "base" in said
+    if not isinstance(said, dict) or not (added or said.keys() & ORIGINS):
         return None
     kept = {name: value for name, value in said.items() if name not in ORIGINS}
+    if added:  # to a pipeline, which is looked for by this name
+        kept["base"] = public(said["base"])
     return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from calotype.data.latents import Index
-from calotype.hub.parts import Part, read_json
+from calotype.hub.parts import WAY, Part, parts_of, read_json
+from calotype.lazy import huggingface_hub
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training import history
+from calotype.training.network import NAME
 from calotype.training.run import describe
 
 UNKNOWN = "unknown"
@@ -23,10 +26,12 @@ BEGUN_FROM = (
     "model.path",
     "transformer.path",
     "pipeline",
-    "teacher",
     "student.path",
 )
-"""Fields of recipes that name trained weights."""
+"""Fields of recipes that name trained weights which go on to be trained."""
+RECIPES = {**TOKENIZERS, **GENERATORS, **DISTILLED}
+BASE = "base-"
+"""Before whose run it was, of what was begun from."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Recipe:
     @staticmethod
     def named(name: str) -> "Recipe":
         """A recipe of calotype's."""
-        return Recipe(describe({**TOKENIZERS, **GENERATORS}[name]()))
+        return Recipe(describe(RECIPES[name]()))
 
     @cached_property
     def nearest(self) -> tuple[str, dict[str, Any], bool] | None:
@@ -55,7 +60,7 @@ class Recipe:
         whether it is surely that one, because its folder is called so; None: there is none of its
         type.
         """
-        every = {name: self.named(name) for name in (*TOKENIZERS, *GENERATORS)}
+        every = {name: self.named(name) for name in RECIPES}
         others = {name: self._other(recipe) for name, recipe in every.items()
                   if recipe.said["type"] == self.said["type"]}  # fmt: skip
         if not others:
@@ -66,18 +71,30 @@ class Recipe:
 
     def _other(self, named: "Recipe") -> dict[str, Any]:
         theirs = named.fields
-        kept = ("data", "validation", "tokenizer", "cache", "prompts", "run.precision", "inputs")
+        kept = ("data", "validation", "tokenizer", "pipeline", "teacher", "cache", "prompts",
+                "run.precision", "inputs")  # fmt: skip
         return {name: value for name, value in self.fields.items()
                 if not name.startswith(kept) and theirs.get(name) != value}  # fmt: skip
 
     @property
-    def begun_from(self) -> Iterator[tuple[str, str]]:
-        """Trained weights that it began with, and their fingerprint."""
+    def starts(self) -> list[str]:
+        """Trained weights that it began with, as they were called there."""
+        said = dict(_flat(self.said))
+        return [said[name] for name in BEGUN_FROM if isinstance(said.get(name), str)]
+
+    @property
+    def begun_from(self) -> list[tuple[str, str]]:
+        """The same as others may read it, and their fingerprint."""
         marks = self.said.get("inputs", {})
-        known = next((marks[name] for name in ("start", "latent space") if name in marks), None)
-        for name in BEGUN_FROM:
-            if isinstance(value := self.fields.get(name), str):
-                yield value, marks.get(name, known) or UNKNOWN
+        known = next((marks[name] for name in ("start", "latent space") if name in marks), UNKNOWN)
+        return [(public(name), known) for name in self.starts]
+
+    @property
+    def learnt_from(self) -> tuple[str, str] | None:
+        """The tokenizer that it imitates, and its fingerprint."""
+        if (teacher := self.fields.get("teacher")) is None:
+            return None
+        return teacher, self.said.get("inputs", {}).get("teacher", UNKNOWN)
 
 
 def public(value: Any) -> Any:
@@ -95,6 +112,20 @@ def public(value: Any) -> Any:
     return value
 
 
+def known_on_hub(name: str, run: Path | None) -> bool:
+    """Whether weights were surely fetched from a repository that is called so: what was asked of it
+    is still here, and no folder has the name, neither here nor beside the run.
+    """
+    found = NAME.fullmatch(name)
+    owner, _, alone = found["root"].partition("/") if found else ("", "", "")
+    if not alone or Path(owner).exists() or (run and _at(run, name)):
+        return False
+    kept = huggingface_hub.file_download.repo_folder_name(
+        repo_id=f"{owner}/{alone}", repo_type="model"
+    )
+    return Path(huggingface_hub.constants.HF_HUB_CACHE, kept).is_dir()
+
+
 def _flat(said: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in said.items():
         if isinstance(value, dict):
@@ -108,7 +139,7 @@ class Data:
     """What was trained on."""
 
     whose: str
-    """tokenizer, or generator."""
+    """tokenizer, or generator, or of these what was begun from."""
     source: str
     """As the recipe names it."""
     count: str
@@ -122,20 +153,66 @@ class Origin:
     """Where a part comes from."""
 
     recipes: dict[str, Recipe]
-    """Of its run, and of the run of its tokenizer, by `generator` and `tokenizer`."""
+    """Of its run, and of the run of its tokenizer, by `generator` and `tokenizer`; of what those
+    began from, by `base-generator` and `base-tokenizer`."""
     runs: dict[str, Path]
     """Their folders."""
     data: list[Data]
 
     @property
     def prompts(self) -> list[str]:
-        """Those that it drew while it was trained."""
+        """Those that its recipe had it draw while it was trained; none: captions of its data."""
         generator = self.recipes.get("generator")
         return generator.said.get("prompts", []) if generator else []
 
+    @property
+    def is_drawn_by_a_program(self) -> bool:
+        """Whether there is nobody's picture among those that it was trained on."""
+        return bool(self.data) and all(data.spec.get("type") == "Scenes" for data in self.data)
+
+    @property
+    def own(self) -> "Origin":
+        """The same without what was begun from."""
+        return replace(self, data=[data for data in self.data if not data.whose.startswith(BASE)])
+
+    def without_captions(self) -> "Origin":
+        """The same without prompts that a quickstart took from pictures' captions."""
+        recipes = {
+            whose: Recipe({**recipe.said, "prompts": []})
+            if "prompts" in recipe.said and (self.runs[whose].parent / WAY).exists() else recipe
+            for whose, recipe in self.recipes.items()
+        }  # fmt: skip
+        return replace(self, recipes=recipes)
+
 
 def origin(part: Part) -> Origin:
-    """All that is at hand of how a part was trained."""
+    """All that is at hand of how a part was trained, and what it began from."""
+    found = _of_run(part)
+    for whose, recipe in [*found.recipes.items()]:
+        for name in recipe.starts:
+            base = _base(found.runs[whose], name)
+            theirs = _of_run(base) if base else Origin({}, {}, [])
+            found.recipes.update({BASE + each: theirs.recipes[each] for each in theirs.recipes})
+            found.runs.update({BASE + each: theirs.runs[each] for each in theirs.runs})
+            unknown = Data("", f"unknown, see {public(name)}", UNKNOWN, {})
+            found.data.extend(replace(data, whose=BASE + (data.whose or whose))
+                              for data in theirs.data or [unknown])  # fmt: skip
+    return found
+
+
+def _base(run: Path, name: str) -> Part | None:
+    """What a run began from, where the run that trained that is at hand too."""
+    folder = _at(run, name)
+    try:
+        parts = parts_of(folder) if folder else []
+    except (ValueError, FileNotFoundError):
+        return None
+    others = (part for part in parts if part.run and part.run.resolve() != run.resolve())
+    return next(others, None)
+
+
+def _of_run(part: Part) -> Origin:
+    """What a part's own run says, and that of its tokenizer."""
     if part.run is None:
         return Origin({}, {}, [])
     said = read_json(part.run / "recipe.json")
@@ -151,7 +228,7 @@ def origin(part: Part) -> Origin:
         found.data.append(_data("generator", cached.get("data", {}), cached, rows))
     tokenizer = _at(part.run, str(said.get("tokenizer", "")))
     if tokenizer and (tokenizer.parent / "recipe.json").exists():
-        theirs = origin(Part(tokenizer, "tokenizer", tokenizer.parent))
+        theirs = _of_run(Part(tokenizer, "tokenizer", tokenizer.parent))
         found.recipes.update(theirs.recipes)
         found.runs.update(theirs.runs)
         found.data.extend(theirs.data)

@@ -9,20 +9,24 @@ from typing import Any, Literal
 
 from calotype.lazy import diffusers
 from calotype.pipelines.tokens import MARK
+from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 from calotype.training.network import located
 from calotype.training.progress import say
 
-Kind = Literal["pipeline", "tokens", "tokenizer"]
+Kind = Literal["pipeline", "tokens", "lora", "tokenizer"]
 WAYS: dict[str, tuple[Kind, str]] = {
     "pipeline": ("pipeline", "GeneratorRecipe"),
     "token-pipeline": ("tokens", "TransformerRecipe"),
 }
 """What a demo or a quickstart ends in, by its folder there: what it is, and whose recipe's run has
 made it."""
-MAIN: tuple[Kind, ...] = ("pipeline", "tokens")
+WAY = "journey.json"
+"""What says that a folder is a demo's or a quickstart's."""
+MAIN: tuple[Kind, ...] = ("pipeline", "tokens", "lora")
 """Which of several has the top of a repository, the likeliest first."""
-NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "tokenizer": "vae"}
+NAMES: dict[Kind, str] = {"pipeline": "pipeline", "tokens": "token-pipeline", "lora": "lora",
+                          "tokenizer": "vae"}  # fmt: skip
 """Folders of a repository of several."""
 
 
@@ -33,7 +37,8 @@ class Part:
     folder: Path
     """Of stock classes, or of those that calotype alone reads."""
     kind: Kind
-    """pipeline: of diffusers; tokens: a transformer with what reads and draws its tokens."""
+    """pipeline: of diffusers; tokens: a transformer with what reads and draws its tokens; lora:
+    what is added to a pipeline of diffusers."""
     run: Path | None = None
     """Folder of the run that trained it; None: it is not at hand."""
     way: Path | None = None
@@ -56,7 +61,7 @@ def parts_of(path: Path) -> list[Part]:
     if not path.is_dir():
         located(path if path.is_absolute() else f"./{path}")  # says what there is instead
         raise FileNotFoundError(f"{path} is no folder: name the folder of a model or a run")
-    if (path / "journey.json").exists():
+    if (path / WAY).exists():
         made = [name for name in WAYS if (path / name).is_dir()]
         if not made:
             raise FileNotFoundError(f"{path} has no pipeline yet: run its command again to the end")
@@ -69,13 +74,13 @@ def parts_of(path: Path) -> list[Part]:
         return [_of_run(path / "model", path)]
     if (path.parent / "recipe.json").exists() and path.name == "model":
         return [_of_run(path, path.parent)]
-    if (path.parent / "journey.json").exists() and path.name in WAYS:
+    if (path.parent / WAY).exists() and path.name in WAYS:
         return [_of_way(path, path.parent)]
     return [Part(path, _kind(path))]
 
 
 def _of_run(model: Path, run: Path) -> Part:
-    way = run.parent if (run.parent / "journey.json").exists() else None
+    way = run.parent if (run.parent / WAY).exists() else None
     return Part(model, _kind(model), run, way)
 
 
@@ -87,18 +92,18 @@ def _of_way(folder: Path, way: Path) -> Part:
 
 
 def _weights(folder: Path) -> list[bytes]:
-    """What tells those of a folder from others."""
+    """What tells those of a folder from others; a run alone keeps what training goes on with."""
     return [hashlib.sha256(file.read_bytes()).digest()
-            for file in sorted(folder.glob("*.safetensors"))]  # fmt: skip
+            for file in sorted(folder.glob("*.safetensors")) if file.name != KEPT]  # fmt: skip
 
 
 def _kind(folder: Path) -> Kind:
     if (folder / diffusers.DiffusionPipeline.config_name).exists():
         return "pipeline"
-    if "layout" in read_json(folder / MARK):
-        return "tokens"
-    kind = _class_of(folder)
-    if (folder / OWN_CONFIG).exists() or kind == "VQModel" or "Autoencoder" in kind:
+    if (mark := read_json(folder / MARK)) and mark.keys() & {"base", "layout"}:
+        return "lora" if "base" in mark else "tokens"
+    name = _class_of(folder)
+    if (folder / OWN_CONFIG).exists() or name == "VQModel" or "Autoencoder" in name:
         return "tokenizer"
     raise ValueError(
         f"no tokenizer and no pipeline in {folder}: expected a folder with model_index.json, "

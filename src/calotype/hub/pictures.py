@@ -1,18 +1,21 @@
 """The pictures of a card: curves of a run, and what it drew last."""
 
-import shutil
 from pathlib import Path
 
 from calotype.evaluation.glossary import glossed
+from calotype.hub import shape
+from calotype.hub.history import Origin
 from calotype.hub.parts import Part
 from calotype.lazy import matplotlib
 from calotype.pages.charts import LOGARITHMIC, VALIDATION
 from calotype.pages.curves import Curves, Point
 from calotype.pages.tiles import newest
+from calotype.training.progress import say
 
 COLUMNS, WIDTH, HEIGHT = 3, 4.0, 2.6
 """Charts beside each other, and inches of each."""
 SHEETS = {"pipeline": ("diffusion.png", "drawn.png"), "tokens": ("transformer.png", "drawn.png"),
+          "lora": (),
           "tokenizer": ("rebuilt.png",)}  # fmt: skip
 """What a demo or a quickstart ends in."""
 
@@ -50,12 +53,25 @@ def _series(metrics: Path) -> dict[str, list[Point]]:
             and len(curve.points) > 1}  # fmt: skip
 
 
-def copy_samples(part: Part, file: Path) -> bool:
-    """Copy what a part drew last; False: nothing is at hand."""
-    sheets = [part.way / name for name in SHEETS[part.kind]] if part.way else []
+def samples(part: Part, origin: Origin, shows: bool) -> Path | None:
+    """What a part drew last, with nothing of training pictures unless it `shows` them, which is
+    told; None: nothing is at hand, or to be shown.
+    """
+    found, ask = _newest(part, True), "left out of the card; --training-pictures publishes them"
+    if found is None or shows:
+        return found
+    if part.kind == "tokenizer":
+        say(f"the samples of {part.folder} show training pictures: {ask}")
+        return None
+    if origin.prompts or not shape.reads_prompts(part):
+        return found
+    say(f"the samples of {part.folder} have captions of training pictures: {ask}")
+    return _newest(part, False)
+
+
+def _newest(part: Part, captioned: bool) -> Path | None:
+    sheets = [part.way / name for name in SHEETS[part.kind]] if part.way and captioned else []
     if part.run and (grid := newest(part.run / "samples")):
-        sheets += [grid.with_name(f"{grid.stem}-sheet.png"), grid]
-    chosen = next((sheet for sheet in sheets if sheet.exists()), None)
-    if chosen:
-        shutil.copyfile(chosen, file)
-    return chosen is not None
+        sheets += [grid.with_name(f"{grid.stem}-sheet.png")] if captioned else []
+        sheets.append(grid)
+    return next((sheet for sheet in sheets if sheet.exists()), None)

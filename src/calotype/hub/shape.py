@@ -8,19 +8,26 @@ from safetensors import safe_open
 
 from calotype.hub.parts import Part, read_json
 from calotype.pipelines.tokens import IMAGES, MARK
+from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 
 ONES_OWN = {
     "pipeline": "draws only the kind of picture that it was trained on",
     "tokens": "draws only the kind of picture that it was trained on",
+    "lora": "draws nothing without the pipeline that it is added to",
     "tokenizer": "draws nothing by itself: it turns pictures into latents and back",
 }
+
+NETWORKS = {"tokens": "transformer", "tokenizer": "tokenizer", "lora": "additions"}
+"""What lies in no folder of its own."""
 
 
 def described(part: Part) -> str:
     """What it is."""
     if part.kind == "tokenizer":
         return f"An image tokenizer, {_tokenizer(part.folder)}."
+    if part.kind == "lora":
+        return "LoRA weights: small additions to the networks of a latent diffusion pipeline."
     tokenizer = _tokenizer(_autoencoder(part))
     if part.kind == "tokens":
         layout = read_json(part.folder / MARK)["layout"]
@@ -52,12 +59,12 @@ def reads_prompts(part: Part) -> bool:
     """Whether it is asked for pictures in words."""
     if part.kind == "pipeline":
         return "tokenizer" in read_json(part.folder / "model_index.json")
-    return part.kind == "tokens" and (part.folder / "tokenizer.json").exists()
+    return part.kind == "lora" or (part.folder / "tokenizer.json").exists()
 
 
 def _autoencoder(part: Part) -> Path:
     """Folder of a part's tokenizer."""
-    names = {"pipeline": ("vae", "vqvae"), "tokens": (IMAGES,), "tokenizer": ("",)}[part.kind]
+    names = (IMAGES,) if part.kind == "tokens" else ("vae", "vqvae")
     return next(
         (part.folder / name for name in names if (part.folder / name).is_dir()), part.folder
     )
@@ -81,12 +88,13 @@ def _tokenizer(folder: Path) -> str:
 
 
 def parameters(part: Part) -> dict[str, int]:
-    """Numbers of its weights, by network."""
+    """Numbers of its weights, by network; without what only training goes on with."""
     found: dict[str, int] = {}
     for file in sorted(part.folder.rglob("*.safetensors")):
+        if file.name == KEPT:
+            continue
         name = file.parent.relative_to(part.folder).as_posix()
-        own = {"tokens": "transformer", "tokenizer": "tokenizer"}.get(part.kind, "network")
-        name = own if name == "." else name
+        name = NETWORKS.get(part.kind, "network") if name == "." else name
         with safe_open(file, "pt") as weights:
             shapes: list[Any] = [weights.get_slice(key).get_shape() for key in weights.keys()]
         found[name] = found.get(name, 0) + sum(map(math.prod, shapes))

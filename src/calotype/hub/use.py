@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
-from calotype.hub.parts import Part
-from calotype.pipelines import load, picture, recommended
+from calotype.hub.history import known_on_hub
+from calotype.hub.parts import Part, read_json
+from calotype.pipelines import Sampling, load, picture, recommended
 from calotype.pipelines.readme import readme as of_pipeline
-from calotype.pipelines.tokens import IMAGES
+from calotype.pipelines.tokens import IMAGES, MARK
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.readme import readme as of_tokenizer
+from calotype.training.network import named
 from calotype.training.progress import say
 from calotype.training.upload import Destination
 
@@ -26,12 +28,32 @@ PROMPT = '"a prompt"'
 """What a folder's README.md draws."""
 SAID = 15.0
 """Seconds between two lines about what is still running."""
-READS = re.compile(r'(\w+)\.from_pretrained\("\."(?:, subfolder="([^"]*)")?')
+READS = re.compile(r'(\w+)\.(from_pretrained|load_lora_weights)\("\."(?:, subfolder="([^"]*)")?')
+ADDED = """
+```python
+{base}
+pipeline.load_lora_weights(".")
+image = pipeline("a prompt"{how}).images[0]
+image.save("drawn.png")
+```
+"""
+"""How LoRA weights are used."""
+BASE = """from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(".")"""
+NOWHERE = """
+They belong to a pipeline that is not known to be on the Hub; the fingerprint of its weights is
+{start}. Without it they draw nothing. Where it is loaded, `pipeline.load_lora_weights(".")` adds
+them.
+"""
 PROGRAM = """
 import sys
 sys.modules["calotype"] = None
 import huggingface_hub
-huggingface_hub.snapshot_download = lambda *names, **options: {root!r}
+fetch = huggingface_hub.snapshot_download
+huggingface_hub.snapshot_download = (
+    lambda name, **options: name if name == {root!r} else fetch(name, **options)
+)
 for number, block in enumerate({blocks!r}, 1):
     exec(compile(block, f"block {{number}}", "exec"), {{}})
 """
@@ -47,7 +69,22 @@ def words(part: Part) -> str:
     if part.kind == "tokenizer":
         tokenizer = ImageTokenizer.load(part.folder)
         return of_tokenizer(tokenizer.export(), tokenizer.factor)
+    if part.kind == "lora":
+        return _of_lora(part)
     return of_pipeline(load(part.folder), recommended(part.folder), IMAGES)
+
+
+def _of_lora(part: Part) -> str:
+    """How they are added, in lines that can be run only where their pipeline is on the Hub."""
+    mark, said = read_json(part.folder / MARK), recommended(part.folder)
+    if not known_on_hub(mark["base"], part.run):
+        return NOWHERE.format(start=mark["start"])
+    where = named(mark["base"])
+    base = _read_from(BASE, Destination(where.root, where.revision), where.inside)
+    assert isinstance(said, Sampling)
+    told = {"num_inference_steps": said.steps, "guidance_scale": said.guidance}
+    how = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
+    return ADDED.format(base=base, how=how)
 
 
 def body(text: str, to: Destination, place: str) -> str:
@@ -70,12 +107,12 @@ def _read_from(text: str, to: Destination, place: str) -> str:
     fetched = f'snapshot_download("{to.repo}", allow_patterns="{place}/*"{options})'
 
     def there(match: re.Match[str]) -> str:
-        kind, folder = match[1], match[2]
+        kind, call, folder = match.groups()
         if place and kind.endswith("Pipeline"):  # which diffusers reads from no folder of the Hub
             return f'{kind}.from_pretrained({fetched} + "/{place}"'
         inside = "/".join(name for name in (place, folder) if name)
         subfolder = f', subfolder="{inside}"' if inside else ""
-        return f'{kind}.from_pretrained("{to.repo}"{subfolder}{options}'
+        return f'{kind}.{call}("{to.repo}"{subfolder}{options}'
 
     found = READS.sub(there, text)
     if fetched in found:

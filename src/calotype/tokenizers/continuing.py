@@ -30,9 +30,9 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.bottlenecks.codebook import Codebook, Uniform
 from calotype.tokenizers.latent_space import LatentStatistics, check_folds, unfold
 from calotype.tokenizers.objectives import Critic
-from calotype.tokenizers.stock import CLASSES
+from calotype.tokenizers.stock import CLASSES, PARTS
 from calotype.tokenizers.tokenizer import KEPT_IN, ImageTokenizer
-from calotype.training.network import located
+from calotype.training.network import located, place
 from calotype.training.run import describe, restore
 
 KEPT = "calotype_training.safetensors"
@@ -73,13 +73,15 @@ class Kept:
 
     @classmethod
     def read(cls, path: str | Path) -> "Kept":
-        """What stands beside a tokenizer; nothing, if it is on the Hub or another's.
+        """What stands beside a tokenizer, here or on the Hub; nothing, if it is another's.
 
         Raises:
             ValueError: the file is damaged, or of another version.
         """
-        file = Path(path, KEPT)
-        if not file.exists():
+        where = place(path)
+        found = ((where / f"{part}/{KEPT}".strip("/")).fetched() for part in PARTS)
+        file = next((each for each in found if each), None)
+        if file is None:
             return cls()
         try:
             with safe_open(file, "pt") as found:

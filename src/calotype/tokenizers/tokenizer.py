@@ -152,7 +152,7 @@ class ImageTokenizer(nn.Module):
         """
         return push_saved(self.save, Destination(repo_id, revision, private, commit_message), token)
 
-    def export(self) -> Autoencoder | None:
+    def export(self) -> "diffusers.ModelMixin | None":
         """A stock autoencoder that does the same; None: there is no class for it.
 
         Of a decoder that emits more maps than a picture's three, the picture's are kept.

@@ -156,12 +156,13 @@ def told(repo: str, again: str, token: str | None = None) -> Iterator[None]:
         say(f"stopped: what {repo} has by now stays there; {again}")
         raise
     except Exception as error:
+        if any(_quotes(each, token) for each in _causes(error)):
+            why = "the token is none: set HF_TOKEN anew, or run `hf auth login`"
+            raise OSError(f"{why}; {again}") from None
         why = _why(error, repo)
         if why is None:
             note(error, f"{repo} may have a part of it; {again}")
             raise
-        if any(_quotes(each, token) for each in _causes(error)):
-            why, error = "the token is none: set HF_TOKEN anew, or run `hf auth login`", None
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f"{why}; {again}") from error
 

@@ -19,6 +19,7 @@ from calotype.pipelines.tokens import MARK
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.continuing import KEPT
 from calotype.training.network import named
+from calotype.training.portable import public
 
 ENVIRONMENT = Environment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -137,7 +138,7 @@ class Section:
         if told or self.kind != "lora":
             return told
         mark = read_json(self.part.folder / MARK)
-        return [("generator", history.public(mark["base"]), mark["start"])]
+        return [("generator", public(mark["base"]), mark["start"])]
 
     @property
     def learnt_from(self) -> list[tuple[str, str, str]]:

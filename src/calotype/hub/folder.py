@@ -10,11 +10,12 @@ from pathlib import Path
 
 from calotype.hub import figures, pictures, use
 from calotype.hub.card import Rights, Section, Shown, card
-from calotype.hub.history import origin, public
+from calotype.hub.history import origin
 from calotype.hub.parts import Part
 from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
 from calotype.training.files import publish
+from calotype.training.portable import public
 from calotype.training.progress import say
 from calotype.training.upload import MARKED, Destination
 

@@ -1,6 +1,5 @@
 """How a model came to be, as the files of its runs say: data, recipe, machine, first weights."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training import history
 from calotype.training.network import NAME
+from calotype.training.portable import public
 from calotype.training.run import describe
 
 UNKNOWN = "unknown"
@@ -95,21 +95,6 @@ class Recipe:
         if (teacher := self.fields.get("teacher")) is None:
             return None
         return teacher, self.said.get("inputs", {}).get("teacher", UNKNOWN)
-
-
-def public(value: Any) -> Any:
-    """A value that says nothing of the machine: of a path of its own only the last name, of an
-    address neither who asks nor by what right.
-    """
-    if isinstance(value, list):
-        return [public(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    if "://" in value:
-        return re.sub(r"://[^/@]*@", "://", value).partition("?")[0]
-    if value.startswith(("/", "~", "..")) or re.match(r"[A-Za-z]:[\\/]", value):
-        return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
-    return value
 
 
 def known_on_hub(name: str, run: Path | None) -> bool:

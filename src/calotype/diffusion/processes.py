@@ -153,6 +153,11 @@ def _levels_of_flows() -> list[float]:
     return [float(f"{beta:.6g}") for beta in betas]
 
 
+def betas() -> Tensor:
+    """Of `Epsilon` and `Velocity`: Stable Diffusion's, one for each timestep."""
+    return _schedule().betas
+
+
 def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":
     return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
 

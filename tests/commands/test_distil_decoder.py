@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
 from calotype.commands.distil_decoder import REPORT, assemble_distillation, distil_decoder
+from calotype.pipelines import picture
 from calotype.recipes.distil import DistilRecipe
 from calotype.tokenizers import Gaussian, ImageTokenizer, psnr
 from calotype.tokenizers.distillation import Distillation, NewTiny, Teacher, TrainedTiny
@@ -60,6 +62,24 @@ def test_it_comes_nearer_to_its_teacher(distilled, teacher, tmp_path, capsys):
     assert (distilled[1].parent / "samples/0000060.png").exists()
     distil_decoder(recipe(teacher, tmp_path, run={"steps": 1}))
     assert "dB to the teacher's pictures, " in capsys.readouterr().err
+
+
+def test_it_says_how_anybody_loads_it(distilled, tmp_path, monkeypatch):
+    """And its run has a page, with the command that it was."""
+    folder = shutil.copytree(distilled[0], tmp_path / "model")
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: unknown\nlibrary_name: diffusers\n")
+    code = text.split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    picture(tiny.images(1)[0]).save("picture.png")
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["latents"].shape == (1, 4, tiny.SIZE // 2, tiny.SIZE // 2)
+    with Image.open("rebuilt.png") as rebuilt:
+        assert rebuilt.size == (tiny.SIZE, tiny.SIZE)
+    page = (distilled[0].parent / "index.html").read_text()
+    assert "training is done" in page and "calotype distil-decoder small-tiny" in page
 
 
 @torch.no_grad()

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
 from calotype.commands.distil_decoder import REPORT, assemble_distillation, distil_decoder
+from calotype.pipelines import picture
 from calotype.recipes.distil import DistilRecipe
 from calotype.tokenizers import Gaussian, ImageTokenizer, psnr
 from calotype.tokenizers.distillation import Distillation, NewTiny, Teacher, TrainedTiny
@@ -47,19 +49,37 @@ def report(folder: Path) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def distilled(teacher, tmp_path_factory) -> list[Path]:
-    """After two steps, and after sixty."""
+    """After two steps, and after forty."""
     root = tmp_path_factory.mktemp("distilled")
     return [distil_decoder(recipe(teacher, root / str(n), run={"steps": n, "sample_every": n}))
-            for n in (2, 60)]  # fmt: skip
+            for n in (2, 40)]  # fmt: skip
 
 
 def test_it_comes_nearer_to_its_teacher(distilled, teacher, tmp_path, capsys):
     early, late = map(report, distilled)
     assert late["psnr_to_teacher_db"] > early["psnr_to_teacher_db"] + 3
     assert late["pictures"] == 16 and late["times_as_fast"] > 0
-    assert (distilled[1].parent / "samples/0000060.png").exists()
+    assert (distilled[1].parent / "samples/0000040.png").exists()
     distil_decoder(recipe(teacher, tmp_path, run={"steps": 1}))
     assert "dB to the teacher's pictures, " in capsys.readouterr().err
+
+
+def test_it_says_how_anybody_loads_it(distilled, tmp_path, monkeypatch):
+    """And its run has a page, with the command that it was."""
+    folder = shutil.copytree(distilled[0], tmp_path / "model")
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: unknown\nlibrary_name: diffusers\n")
+    code = text.split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    picture(tiny.images(1)[0]).save("picture.png")
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["latents"].shape == (1, 4, tiny.SIZE // 2, tiny.SIZE // 2)
+    with Image.open("rebuilt.png") as rebuilt:
+        assert rebuilt.size == (tiny.SIZE, tiny.SIZE)
+    page = (distilled[0].parent / "index.html").read_text()
+    assert "training is done" in page and "calotype distil-decoder small-tiny" in page
 
 
 @torch.no_grad()
@@ -80,7 +100,7 @@ def test_stock_diffusers_decodes_the_teachers_latents_with_it(distilled, teacher
 
 def test_it_stands_in_for_the_tokenizer_of_a_pipeline(artifacts, tmp_path):
     folder = artifacts / "generator/model"
-    student = distil_decoder(recipe(folder, tmp_path, run={"steps": 40}))
+    student = distil_decoder(recipe(folder, tmp_path, run={"steps": 25}))
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     images = []
@@ -151,15 +171,15 @@ def test_a_trained_student_learns_on(distilled, teacher, tmp_path):
 
 
 def test_resumed_is_uninterrupted(teacher, tmp_path):
-    whole = distil_decoder(recipe(teacher, tmp_path / "whole", run={"steps": 4}))
-    distil_decoder(recipe(teacher, tmp_path / "halves", run={"steps": 2}))
+    whole = distil_decoder(recipe(teacher, tmp_path / "whole", run={"steps": 2}))
+    distil_decoder(recipe(teacher, tmp_path / "halves", run={"steps": 1}))
     moved = shutil.copytree(teacher, tmp_path / "moved")
-    again = distil_decoder(recipe(moved, tmp_path / "halves", run={"steps": 4, "resume": True}))
+    again = distil_decoder(recipe(moved, tmp_path / "halves", run={"steps": 2, "resume": True}))
     one, other = (load_file(folder / WEIGHTS) for folder in (whole, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     tiny.tokenizer(7, Gaussian(channels=4)).save(moved)
     with pytest.raises(ValueError, match="was begun with teacher"):
-        distil_decoder(recipe(moved, tmp_path / "halves", run={"steps": 5, "resume": True}))
+        distil_decoder(recipe(moved, tmp_path / "halves", run={"steps": 3, "resume": True}))
 
 
 def test_a_student_of_other_latents_is_refused(teacher, tmp_path):

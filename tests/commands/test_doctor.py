@@ -24,6 +24,7 @@ from calotype.evaluation.needs import Needs, Rehearsal, rehearse
 from calotype.evaluation.throughput import Products, Throughput
 from calotype.pages.checkup import Line, Section, show, verdict
 from calotype.pages.examination import GIB, Examination, Recipe, of_recipe, sections
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.precision import Chosen
@@ -145,8 +146,8 @@ def test_a_step_holds_what_autograd_saves():
     assert kept < found.step < 2.5 * kept
 
 
-BUILDERS = {**TOKENIZERS, **GENERATORS}
-SMALL = ("scenes-dvae", "scenes-diffusion", "scenes-ar")
+BUILDERS = {**TOKENIZERS, **GENERATORS, **DISTILLED}
+SMALL = ("scenes-dvae", "scenes-diffusion", "scenes-ar", "small-tiny")
 
 
 @pytest.mark.parametrize(

@@ -18,20 +18,41 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
-from calotype.autoregressive import Classes
+from calotype.autoregressive import Classes, TokenSampling, Transformer
 from calotype.commands import cached
 from calotype.commands.cache_latents import cache
 from calotype.commands.finetune import assemble_finetuned
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
 from calotype.data.batches import draw_keys
-from calotype.diffusion import Denoising, Flow, LogitNormal, LoRA, PretrainedText, Uniform, Whole
-from calotype.pipelines import Sampling, load, recommended, sample, trained_by
+from calotype.diffusion import (
+    Denoising,
+    Epsilon,
+    Flow,
+    LogitNormal,
+    LoRA,
+    PretrainedText,
+    Uniform,
+    Whole,
+)
+from calotype.pipelines import (
+    Sampling,
+    TokenPipeline,
+    layout_of,
+    load,
+    recommended,
+    sample,
+    save,
+    trained_by,
+)
 from calotype.recipes.finetune import FinetuneRecipe
 from calotype.tokenizers import Gaussian
+from calotype.tokenizers.bottlenecks import FSQ
 from calotype.tokenizers.latent_space import fingerprint
 from calotype.training import AdamW
 
@@ -108,7 +129,8 @@ def test_the_first_loss_is_the_last_ones(artifacts, tmp_path):
 def test_a_stock_pipeline_is_trained_on_as_it_is(stock, tmp_path):
     """By the noise that its scheduler expects, in its own latents; scheduler and text stay."""
     source = stock / "pipeline"
-    settings = recipe(source, stock / "latents", tmp_path, run={"steps": 8}, drop=0.0)
+    settings = recipe(source, stock / "latents", tmp_path, run={"steps": 4}, drop=0.0,
+                      times=LogitNormal(), snr_gamma=5.0)  # fmt: skip
     objective = begun(settings)
     pipeline = load(source)
     found, keys = LatentCache(settings.cache), draw_keys(0, 0, 4)
@@ -124,6 +146,7 @@ def test_a_stock_pipeline_is_trained_on_as_it_is(stock, tmp_path):
     before = loss(begun(settings), settings.cache)
     made = train_generator(settings)
     assert loss(begun(replace(settings, pipeline=str(made))), settings.cache) < before
+    assert trained_by(source) is None and trained_by(made) == Epsilon(LogitNormal(), 5.0)
     now = load(made)
     assert type(now.scheduler) is PNDMScheduler
     assert dict(now.scheduler.config) == dict(pipeline.scheduler.config)
@@ -141,8 +164,7 @@ def unet(pipeline: Any) -> dict[str, torch.Tensor]:
     return dict(pipeline.unet.named_parameters())
 
 
-@pytest.mark.parametrize("learn", [Whole(), LoRA(rank=2)])
-@pytest.mark.parametrize("learn_text", [False, True])
+@pytest.mark.parametrize(("learn", "learn_text"), [(Whole(), True), (LoRA(rank=2), False)])
 def test_what_moves_is_what_was_asked(learn, learn_text, stock, tmp_path):
     """Of LoRA what was added alone; of a frozen text encoder nothing."""
     settings = recipe(stock / "pipeline", stock / "latents", tmp_path, learn=learn,
@@ -190,32 +212,83 @@ assert not any(name.startswith("calotype.") for name in sys.modules)
 def test_lora_weights_load_in_stock_diffusers_and_draw_the_same(stock, tmp_path):
     """As we draw with them, and as the pipeline did that was trained; of the text encoder too."""
     source = shutil.copytree(stock / "pipeline", tmp_path / "base")
-    folders, drawn = [], []
-    for learn_text in (False, True):
-        settings = recipe(source, stock / "latents", tmp_path / f"lora-{learn_text}",
-                          learn=LoRA(rank=4), learn_text=learn_text,
-                          sampling=Sampling(STEPS, 4.0), optimizer=AdamW(0.1))  # fmt: skip
-        made = train_generator(settings)
-        assert sorted(file.name for file in made.iterdir()) == [
-            "README.md", "calotype.json", WEIGHTS,
-        ]  # fmt: skip
-        names = load_file(made / WEIGHTS)
-        assert any(name.startswith("text_encoder.text_model.") for name in names) == learn_text
-        assert recommended(made) == settings.sampling
-        drawn.append(next(sample(load(made), [PROMPT], [SEED], settings.sampling)))
-        folders.append(str(made))
-    command = [sys.executable, "-I", "-c", STRANGER, str(source), *folders]
+    settings = recipe(source, stock / "latents", tmp_path / "lora", learn=LoRA(rank=4),
+                      learn_text=True, sampling=Sampling(STEPS, 4.0),
+                      optimizer=AdamW(0.1))  # fmt: skip
+    made = train_generator(settings)
+    files = ["README.md", "calotype.json", WEIGHTS]
+    assert sorted(file.name for file in made.iterdir()) == files
+    assert any(name.startswith("text_encoder.text_model.") for name in load_file(made / WEIGHTS))
+    assert recommended(made) == settings.sampling
+    ours = next(sample(load(made), [PROMPT], [SEED], settings.sampling))
+    command = [sys.executable, "-I", "-c", STRANGER, str(source), str(made)]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
-    base, *theirs = (
+    base, theirs = (
         2 * torch.from_numpy(np.load(f"{folder}.npy")).permute(0, 3, 1, 2) - 1
-        for folder in (source, *folders)
+        for folder in (source, made)
     )
-    for ours, other in zip(drawn, theirs, strict=True):
-        torch.testing.assert_close(ours, other, atol=1e-5, rtol=0)
-        assert (ours - base).abs().max() > 0.02, "what was added does something"
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert (ours - base).abs().max() > 0.02, "what was added does something"
     tiny.tokenizer(9).autoencoder.save_pretrained(source / "vae")
     with pytest.raises(ValueError, match=r"holds LoRA weights of pipeline \w+, and what is now"):
-        load(folders[0])
+        load(made)
+
+
+@pytest.fixture(scope="module")
+def lora(stock, tmp_path_factory) -> Path:
+    """What a run added to a pipeline that was named by its run's folder, here by a way from here;
+    both in `runs/`."""
+    root = tmp_path_factory.mktemp("lora")
+    shutil.copytree(stock / "pipeline", root / "runs/base/model")
+    settings = recipe(Path("runs/base"), stock / "latents", Path("runs/lora"), learn=LoRA(rank=2),
+                      sampling=Sampling(STEPS, 4.0), run={"steps": 1})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(root)
+        return train_generator(settings).resolve()
+
+
+def test_a_lora_says_how_anybody_loads_it(lora, monkeypatch):
+    """From its own folder, which may be moved with its pipeline's; of this machine it says
+    nothing."""
+    monkeypatch.chdir(lora)
+    text = (lora / "README.md").read_text()
+    card = ModelCard(text).data.to_dict()
+    assert card["license"] == "unknown" and card["library_name"] == "diffusers"
+    assert card["tags"] == ["calotype", "lora", "text-to-image"]
+    code = text.split("```python")[1].split("```")[0]
+    assert "calotype" not in code
+    exec(code, {})
+    with Image.open("drawn.png") as drawn:
+        assert drawn.size == (tiny.SIZE, tiny.SIZE)
+    Path("drawn.png").unlink()
+    base = json.loads(Path("calotype.json").read_text())["base"]
+    assert base == "../../base/model" and f'("{base}")' in text
+    assert trained_by(".") == Epsilon()
+
+
+def test_lora_weights_find_their_pipeline_from_anywhere(lora, tmp_path, monkeypatch):
+    """And where an older version noted it as it was given."""
+    monkeypatch.chdir(tmp_path)
+    base = lora.parents[1] / "base/model"
+    moved = Path(shutil.copytree(lora.parents[1], tmp_path / "elsewhere"))
+    mark = json.loads((lora / "calotype.json").read_text())
+    first = unet(load(lora))
+    for said in ("../../base/model", str(base), "elsewhere/base"):
+        (moved / "lora/model/calotype.json").write_text(json.dumps({**mark, "base": said}))
+        again = unet(load(moved / "lora"))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+    shutil.rmtree(moved / "base")
+    with pytest.raises(ValueError, match=r"holds LoRA weights of elsewhere/base, which is not th"):
+        load(moved / "lora")
+
+
+def test_nothing_begins_with_lora_weights_alone(lora, stock, tmp_path, monkeypatch):
+    monkeypatch.chdir(lora.parents[2])
+    with pytest.raises(ValueError, match=r"runs/lora holds .*: give runs/base/model, .* or merge"):
+        train_generator(recipe(Path("runs/lora"), stock / "latents", tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"runs/lora holds LoRA .*: give runs/base/model, which"):
+        cache(tiny.cache_recipe(tmp_path, tokenizer="runs/lora"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lora_resumed_is_lora_uninterrupted(stock, tmp_path):
@@ -226,11 +299,11 @@ def test_lora_resumed_is_lora_uninterrupted(stock, tmp_path):
                           learn_text=True, run=run)  # fmt: skip
         return load_file(train_generator(settings) / WEIGHTS)
 
-    whole = trained(stock / "pipeline", "whole", steps=4)
-    trained(stock / "pipeline", "halves", steps=2)
+    whole = trained(stock / "pipeline", "whole", steps=2)
+    trained(stock / "pipeline", "halves", steps=1)
     shutil.rmtree(tmp_path / "halves/model")
     moved = Path(shutil.copytree(stock / "pipeline", tmp_path / "moved"))
-    again = trained(moved, "halves", steps=4, resume=True)
+    again = trained(moved, "halves", steps=2, resume=True)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     inputs = json.loads((tmp_path / "halves/recipe.json").read_text())["inputs"]
@@ -239,7 +312,7 @@ def test_lora_resumed_is_lora_uninterrupted(stock, tmp_path):
     weights["conv_in.bias"] += 1
     save_file(weights, moved / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="was begun with start"):
-        trained(moved, "halves", steps=5, resume=True)
+        trained(moved, "halves", steps=3, resume=True)
 
 
 def test_one_without_prompts_goes_on_too(artifacts, tmp_path):
@@ -249,7 +322,7 @@ def test_one_without_prompts_goes_on_too(artifacts, tmp_path):
     with pytest.raises(ValueError, match="LoRA weights into no UNet2DModel: choose learn:whole"):
         begun(replace(settings, learn=LoRA()))
     with pytest.raises(ValueError, match=r"learn_text is on, and .* has no text encoder"):
-        begun(replace(settings, learn_text=True))
+        train_generator(replace(settings, learn_text=True))
 
 
 def test_what_does_not_belong_together_is_refused_in_one_line(artifacts, stock, tmp_path):
@@ -276,11 +349,21 @@ def test_what_does_not_belong_together_is_refused_in_one_line(artifacts, stock, 
             begun(recipe(other, stock / "latents", tmp_path))
 
 
-def test_other_kinds_of_pipelines_are_refused(stock, tmp_path):
-    settings = recipe(stock / "pipeline", stock / "latents", tmp_path)
+def test_other_kinds_of_pipelines_are_refused(stock, tmp_path, monkeypatch):
     sdxl = StableDiffusionXLPipeline.__new__(StableDiffusionXLPipeline)
+    monkeypatch.setattr("calotype.commands.finetune.load", lambda path: sdxl)
     with pytest.raises(ValueError, match="holds a StableDiffusionXLPipeline: give a StableDif"):
-        assemble_finetuned(settings, LatentCache(settings.cache), sdxl)
+        train_generator(recipe(stock / "pipeline", stock / "latents", tmp_path))
+
+
+def test_bug_a_transformer_was_refused_by_an_assertion(stock, tmp_path):
+    """It is called by other options."""
+    tokenizer = tiny.tokenizer(0, FSQ((4, 4)))
+    layout = layout_of(0, tokenizer, 4)
+    drawn = TokenPipeline(Transformer(16, 2, 2).build(layout, 0), None, tokenizer, layout)
+    save(drawn, tmp_path / "ar/model", TokenSampling())
+    with pytest.raises(ValueError, match=r"holds a TokenPipeline: give .*; a transformer goes on"):
+        train_generator(recipe(tmp_path / "ar", stock / "latents", tmp_path / "run"))
 
 
 def test_without_peft_lora_is_refused(stock, tmp_path, monkeypatch):

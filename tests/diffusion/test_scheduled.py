@@ -10,7 +10,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from calotype.diffusion import Epsilon, Flow, LogitNormal, Uniform, Velocity, process_of
+from calotype.diffusion import Epsilon, Flow, LogitNormal, Uniform, Velocity, process_of, spec_of
 from calotype.diffusion.scheduled import Scheduled
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -26,6 +26,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_a_pipeline_of_ours_is_trained_on_as_it_was(process):
     found = process_of(process.scheduler(), process)
     assert found.times == process.times
+    assert spec_of(found) == process
     for own, was in zip(found.noised(*batch()), process.noised(*batch()), strict=True):
         torch.testing.assert_close(own, was)
 
@@ -34,6 +35,7 @@ def test_discrete_ones_noise_by_their_own_betas():
     """And not by Stable Diffusion's, where they have others."""
     scheduler = DDIMScheduler(beta_start=1e-4, beta_end=0.02, num_train_timesteps=500)
     x0, noise, times = batch()
+    assert spec_of(process_of(scheduler)) is None
     found = process_of(scheduler).noised(x0, noise, times)
     t = (500 * times).long()
     assert torch.equal(found.timestep, t) and t.max() == 499
@@ -53,7 +55,9 @@ def test_a_velocity_is_known_and_weighed():
 def test_a_sample_is_predicted_where_that_is_asked():
     x0, noise, times = batch()
     scheduler = DDIMScheduler(prediction_type="sample", **BETAS)
-    assert torch.equal(process_of(scheduler).noised(x0, noise, times).target, x0)
+    found = process_of(scheduler)
+    assert torch.equal(found.noised(x0, noise, times).target, x0)
+    assert spec_of(found) is None
 
 
 def test_the_usual_epsilon_is_stable_diffusions():

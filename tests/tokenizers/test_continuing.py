@@ -92,6 +92,7 @@ def test_what_is_remembered_of_codes_goes_on(ended):
         assert {"codebook.frequency", "codebook.total", "usage"} <= was.keys()
 
 
+@pytest.mark.parametrize("ended", ["kl", "ema"], indirect=True)
 def test_all_of_it_is_trained_and_normalised_again(ended, tmp_path):
     name, folder, _ = ended
     begun = go_on(folder)
@@ -169,10 +170,10 @@ def test_its_discriminator_goes_on_too(tmp_path):
         train_tokenizer(wider)
 
 
-def test_a_first_stage_without_an_adversary_says_that_there_is_none(tmp_path, capsys):
-    folder = train_tokenizer(recipe(tmp_path, NewTokenizer(tiny.BACKBONE, tiny.STILL)))
-    again = recipe(tmp_path, Continued(str(folder.parent)), adversary=tiny.adversary(), pixel=L2(),
-                   run=tiny.run(tmp_path / "again"))  # fmt: skip
+@pytest.mark.parametrize("ended", ["kl"], indirect=True)
+def test_a_first_stage_without_an_adversary_says_that_there_is_none(ended, tmp_path, capsys):
+    again = recipe(tmp_path, Continued(str(ended[1].parent)), adversary=tiny.adversary(),
+                   pixel=L2())  # fmt: skip
     train_tokenizer(again)
     assert "keeps no discriminator: a fresh one begins" in capsys.readouterr().err
 
@@ -194,19 +195,17 @@ def test_what_it_began_with_is_recorded_and_compared(tmp_path):
         trained("other", resume=True)
 
 
-def test_a_continued_run_resumes_bit_for_bit(tmp_path):
-    first = recipe(tmp_path, NewTokenizer(tiny.BACKBONE, tiny.VQ_BOTTLENECK))
-    start = train_tokenizer(first)
-
+@pytest.mark.parametrize("ended", ["ema"], indirect=True)
+def test_a_continued_run_resumes_bit_for_bit(ended, tmp_path):
     def trained(name: str, **changes: Any) -> dict[str, torch.Tensor]:
         run = tiny.run(tmp_path / name, steps=4, **changes)
-        train_tokenizer(recipe(tmp_path, Continued(str(start)), run=run))
+        train_tokenizer(recipe(tmp_path, Continued(str(ended[1])), run=run))
         return load_file(tmp_path / name / "model" / KEPT) | load_file(
             tmp_path / name / "model/diffusion_pytorch_model.safetensors"
         )
 
     whole = trained("whole")
-    trained("halves")
+    shutil.copytree(tmp_path / "whole", tmp_path / "halves")
     shutil.rmtree(tmp_path / "halves/model")
     shutil.rmtree(tmp_path / "halves/checkpoints/step-4")
     again = trained("halves", resume=True)

@@ -286,10 +286,20 @@ def test_a_single_file_of_the_first_names(tmp_path):
     found = calotype.load(file)
     assert torch.equal(found.latents(IMAGES), ImageTokenizer.around(made).latents(IMAGES))
     weights = load_file(file)
-    del weights["decoder.conv_in.weight"]
-    save_file(weights, file)
-    with pytest.raises(ValueError, match=r"no AutoencoderKL, .* in .*vae\.safetensors"):
-        calotype.load(file)
+    extra = "decoder.up.0.block.7.conv1.bias"
+    for names in (weights, made.state_dict()):
+        save_file({**names, extra: torch.zeros(1)}, file)
+        with pytest.raises(ValueError, match=rf"it has {extra}, which is no weight of such an A"):
+            calotype.load(file)
+    others = {"first_stage_model.loss.logvar": torch.zeros(()), "model.extra": torch.zeros(1)}
+    whole = {f"first_stage_model.{name}": weight for name, weight in weights.items()}
+    save_file({**whole, **others}, file)
+    assert torch.equal(calotype.load(file).last_layer.weight, made.decoder.conv_out.weight)
+    for names in (weights, made.state_dict()):
+        less = {name: weight for name, weight in names.items() if name != "decoder.conv_in.weight"}
+        save_file(less, file)
+        with pytest.raises(ValueError, match=r"no AutoencoderKL, .* \(it lacks decoder\.conv_in"):
+            calotype.load(file)
 
 
 @pytest.mark.filterwarnings("ignore:.*local_dir_use_symlinks")

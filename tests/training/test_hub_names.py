@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ import calotype
 import tiny
 from calotype.autoregressive.text import HubTokenizer
 from calotype.data import Hub
-from calotype.diffusion import PretrainedText
+from calotype.diffusion import LoRA, PretrainedText
 from calotype.evaluation.prompts import ClipScore
-from calotype.pipelines import TokenPipeline, load
+from calotype.pipelines import Sampling, TokenPipeline, load, save_adapter
+from calotype.pipelines.folders import fingerprint
 from calotype.recipes.tokenizer import NewTokenizer
 from calotype.tokenizers import ImageTokenizer, go_on
 from calotype.tokenizers.continuing import Kept
@@ -202,3 +204,24 @@ def test_clip_text_of_its_own_repository_is_read_from_a_copy(hub, artifacts, tmp
     fetched(hub, "me/clip", tmp_path / "clip", revision="v1")
     text = PretrainedText("me/clip@v1")
     assert text.encoder(text.tokenizer([])).config.hidden_size == tiny.TEXT.width
+
+
+def test_lora_weights_and_their_pipeline_are_read_from_copies(hub, artifacts, tmp_path):
+    """Of folders of the Hub; their README.md says how anybody reads them."""
+    base = artifacts / "generator/model"
+    pipeline: Any = load(base)
+    start = fingerprint(pipeline)
+    LoRA(rank=2).prepare(pipeline.unet, None)
+    save_adapter(pipeline, tmp_path / "lora", Sampling(2), "me/base@v2/deep", start, "unknown")
+    fetched(hub, "me/base", base, "deep", "v2")
+    fetched(hub, "me/lora", tmp_path / "lora", "small/lora", "v1")
+    found: Any = load("me/lora@v1/small/lora")
+    added = {name: w for name, w in pipeline.unet.named_parameters() if "lora_A" in name}
+    again = dict(found.unet.named_parameters())
+    assert added
+    for name, weight in added.items():
+        assert torch.equal(again[name.replace("default", "default_0")], weight)
+    text = (tmp_path / "lora/README.md").read_text()
+    code = text.split("```python")[1].split("```")[0].replace('(".")', '("lora")')
+    exec(code, {})
+    assert 'allow_patterns="deep/*", revision="v2")' in code and Path("drawn.png").exists()

@@ -20,6 +20,7 @@ from calotype.data.prompts import tokenize
 from calotype.diffusion import TextSpec
 from calotype.lazy import transformers
 from calotype.mistakes import noted
+from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
@@ -47,6 +48,11 @@ def cache(recipe: CacheRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any encoding.
     """
     quiet()
+    if base := added_to(recipe.tokenizer):
+        raise ValueError(
+            f"tokenizer: {recipe.tokenizer} holds LoRA weights and no tokenizer: give {base}, "
+            "which they were trained on"
+        )
     size = image_size(recipe.data, recipe.transform)
     whole, state = recipe.data.build(), processes()
     first = _began_with_the_first(recipe)

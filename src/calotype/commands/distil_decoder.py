@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
+from calotype.commands.watching import Watcher
 from calotype.data import Loader, once
 from calotype.data.identity import identified
 from calotype.data.pictures import spread
@@ -18,10 +19,12 @@ from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, TrainedTiny
+from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
 from calotype.training.noise import generators, sent
+from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
 from calotype.training.products import exact_products
 from calotype.training.progress import say
@@ -48,10 +51,12 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
     run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
                     workers=run.workers)  # fmt: skip
-    fit([objective], loader, run)
+    watcher = Watcher(recipe, found)
+    fit([objective], loader, run, watcher)
     if processes().is_main_process:
         with noted(run.trained):
             _finish(objective, recipe, dataset)
+    watcher.finish()
     processes().wait_for_everyone()
     return run.model
 
@@ -102,6 +107,9 @@ def _finish(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> 
         student.save_pretrained(beside, safe_serialization=True)
         report = _measured(objective, recipe, dataset)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        factor = objective.teacher.tokenizer.factor
+        (beside / "README.md").write_text(readme(student, factor, recipe.size))
+        make_portable(beside)
         publish(beside, model)
     say(
         f"PSNR {report['psnr_to_teacher_db']:.2f} dB to the teacher's pictures, "

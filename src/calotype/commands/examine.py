@@ -23,12 +23,13 @@ from calotype.pages.examination import (
     of_recipe,
     sections,
 )
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import on_cpu
 from calotype.training.precision import DTYPES, suits
 
-WIDTH = max(map(len, (*TOKENIZERS, *GENERATORS)))
+WIDTH = max(map(len, (*TOKENIZERS, *GENERATORS, *DISTILLED)))
 """Of recipes' names."""
 
 
@@ -63,7 +64,7 @@ def _device() -> torch.device:
 
 def _recipes(precision: str) -> Iterator[Recipe]:
     commands: dict[str, Mapping[str, Callable[[], AnyRecipe]]] = {
-        "train-tokenizer": TOKENIZERS, "train-generator": GENERATORS,
+        "train-tokenizer": TOKENIZERS, "train-generator": GENERATORS, "distil-decoder": DISTILLED,
     }  # fmt: skip
     for command, named in commands.items():
         # A recipe's other names are not rehearsed again.

@@ -19,12 +19,14 @@ from calotype.diffusion import (
     TextDenoising,
     places,
     process_of,
+    spec_of,
     tokenize,
 )
 from calotype.lazy import diffusers, transformers
 from calotype.pipelines import (
     Pipeline,
     Sampling,
+    added_to,
     autoencoder,
     load,
     recommended,
@@ -48,17 +50,26 @@ def train_on(recipe: FinetuneRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     quiet()
+    if base := added_to(recipe.pipeline):
+        raise ValueError(
+            f"pipeline: {recipe.pipeline} holds LoRA weights and no network of its own: give "
+            f"{base}, which they were trained on, or merge them into it (fuse_lora) and save that"
+        )
     latents, pipeline = LatentCache(recipe.cache), load(recipe.pipeline)
+    _check_kind(recipe, pipeline)
     start = fingerprint(pipeline)
     sampling = recipe.sampling or recommended(recipe.pipeline)
     assert isinstance(sampling, Sampling)
     recipe = replace(recipe, sampling=sampling)
     objective = assemble_finetuned(recipe, latents, pipeline)
+    process = spec_of(objective.process)
     if isinstance(recipe.learn, LoRA):
-        tokenizer = latents_of(autoencoder(pipeline))
-        write: Any = partial(save_adapter, base=recipe.pipeline, start=start, tokenizer=tokenizer)
+        write: Any = partial(
+            save_adapter, base=located(recipe.pipeline, *KEPT_IN), start=start,
+            tokenizer=latents_of(autoencoder(pipeline)), process=process,
+        )  # fmt: skip
     else:
-        write = partial(save, process=trained_by(recipe.pipeline))
+        write = partial(save, process=process)
     return train(recipe, latents, objective, pipeline, write, {"start": start})
 
 
@@ -68,9 +79,8 @@ def assemble_finetuned(
     """What is trained, in the pipeline.
 
     Raises:
-        ValueError: pipeline and cache do not belong together, or it is none that can be trained on.
+        ValueError: pipeline and cache do not belong together.
     """
-    _check_kind(recipe, pipeline)
     vae: Any = autoencoder(pipeline)
     parts: Any = pipeline
     tokenizer = ImageTokenizer.around(vae)
@@ -96,7 +106,11 @@ def assemble_finetuned(
 
 
 def _check_kind(recipe: FinetuneRecipe, pipeline: Pipeline) -> None:
-    """Refuse pipelines whose networks are told other things than these."""
+    """Refuse pipelines whose networks are told other things than these.
+
+    Raises:
+        ValueError: it is one.
+    """
     kinds = (diffusers.StableDiffusionPipeline, diffusers.LDMPipeline)
     if type(pipeline) not in kinds:
         raise ValueError(

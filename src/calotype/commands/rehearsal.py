@@ -25,17 +25,20 @@ from calotype.evaluation.needs import Needs, Rehearsal, rehearse
 from calotype.lazy import diffusers, transformers
 from calotype.pipelines import layout_of
 from calotype.recipes.caches import CACHES
+from calotype.recipes.distil import DistilRecipe
 from calotype.recipes.finetune import FinetuneRecipe
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
+from calotype.tokenizers.distillation import Distillation, Teacher
+from calotype.tokenizers.objectives import Weighted
 from calotype.tokenizers.terms import PerceptualTerm
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
 
-Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe
+Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe | DistilRecipe
 CLASSES = 1000
 """ImageNet's."""
 CLIP_L: dict[str, Any] = {
@@ -61,21 +64,17 @@ def rehearsed(recipe: Recipe) -> Rehearsal:
     """What a recipe trains, untrained, and an empty batch.
 
     Raises:
-        ValueError: no named recipe fills the folders of a generator.
+        ValueError: no named recipe fills the folders of a generator, or makes a teacher.
     """
     build = {
         TokenizerRecipe: _tokenizer, GeneratorRecipe: _denoiser, TransformerRecipe: _transformer,
-        FinetuneRecipe: _finetuned,
+        FinetuneRecipe: _finetuned, DistilRecipe: _distilled,
     }[type(recipe)]  # fmt: skip
     return build(recipe)
 
 
 def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
-    terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
-    if spec := recipe.perceptual:
-        # Which weights a backbone without contents has does not matter: none are fetched.
-        terms["lpips"] = (spec.weight, PerceptualTerm(random_backbone(spec.net, 0)))
-    tokenizer = _network(recipe)
+    terms, tokenizer = _terms(recipe), _network(recipe)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
     first = Reconstruction(tokenizer, terms, recipe.optimizer)
@@ -84,6 +83,25 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
         learners.append(Critic(recipe.adversary, first, recipe.optimizer))
     batch = {"image": _images(recipe.run.batch_size, recipe.size)}
     return Rehearsal(learners, {**batch, "key": _keys(recipe)})
+
+
+def _terms(recipe: TokenizerRecipe | DistilRecipe) -> Weighted:
+    terms: dict[str, tuple[float, nn.Module]] = {
+        "pixel": (recipe.pixel.weight, recipe.pixel.build())
+    }
+    if spec := recipe.perceptual:
+        # Which weights a backbone without contents has does not matter: none are fetched.
+        terms["lpips"] = (spec.weight, PerceptualTerm(random_backbone(spec.net, 0)))
+    return terms
+
+
+def _distilled(recipe: DistilRecipe) -> Rehearsal:
+    tokenizer = _network(_maker(recipe.teacher))
+    student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor)
+    objective = Distillation(student, Teacher(tokenizer), _terms(recipe), recipe.optimizer,
+                             recipe.originals, recipe.encoding)  # fmt: skip
+    batch = {"image": _images(recipe.run.batch_size, recipe.size)}
+    return Rehearsal([objective], {**batch, "key": _keys(recipe)}, [tokenizer])
 
 
 def _network(recipe: TokenizerRecipe) -> ImageTokenizer:
@@ -195,12 +213,18 @@ def _prompts(recipe: TransformerRecipe) -> tuple[int, int]:
 @torch.no_grad()
 def _encoded(recipe: GeneratorRecipe | TransformerRecipe) -> tuple[ImageTokenizer, Tensor]:
     """The tokenizer of the named recipe that a generator follows, and a batch as it packs it."""
+    made = _maker(recipe.tokenizer)
+    tokenizer = _network(made).eval()
+    packed = tokenizer.pack(_images(1, made.size))
+    return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
+
+
+def _maker(folder: str) -> TokenizerRecipe:
+    """The named recipe that leaves a tokenizer in a folder."""
     for build in TOKENIZERS.values():
-        if str((made := build()).run.model) == recipe.tokenizer:
-            tokenizer = _network(made).eval()
-            packed = tokenizer.pack(_images(1, made.size))
-            return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
-    raise ValueError(f"{recipe.tokenizer}: no named recipe of train-tokenizer ends there")
+        if str((made := build()).run.model) == folder:
+            return made
+    raise ValueError(f"{folder}: no named recipe of train-tokenizer ends there")
 
 
 def _images(count: int, size: int) -> Tensor:

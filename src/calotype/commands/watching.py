@@ -8,6 +8,7 @@ from typing import Any
 
 from calotype.commands.command_line import spell
 from calotype.pages.run import INDEX, About, Override, RunPage
+from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import processes
@@ -21,6 +22,7 @@ SHARE = 0.01
 VERBS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "train-tokenizer": TOKENIZERS,
     "train-generator": GENERATORS,
+    "distil-decoder": DISTILLED,
 }
 
 

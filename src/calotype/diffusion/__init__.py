@@ -3,7 +3,7 @@
 from calotype.diffusion.adapters import Learnt, LoRA, Whole
 from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
 from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
-from calotype.diffusion.scheduled import process_of
+from calotype.diffusion.scheduled import process_of, spec_of
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
 from calotype.diffusion.unet import UNet, attend_plainly, is_of_stable_diffusion, places
@@ -29,5 +29,6 @@ __all__ = [
     "is_of_stable_diffusion",
     "places",
     "process_of",
+    "spec_of",
     "tokenize",
 ]

@@ -152,6 +152,11 @@ def _levels_of_flows() -> list[float]:
     return [float(f"{1 - now / before:.6g}") for before, now in pairwise([1.0, *signal])]
 
 
+def betas() -> Tensor:
+    """Of `Epsilon` and `Velocity`: Stable Diffusion's, one for each timestep."""
+    return _schedule().betas
+
+
 def _discrete(times: Times) -> "tuple[diffusers.DDPMScheduler, Tensor]":
     return _schedule(), (TIMESTEPS * times).long().clamp(max=TIMESTEPS - 1)
 

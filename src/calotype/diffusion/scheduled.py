@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from calotype.diffusion.processes import (
     TIMESTEPS,
     Epsilon,
@@ -14,6 +16,7 @@ from calotype.diffusion.processes import (
     ProcessSpec,
     Times,
     Velocity,
+    betas,
     min_snr,
 )
 from calotype.diffusion.schedules import LogitNormal, Uniform
@@ -107,6 +110,19 @@ def process_of(
     usual = before.times if before else Uniform()
     weighed = before.snr_gamma if before and snr_gamma is None else snr_gamma
     return Scheduled(scheduler, times or usual, weighed)
+
+
+def spec_of(process: Process) -> ProcessSpec | None:
+    """What a recipe calls a process, to be noted beside what was trained by it; None: its noise is
+    not Stable Diffusion's, or a sample is predicted, and no recipe has a word for that.
+    """
+    if not isinstance(process, Scheduled):
+        assert isinstance(process, ProcessSpec)
+        return process
+    named = {"epsilon": Epsilon, "v_prediction": Velocity}
+    if process.answer not in named or not torch.equal(process.schedule.betas, betas()):
+        return None
+    return named[process.answer](process.times, process.snr_gamma)
 
 
 def _is_flow(scheduler: Any) -> bool:

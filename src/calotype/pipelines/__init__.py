@@ -2,6 +2,7 @@
 
 from calotype.pipelines.adapters import save_adapter
 from calotype.pipelines.assemble import (
+    added_to,
     autoencoder,
     is_pipeline,
     load,
@@ -44,6 +45,7 @@ __all__ = [
     "Toward",
     "Wanted",
     "Way",
+    "added_to",
     "autoencoder",
     "best",
     "between",

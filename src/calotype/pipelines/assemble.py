@@ -13,7 +13,7 @@ from torch import nn
 
 from calotype.diffusion import ProcessSpec
 from calotype.lazy import diffusers, huggingface_hub, transformers
-from calotype.pipelines.adapters import add_adapter
+from calotype.pipelines.adapters import add_adapter, base_of
 from calotype.pipelines.readme import readme
 from calotype.pipelines.sampling import (
     AS_ITS_AUTHOR,
@@ -127,9 +127,9 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         ValueError: there is none, or its tokenizer is not the one it was trained with.
     """
     path = located(path, *KEPT_IN)
-    if base := _mark(path).get("base"):
-        found = load(base)
-        add_adapter(found, path, _mark(path)["start"])
+    if base := added_to(path):
+        found = _load_base(base, path, variant)
+        add_adapter(found, path, _mark(path)["start"], place(path))
         return found
     if _mark(path).get("layout"):
         found = load_parts(path)
@@ -158,6 +158,23 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
     _check_whole(Path(where.root), found)
     _check(path, found)
     return found
+
+
+def _load_base(base: str, path: str, variant: str | None) -> Pipeline:
+    try:
+        return load(base, variant)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{path} holds LoRA weights of {base}, which is not there: put it back, or write where "
+            f"it is into {MARK}, as base"
+        ) from error
+
+
+def added_to(path: str | Path) -> str | None:
+    """The pipeline, a folder or a name on the Hub, that LoRA weights in a folder or on the Hub
+    belong to; None: there are no such weights.
+    """
+    return base_of(_mark(path), place(path, *KEPT_IN))
 
 
 def _check_whole(folder: Path, pipeline: Any) -> None:

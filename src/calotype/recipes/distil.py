@@ -56,7 +56,9 @@ class DistilRecipe:
 
 
 def small_tiny() -> DistilRecipe:
-    """A decoder of 0.16 million weights for the latents of small-kl; needs no download."""
+    """A decoder of 0.16 million weights for the latents of small-kl; needs no download. Takes 0.1
+    GiB in bf16.
+    """
     return DistilRecipe(
         "runs/small-kl/model", Folder(Path("images")),
         Transform(RandomCrop(SIZE, resize=72), Flip()), NewTiny(width=32, blocks=2),
@@ -68,7 +70,7 @@ def small_tiny() -> DistilRecipe:
 
 def tiny() -> DistilRecipe:
     """A decoder of TAESD's size, 1.2 million weights, for the latents of ldm-kl-f8 or any other
-    tokenizer, on crops of 256 pixels.
+    tokenizer, on crops of 256 pixels. Takes 6.5 GiB in bf16.
     """
     return replace(
         small_tiny(), teacher="runs/ldm-kl-f8/model",

@@ -39,17 +39,18 @@ OWN = """No stock class holds its codes: `calotype.tokenizers.ImageTokenizer.loa
 """
 
 
-def readme(stock: Any, factor: int) -> str:
+def readme(stock: Any, factor: int, size: int | None = None) -> str:
     """The text for a tokenizer's folder.
 
     Args:
         stock: An autoencoder of diffusers; None: there is no class for it.
         factor: Pixels a side of what becomes one site of the latent.
+        size: Pixels a side of its pictures; None: as its config says, or 256.
     """
     if stock is None:
         return CARD.format(library="calotype") + OWN
     config, kind = stock.config, type(stock).__name__
-    size = config.get("sample_size")
+    size = size or config.get("sample_size")
     size = size if isinstance(size, int) else 256
     side, codes = size // factor, config.get("num_vq_embeddings")
     channels = config["latent_channels"]

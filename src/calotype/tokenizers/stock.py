@@ -2,11 +2,14 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from calotype.lazy import diffusers
@@ -21,6 +24,10 @@ PARTS = ("vae", "vqvae", "")
 """Where in a pipeline one is, or it is no pipeline."""
 WEIGHTS = re.compile(r"diffusion_pytorch_model(\.(?P<variant>\w+))?\.safetensors")
 """A file of a stock folder."""
+WITHIN = ("first_stage_model.", "vae.")
+"""How the names of an autoencoder begin in a file that holds more than it."""
+BESIDE = ("loss.", "model_ema.")
+"""What the first latent diffusion kept beside it while it trained."""
 
 
 def load_autoencoder(
@@ -49,9 +56,10 @@ def load_autoencoder(
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         unknown = missed(path) if isinstance(error, OSError) else ""
         kinds = f"{', '.join(classes[:-1])} or {classes[-1]}"
+        said = " ".join(str(error).split())
         raise ValueError(
             f"no {kinds} in {path}: expected a folder with config.json and "
-            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({error}){unknown}"
+            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({said}){unknown}"
         ) from error
 
 
@@ -103,11 +111,49 @@ def _of_file(where: Place, classes: Sequence[str]) -> Any:
     kind = _kind(beside, classes) if told else diffusers.AutoencoderKL
     if not hasattr(kind, "from_single_file"):
         raise ValueError(f"a {kind.__name__} is read from its folder alone")
-    found = kind.from_single_file(str(file), config=beside.root if told else None)
-    # diffusers leaves on no device what it did not find.
-    if lacking := [name for name, weight in found.named_parameters() if weight.is_meta]:
+    known = kind is diffusers.AutoencoderKL
+    found = kind.from_single_file(
+        str(file), config=beside.root if told else None, low_cpu_mem_usage=not known
+    )
+    # diffusers leaves at random or on no device what it did not find, and drops the rest.
+    if known:
+        _check_names(file, found)
+    elif lacking := [name for name, weight in found.named_parameters() if weight.is_meta]:
         raise ValueError(f"it lacks {lacking[0]}")
     return found.float().eval()
+
+
+def _check_names(file: Path, found: "diffusers.AutoencoderKL") -> None:
+    """See that a file has all weights of an autoencoder, under either names, and no others of one;
+    what is other networks' does not count.
+
+    Raises:
+        ValueError: some are missing, or are no weights of it.
+    """
+    with safe_open(file, "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}
+    own = set(found.state_dict())
+    same = own & shapes.keys()
+    became = {name: name for name in same} if 2 * len(same) > len(own) else _first(shapes, found)
+    if missing := sorted(own - {*became.values()}):
+        raise ValueError(f"it lacks {missing[0]}")
+    within = next((p for p in WITHIN if any(name.startswith(p) for name in shapes)), "")
+    beside = tuple(within + name for name in BESIDE)
+    if unexpected := [name for name in sorted(shapes.keys() - became.keys())
+                      if name.startswith(within) and not name.startswith(beside)]:  # fmt: skip
+        raise ValueError(f"it has {unexpected[0]}, which is no weight of such an AutoencoderKL")
+
+
+def _first(shapes: Mapping[str, Sequence[int]], found: "diffusers.AutoencoderKL") -> dict[str, str]:
+    """What diffusers calls the weights that have the first latent diffusion's names."""
+    # Each is told by a number that it is full of, whatever it is called when it comes back.
+    names = list(shapes)
+    full = {name: torch.tensor(float(i)).expand(shapes[name]) for i, name in enumerate(names)}
+    made = import_module("diffusers.loaders.single_file_utils").convert_ldm_vae_checkpoint(
+        full, found.config
+    )
+    own = found.state_dict()
+    return {names[int(w.flatten()[0])]: name for name, w in made.items() if name in own}
 
 
 def is_trained(autoencoder: Any) -> bool:

@@ -299,11 +299,12 @@ def test_lora_resumed_is_lora_uninterrupted(stock, tmp_path):
                           learn_text=True, run=run)  # fmt: skip
         return load_file(train_generator(settings) / WEIGHTS)
 
-    whole = trained(stock / "pipeline", "whole", steps=2)
-    trained(stock / "pipeline", "halves", steps=1)
-    shutil.rmtree(tmp_path / "halves/model")
+    whole = trained(stock / "pipeline", "whole", steps=3)
+    shutil.copytree(tmp_path / "whole", tmp_path / "halves")
+    for gone in ("model", "checkpoints/step-3"):
+        shutil.rmtree(tmp_path / "halves" / gone)
     moved = Path(shutil.copytree(stock / "pipeline", tmp_path / "moved"))
-    again = trained(moved, "halves", steps=2, resume=True)
+    again = trained(moved, "halves", steps=3, resume=True)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     inputs = json.loads((tmp_path / "halves/recipe.json").read_text())["inputs"]
@@ -312,7 +313,7 @@ def test_lora_resumed_is_lora_uninterrupted(stock, tmp_path):
     weights["conv_in.bias"] += 1
     save_file(weights, moved / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="was begun with start"):
-        trained(moved, "halves", steps=3, resume=True)
+        trained(moved, "halves", steps=4, resume=True)
 
 
 def test_one_without_prompts_goes_on_too(artifacts, tmp_path):

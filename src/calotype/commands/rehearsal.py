@@ -34,7 +34,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
 from calotype.tokenizers.distillation import Distillation, Teacher
 from calotype.tokenizers.objectives import Weighted
-from calotype.tokenizers.terms import PerceptualTerm
+from calotype.tokenizers.terms import PerceptualTerm, Term
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
 
@@ -86,9 +86,7 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
 
 
 def _terms(recipe: TokenizerRecipe | DistilRecipe) -> Weighted:
-    terms: dict[str, tuple[float, nn.Module]] = {
-        "pixel": (recipe.pixel.weight, recipe.pixel.build())
-    }
+    terms: dict[str, tuple[float, Term]] = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if spec := recipe.perceptual:
         # Which weights a backbone without contents has does not matter: none are fetched.
         terms["lpips"] = (spec.weight, PerceptualTerm(random_backbone(spec.net, 0)))

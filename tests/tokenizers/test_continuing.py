@@ -117,7 +117,8 @@ def test_a_stock_vq_model_has_codes_that_learn(ended, tmp_path):
     """Where nothing stands beside it: as anybody's."""
     name, folder, _ = ended
     if name == "fsq":
-        pytest.skip("it has no stock class")
+        assert not (folder / "config.json").exists(), "it has no stock class"
+        return
     shutil.copytree(folder, tmp_path / "stock")
     (tmp_path / "stock" / KEPT).unlink()
     stock, begun = ImageTokenizer.load(tmp_path / "stock"), go_on(tmp_path / "stock")

@@ -69,6 +69,12 @@ def inpainter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_generator(tiny.generator_recipe(root))
 
 
+@pytest.fixture(autouse=True)
+def no_silence_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one test's Hub was silent is none of the next one's business."""
+    monkeypatch.setattr("calotype.training.network._SILENT", [])
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[server.State]:
     """What a Hub at a port of this machine holds; the client has its token and asks it alone."""

@@ -14,7 +14,7 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.generate import Generate, generate
 from calotype.commands.likeness import read
 from calotype.commands.paths import Latents, Prompts
-from calotype.commands.pictures import ImageOf, TopOf, public
+from calotype.commands.pictures import ImageOf, TopOf, from_here
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.pipelines import Choice, Sampling, Wanted, load, picture
@@ -112,7 +112,7 @@ def test_a_png_says_nothing_of_the_machine(artifacts, tmp_path, monkeypatch):
     assert said["batch"] == {"size": 1, "place": 0, "length": 0}
     assert {"torch", "diffusers", "device"} <= said["by"].keys()
     monkeypatch.chdir(artifacts)
-    assert public(folder) == "generator/model" == public("generator/model")
+    assert from_here(folder) == "generator/model" == from_here("generator/model")
 
 
 def test_what_is_not_as_it_was_is_said(artifacts, tmp_path, monkeypatch):

@@ -180,6 +180,29 @@ def test_the_empty_prompt_is_the_null_prompt(pipeline):
     assert torch.equal(codes_of(pipeline, [""], replace(GREEDY, guidance=5.0)), plain)
 
 
+def test_guidance_leads_away_from_a_negative_prompt(pipeline):
+    """As `generate()` leads away from it, longer and shorter than the prompts."""
+    length = pipeline.layout.length
+    for negative in ("a blue square on the left of a red circle on a green background", "a"):
+        how = replace(GREEDY, guidance=3.0, negative_prompt=negative)
+        (codes,) = draw(pipeline, PROMPTS[:1], [0], how)
+        inputs, away = pipeline.encode(PROMPTS[:1]), pipeline.encode([negative])
+        stock = pipeline.transformer.generate(
+            inputs.tokens, attention_mask=inputs.seen.long(), guidance_scale=3.0,
+            negative_prompt_ids=away.tokens, negative_prompt_attention_mask=away.seen.long(),
+            do_sample=False, max_new_tokens=length, min_new_tokens=length,
+        )  # fmt: skip
+        assert torch.equal(codes, stock[:, -length:] - pipeline.layout.first)
+        (plain,) = draw(pipeline, PROMPTS[:1], [0], replace(how, negative_prompt=None))
+        assert not torch.equal(codes, plain)
+
+
+def test_what_reads_no_prompts_is_led_away_from_none(pipeline):
+    alone = TokenPipeline(pipeline.transformer, None, pipeline.tokenizer, pipeline.layout)
+    with pytest.raises(ValueError, match=r"sampling.negative_prompt: this transformer reads no"):
+        alone(negative_prompt="x")
+
+
 def test_images_continue_the_top_of_a_picture(pipeline, tmp_path):
     images = tiny.images(2)
     rows = pipeline.layout.height // 2

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
+from calotype.training import network
 from calotype.training.devices import Computation, computing, device_named, settled
 from calotype.training.network import ask_hub, patience
 
@@ -85,6 +86,31 @@ def test_a_hub_that_is_silent_is_asked_once(monkeypatch, answer, offline):
     assert constants.HF_HUB_OFFLINE == offline
     ask_hub()
     assert asked == ([5] if offline else [5, 5])
+
+
+def test_a_hub_that_was_silent_is_asked_again_after_a_minute(monkeypatch):
+    """Bug: after one silence a notebook was without the Hub for good."""
+    answers = iter([OSError("no such name"), None])
+
+    def head(address, timeout):
+        if answer := next(answers):
+            raise answer
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: SimpleNamespace(head=head))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(network, "LET_BE", 0.0)
+    ask_hub()
+    assert constants.HF_HUB_OFFLINE
+    ask_hub()
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_who_wants_no_hub_is_not_asked_for_it(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(network, "LET_BE", 0.0)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", None)  # asking it would fail
+    ask_hub()
+    assert constants.HF_HUB_OFFLINE
 
 
 def test_patience_ends():

@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 
 import tiny
 from calotype.training import AdamW, Batch, Losses, Objective, Run, begin, fit
-from calotype.training.trackers import flat
+from calotype.training.trackers import _recipe
 
 
 class Shown(Objective):
@@ -40,9 +40,11 @@ def train(run: Run) -> None:
     fit([Shown()], tiny.Repeating({"x": torch.zeros(2, 1)}, run.batch_size), run)
 
 
-def test_a_recipe_is_told_field_by_field():
+def test_a_recipe_is_told_field_by_field(tmp_path):
     told = {"a": {"type": "B", "c": [1, 2], "d": None}, "e": 0.5}
-    assert dict(flat(told)) == {"a.type": "B", "a.c": "[1, 2]", "a.d": None, "e": 0.5}
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    found = _recipe(Run(tmp_path))
+    assert found == {"a.type": "B", "a.c": "[1, 2]", "a.d": None, "e": 0.5}
 
 
 def test_tensorboard_has_recipe_figures_and_pictures_of_one_run(tmp_path):

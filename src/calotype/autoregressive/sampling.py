@@ -40,6 +40,8 @@ class TokenSampling:
     """Compile a step by torch.compile: pays where many images are drawn."""
     precision: Precision = "fp32"
     """Of the transformer; what is drawn from is float32 in any."""
+    negative_prompt: str | None = None
+    """What guidance leads away from; None: the null prompt."""
 
     def __post_init__(self) -> None:
         positive = (("top_k", self.top_k), ("batch_size", self.batch_size))
@@ -67,18 +69,25 @@ class PromptTokens:
         more = (max(0, length - self.tokens.shape[1]), 0)
         return PromptTokens(functional.pad(self.tokens, more), functional.pad(self.seen, more))
 
-    def guided(self) -> "PromptTokens":
-        """The same, and behind them as many null prompts: begin-of-image alone."""
-        alone = torch.zeros_like(self.seen)
-        alone[:, -1] = True
-        return PromptTokens(self.tokens.repeat(2, 1), torch.cat([self.seen, alone]))
+    def guided(self, negative: "PromptTokens | None" = None) -> "PromptTokens":
+        """The same, and behind them, for each, what guidance leads away from: the one row of
+        `negative`, or the null prompt, begin-of-image alone.
+        """
+        if negative is None:
+            begin = torch.ones_like(self.seen[:1, -1:])
+            negative = PromptTokens(self.tokens[:1, -1:], begin)
+        length = max(self.tokens.shape[1], negative.tokens.shape[1])
+        own, other = self.padded(length), negative.padded(length)
+        rows = len(own.tokens)
+        return PromptTokens(torch.cat([own.tokens, other.tokens.expand(rows, -1)]),
+                            torch.cat([own.seen, other.seen.expand(rows, -1)]))  # fmt: skip
 
 
 @torch.inference_mode()
 def draw_codes(
     decoder: Decoder, prompts: PromptTokens, seeds: Sequence[Seed], sampling: TokenSampling,
     top: Int[Tensor, "b known"] | None = None,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] = lambda images: None, negative: PromptTokens | None = None,
 ) -> Int[Tensor, "b n"]:  # fmt: skip
     """Draw the codes of images, one for each prompt and its seed, in the order of the sequence.
 
@@ -92,6 +101,7 @@ def draw_codes(
         sampling: How they are drawn; its `batch_size` is not looked at.
         top: Codes that the images begin with; the rest is drawn.
         progress: Called with the number of images after each token of theirs.
+        negative: What guidance leads all of them away from, one row; None: the null prompt.
 
     Raises:
         ValueError: there are not as many seeds as prompts, or the logits are not finite.
@@ -102,8 +112,9 @@ def draw_codes(
     known = prompts.tokens.new_zeros(len(seeds), 0) if top is None else top.to(device)
     chances = sent(torch.stack([_chances(layout.length, seed) for seed in seeds]), device)
     # Of the null prompt itself both halves are one.
-    guided = sampling.guidance != 1 and prompts.tokens.shape[1] > 1
-    rows = prompts.guided() if guided else prompts
+    differ = prompts.tokens.shape[1] > 1 or negative is not None
+    guided = sampling.guidance != 1 and differ
+    rows = prompts.guided(negative) if guided else prompts
     repeats = len(rows.tokens) // len(seeds)
     memory = Memory(decoder, rows.seen)
     read = torch.cat([rows.tokens, layout.tokens(known).repeat(repeats, 1)], dim=1)
@@ -136,7 +147,8 @@ def guide(
     logits: Float[Tensor, "rows codes"], sampling: TokenSampling, done: float
 ) -> Float[Tensor, "b codes"]:
     """Away from what is likely without the prompt: u + s (c - u) of logits with and, behind them,
-    without (Ho & Salimans 2022, eq. 6); `done` is the part of the image that is there.
+    without (Ho & Salimans 2022, eq. 6), or by a negative prompt; `done` is the part of the image
+    that is there.
     """
     if sampling.guidance == 1:
         return logits

@@ -17,7 +17,7 @@ from torch import Tensor
 from calotype import __version__
 from calotype.commands.artist import Batch
 from calotype.commands.drawings import KEY
-from calotype.commands.pictures import public
+from calotype.commands.pictures import from_here
 from calotype.pipelines import HowToSample, Toward, Wanted, picture
 from calotype.training.run import describe, restore
 
@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "diffusers", "transformers")
 
 def model_of(path: str) -> dict[str, str]:
     """A pipeline as a PNG names it."""
-    return {"folder": public(path)} if Path(path).exists() else {"name": path}
+    return {"folder": from_here(path)} if Path(path).exists() else {"name": path}
 
 
 @dataclass(frozen=True)

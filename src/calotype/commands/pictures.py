@@ -65,7 +65,7 @@ class Source:
     @classmethod
     def of(cls, path: Path) -> "Source":
         """Of a file that is there."""
-        return cls(public(path), hashlib.sha256(path.read_bytes()).hexdigest())
+        return cls(from_here(path), hashlib.sha256(path.read_bytes()).hexdigest())
 
     def found(self, beside: Path) -> Path:
         """The file, where it was or in a folder.
@@ -82,7 +82,7 @@ class Source:
         raise ValueError(f"--like: it was drawn from {self.file}, and {what}: put it into {beside}")
 
 
-def public(path: str | Path) -> str:
+def from_here(path: str | Path) -> str:
     """A path without the folders of this machine: as it stands if it is relative, else within the
     folder that one works in, else its last two parts.
     """

@@ -1,29 +1,21 @@
 """Keeps the page of a run while it trains, and not more often than pays."""
 
+import json
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from calotype.commands.command_line import spell
 from calotype.pages.run import INDEX, About, Override, RunPage
-from calotype.recipes.distil import DISTILLED
-from calotype.recipes.generators import GENERATORS
-from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.recipes.named import alike
 from calotype.training.distributed import processes
 from calotype.training.portable import public
 from calotype.training.progress import say
 from calotype.training.run import Run, describe
-from calotype.training.trackers import flat
 
 SHARE = 0.01
 """Of the time that pages may take: after one, as long is waited as it took a hundred times."""
-VERBS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
-    "train-tokenizer": TOKENIZERS,
-    "train-generator": GENERATORS,
-    "distil-decoder": DISTILLED,
-}
 
 
 class Watcher:
@@ -71,31 +63,20 @@ def about(recipe: Any, found: str) -> About:
     if isinstance(run := getattr(recipe, "run", None), Run):
         # How it was started is none of what it is: whoever types it again deletes nothing.
         recipe = replace(recipe, run=replace(run, resume=False, overwrite=False))
-    nearest = min(_alike(recipe), key=lambda each: len(each[-1]), default=None)
+    nearest = min(alike(describe(recipe)), key=lambda each: len(each.differences), default=None)
     if nearest is None:
         return About(_public(found))
-    verb, name, named, overrides = nearest
-    command = shlex.join(map(public, shlex.split(spell(verb, name, named, recipe))))
-    return About(_public(found), name, command, overrides)
-
-
-def _alike(recipe: Any) -> Iterator[tuple[str, str, Any, list[Override]]]:
-    """The named recipes of its type, and in what it differs from each."""
-    for verb, recipes in VERBS.items():
-        for name, build in recipes.items():
-            if type(named := build()) is type(recipe):
-                yield verb, name, named, _overrides(named, recipe)
-
-
-def _overrides(named: Any, recipe: Any) -> list[Override]:
-    was, now = (dict(flat(public(describe(each)))) for each in (named, recipe))
-    return [Override(field, _word(was, field), _word(now, field))
-            for field in {**was, **now} if _word(was, field) != _word(now, field)]  # fmt: skip
+    line = spell(nearest.verb, nearest.name, nearest.recipe, recipe)
+    command = shlex.join(map(public, shlex.split(line)))
+    overrides = [Override(field, *map(_word, pair)) for field, pair in nearest.differences.items()]
+    return About(_public(found), nearest.name, command, overrides)
 
 
 def _public(text: str) -> str:
     return " ".join(map(public, text.split(" ")))
 
 
-def _word(fields: Mapping[str, Any], name: str) -> str:
-    return "none" if (value := fields.get(name)) is None else str(value)
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return json.dumps(value)
+    return "none" if value is None else str(value)

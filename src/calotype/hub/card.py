@@ -189,8 +189,8 @@ def _told(recipe: Recipe) -> dict[str, Any]:
         return {"resembles": "it resembles no recipe of calotype's.", "others": [], "json": said}
     name, others, surely = recipe.nearest
     what = f"calotype's recipe `{name}`" + ("" if surely else ", or one that resembles it most")
-    theirs = Recipe.named(name).fields
-    rows = [(field, here, theirs.get(field, "(has none)")) for field, here in others.items()]
+    rows = [(field, here, "none" if theirs is None else theirs)
+            for field, (theirs, here) in others.items()]  # fmt: skip
     end = ", with fields of its own:" if rows else ", as it stands."
     return {"resembles": what + end, "others": rows, "json": said}
 

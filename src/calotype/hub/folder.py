@@ -15,15 +15,13 @@ from calotype.hub.parts import Part
 from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
 from calotype.training.files import publish
-from calotype.training.portable import public
+from calotype.training.portable import portable, public, written
 from calotype.training.progress import say
 from calotype.training.upload import MARKED, Destination
 
 CARD = "README.md"
 PICTURES = "card"
 """Folder of the card's pictures."""
-ORIGINS = frozenset({"_name_or_path", "name_or_path"})
-"""Under which diffusers and transformers keep from where a part was loaded."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +132,21 @@ def _copy(source: Path, target: Path) -> None:
             with contextlib.suppress(OSError):  # another disk
                 os.link(file, to)
                 continue
-        if file.suffix == ".json" and (said := _without_origin(file)):
+        if file.suffix == ".json" and (said := _mended(file)):
             to.write_text(said, encoding="utf-8")
             continue
         shutil.copyfile(file, to)
 
 
-def _without_origin(file: Path) -> str | None:
-    """A config without the folder of this machine that it was loaded from; None: it has none."""
+def _mended(file: Path) -> str | None:
+    """A config of which something is of this machine, without that; None: nothing is."""
     said = json.loads(file.read_text(encoding="utf-8"))
-    added = file.name == MARK and "base" in said
-    if not isinstance(said, dict) or not (added or said.keys() & ORIGINS):
+    if not isinstance(said, dict):
         return None
-    kept = {name: value for name, value in said.items() if name not in ORIGINS}
-    if added:  # to a pipeline, which is looked for by this name
+    kept = portable(said)
+    if file.name == MARK and "base" in said:  # a pipeline, which is looked for by this name
         kept["base"] = public(said["base"])
-    return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+    return None if kept == said else written(kept)
 
 
 def sizes(out: Path) -> Sequence[tuple[str, int]]:

@@ -1,6 +1,5 @@
 """How a model came to be, as the files of its runs say: data, recipe, machine, first weights."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +8,10 @@ from typing import Any
 from calotype.data.latents import Index
 from calotype.hub.parts import WAY, Part, parts_of, read_json
 from calotype.lazy import huggingface_hub
-from calotype.recipes.distil import DISTILLED
-from calotype.recipes.generators import GENERATORS
-from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.recipes.named import alike, fields
 from calotype.training import history
 from calotype.training.network import NAME
-from calotype.training.portable import public
-from calotype.training.run import describe
+from calotype.training.portable import flat, public
 
 UNKNOWN = "unknown"
 MANNERS = ("out", "resume", "overwrite", "workers", "trackers", "keep", "log_every", "save_every",
@@ -29,7 +25,9 @@ BEGUN_FROM = (
     "student.path",
 )
 """Fields of recipes that name trained weights which go on to be trained."""
-RECIPES = {**TOKENIZERS, **GENERATORS, **DISTILLED}
+OF_ITS_USER = ("data", "validation", "tokenizer", "pipeline", "teacher", "cache", "prompts",
+               "run.precision", "inputs")  # fmt: skip
+"""With which the names of fields begin that everybody fills in for himself."""
 BASE = "base-"
 """Before whose run it was, of what was begun from."""
 
@@ -46,40 +44,29 @@ class Recipe:
         machine alone.
         """
         manners = {f"run.{name}" for name in MANNERS}
-        found = {name: value for name, value in _flat(self.said) if name not in manners}
-        return {name: public(value) for name, value in found.items()}
-
-    @staticmethod
-    def named(name: str) -> "Recipe":
-        """A recipe of calotype's."""
-        return Recipe(describe(RECIPES[name]()))
+        return {name: value for name, value in fields(self.said).items() if name not in manners}
 
     @cached_property
-    def nearest(self) -> tuple[str, dict[str, Any], bool] | None:
-        """The recipe of calotype's that it most resembles, the fields of which it has others, and
-        whether it is surely that one, because its folder is called so; None: there is none of its
-        type.
+    def nearest(self) -> tuple[str, dict[str, tuple[Any, Any]], bool] | None:
+        """The recipe of calotype's that it most resembles, the fields of which it has others (that
+        one's value, its own), and whether it is surely that one, because its folder is called so;
+        None: there is none of its type.
         """
-        every = {name: self.named(name) for name in RECIPES}
-        others = {name: self._other(recipe) for name, recipe in every.items()
-                  if recipe.said["type"] == self.said["type"]}  # fmt: skip
+        others = {each.name: self._others(each.differences) for each in alike(self.said)}
         if not others:
             return None
         out = Path(self.said.get("run", {}).get("out", "")).name
         name = out if out in others else min(others, key=lambda each: len(others[each]))
         return name, others[name], name == out
 
-    def _other(self, named: "Recipe") -> dict[str, Any]:
-        theirs = named.fields
-        kept = ("data", "validation", "tokenizer", "pipeline", "teacher", "cache", "prompts",
-                "run.precision", "inputs")  # fmt: skip
-        return {name: value for name, value in self.fields.items()
-                if not name.startswith(kept) and theirs.get(name) != value}  # fmt: skip
+    def _others(self, differences: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+        return {field: pair for field, pair in differences.items()
+                if field in self.fields and not field.startswith(OF_ITS_USER)}  # fmt: skip
 
     @property
     def starts(self) -> list[str]:
         """Trained weights that it began with, as they were called there."""
-        said = dict(_flat(self.said))
+        said = dict(flat(self.said))
         return [said[name] for name in BEGUN_FROM if isinstance(said.get(name), str)]
 
     @property
@@ -109,14 +96,6 @@ def known_on_hub(name: str, run: Path | None) -> bool:
         repo_id=f"{owner}/{alone}", repo_type="model"
     )
     return Path(huggingface_hub.constants.HF_HUB_CACHE, kept).is_dir()
-
-
-def _flat(said: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in said.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @dataclass(frozen=True)

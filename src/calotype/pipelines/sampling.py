@@ -94,7 +94,7 @@ class Choice:
     """Of a diffusion pipeline: how far guidance keeps the contrast that there is without it, in
     [0, 1]."""
     negative_prompt: str | None = None
-    """Of a diffusion pipeline: what the images are not to show."""
+    """What the images are not to show."""
     batch_size: int | None = None
     """Images at a time."""
     ramp: Ramp | None = None

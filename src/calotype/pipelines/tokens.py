@@ -74,7 +74,8 @@ class TokenPipeline:
     @torch.no_grad()
     def __call__(
         self, prompt: str | Sequence[str] = "", *, guidance_scale: float | None = None,
-        temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
+        negative_prompt: str | None = None, temperature: float | None = None,
+        top_k: int | None = None, top_p: float | None = None,
         top: Any = None, part: float = 0.5,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         num_images_per_prompt: int = 1, output_type: Output = "pil", return_dict: bool = True,
@@ -85,8 +86,9 @@ class TokenPipeline:
 
         Args:
             prompt: What they show, or several of it.
-            guidance_scale: Of classifier-free guidance; 1: none; None, as of the next three: what
+            guidance_scale: Of classifier-free guidance; 1: none; None, as of the next four: what
                 `sampling` says.
+            negative_prompt: What guidance leads away from; "": the null prompt.
             temperature: Divides the logits; 0: the likeliest token always.
             top_k: So many of the likeliest codes are drawn.
             top_p: The fewest codes that together are so likely are drawn.
@@ -106,7 +108,7 @@ class TokenPipeline:
         asked = [prompt] if isinstance(prompt, str) else list(prompt)
         prompts = [each for each in asked for _ in range(num_images_per_prompt)]
         given = {"guidance": guidance_scale, "temperature": temperature, "top_k": top_k,
-                 "top_p": top_p}  # fmt: skip
+                 "top_p": top_p, "negative_prompt": negative_prompt}  # fmt: skip
         said = {name: value for name, value in given.items() if value is not None}
         steps = 0
 
@@ -269,18 +271,28 @@ def draw(
         length: Tokens that prompts are padded to at least, as they were in some other batch.
 
     Raises:
-        ValueError: seeds or tops are not one for each prompt, or the top leaves nothing to draw.
+        ValueError: seeds or tops are not one for each prompt, the top leaves nothing to draw, or
+            there is a negative prompt where none are read.
     """
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     known = None if top is None else _begun(pipeline, top, len(prompts))
+    negative = _negative(pipeline, sampling.negative_prompt)
     dtype = DTYPES[settled(sampling.precision, pipeline.device)]
     decoder = Decoder(pipeline.transformer, pipeline.layout, sampling.compiled, dtype)
     for first in range(0, len(prompts), sampling.batch_size):
         chosen = slice(first, first + sampling.batch_size)
         begun = None if known is None else known[chosen]
         rows = pipeline.encode(prompts[chosen]).padded(length)
-        yield draw_codes(decoder, rows, seeds[chosen], sampling, begun, progress)
+        yield draw_codes(decoder, rows, seeds[chosen], sampling, begun, progress, negative)
+
+
+def _negative(pipeline: TokenPipeline, prompt: str | None) -> PromptTokens | None:
+    if not prompt:
+        return None
+    if pipeline.prompts is None:
+        raise ValueError("sampling.negative_prompt: this transformer reads no prompts")
+    return pipeline.encode([prompt])
 
 
 def _begun(pipeline: TokenPipeline, top: Top, count: int) -> Int[Tensor, "b known"]:

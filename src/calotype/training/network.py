@@ -5,6 +5,7 @@ seconds, not in minutes.
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,23 +18,35 @@ from calotype.lazy import datasets, huggingface_hub
 
 PATIENCE = 5.0
 """Seconds that the Hub is given to answer."""
+LET_BE = 60.0
+"""Seconds after which a Hub that did not answer is asked again."""
+_SILENT: list[float] = []
+"""When it last did not, by the monotonic clock."""
 
 
 def ask_hub() -> None:
-    """Ask whether the Hub answers; if not, its libraries look from now on only into what they have
-    fetched before, rather than try again for half a minute each.
+    """Ask whether the Hub answers; if not, its libraries look for the next minute only into what
+    they have fetched before, rather than try again for half a minute each.
     """
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return
+        if not _SILENT or time.monotonic() - _SILENT[-1] < LET_BE:
+            return
+        _go_offline(False)
+    _SILENT.clear()
     answers: list[bool] = []
     # Beside, because nothing bounds how long a name server may be silent.
     asking = Thread(target=lambda: answers.append(_answers(PATIENCE)), daemon=True)
     asking.start()
     asking.join(PATIENCE + 0.5)
     if answers != [True]:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-        if "datasets" in sys.modules:  # it has a copy
-            datasets.config.HF_HUB_OFFLINE = True
+        _SILENT.append(time.monotonic())
+        _go_offline(True)
+
+
+def _go_offline(offline: bool) -> None:
+    huggingface_hub.constants.HF_HUB_OFFLINE = offline
+    if "datasets" in sys.modules:  # it has a copy
+        datasets.config.HF_HUB_OFFLINE = offline
 
 
 def _answers(seconds: float) -> bool:

@@ -3,10 +3,11 @@
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ORIGIN = "_name_or_path"
+ORIGINS = frozenset({"_name_or_path", "name_or_path"})
 """Under which diffusers and transformers keep from where a part was loaded."""
 
 
@@ -27,6 +28,17 @@ def public(value: Any) -> Any:
     return value
 
 
+def flat(said: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A description's values by their field, those inside others behind a dot:
+    `model.bottleneck.channels`.
+    """
+    for name, value in said.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def make_portable(folder: Path) -> None:
     """Mend what libraries leave in a folder of models that they have saved: paths of this machine,
     numbers that are no JSON, and weights that nobody else may read. Files become as readable as the
@@ -39,15 +51,22 @@ def make_portable(folder: Path) -> None:
 
 
 def _clean(file: Path) -> None:
-    """Leave out of a config where it came from, and infinities: those are defaults of diffusers'
+    said = json.loads(file.read_text())
+    if isinstance(said, dict) and len(kept := portable(said)) < len(said):
+        file.write_text(written(kept))
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without where it came from, and without infinities: those are defaults of diffusers'
     schedulers, which take them for what is left out.
     """
-    said = json.loads(file.read_text())
-    if not isinstance(said, dict):
-        return
-    kept = {name: value for name, value in said.items() if name != ORIGIN and not _is_odd(value)}
-    if len(kept) < len(said):
-        file.write_text(json.dumps(kept, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return {name: value for name, value in config.items()
+            if name not in ORIGINS and not _is_odd(value)}  # fmt: skip
+
+
+def written(config: Mapping[str, Any]) -> str:
+    """A config as strict JSON."""
+    return json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _is_odd(value: Any) -> bool:

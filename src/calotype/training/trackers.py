@@ -3,7 +3,7 @@ resumed is the one that it was.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 
 from calotype.lazy import accelerate
 from calotype.training.files import write_text
-from calotype.training.portable import public
+from calotype.training.portable import flat, public
 from calotype.training.run import Run, describe
 
 PROJECT = "calotype"
@@ -31,7 +31,7 @@ class Trackers:
         self.accelerator = accelerator
         if not (run.trackers and accelerator.is_main_process):
             return
-        recipe, name = dict(flat(_recipe(run))), _name(run.out)
+        recipe, name = _recipe(run), _name(run.out)
         accelerator.init_trackers(PROJECT, init_kwargs={
             "wandb": {"id": name, "name": run.out.name, "resume": "allow"},
             "trackio": {"name": name, "resume": "allow", "config": recipe},
@@ -75,19 +75,14 @@ def _tell(tracker: Any, recipe: dict[str, Any]) -> None:
             tracker.store_init_configuration(recipe)
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A description as trackers take it, `model.bottleneck.channels: 4`; lists are JSON."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value) if isinstance(value, list) else value
-
-
-def _recipe(run: Run) -> Mapping[str, Any]:
-    """What the run was begun by; of one that was not begun by a recipe, the run alone."""
+def _recipe(run: Run) -> dict[str, Any]:
+    """What the run was begun by, as trackers take it, `model.bottleneck.channels: 4`; lists are
+    JSON. Of one that was not begun by a recipe, the run alone.
+    """
     file = run.out / "recipe.json"
-    return public(json.loads(file.read_text()) if file.exists() else {"run": describe(run)})
+    said = public(json.loads(file.read_text()) if file.exists() else {"run": describe(run)})
+    return {name: json.dumps(value) if isinstance(value, list) else value
+            for name, value in flat(said)}  # fmt: skip
 
 
 def _name(folder: Path) -> str:

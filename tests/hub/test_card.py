@@ -239,7 +239,7 @@ def test_a_recipe_is_told_by_what_it_has_of_its_own():
     name, others, surely = Recipe(describe(changed)).nearest
     assert (name, others, surely) == ("small-kl", {"pixel.weight": (1.0, 3.0)}, True)
     elsewhere = replace(changed, run=replace(changed.run, out=Path("x")), data=Folder("/a/b"))
-    assert Recipe(describe(elsewhere)).nearest == ("small-kl", {"pixel.weight": 3.0}, False)
+    assert Recipe(describe(elsewhere)).nearest == ("small-kl", {"pixel.weight": (1.0, 3.0)}, False)
 
 
 @pytest.fixture

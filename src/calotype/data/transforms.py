@@ -201,8 +201,8 @@ class Transform:
         """Give `{"image": float32 [3, size, size] in [-1, 1], "caption": str}`."""
         sample = cast(dict[str, Any], {**example})
         reduction = sample.pop("reduction", 1)
-        whole = sample["size"] if reduction > 1 else sample["image"].size
-        box = self.crop.box(*whole, rng)
+        width, height = sample["size"] if reduction > 1 else sample["image"].size
+        box = self.crop.box(width, height, rng)
         image = resized(sample["image"], box, self.crop.size, reduction)
         image = self.flip(image, rng) if self.flip else image
         return {**sample, "image": pixels(image)}

@@ -135,6 +135,16 @@ def test_bug_a_good_picture_with_damaged_exif_was_broken(kind: str) -> None:
     assert np.array_equal(read_image(damaged, "x"), read_image(encoded(noise(), kind), "x"))
 
 
+def test_bug_an_avif_with_damaged_exif_was_broken() -> None:
+    """Pillow reads it when it opens one, and takes it for none; how it is turned stands apart."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a maker"
+    data = encoded(noise().crop((0, 0, 64, 32)), "AVIF", exif=exif)
+    damaged = data.replace(b"MM\0*\0\0\0\x08", b"XX\0*\0\0\0\x08")
+    assert damaged != data and read_image(data, "x").size == (32, 64)
+    assert np.array_equal(read_image(damaged, "x"), read_image(data, "x"))
+
+
 def test_bug_exif_that_cannot_be_written_again() -> None:
     """Bug: what sets a picture upright by its EXIF also wrote that anew, and failed on odd tags."""
     exif = Image.Exif()

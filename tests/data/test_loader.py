@@ -1,3 +1,4 @@
+import re
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -541,3 +542,33 @@ def test_pictures_are_decoded_as_the_transform_asks(kind: str) -> None:
     ):
         batch = next(batches)
         assert batch["mode"] == ["L"] and batch["size"] == [(12, 12)]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("kind", ["parquet", "parquet streamed", "tars", "tars indexed"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_what_is_listed_one_pass_leaves_out_what_is_broken(
+    tmp_path: Path, kind: str, workers: int
+) -> None:
+    streaming = kind in ("parquet streamed", "tars")
+    listed = [(str(i), b"broken" if i % 3 == 1 else _png(picture(i))) for i in range(N)]
+    if kind.startswith("parquet"):
+        rows = [{"image": {"bytes": data, "path": None}, "caption": c} for c, data in listed]
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "x.parquet")
+        dataset = Parquet(tmp_path / "x.parquet", streaming=streaming).build()
+    else:
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for caption, data in listed:
+                for ending, content in (("png", data), ("txt", caption.encode())):
+                    member = tarfile.TarInfo(f"{caption}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
+        dataset = WebDataset(tmp_path / "x.tar", streaming=streaming).build()
+    batches = list(once(dataset, 4, workers=workers))
+    read = [c for batch in batches for c in batch["caption"]]
+    assert read == [str(i) for i in range(N) if i % 3 != 1]
+    assert [row for batch in batches for row in batch["row"]] == [int(c) for c in read]
+    skipped = [int(re.search(r"(row|sample) (\d+)", name)[2]) for name in dataset.reader.skipped]
+    assert sorted(skipped) == [1, 4, 7]
+    trained = flat(Loader(dataset, 3, seed=0, shuffle=False, workers=workers).batches(), 4)[:N]
+    assert [c for _, c, _ in trained] == [str(i + (i % 3 == 1)) for i in range(N)]

@@ -5,6 +5,7 @@ No limit of Pillow's is raised: texts are left out and never unpacked, and of a 
 `MAX_PROFILE` is.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,8 @@ SMALL = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}
 """Those that say what colours mean, and how long they are."""
 SCAN = 0xDA
 """Marker of a JPEG behind which its pixels come."""
+EXIF = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
+"""What an AVIF or HEIC calls its EXIF; that a picture is turned it says elsewhere."""
 KEPT = {
     0xE0: (b"JFIF", 14),
     0xE1: (b"Exif\0\0", 6),
@@ -28,8 +31,8 @@ begin with, and how many bytes they have at least."""
 
 
 def bare(data: bytes) -> bytes | None:
-    """A PNG or JPEG with what says how its pixels are to be seen, and nothing else; None: it is
-    neither, or there is nothing else.
+    """A PNG or JPEG with what says how its pixels are to be seen, and nothing else, or an AVIF or
+    HEIC without EXIF; None: it is none of them, or there is nothing else.
     """
     parts = _parts(data)
     if parts is None:
@@ -41,7 +44,9 @@ def bare(data: bytes) -> bytes | None:
 def _parts(data: bytes) -> Callable[[bytes], Iterator[bytes]] | None:
     if data.startswith(PNG):
         return _of_png
-    return _of_jpeg if data.startswith(JPEG) else None
+    if data.startswith(JPEG):
+        return _of_jpeg
+    return _of_media if data[4:8] == b"ftyp" else None
 
 
 def _of_png(data: bytes) -> Iterator[bytes]:
@@ -89,3 +94,7 @@ def _of_jpeg(data: bytes) -> Iterator[bytes]:
             yield data[place:end]
         place = end
     yield data[place:]
+
+
+def _of_media(data: bytes) -> Iterator[bytes]:
+    yield EXIF.sub(rb"\1none", data)

@@ -1,3 +1,4 @@
+import re
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from calotype.data import (
+    AsStored,
     BrokenImage,
     CenterCrop,
     Example,
@@ -31,6 +33,7 @@ from calotype.data import (
 )
 from calotype.data import Reader as PictureReader
 from calotype.data.batches import draw_keys
+from calotype.data.images import TO_RGB, Decoding
 from calotype.data.origin import Origin
 from calotype.data.tables import Columns, Passes
 
@@ -210,7 +213,7 @@ def test_a_plain_dataloader_gives_a_stream_once(workers: int) -> None:
         assert [example["caption"] for example in plain] == [str(i) for i in range(N)]
         broken = DataLoader(broken_stream("0123456 8", local=local), batch_size=None,
                             num_workers=workers, collate_fn=dict)  # fmt: skip
-        assert [example["caption"] for example in broken] == [*"0123456880"]
+        assert [example["caption"] for example in broken] == [*"01234568"]
 
 
 def test_a_part_of_a_pass_is_what_the_whole_has_there() -> None:
@@ -248,9 +251,9 @@ class Broken(Record):
 
     decoded: list[str] = []  # noqa: RUF012
 
-    def decode(self):
+    def decode(self, decoding=TO_RGB):
         self.decoded.append(self.name)
-        return super().decode()
+        return super().decode(decoding)
 
 
 def broken_stream(good: str, on_error: OnError = "skip", local: bool = False) -> Stream:
@@ -323,7 +326,7 @@ def test_bug_a_workers_error_was_a_traceback(kind: str, workers: int) -> None:
     first = 0 if kind == "map" else 2
     assert str(error.value) == f"cannot read picture picture {first}: no bytes"
     if workers:  # which is where the rest is told
-        assert "in read_image" in str(error.value.__cause__)
+        assert "in decode" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(
@@ -501,3 +504,71 @@ def test_files_resume_in_workers(tmp_path: Path, write: Callable[[Path], Stream]
     resumed = Loader(stream, 3, seed=1, transform=TRANSFORM, workers=3).batches(12)
     assert flat(resumed, 4) == whole[12:]
     assert sorted(caption for _, caption, _ in whole[:N]) == [str(i) for i in range(N)]
+
+
+def two_ways(kind: str, records: list[Record]) -> Pictures | Stream:
+    reader = PictureReader("skip", "some")
+    if kind == "mapped":
+        return Pictures(records, reader)
+    return Stream(lambda seed: iter(records), reader)
+
+
+@pytest.mark.parametrize("kind", ["mapped", "stream"])
+def test_a_dataset_decoded_otherwise_shares_what_is_skipped(kind: str) -> None:
+    dataset = two_ways(kind, [Record(picture(0), "good", ""), Record(b"", "bad", "")])
+    otherwise = dataset.decoded_by(Decoding(colour=AsStored()))
+    with pytest.warns(UserWarning, match="skipped"):
+        batches = list(once(otherwise, 1))
+    assert batches[0]["name"] == ["good"]
+    assert list(dataset.reader.skipped) == list(otherwise.reader.skipped) == ["bad"]
+    assert dataset.reader.decoding == TO_RGB
+
+
+class Grey(Transform):
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding("L")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
+        return {"mode": example["image"].mode, "size": example.get("size")}
+
+
+@pytest.mark.parametrize("kind", ["mapped", "stream"])
+def test_pictures_are_decoded_as_the_transform_asks(kind: str) -> None:
+    dataset = two_ways(kind, [Record(_png(picture(0)), "good", "")])
+    for batches in (
+        once(dataset, 1, Grey()),
+        Loader(dataset, 1, seed=0, transform=Grey()).batches(),
+    ):
+        batch = next(batches)
+        assert batch["mode"] == ["L"] and batch["size"] == [(12, 12)]
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+@pytest.mark.parametrize("kind", ["parquet", "parquet streamed", "tars", "tars indexed"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_what_is_listed_one_pass_leaves_out_what_is_broken(
+    tmp_path: Path, kind: str, workers: int
+) -> None:
+    streaming = kind in ("parquet streamed", "tars")
+    listed = [(str(i), b"broken" if i % 3 == 1 else _png(picture(i))) for i in range(N)]
+    if kind.startswith("parquet"):
+        rows = [{"image": {"bytes": data, "path": None}, "caption": c} for c, data in listed]
+        datasets.Dataset.from_list(rows).to_parquet(tmp_path / "x.parquet")
+        dataset = Parquet(tmp_path / "x.parquet", streaming=streaming).build()
+    else:
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for caption, data in listed:
+                for ending, content in (("png", data), ("txt", caption.encode())):
+                    member = tarfile.TarInfo(f"{caption}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
+        dataset = WebDataset(tmp_path / "x.tar", streaming=streaming).build()
+    batches = list(once(dataset, 4, workers=workers))
+    read = [c for batch in batches for c in batch["caption"]]
+    assert read == [str(i) for i in range(N) if i % 3 != 1]
+    assert [row for batch in batches for row in batch["row"]] == [int(c) for c in read]
+    skipped = [int(re.search(r"(row|sample) (\d+)", name)[2]) for name in dataset.reader.skipped]
+    assert sorted(skipped) == [1, 4, 7]
+    trained = flat(Loader(dataset, 3, seed=0, shuffle=False, workers=workers).batches(), 4)[:N]
+    assert [c for _, c, _ in trained] == [str(i + (i % 3 == 1)) for i in range(N)]

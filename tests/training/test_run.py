@@ -10,7 +10,7 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import CenterCrop, Folder, Scenes, Transform
+from calotype.data import AsStored, CenterCrop, Folder, Scenes, Transform
 from calotype.pipelines import picture
 from calotype.training import AdamW, Run, begin, checkpoint, has_ended
 
@@ -41,6 +41,24 @@ def test_a_folder_holds_one_run(tmp_path):
     saved(run)
     with pytest.raises(ValueError, match=r"already holds a run: pass --run\.resume"):
         begin(run, Recipe(run=run))
+
+
+@dataclass(frozen=True)
+class OfPictures(Recipe):
+    transform: Transform = field(default_factory=lambda: Transform(CenterCrop(8)))
+
+
+def test_a_run_of_a_version_that_left_colours_as_they_were(tmp_path):
+    """It goes on as it began, or says so."""
+    run = Run(tmp_path, resume=True)
+    begin(run, OfPictures(run=run))
+    saved(run)
+    began = json.loads((tmp_path / "recipe.json").read_text())
+    del began["transform"]["colour"]
+    (tmp_path / "recipe.json").write_text(json.dumps(began))
+    with pytest.raises(ValueError, match=r"transform\.colour\.type was AsStored when"):
+        begin(run, OfPictures(run=run))
+    begin(run, OfPictures(run=run, transform=Transform(CenterCrop(8), colour=AsStored())))
 
 
 def test_a_run_with_fewer_steps_is_told_both_ways(tmp_path):

@@ -63,9 +63,9 @@ class Filling:
     def fill(self) -> None:
         """Do what others do not, until all is done."""
         fill = self._stream if isinstance(self.dataset, IterableDataset) else self._map
-        fill(self._parts(wait=False))
-        fill(self._parts(wait=True))  # of whoever died
-        self.work.close()
+        with self.work:
+            fill(self._parts(wait=False))
+            fill(self._parts(wait=True))  # of whoever died
 
     @property
     def stock(self) -> Stock:
@@ -120,8 +120,7 @@ class Filling:
             return
         dataset, transform = self.dataset, self.scan.transform
         if isinstance(dataset, Pictures):
-            records: Any = PlacedRecords(dataset, self.encoder.size)
-            dataset = Pictures(records, dataset.reader)
+            dataset = Pictures(PlacedRecords(dataset, self.encoder.size), dataset.reader)
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
             transform = Crops(transform, self.scan.crops)
         # One reader for all: its workers go on to the next shard while this one is written.

@@ -31,7 +31,7 @@ from calotype.data.texts import from_arrays
 
 LOOKED_AT = 16
 """Rows, from all over a cache, by whose contents it is told from others."""
-OPEN = 16_384
+OPEN = 32_768
 """Files that a process holds mapped; Linux lets it have 65,530."""
 OLD_TOKENS = "tokens.safetensors"
 """Of all prompts, as versions before wrote them."""

@@ -351,6 +351,13 @@ def test_a_cache_is_encoded_in_the_devices_precision_and_keeps_it(artifacts, tmp
     mean = plain.chunk(2, 1)[0]
     assert not torch.equal(rounded, plain)
     assert (rounded.chunk(2, 1)[0] - mean).square().mean().sqrt() < 0.02 * mean.std()
+    assert LatentCache(exact.out).index.error is None
+    stated = LatentCache(low.out).index.error
+    assert stated and 0 < stated < 0.02
+    with monkeypatch.context() as patched:
+        patched.setattr("calotype.commands.cache_latents.ERROR", stated / 2)
+        with pytest.warns(UserWarning, match=r"in bf16 .* of the means' spread .*--precision fp32"):
+            cache(replace(low, out=root / "warned"))
     half = replace(auto, count=16)
     with monkeypatch.context() as patched:
         patched.setattr("calotype.commands.cache_latents.settled", lambda *_: "bf16")

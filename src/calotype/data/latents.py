@@ -19,11 +19,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Int64
-from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from calotype.data.identity import digest
+from calotype.data.mapped import ask_for, mapped
 from calotype.data.shard_order import ShardOrder
 from calotype.data.shard_store import store
 from calotype.data.splits import Left, Some, Spread
@@ -68,7 +68,9 @@ class LatentCache(Dataset[dict[str, Any]]):
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """Rows at `indices`, stacked; bits of the key choose among flips, crops and captions."""
         places = list(zip(*self._places(np.array(indices)), keys, strict=True))
-        rows = torch.stack([self._packed(*place) for place in places])
+        found = [self._packed(*place) for place in places]
+        ask_for(found)
+        rows = torch.stack(found)
         batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
         if self.index.tokens:
             tokens, lengths = zip(*(self._prompt(*place) for place in places), strict=True)
@@ -173,8 +175,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         if file not in self._open:
             if len(self._open) >= OPEN:
                 self._open.pop(next(iter(self._open)))
-            with safe_open(self.store.path(file), "pt") as stored:
-                self._open[file] = {name: stored.get_tensor(name) for name in stored.keys()}
+            self._open[file] = mapped(self.store.path(file))
         return self._open[file]
 
 

@@ -119,10 +119,6 @@ def renamed(folder: Path) -> int:
     return 1
 
 
-def moved(folder: Path) -> int:
-    return 0
-
-
 def everything(folder: Path) -> int:
     return sum(edit(folder) for edit in (caption, replaced, added, dropped))
 

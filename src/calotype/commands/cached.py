@@ -14,7 +14,6 @@ from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_generator
 from calotype.commands.watching import Watcher
 from calotype.data import LatentCache, Loader
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
 from calotype.mistakes import noted
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, reads_prompts, sample, save
@@ -47,7 +46,7 @@ def check_encoded(latents: LatentCache, tokenizer: ImageTokenizer, name: str) ->
     """
     if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(
-            f"{latents.root} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{latents.store} was encoded by tokenizer {latents.index.tokenizer}, but "
             f"{name} is {found}: give that one, or run cache-latents again"
         )
 
@@ -93,7 +92,7 @@ def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) ->
     shape = "x".join(map(str, latents[0]["packed"].shape))
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
-    return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.root}"
+    return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.store}"
 
 
 def _inputs(latents: LatentCache, begun: Mapping[str, str]) -> dict[str, str]:
@@ -104,7 +103,7 @@ def _inputs(latents: LatentCache, begun: Mapping[str, str]) -> dict[str, str]:
 
 def _vocabulary(latents: LatentCache) -> str:
     """Fingerprint of what the prompts' tokens mean, and how many there are."""
-    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
+    file = latents.text_tokenizer / "tokenizer.json"
     if not file.exists():
         return "none"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -8,7 +8,6 @@ import torch
 
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Denoising,
     LatentSource,
@@ -104,18 +103,18 @@ def _check_text(text: TextSpec, latents: LatentCache) -> None:
     """
     if latents.index.tokens is None or not (made := latents.index.text):
         raise ValueError(
-            f"{latents.root} has no prompts: cache it again with a text, or train with text:none"
+            f"{latents.store} has no prompts: cache it again with a text, or train with text:none"
         )
     if made["type"] not in {kind.__name__ for kind in get_args(TextSpec)}:
         raise ValueError(
-            f"the prompts of {latents.root} were made with {made['type']}, which no text encoder "
+            f"the prompts of {latents.store} were made with {made['type']}, which no text encoder "
             "reads: run cache-latents again with text:learnt-text, or train with text:none"
         )
     asked = describe(text)
     for name in ("type", "length", "vocabulary"):
         if (was := made.get(name)) != (now := asked.get(name)):
             raise ValueError(
-                f"text.{name} is {now}, but the prompts of {latents.root} were made with {was}: "
+                f"text.{name} is {now}, but the prompts of {latents.store} were made with {was}: "
                 "give that, or run cache-latents again with this one"
             )
 
@@ -140,7 +139,7 @@ def _text_to_image(
     _check_text(recipe.text, latents)
     vae = tokenizer.autoencoder
     assert isinstance(vae, diffusers.AutoencoderKL)
-    prompts = transformers.CLIPTokenizer.from_pretrained(recipe.cache / TEXT_TOKENIZER)
+    prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
     objective = TextDenoising(

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, present
 from calotype.data.images import Decoding
+from calotype.data.permutation import Permutation
 from calotype.data.pictures import MAX_BROKEN, Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
@@ -22,6 +22,9 @@ from calotype.training.distributed import own_device
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
+
+Order = Any
+"""Of an epoch's examples: slices of it are arrays of their indices, or ranges."""
 
 Draws = list[tuple[int, int]]
 """(index, key) of each sample of a batch."""
@@ -103,8 +106,12 @@ class Loader:
         n = _length(self.dataset)
 
         @lru_cache(maxsize=2)
-        def order(epoch: int) -> Int64[np.ndarray, " n"]:
-            return _shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
+        def order(epoch: int) -> Order:
+            if not self.shuffle:
+                return range(n)
+            seed = epoch_seed(self.seed, epoch)
+            own = getattr(self.dataset, "order", None)
+            return (own and own(seed)) or _shuffled(n, seed)
 
         for start in starts:
             keys = draw_keys(self.seed, start, self.batch_size)
@@ -116,7 +123,7 @@ def once(
     batch_size: int,
     transform: Transformation | None = None,
     workers: int = 0,
-    rows: range | Sequence[range] | None = None,
+    rows: range | Iterable[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
     A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
@@ -127,8 +134,8 @@ def once(
         batch_size: Samples in a batch.
         transform: As of `Loader`.
         workers: As of `Loader`.
-        rows: The part of a map-style dataset to read, step 1, or parts, one after another, of
-            each of which the last batch may be short; None: all.
+        rows: The part of a map-style dataset to read, step 1, or parts, one after another and
+            asked for as they are needed, of each of which the last batch may be short; None: all.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1, `rows` of a
@@ -145,8 +152,15 @@ def once(
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
     spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
-    draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
+    draws = (list(zip(span, _keys(span), strict=True)) for span in spans)
     return _not_empty(_mapped(PassBatches(dataset, transform), draws, workers), _reader(dataset))
+
+
+def _keys(rows: Sequence[int]) -> list[int]:
+    """Key i of seed 0 for row i."""
+    if isinstance(rows, range):
+        return draw_keys(0, rows.start, len(rows))
+    return [draw_keys(0, row, 1)[0] for row in rows]
 
 
 @dataclass
@@ -265,13 +279,18 @@ def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
 
 
-def _shuffled(n: int, seed: int) -> Int64[np.ndarray, " n"]:
+LARGE = 2**24
+"""Examples from which on their order is computed where it is needed: as a list it would take eight
+bytes for each."""
+
+
+def _shuffled(n: int, seed: int) -> Order:
+    if n >= LARGE:
+        return Permutation(n, seed)
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def _cut(
-    order: Callable[[int], Int64[np.ndarray, " n"]], n: int, start: int, count: int
-) -> list[int]:
+def _cut(order: Callable[[int], Order], n: int, start: int, count: int) -> list[int]:
     """Take the ordinals [start, start + count) of epochs of n, whose orders are given."""
     epochs = range(start // n, (start + count - 1) // n + 1)
     parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]

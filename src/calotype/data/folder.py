@@ -127,7 +127,7 @@ def _described(metadata: Path) -> Iterator[Record]:
         file = metadata.parent / row["file_name"]
         if not file.is_file():
             raise FileNotFoundError(f"{where}: no file {file}")
-        yield Record(file, str(file), caption_of(row[column]))
+        yield Record(file, str(file), caption_of(row[column], where))
 
 
 def _caption_column(row: dict[str, Any]) -> str | None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 
+from calotype.data.remote import check
+
 
 def files_of(path: str | Path, *suffixes: str) -> list[str]:
     """Files that a path means, sorted.
@@ -18,8 +20,10 @@ def files_of(path: str | Path, *suffixes: str) -> list[str]:
 
     Raises:
         FileNotFoundError: there is none.
+        ImportError: a library for such URLs is not installed.
     """
     if "://" in str(path):
+        check(str(path))
         return [str(path)]
     named = Path(path).expanduser()
     if named.is_dir():

@@ -1,23 +1,25 @@
 """What every source of pictures shares: undecoded records, decoded when they are asked for."""
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from warnings import warn
 
-import fsspec
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
 
 from calotype.data.identity import Identity
-from calotype.data.images import BrokenImage, read_image
+from calotype.data.images import TO_RGB, BrokenImage, Decoded, Decoding, decode
+from calotype.data.remote import contents, tried
 
 OnError = Literal["skip", "stop"]
-"""What becomes of a broken picture: the next good one takes its place, or reading stops."""
+"""What becomes of a broken picture: it is passed over, so that in training, which has a place for
+each sample, the next good one takes its; or reading stops."""
 
 MAX_BROKEN = 1000
 """Broken pictures in a row after which a source is given up, under either policy."""
@@ -27,11 +29,17 @@ class Example(TypedDict):
     """A captioned picture."""
 
     image: Image.Image
-    """RGB, 8 bits."""
+    """RGB, or of the mode that was asked for; 8 bits."""
     caption: str
     """Empty if there is none."""
     name: NotRequired[str]
     """What errors call it: a file's name; none of what is drawn."""
+    size: NotRequired[tuple[int, int]]
+    """Width and height of the whole picture, upright, before any crop."""
+    reduction: NotRequired[int]
+    """By how much the image was decoded smaller: see `Decoded`."""
+    doubt: NotRequired[str]
+    """What of the picture could not be heeded, if there is such."""
 
 
 class Record(NamedTuple):
@@ -43,21 +51,22 @@ class Record(NamedTuple):
     """What errors call it."""
     caption: str
 
-    def decode(self) -> Example:
+    def decode(self, decoding: Decoding = TO_RGB) -> Example:
         """Decode it.
 
         Raises:
-            BrokenImage: it cannot be decoded.
+            BrokenImage: it cannot be decoded, or there is nothing at its URL.
+            OSError: its file cannot be read, or there is not enough memory for it: whatever it
+                holds, that is no fault of the picture.
         """
-        image = read_image(self._fetch(), self.name)
-        return {"image": image, "caption": self.caption, "name": self.name}
+        image, size, reduction, doubt = tried(lambda: self._decoded(decoding), self.name)
+        example: Example = {"image": image, "caption": self.caption, "name": self.name,
+                            "size": size, "reduction": reduction}  # fmt: skip
+        return {**example, "doubt": doubt} if doubt else example
 
-    def _fetch(self) -> bytes | Path | Image.Image:
-        if not isinstance(self.file, str):
-            return self.file
-        # A network's failure is no broken picture: it is not skipped.
-        with fsspec.open(self.file, "rb") as remote:
-            return remote.read()  # pyright: ignore[reportAttributeAccessIssue]
+    def _decoded(self, decoding: Decoding) -> Decoded:
+        file = self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
+        return decode(file, self.name, decoding)
 
 
 @dataclass
@@ -72,6 +81,10 @@ class Reader:
     process those that the workers of a `Loader` met too."""
     warns: bool = True
     """Off in such a worker: the training process hears of the pictures, and warns of each once."""
+    decoding: Decoding = TO_RGB
+    """What pictures become."""
+    doubts: dict[str, str] = field(default_factory=dict)
+    """What could not be heeded, of some pictures, and the name of the first of them."""
 
     def read(self, candidates: Iterable[Record]) -> Example:
         """Decode the first candidate that can be.
@@ -80,18 +93,51 @@ class Reader:
             BrokenImage: a broken picture was met and the policy is "stop".
             ValueError: none of the candidates, or of the first thousand, can be decoded.
         """
-        broken: list[BrokenImage] = []
+        broken: list[str] = []
         for record in islice(candidates, MAX_BROKEN):
-            try:
-                return record.decode()
-            except BrokenImage as error:
-                if self.on_error == "stop":
-                    raise
-                self.skip(record.name, str(error))
-                broken.append(error)
-        raise ValueError(
-            f"{self.source}: none of {len(broken)} pictures in a row can be read; {broken[-1]}"
+            if (example := self.read_one(record)) is not None:
+                return example
+            broken.append(record.name)
+        raise self.none_of(broken)
+
+    def none_of(self, names: Sequence[str]) -> ValueError:
+        """Make the error of pictures of which none can be read."""
+        return ValueError(
+            f"{self.source}: none of {len(names)} pictures in a row can be read; "
+            f"{self.skipped[names[-1]]}"
         )
+
+    def read_one(self, record: Record) -> Example | None:
+        """Decode a record; None: it cannot be, and is passed over.
+
+        Raises:
+            BrokenImage: it cannot be, and the policy is "stop".
+        """
+        try:
+            return self.decode(record)
+        except BrokenImage as error:
+            if self.on_error == "stop":
+                raise
+            self.skip(record.name, str(error))
+        return None
+
+    def decode(self, record: Record) -> Example:
+        """Decode a record.
+
+        Raises:
+            BrokenImage: it cannot be.
+        """
+        example = record.decode(self.decoding)
+        if doubt := example.pop("doubt", None):
+            self.tell(doubt, record.name)
+        return example
+
+    def tell(self, doubt: str, name: str) -> None:
+        """Warn of what could not be heeded, once."""
+        if doubt not in self.doubts:
+            self.doubts[doubt] = name
+            if self.warns:
+                warn(f"{name}: {doubt}; others like it are not named", stacklevel=2)
 
     def skip(self, name: str, reason: str) -> None:
         """Count a broken picture and warn of it, once."""
@@ -99,6 +145,10 @@ class Reader:
             self.skipped[name] = reason
             if self.warns:
                 warn(f"skipped ({len(self.skipped)} so far): {reason}", stacklevel=2)
+
+    def decoding_as(self, decoding: Decoding) -> "Reader":
+        """One of the same source that decodes otherwise; both count what either skips."""
+        return replace(self, decoding=decoding)
 
     def nothing(self) -> ValueError:
         """Make the error of a source without a single picture."""
@@ -132,6 +182,10 @@ class Pictures(Dataset[Example]):
         """What tells its pictures from others."""
         return self._identity() if self._identity else f"{len(self)} pictures"
 
+    def decoded_by(self, decoding: Decoding) -> "Pictures":
+        """The same pictures, decoded otherwise."""
+        return _decoded_by(self, decoding)
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -140,6 +194,14 @@ class Pictures(Dataset[Example]):
         if not -n <= index < n:
             raise IndexError(f"picture {index} of {n}")
         return self.reader.read(self.records[(index + k) % n] for k in range(n))
+
+    def read_one(self, index: int) -> Example | None:
+        """What an index of `records` has, and nothing in its place; None: it is broken.
+
+        Raises:
+            BrokenImage: it is, and the policy is "stop".
+        """
+        return self.reader.read_one(self.records[index])
 
 
 @dataclass(frozen=True)
@@ -190,8 +252,9 @@ class Stream(IterableDataset[Example]):
     """A dataset that can only be read from its start; iterating it is one pass in order, of which
     each worker of a plain DataLoader gives its share.
 
-    Under the policy "skip", the place of a broken picture is taken by the next one in the pass
-    that can be read; past the end of the last pass, by the first of another.
+    Under the policy "skip", a pass leaves out what is broken. In a `Loader`, whose samples have
+    each their place, the next one in the pass that can be read takes it; past the end of the last
+    pass, the first of another.
 
     Args:
         passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
@@ -213,11 +276,15 @@ class Stream(IterableDataset[Example]):
         self.passes, self.reader, self.local, self.identity = passes, reader, local, identity
 
     def __iter__(self) -> Iterator[Example]:
-        window, worker = Window(self.passes(None)), get_worker_info()
+        worker = get_worker_info()
         which, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for place, record in enumerate(window):
-            if place % workers == which:
-                yield self.read([record], window)
+        for place, record in enumerate(self.passes(None)):
+            if place % workers == which and (example := self.reader.read_one(record)):
+                yield example
+
+    def decoded_by(self, decoding: Decoding) -> "Stream":
+        """The same pictures, decoded otherwise."""
+        return _decoded_by(self, decoding)
 
     def records(self, seed: int | None) -> Iterator[Record]:
         """Give one pass, in order for None, else shuffled by this seed.
@@ -234,3 +301,12 @@ class Stream(IterableDataset[Example]):
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""
         return self.reader.read(chain(records, window.ahead(), self.passes(None)))
+
+
+Pictured = TypeVar("Pictured", Pictures, Stream)
+
+
+def _decoded_by(dataset: Pictured, decoding: Decoding) -> Pictured:
+    found = copy.copy(dataset)
+    found.reader = dataset.reader.decoding_as(decoding)
+    return found

@@ -128,7 +128,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _no_text(value: Any, where: str) -> ValueError:
-    said = shorten(str(value), 60, placeholder=" ...")
+    said = shorten(ascii(value), 60, placeholder=" ...")
     return ValueError(f"{where}: the caption is {said}, not a text; write the text itself")
 
 

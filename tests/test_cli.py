@@ -5,6 +5,7 @@ import errno
 import re
 from dataclasses import is_dataclass, replace
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -112,7 +113,7 @@ def test_help_explains_the_others(command, capsys):
         ("train-tokenizer scenes-kl --run.steps", "Missing value for argument '--run.steps'"),
         ("train-tokenizer scenes-kl --run.steps 0", "run.steps is 0: it must be at least 1"),
         ("train-tokenizer ldm-kl-f8 --data.path absent", "no folder absent"),
-        ("train-tokenizer ldm-kl-f8 --data.path .", "no images in .: expected ./<class>/<image>"),
+        ("train-tokenizer ldm-kl-f8 --data.path .", "no images in .: expected pictures"),
         ("train-tokenizer scenes-kl data:folder --data.path .",
          "Folder pictures come in any size: choose transform:transform and --transform.crop.size"),
         ("train-tokenizer scenes-vq data:folder --data.path . --transform.crop.size 64",
@@ -241,6 +242,22 @@ def test_pictures_are_named_alike_everywhere(words, chosen, data, monkeypatch):
     cli.main([command, *rest, *chosen.split()])
     (options,) = given
     assert repr(options.data).replace("PosixPath('photos')", "'photos'") == repr(data)
+
+
+@pytest.mark.parametrize(("words", "paths"), [
+    ("reconstruct model --data.path=~/photos --out=~/page", ["data.path", "out"]),
+    ("cache-latents small data:parquet --data.path ~/a/*.parquet --out ~/x", ["data.path", "out"]),
+    ("train-tokenizer small-kl --data.path=~/photos --run.out=~/run", ["data.path", "run.out"]),
+])  # fmt: skip
+def test_a_tilde_is_the_home_in_every_path(words, paths, monkeypatch):
+    """A shell replaces none behind an equals sign."""
+    given = []
+    command, *rest = words.split()
+    monkeypatch.setattr(work(command), given.append)
+    monkeypatch.setenv("HOME", "/at/home")
+    cli.main([command, *rest])
+    for path in paths:
+        assert str(attrgetter(path)(given[0])).startswith("/at/home/")
 
 
 def test_every_command_has_its_work():

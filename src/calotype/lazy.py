@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     import lpips
     import matplotlib.figure
     import peft
+    import pyarrow.compute
+    import pyarrow.ipc
     import pyarrow.parquet
     import scipy.ndimage
     import torchvision.models

@@ -37,14 +37,14 @@ def test_copies_are_small_and_keep_their_captions(tmp_path):
 def test_what_cannot_be_read_and_what_is_no_picture_is_passed_over(tmp_path):
     folder = photographs(tmp_path / "photos")
     (folder / "broken.png").write_bytes((folder / "1.png").read_bytes()[:50])
-    for name in ("a.heic", "b.HEIC", "c.mp4", ".hidden.mp4"):
+    for name in ("a.psd", "b.PSD", "c.mp4", ".hidden.mp4"):
         (folder / name).touch()
     found = looked(folder)
     assert (found.found, found.copied) == (5, 4) and list(found.broken) == ["broken.png"]
-    assert found.others == {".heic": 2, ".mp4": 1}
+    assert found.others == {".psd": 2, ".mp4": 1}
     said = "\n".join(found.lines())
     assert "5 pictures in" in said and "1 that cannot be read; broken.png: " in said
-    assert "2 files .heic" in said and "4 pictures are few" in said
+    assert "2 files .psd" in said and "4 pictures are few" in said
     assert "none of them has a caption" in said and not found.prompted
 
 

@@ -44,7 +44,7 @@ def test_texts_beside_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["caption", "text"])
 def test_metadata_jsonl(tmp_path: Path, column: str) -> None:
-    for name in ("a.png", "deep/b.png", "unused.png"):
+    for name in ("a.png", "deep/b.png"):
         picture(tmp_path / name)
     rows = [
         {"file_name": "a.png", column: ["first", "second"]},
@@ -52,6 +52,7 @@ def test_metadata_jsonl(tmp_path: Path, column: str) -> None:
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     assert captions(Folder(tmp_path)) == ["first", ""]
+    assert Folder(tmp_path).build().records[0].captions == ("first", "second")
 
 
 def test_metadata_csv(tmp_path: Path) -> None:
@@ -143,23 +144,20 @@ def test_metadata_without_rows_say_what_was_expected(tmp_path: Path, name: str, 
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no images in .*: expected .*<class>/<image>"):
+    with pytest.raises(FileNotFoundError, match=r"no images in .*: expected pictures, alone"):
         Folder(tmp_path).build()
     with pytest.raises(FileNotFoundError, match=r"no folder .*gone"):
         Folder(tmp_path / "gone").build()
 
 
 def test_mixed_layouts_are_named(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "cat/b.png")
-    with pytest.raises(ValueError, match="1 images right in it and 1 in sub-folders"):
+    picture(tmp_path / "a.png").with_suffix(".txt").write_text("a text")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a row"}')
+    with pytest.raises(ValueError, match=r"metadata\.jsonl and texts beside pictures; keep one"):
         Folder(tmp_path).build()
-    (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(ValueError, match=r"1 images with a \.txt caption, 1 without: .*b\.png"):
-        Folder(tmp_path).build()
-    (tmp_path / "metadata.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"metadata\.jsonl and 1 \.txt captions"):
-        Folder(tmp_path).build()
+    assert captions(Folder(tmp_path, captions="metadata")) == ["a row"]
+    assert captions(Folder(tmp_path, captions="texts")) == ["a text"]
+    assert captions(Folder(tmp_path, captions="none")) == [""]
 
 
 def broken_folder(root: Path, names: str) -> None:

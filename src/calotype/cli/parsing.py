@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from difflib import SequenceMatcher
+from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
@@ -69,7 +71,27 @@ def parse(
         fail(_one_line(said.getvalue()))
     if unknown:
         fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
-    return found
+    return _at_home(found)
+
+
+def _at_home(options: R) -> R:
+    """Options with the user's home in every path, for a `~` that no shell replaced: --out=~/x."""
+    hints = get_type_hints(type(options))
+    values = {field.name: getattr(options, field.name) for field in fields(options)}  # type: ignore[arg-type]
+    homed = {name: _homed(value, hints[name]) for name, value in values.items()}
+    changed = {name: value for name, value in homed.items() if value != values[name]}
+    return replace(options, **changed) if changed else options  # type: ignore[type-var]
+
+
+def _homed(value: Any, hint: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, str) and Path in get_args(hint):
+        return os.path.expanduser(value)
+    if isinstance(value, tuple):
+        return tuple(_homed(each, None) for each in value)
+    is_options = is_dataclass(value) and not isinstance(value, type)
+    return _at_home(value) if is_options else value
 
 
 def _renamed(kind: type, arguments: Sequence[str]) -> list[str]:

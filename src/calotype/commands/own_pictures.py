@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from calotype.data import BrokenImage, Folder, Pictures
 from calotype.data.folder import METADATA
 from calotype.data.images import SUFFIXES
+from calotype.data.layouts import Captions
+from calotype.data.survey import TEXTS
 from calotype.training.files import publish
 
 SIDE = 160
@@ -83,7 +86,9 @@ class Looked:
                 "them, would give captions")  # fmt: skip
 
 
-def look_through(folder: Path, copies: Path, seconds: float, seed: int) -> Looked:
+def look_through(
+    folder: Path, copies: Path, seconds: float, seed: int, captions: Captions = "found"
+) -> Looked:
     """Read a folder's pictures and write small copies, with their captions, that
     `Folder(copies)` reads; what has been looked through before is not read again.
 
@@ -92,6 +97,7 @@ def look_through(folder: Path, copies: Path, seconds: float, seed: int) -> Looke
         copies: Where the copies go.
         seconds: After which no more are read, if some can be.
         seed: Of the order in which they are read, if there is no time for all.
+        captions: Where they come from.
 
     Raises:
         FileNotFoundError: there is no such folder, or no picture in it.
@@ -100,7 +106,7 @@ def look_through(folder: Path, copies: Path, seconds: float, seed: int) -> Looke
     """
     if (copies / REPORT).exists():
         return _looked_before(folder, copies)
-    pictures = Folder(folder).build()
+    pictures = opened(folder, captions)
     beside = copies.with_name(f".{copies.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -108,6 +114,19 @@ def look_through(folder: Path, copies: Path, seconds: float, seed: int) -> Looke
     (beside / REPORT).write_text(json.dumps(asdict(looked), indent=1) + "\n")
     publish(beside, copies)
     return looked
+
+
+def opened(folder: Path, captions: Captions) -> Pictures:
+    """A folder's pictures, also those without a caption. What is passed over is not warned of:
+    `Looked` says it.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no picture in it.
+        ValueError: it is not clear how captions lie in it, or some cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Folder(folder, captions=captions, uncaptioned="empty").build()
 
 
 def _looked_before(folder: Path, copies: Path) -> Looked:
@@ -165,7 +184,7 @@ def _smaller(image: Image.Image) -> Image.Image:
 
 def _others(folder: Path) -> dict[str, int]:
     """Files that are neither pictures nor captions, the most frequent kinds first."""
-    known = SUFFIXES | {".txt"}
+    known = SUFFIXES | {*TEXTS}
     kinds = Counter(
         path.suffix.lower() or "without an ending"
         for path in folder.rglob("*")

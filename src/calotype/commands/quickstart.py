@@ -16,14 +16,14 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.demo import copy_pipeline
 from calotype.commands.journey import Journey, Part, spoken
 from calotype.commands.legs import train_until
-from calotype.commands.own_pictures import Looked, look_through
+from calotype.commands.own_pictures import Looked, look_through, opened
 from calotype.commands.quickstart_plan import DRAWN, Recipes, allot, check, choose, recipes
 from calotype.commands.quickstart_result import show_result
 from calotype.commands.timing import Speed, measure
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import Folder
 from calotype.data.folder import METADATA
+from calotype.data.layouts import Captions
 from calotype.pages.gallery import PAIR, Training
 from calotype.training.devices import device_named
 from calotype.training.files import write_text
@@ -65,6 +65,9 @@ class Quickstart:
     precision: Precision = "auto"
     """Of all that is trained. auto: bf16 where this machine multiplies it in hardware, else
     fp32."""
+    captions: Captions = "found"
+    """Where captions come from: as they are found, if that is clear; metadata files; texts beside
+    the pictures; names of sub-folders; or none."""
 
     def __post_init__(self) -> None:
         if not self.minutes >= LEAST_MINUTES:
@@ -88,7 +91,8 @@ def quickstart(options: Quickstart) -> Path:
         ValueError: the pictures cannot be read, the minutes are too few, or the folder holds
             another way.
     """
-    Folder(options.pictures).build()  # that there are pictures is known before there is a page
+    # That there are pictures is known before there is a page.
+    opened(options.pictures, options.captions)
     page, begun = options.folder / "gallery.html", _begun(options)
     parts = [Part(LOOK, resumes=True), Part(MEASURE, resumes=True),
              Part(TOKENIZER, resumes=True), Part(CACHE),
@@ -135,7 +139,9 @@ def _begun(options: Quickstart) -> dict[str, Any] | None:
 def _travel(options: Quickstart, journey: Journey, begun: dict[str, Any] | None) -> None:
     out, whole = options.folder, 60 * options.minutes * AIM
     with journey.part(LOOK):
-        looked = look_through(options.pictures, out / "pictures", LOOKING * whole, options.seed)
+        looked = look_through(
+            options.pictures, out / "pictures", LOOKING * whole, options.seed, options.captions
+        )
         _tell(journey, *looked.lines())
     captions = _captions(out / "pictures") if looked.prompted else ()
 
@@ -287,6 +293,8 @@ def _ending(options: Quickstart, report: dict[str, Any], captions: tuple[str, ..
     chosen = ["--seed", str(options.seed)] if options.seed else []
     if options.precision != "auto":
         chosen += ["--precision", options.precision]
+    if options.captions != "found":
+        chosen += ["--captions", options.captions]
     here = [] if options.out is None else ["--out", str(options.out)]
     more = ["calotype", "quickstart", str(options.pictures),
             "--minutes", f"{3 * options.minutes:g}", *chosen]  # fmt: skip

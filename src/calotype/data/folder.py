@@ -4,178 +4,102 @@ The index is ours and not the `imagefolder` of Hugging Face's `datasets`: that o
 beside the pictures, guesses at mixed layouts, and copies the index into its cache.
 """
 
-import csv
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from warnings import warn
 
-from calotype.data.captions import caption_of
-from calotype.data.identity import of_files
-from calotype.data.images import SUFFIXES
+from calotype.data.described import SEPARATOR
+from calotype.data.index import Entry, Index, stamp
+from calotype.data.indexing import Uncaptioned
+from calotype.data.keeping import indexed
+from calotype.data.layouts import Captions, text_of
 from calotype.data.pictures import OnError, Pictures, Reader, Record
 
-METADATA = ("metadata.jsonl", "metadata.csv")
-CAPTION_COLUMNS = ("caption", "text")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 
 
 @dataclass(frozen=True)
 class Folder:
     """Pictures in a folder, at any depth.
 
-    Captions come from the first of these that there is: `metadata.jsonl` or `metadata.csv` (columns
-    `file_name`, relative to its own folder, and `caption` or `text`); a `.txt` file beside each
-    picture; the name of the sub-folder a picture is in. Pictures right in the folder have none.
-    Names that begin with a dot are not read; links to folders are followed.
+    Captions come from what there is of these: a `metadata.jsonl`, `.csv`, `.tsv` or `.parquet`
+    (columns `file_name`, relative to its own folder, and `caption` or `text`); a text for each
+    picture, `1.txt`, `1.caption` or `1.jpg.txt` for `1.jpg`, beside it or in a folder `captions`
+    beside its own; the name of the sub-folder that a picture is in. Else there are none. What is
+    not clear is refused. Names that begin with a dot are not read; links to folders are followed.
     """
 
     path: str | Path
-    """The folder."""
+    """The folder, or a metadata file."""
     caption_template: str = "{name}"
     """Caption of a picture in sub-folder {name}: "a photo of a {name}"."""
     on_error: OnError = "skip"
     """What becomes of a broken picture: the next good one takes its place, or reading stops."""
+    captions: Captions = "found"
+    """Where captions come from: as they are found, if that is clear; metadata files; texts beside
+    the pictures; names of sub-folders; or none."""
+    uncaptioned: Uncaptioned = "refuse"
+    """What becomes of pictures without a caption where others have one: the folder is not read,
+    they are skipped, or their caption is empty."""
 
     def build(self) -> Pictures:
-        """Index the folder; nothing is decoded yet.
+        """Look through the folder; nothing is decoded yet. The index of a large one is kept in the
+        user's folder of caches, `~/.cache/calotype` or `$CALOTYPE_CACHE`, and looked through anew
+        when something in it was added, renamed or removed.
 
         Raises:
             FileNotFoundError: there is no such folder, no picture in it, or not each that the
                 metadata name.
-            ValueError: the layout is mixed, or the captions cannot be read.
+            ValueError: it is not clear how captions lie in it, or some cannot be read or are
+                missing.
         """
-        records = sorted(self._records(), key=lambda record: record.name)
-        if not records:
-            raise FileNotFoundError(
-                f"no images in {self.path}: its metadata name none; expected rows with file_name "
-                f"and {' or '.join(CAPTION_COLUMNS)}"
-            )
-        files = [Path(record.name) for record in records]
-        identity = partial(of_files, files, self.path, "pictures")
-        return Pictures(records, Reader(self.on_error, f"folder {self.path}"), identity)
-
-    def _records(self) -> Iterator[Record]:
-        root = Path(self.path)
-        files = sorted(_files(root, frozenset()))
-        metadata = [file for file in files if file.name in METADATA]
-        images = [file for file in files if file.suffix.lower() in SUFFIXES]
-        texts = {file for file in files if file.suffix == ".txt"}
-        captioned = {image for image in images if image.with_suffix(".txt") in texts}
-        if metadata and captioned:
-            _mixed(root, f"{metadata[0].name} and {len(captioned)} .txt captions")
-        if metadata:
-            return (record for file in metadata for record in _described(file))
-        if not images:
-            raise FileNotFoundError(
-                f"no images in {root}: expected {root}/<class>/<image>, images with .txt captions "
-                f"beside them, or a {METADATA[0]} ({', '.join(sorted(SUFFIXES))})"
-            )
-        if captioned:
-            return _beside(root, images, captioned)
-        return self._in_sub_folders(root, images)
-
-    def _in_sub_folders(self, root: Path, images: list[Path]) -> Iterator[Record]:
-        flat = [image for image in images if image.parent == root]
-        if flat and len(flat) < len(images):
-            nested = len(images) - len(flat)
-            _mixed(root, f"{len(flat)} images right in it and {nested} in sub-folders")
-        template = "" if flat else self.caption_template
-        return (Record(i, str(i), template.replace("{name}", i.parent.name)) for i in images)
+        index = indexed(Path(self.path).expanduser(), self.captions, self.uncaptioned)
+        source = f"folder {self.path}"
+        for line in index.told:
+            warn(f"{source}: {line}", stacklevel=2)
+        records = FolderRecords(index, self.caption_template)
+        return Pictures(records, Reader(self.on_error, source), index.identity)
 
 
-def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """List the files at any depth; `above` are the folders that it is in, lest links go round."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    if (real := folder.resolve()) in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _files(folder / entry.name, above | {real})
-            else:
-                yield folder / entry.name
+@dataclass(frozen=True)
+class FolderRecords(Sequence[Record]):
+    """The records of a folder, each made when it is asked for."""
+
+    entries: Index
+    template: str
+    """Of captions by folders' names."""
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, number: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        entry = self.entries[range(len(self))[number]]
+        file, captions = self.entries.root / entry.path, self._captions(entry)
+        first = captions[0] if captions else ""
+        several = captions if len(captions) > 1 else ()
+        name, seen = printable(str(file)), stamp(file)
+        return Record(file, name, first, captions=several, stamp=seen)
+
+    def captions(self) -> Iterator[str]:
+        """Give all captions in order, without the pictures."""
+        for entry in self.entries:
+            found = self._captions(entry)
+            yield found[0] if found else ""
+
+    def passed_over(self) -> Iterator[tuple[str, str]]:
+        """Give each file that looks like a picture and is passed over, and why."""
+        return self.entries.passed_over()
+
+    def _captions(self, entry: Entry) -> tuple[str, ...]:
+        if entry.text is not None:
+            return (text_of(self.entries.root / entry.text),)
+        if entry.captions is not None:
+            return tuple(entry.captions.split(SEPARATOR))
+        return (self.template.replace("{name}", entry.label),) if entry.label else ()
 
 
-def _mixed(root: Path, found: str) -> None:
-    raise ValueError(f"mixed layout in {root}: {found}; keep one of them, or point to a sub-folder")
-
-
-def _beside(root: Path, images: list[Path], captioned: set[Path]) -> Iterator[Record]:
-    if bare := [image for image in images if image not in captioned]:
-        _mixed(root, f"{len(captioned)} images with a .txt caption, {len(bare)} without: {bare[0]}")
-    for image in images:
-        yield Record(image, str(image), _text(image.with_suffix(".txt")).strip())
-
-
-def _described(metadata: Path) -> Iterator[Record]:
-    """Read a metadata file; each row is checked now, so that no run fails on one later."""
-    for number, row in _rows(metadata):
-        where, column = f"{metadata} line {number}", _caption_column(row)
-        if "file_name" not in row or column is None:
-            raise ValueError(
-                f"{where}: needs file_name and {' or '.join(CAPTION_COLUMNS)}, has {', '.join(row)}"
-            )
-        if not isinstance(row["file_name"], str):
-            raise ValueError(f"{where}: file_name is {json.dumps(row['file_name'])}, not a name")
-        file = metadata.parent / row["file_name"]
-        if not file.is_file():
-            raise FileNotFoundError(f"{where}: no file {file}")
-        yield Record(file, str(file), caption_of(row[column]))
-
-
-def _caption_column(row: dict[str, Any]) -> str | None:
-    return next((name for name in CAPTION_COLUMNS if name in row), None)
-
-
-def _rows(metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = StringIO(_text(metadata), newline="")
-    if metadata.suffix == ".csv":
-        yield from _csv_rows(lines, metadata)
-        return
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, _json_row(line, f"{metadata} line {number}")
-
-
-def _csv_rows(lines: Iterable[str], metadata: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(lines, strict=True)
-    try:
-        for row in reader:
-            # DictReader keeps values beyond the columns under None, and None where there are none.
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"{metadata} line {reader.line_num}: needs {len(reader.fieldnames or ())} "
-                    'values, as the first line has; put one with a comma in "double quotes"'
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(
-            f"{metadata} line {reader.line_num + 1}: not CSV ({error}); put a value with a "
-            'comma in "double quotes", and write a quote in it twice'
-        ) from None
-
-
-def _json_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: not a JSON object")
-    return row
-
-
-def _text(file: Path) -> str:
-    data = file.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file} line {line}: not UTF-8; save it in that encoding") from None
+def printable(name: str) -> str:
+    """A file's name as it can be shown, whatever its bytes are."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")

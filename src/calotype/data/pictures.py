@@ -50,6 +50,8 @@ class Record(NamedTuple):
     name: str
     """What errors call it."""
     caption: str
+    captions: tuple[str, ...] = ()
+    """All its texts where it has several, `caption` the first of them."""
     stamp: str = ""
     """What a changed picture of this name would not have, and is known without reading it; empty
     where nothing is."""

@@ -6,7 +6,6 @@ streaming, tables are memory-mapped from the cache of `datasets`, which holds a 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Union
@@ -15,8 +14,8 @@ import numpy as np
 
 from calotype.data.captions import caption_of
 from calotype.data.origin import Origin, check_footers, parquet_rows, tar_members
+from calotype.data.paths import files_of
 from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
-from calotype.data.remote import check
 from calotype.lazy import datasets
 from calotype.training.network import place
 
@@ -55,7 +54,7 @@ class Parquet:
             ValueError: a file cannot be read or has columns of its own, there are no rows, or a
                 column is missing or holds no pictures.
         """
-        files = _files(self.path, ".parquet")
+        files = files_of(self.path, ".parquet")
         columns = Columns((self.image_column,), self.caption_column)
         origin = Origin(
             f"parquet {self.path}", "files of one kind", tuple(files), parquet_rows, _local(files)
@@ -149,7 +148,7 @@ class WebDataset:
             FileNotFoundError: there is no such file.
             ValueError: a file cannot be read, or no file in them has one of the keys.
         """
-        files = _files(self.path, ".tar")
+        files = files_of(self.path, ".tar")
         expected = "tar files of <key>.jpg, <key>.txt, with texts in UTF-8"
         origin = Origin(
             f"webdataset {self.path}", expected, tuple(files), tar_members, _local(files)
@@ -184,7 +183,7 @@ class Columns:
         """Make a record of a row.
 
         Raises:
-            ValueError: its caption is bytes and not UTF-8.
+            ValueError: its caption is no text, or is broken.
         """
         values = (row[column] for column in self.images)
         image = next((v for v in values if v is not None), {"bytes": b"", "path": None})
@@ -197,10 +196,7 @@ class Columns:
             value = self.labels.int2str(value)
         if isinstance(value, dict):
             value = value.get(self.json_field)
-        try:
-            return caption_of(value)
-        except UnicodeDecodeError:
-            raise ValueError(f"caption of {name}: not UTF-8; save it in that encoding") from None
+        return caption_of(value, f"caption of {name}")
 
 
 @dataclass(frozen=True)
@@ -316,17 +312,6 @@ def _place(path: str | None) -> Path | str | bytes:
     if path is None:
         return b""
     return path if "://" in path else Path(path)
-
-
-def _files(path: str | Path, suffix: str) -> list[str]:
-    if "://" in str(path):
-        check(str(path))
-        return [str(path)]
-    pattern = Path(path) / f"**/*{suffix}" if Path(path).is_dir() else path
-    files = sorted(glob(str(pattern), recursive=True))
-    if not files:
-        raise FileNotFoundError(f"no files {pattern}: expected a {suffix} file, pattern or folder")
-    return files
 
 
 def _local(files: list[str]) -> bool:

@@ -166,7 +166,7 @@ def located(path: str | Path, *kept_in: str) -> str:
     Raises:
         FileNotFoundError: no name on the Hub is written so, and there is no such folder.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.exists():
         inner = [] if any((folder / name).exists() for name in STOCK) else kept_in
         return str(next((folder / name for name in inner if (folder / name).is_dir()), folder))

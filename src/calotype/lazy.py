@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import peft
     import pyarrow.parquet
+    import scipy.fft
     import scipy.ndimage
     import torchvision.models
     import torchvision.transforms.v2.functional

@@ -62,6 +62,9 @@ def _call(command: FromOptions | FromRecipes, options: Any) -> None:
 
 
 COMMANDS: dict[str, FromOptions | FromRecipes] = {
+    "data": FromOptions(
+        "data:Data", "show_data", "page",
+        "what would be trained on: sizes, captions, duplicates, what is passed over and why"),
     "train-tokenizer": FromRecipes(
         "tokenizers:TOKENIZERS", "train_tokenizer:train_tokenizer", "tokenizer",
         "train an image tokenizer from a named recipe"),

@@ -1,10 +1,12 @@
 """Sources of captioned images, and the loader that reads them."""
 
 from calotype.data.batches import Batch
+from calotype.data.filters import Filtered
 from calotype.data.folder import Folder
 from calotype.data.images import BrokenImage, read_image
 from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once
+from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
 from calotype.data.scenes import Scenes
@@ -18,20 +20,23 @@ from calotype.data.transforms import (
     Transform,
 )
 
-Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
+Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
+    "Balanced",
     "Batch",
     "BrokenImage",
     "CenterCrop",
     "Crop",
     "Example",
+    "Filtered",
     "Flip",
     "Folder",
     "Hub",
     "LatentCache",
     "Loader",
+    "Mixture",
     "OnError",
     "OpenMoji",
     "Parquet",

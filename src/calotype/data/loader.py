@@ -3,15 +3,14 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.batches import Batch, collate, draw_keys
+from calotype.data.order import InOrder, order_of
 from calotype.data.pictures import Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
@@ -35,7 +34,8 @@ class Loader:
 
     A map-style dataset is drawn in a new order each epoch, each of its examples once; batches run
     across the ends of epochs. It starts anywhere at once. If it has a method
-    `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that.
+    `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that; if
+    it has a method `order(seed)`, it is drawn in that order (see `calotype.data.order`).
 
     A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
     worker of a local stream, of many, costs reading, but not decoding, all that lies before and
@@ -99,14 +99,10 @@ class Loader:
 
     def _draws(self, starts: range) -> Iterator[Draws]:
         n = _length(self.dataset)
-
-        @lru_cache(maxsize=2)
-        def order(epoch: int) -> Int64[np.ndarray, " n"]:
-            return _shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
-
+        order = order_of(self.dataset, n, self.seed) if self.shuffle else InOrder(n)
         for start in starts:
             keys = draw_keys(self.seed, start, self.batch_size)
-            yield list(zip(_cut(order, n, start, self.batch_size), keys, strict=True))
+            yield list(zip(order(start, self.batch_size).tolist(), keys, strict=True))
 
 
 def once(
@@ -213,16 +209,3 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
 
 def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
-
-
-def _shuffled(n: int, seed: int) -> Int64[np.ndarray, " n"]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
-
-
-def _cut(
-    order: Callable[[int], Int64[np.ndarray, " n"]], n: int, start: int, count: int
-) -> list[int]:
-    """Take the ordinals [start, start + count) of epochs of n, whose orders are given."""
-    epochs = range(start // n, (start + count - 1) // n + 1)
-    parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]
-    return np.concatenate(parts).tolist()

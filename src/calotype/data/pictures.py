@@ -29,7 +29,9 @@ class Example(TypedDict):
     image: Image.Image
     """RGB, 8 bits."""
     caption: str
-    """Empty if there is none."""
+    """Empty if there is none; of several texts the first, or the one that a transform chose."""
+    captions: NotRequired[tuple[str, ...]]
+    """All texts, until a transform has chosen, of a picture that has several."""
     name: NotRequired[str]
     """What errors call it: a file's name; none of what is drawn."""
 
@@ -42,6 +44,13 @@ class Record(NamedTuple):
     name: str
     """What errors call it."""
     caption: str
+    captions: tuple[str, ...] = ()
+    """All its texts where it has several, `caption` the first of them."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its captions, one or more."""
+        return self.captions or (self.caption,)
 
     def decode(self) -> Example:
         """Decode it.
@@ -50,7 +59,12 @@ class Record(NamedTuple):
             BrokenImage: it cannot be decoded.
         """
         image = read_image(self._fetch(), self.name)
-        return {"image": image, "caption": self.caption, "name": self.name}
+        example: Example = {"image": image, "caption": self.caption, "name": self.name}
+        return {**example, "captions": self.captions} if len(self.captions) > 1 else example
+
+    def encoded(self) -> bytes | Path | Image.Image:
+        """What is decoded, fetched if it is far."""
+        return self._fetch()
 
     def _fetch(self) -> bytes | Path | Image.Image:
         if not isinstance(self.file, str):
@@ -127,6 +141,11 @@ class Pictures(Dataset[Example]):
         if not len(records):
             raise reader.nothing()
         self.records, self.reader, self._identity = records, reader, identity
+
+    @property
+    def is_known(self) -> bool:
+        """Whether something tells its pictures from others but how many they are."""
+        return self._identity is not None
 
     def identity(self) -> str:
         """What tells its pictures from others."""
@@ -234,3 +253,11 @@ class Stream(IterableDataset[Example]):
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""
         return self.reader.read(chain(records, window.ahead(), self.passes(None)))
+
+
+def captions_of_all(records: Sequence[Record]) -> Iterable[str]:
+    """The first caption of each record in order, without its picture if the records can say them
+    so, by a method `captions()`.
+    """
+    own: Callable[[], Iterable[str]] | None = getattr(records, "captions", None)
+    return own() if own else (records[i].caption for i in range(len(records)))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.captions import CaptionChoice, one_caption
 from calotype.data.pictures import Example
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -138,16 +139,18 @@ class Flip:
 
 @dataclass(frozen=True)
 class Transform:
-    """How an example becomes a sample: a crop, perhaps a flip, then a tensor."""
+    """How an example becomes a sample: a crop, perhaps a flip, then a tensor; and one caption."""
 
     crop: Crop = CenterCrop()
     flip: Flip | None = None
+    caption: CaptionChoice = "first"
+    """Of several captions of a picture: the first, or a random one, another each epoch."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
         """Give `{"image": float32 [3, size, size] in [-1, 1], "caption": str}`."""
         image = self.crop(example["image"], rng)
         image = self.flip(image, rng) if self.flip else image
-        return {**example, "image": pixels(image)}
+        return {**one_caption(example, self.caption, rng), "image": pixels(image)}
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
@@ -170,6 +173,7 @@ def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:
 
 
 def as_is(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Only turn a picture into a tensor."""
+    """Only turn a picture into a tensor, with the first of its captions."""
+    example = one_caption(example, "first", rng)
     image = example.get("image")
     return {**example, "image": pixels(image)} if isinstance(image, Image.Image) else example

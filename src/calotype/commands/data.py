@@ -28,7 +28,7 @@ from calotype.data import (
 from calotype.data.filters import FilteredPictures
 from calotype.data.inspection import Inspected, inspected, small_copy, spread_out
 from calotype.data.mixtures import BalancedPictures, MixedPictures
-from calotype.pages.data import Bars, Shown, write_data
+from calotype.pages.data import Bars, Looked, Shown, write_data
 
 HEADERS = 20_000
 """Pictures of which the headers are read where nothing else is said."""
@@ -220,4 +220,5 @@ def _write(file: Path, found: Findings, records: Sequence[Record], options: Data
         Bars.of("Part that a square crop loses, %", [100 * lost for lost in found.lost]),
     ]
     bars += [Bars.of("Words of a caption", found.lengths)] if found.lengths else []
-    write_data(file, found, bars, pairs, samples)
+    rows, warnings, faults = list(found.rows()), list(found.warnings()), list(found.faults())
+    write_data(file, Looked(found.source, rows, warnings, faults, bars, pairs, samples))

@@ -175,8 +175,8 @@ class Findings:
     def warnings(self) -> Iterator[str]:
         """What may be wrong, and what would mend it."""
         if self.broken:
-            yield (f"{len(self.broken)} pictures cannot be read: in training the next one takes "
-                   "the place of each; fetch them again, or delete them")  # fmt: skip
+            yield (f"cannot be read: {len(self.broken)}; in training the next one takes the place "
+                   "of each; fetch them again, or delete them")  # fmt: skip
         if self.passed:
             yield ("files of other kinds are passed over: convert those that are pictures to "
                    "JPEG or PNG")  # fmt: skip
@@ -184,16 +184,17 @@ class Findings:
             yield (f"every picture is smaller than {self.size} pixels and would be enlarged: train "
                    "on smaller images, and say by --size of how many pixels")  # fmt: skip
         elif self.small:
-            yield (f"{len(self.small)} pictures are smaller than {self.size} pixels and would be "
-                   f"enlarged: leave them out by data:filtered and --data.least-side {self.size}, "
-                   "or train on smaller images")  # fmt: skip
+            yield (f"smaller than {self.size} pixels, and would be enlarged: {len(self.small)}; "
+                   f"leave them out by data:filtered and --data.least-side {self.size}, or train "
+                   "on smaller images")  # fmt: skip
         if much := sum(lost > LOST for lost in self.lost):
-            yield (f"of {much} pictures a square crop shows less than {100 * (1 - LOST):.0f} %: "
-                   "data:filtered and --data.greatest-ratio leave out the longest")  # fmt: skip
+            shown = f"{100 * (1 - LOST):.0f} %"
+            yield (f"of which a square crop shows less than {shown}: {much}; leave out the longest "
+                   "by data:filtered and --data.greatest-ratio 2")  # fmt: skip
         if self.alike:
-            yield (f"{len(self.alike)} pictures look like another, as the page shows: "
-                   f"data:filtered and --data.duplicates {APART}, or 0 for copies alone, keep the "
-                   "first of them")  # fmt: skip
+            yield (f"look like an earlier one, as the page shows: {len(self.alike)}; leave them "
+                   f"out by data:filtered and --data.duplicates {APART}, or 0 for copies "
+                   "alone")  # fmt: skip
         yield from self._of_what_is_said()
         if self.listed is not None and self.listed < FEW:
             yield (f"{self.listed} pictures are few: what is drawn will be hardly more than these "
@@ -204,11 +205,11 @@ class Findings:
         if not have:
             yield "none of them has a caption: what is drawn is like them and asks for no prompt"
         elif have < n:
-            yield (f"{n - have} pictures have no caption: they are learnt without one; "
-                   "data:filtered and --data.words 1 1000 leave them out")  # fmt: skip
+            yield (f"without a caption: {n - have}; leave them out by data:filtered and "
+                   "--data.words 1 1000, or they are learnt without a prompt")  # fmt: skip
         if long := sum(words > LONG for words in self.lengths):
-            yield (f"{long} captions have more than {LONG} words, about the 77 tokens that CLIP "
-                   "reads: it will not see their ends, unless text.length is greater")  # fmt: skip
+            yield (f"captions of more than {LONG} words, about the 77 tokens that CLIP reads: "
+                   f"{long}; it will not see their ends")  # fmt: skip
         if any(len(each.texts) > 1 for each in self.seen):
             yield ("some pictures have several captions: the first is taken, or with "
                    "--transform.caption random another each epoch")  # fmt: skip

@@ -178,7 +178,7 @@ class FilteredPictures(Pictures):
         if not self.spec.asks_for_size:
             return places
         sizes = survey(self.source, "sizes", size_of)
-        return self._without(places, {i: self.spec.refused(sizes[i].tolist()) for i in places})
+        return self._without(places, {i: self.spec.refused((*sizes[i].tolist(),)) for i in places})
 
     def _alone(self, places: Sequence[int]) -> Sequence[int]:
         if self.spec.duplicates is None:

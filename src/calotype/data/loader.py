@@ -35,7 +35,7 @@ class Loader:
     A map-style dataset is drawn in a new order each epoch, each of its examples once; batches run
     across the ends of epochs. It starts anywhere at once. If it has a method
     `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that; if
-    it has a method `order(seed)`, it is drawn in that order (see `calotype.data.order`).
+    it has a method `draws(seed)`, it is drawn in that order (see `calotype.data.order`).
 
     A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
     worker of a local stream, of many, costs reading, but not decoding, all that lies before and

@@ -63,7 +63,7 @@ class BalancedPictures(Pictures):
         """Indices of the k-th class's pictures."""
         return self._sorted[self._ends[k - 1] if k else 0 : self._ends[k]]
 
-    def order(self, seed: int) -> Order:
+    def draws(self, seed: int) -> Order:
         """The order in which they are drawn; see `calotype.data.order`."""
 
         def within(k: int) -> Order:
@@ -143,7 +143,7 @@ class MixedPictures(Pictures):
         super().__init__(Joined([dataset.records for dataset in datasets]), reader, self._says)
         self.datasets, self.weights = tuple(datasets), tuple(weights)
 
-    def order(self, seed: int) -> Order:
+    def draws(self, seed: int) -> Order:
         """The order in which they are drawn; see `calotype.data.order`."""
         if not self.weights:
             return Shuffled(len(self), seed)

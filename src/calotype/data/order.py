@@ -6,7 +6,7 @@ begins anywhere at once.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,8 @@ from calotype.data.batches import epoch_seed
 Indices = Int64[np.ndarray, " count"]
 
 
-class Order(Protocol):
-    """Says which examples come."""
-
-    def __call__(self, start: int, count: int) -> Indices:
-        """Give the indices of the draws `start` to `start + count`, counted from a run's start."""
-        ...
+Order = Callable[[int, int], Indices]
+"""Of (start, count): the indices of so many draws from `start` on, counted from a run's start."""
 
 
 class InOrder:
@@ -111,8 +107,8 @@ def part_seed(seed: int, part: int) -> int:
 
 
 def order_of(dataset: Dataset[Any], n: int, seed: int) -> Order:
-    """The order in which a dataset of n examples wants to be drawn; it may say so by a method
-    `order(seed)`.
+    """The order in which a dataset of n examples is drawn: one that it says itself by a method
+    `draws(seed)`, else in shuffled epochs.
     """
-    own: Callable[[int], Order] | None = getattr(dataset, "order", None)
+    own: Callable[[int], Order] | None = getattr(dataset, "draws", None)
     return own(seed) if own else Shuffled(n, seed)

@@ -1,10 +1,9 @@
 """The page of what would be trained on: figures, pictures, and those that look alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -12,27 +11,6 @@ from calotype.pages.render import data_url, render
 from calotype.training.files import write_text
 
 MOST_BARS = 16
-
-
-class Described(Protocol):
-    """What a page says in words; see `calotype.commands.findings`."""
-
-    @property
-    def source(self) -> str:
-        """What was looked at."""
-        ...
-
-    def rows(self) -> Iterable[tuple[str, str]]:
-        """What was found: a word, and a line."""
-        ...
-
-    def warnings(self) -> Iterable[str]:
-        """What may be wrong, and what would mend it."""
-        ...
-
-    def faults(self) -> Iterable[str]:
-        """Every picture that cannot be read, and why."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,20 +58,25 @@ class Bars:
                 for said, count in zip(self.ranges, self.counts, strict=True)]  # fmt: skip
 
 
-def write_data(
-    path: Path, found: Described, bars: Sequence[Bars], pairs: Sequence[tuple[Shown, Shown]],
-    samples: Sequence[Shown],
-) -> None:  # fmt: skip
-    """Write the page to one HTML file, in one step.
+@dataclass(frozen=True)
+class Looked:
+    """What the page shows."""
 
-    Args:
-        path: The page.
-        found: What is said.
-        bars: Histograms.
-        pairs: Pictures that look alike.
-        samples: Pictures from all over the data, with their captions.
-    """
-    write_text(path, render("data.html", source=found.source, rows=list(found.rows()),
-                            warnings=list(found.warnings()), bars=bars, pairs=pairs,
-                            faults=list(found.faults()),
-                            samples=samples))  # fmt: skip
+    source: str
+    """What was looked at."""
+    rows: Sequence[tuple[str, str]]
+    """What was found: a word, and a line."""
+    warnings: Sequence[str]
+    """What may be wrong, and what would mend it."""
+    faults: Sequence[str]
+    """Every picture that cannot be read, and why."""
+    bars: Sequence[Bars]
+    pairs: Sequence[tuple[Shown, Shown]]
+    """Pictures that look alike."""
+    samples: Sequence[Shown]
+    """Pictures from all over, with their captions."""
+
+
+def write_data(path: Path, looked: Looked) -> None:
+    """Write the page to one HTML file, in one step."""
+    write_text(path, render("data.html", **vars(looked)))

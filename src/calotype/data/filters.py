@@ -1,11 +1,14 @@
 """A source without the pictures that are too small, too long, said wrongly or there already."""
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import partial
 from textwrap import shorten
+
+import numpy as np
 
 from calotype.data.folder import Folder
 from calotype.data.identity import Identity
@@ -135,7 +138,7 @@ class FilteredPictures(Pictures):
 
     def __init__(self, dataset: Pictures, spec: Filtered) -> None:
         self.source, self.spec = dataset, spec
-        self.removed: dict[str, list[int]] = {}
+        self.removed: dict[str, array[int]] = {}
         """Places in the source of what was removed, by the reason."""
         self.like: dict[int, int] = {}
         """Of each that looks like another, the place of that one."""
@@ -169,32 +172,30 @@ class FilteredPictures(Pictures):
     def _worded(self, places: Sequence[int]) -> Sequence[int]:
         if self.spec.words is None:
             return places
-        records, wording = self.source.records, self.spec.wording
-        fit = (self.spec.left_of(records[i].texts) for i in places)
-        reasons = {i: None if texts else wording for i, texts in zip(places, fit, strict=True)}
-        return self._without(places, reasons)
+        records, left_of, why = self.source.records, self.spec.left_of, self.spec.wording
+        return self._without(places, lambda i: None if left_of(records[i].texts) else why)
 
     def _sized(self, places: Sequence[int]) -> Sequence[int]:
         if not self.spec.asks_for_size:
             return places
-        sizes = survey(self.source, "sizes", size_of)
-        return self._without(places, {i: self.spec.refused((*sizes[i].tolist(),)) for i in places})
+        sizes, refused = survey(self.source, "sizes", size_of), self.spec.refused
+        return self._without(places, lambda i: refused(tuple(sizes[i].tolist())))
 
     def _alone(self, places: Sequence[int]) -> Sequence[int]:
         if self.spec.duplicates is None:
             return places
         looks = survey(self.source, "looks", look_of)
-        found = alike(looks[list(places)], self.spec.duplicates)
+        found = alike(looks[np.asarray(places, np.int64)], self.spec.duplicates)
         self.like = {places[later]: places[first] for later, first in found.items()}
-        return self._without(places, dict.fromkeys(self.like, "like another"))
+        return self._without(places, lambda i: "like another" if i in self.like else None)
 
-    def _without(self, places: Sequence[int], reasons: Mapping[int, str | None]) -> Sequence[int]:
-        left: list[int] = []
+    def _without(self, places: Sequence[int], why: Callable[[int], str | None]) -> Sequence[int]:
+        left = array("q")
         for place in places:
-            if (why := reasons.get(place)) is None:
+            if (reason := why(place)) is None:
                 left.append(place)
             else:
-                self.removed.setdefault(why, []).append(place)
+                self.removed.setdefault(reason, array("q")).append(place)
         return left
 
 

@@ -96,14 +96,15 @@ def survey(
     if file is not None and file.exists():
         with suppress(OSError, SafetensorError, KeyError):
             return load_file(file)[name].numpy()
-    rows: list[Row] = []
-    with ThreadPoolExecutor(THREADS) as pool, Told(name, len(dataset), images=1) as told:
+    parts: list[Int64[np.ndarray, "_ k"]] = []
+    with ThreadPoolExecutor(THREADS) as pool, Told(f"reading {name}", len(dataset), 0, 1) as told:
         some = range(0, len(dataset), 64 * THREADS)
         for start in some:  # or all the pictures would come into memory at once
             places = range(start, min(start + some.step, len(dataset)))
-            rows += pool.map(lambda i: measure(dataset.records[i]), places)
+            rows = list(pool.map(lambda i: measure(dataset.records[i]), places))
+            parts.append(np.asarray(rows, np.int64))
             told.advance(len(places))
-    found = np.asarray(rows, np.int64)
+    found = np.concatenate(parts)
     if file is not None:
         with suppress(OSError):  # of a home that is full or read-only nothing depends on
             _keep(file, {name: torch.from_numpy(found)})

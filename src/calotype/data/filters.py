@@ -146,7 +146,8 @@ class FilteredPictures(Pictures):
         if not left:
             raise ValueError(" ".join(self.lines()) + ": nothing is left; choose wider bounds")
         records = Left(dataset.records, left, spec)
-        how = f"{len(left)} of {len(dataset)} pictures, filtered by"
+        gone = "; ".join(f"{len(places)} {why}" for why, places in self.removed.items())
+        how = f"{len(left)} of {len(dataset)} pictures, removed: {gone or 'none'}, filtered by"
         known = partial(_identity, how, spec, dataset.identity)
         super().__init__(records, dataset.reader, known if dataset.is_known else None)
 

@@ -220,5 +220,6 @@ def _write(file: Path, found: Findings, records: Sequence[Record], options: Data
         Bars.of("Part that a square crop loses, %", [100 * lost for lost in found.lost]),
     ]
     bars += [Bars.of("Words of a caption", found.lengths)] if found.lengths else []
+    bars = [each for each in bars if len(each.counts) > 1]  # one bar says what the table does
     rows, warnings, faults = list(found.rows()), list(found.warnings()), list(found.faults())
     write_data(file, Looked(found.source, rows, warnings, faults, bars, pairs, samples))

@@ -238,11 +238,11 @@ def pixels(header: Header) -> str:
     return "{}x{}".format(*header.size)
 
 
-def in_bytes(count: float) -> str:
+def in_bytes(count: int) -> str:
     """Bytes, in a unit that suits them."""
-    unit = "B"
+    value, unit = float(count), "B"
     for greater in ("KiB", "MiB", "GiB", "TiB"):
-        if count < 1024:
+        if value < 1024:
             break
-        count, unit = count / 1024, greater
-    return f"{count:.3g} {unit}"
+        value, unit = value / 1024, greater
+    return f"{value:.3g} {unit}"

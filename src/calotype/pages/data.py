@@ -38,7 +38,7 @@ class Bars:
     counts: Sequence[int]
 
     @classmethod
-    def of(cls, title: str, values: Sequence[float]) -> "Bars":
+    def of(cls, title: str, values: Sequence[int] | Sequence[float]) -> "Bars":
         """Count them: whole numbers by themselves where there are few different ones."""
         different = sorted(set(values))
         if len(different) <= MOST_BARS:

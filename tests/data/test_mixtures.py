@@ -78,7 +78,11 @@ def test_shares_are_the_weights_to_a_draw_of_a_thousand(weights):
     found = shares(weights)
     exact = np.asarray(weights) / sum(weights)
     assert min(found) >= 1 and np.abs(np.asarray(found) / sum(found) - exact).max() < 0.0021
-    assert shares([3.0, 1.0]) == [3, 1] and shares([0.5, 0.5]) == [1, 1]
+    assert (
+        shares([3.0, 1.0]) == [3, 1]
+        and shares([0.5, 0.5]) == [1, 1]
+        and shares([1.0, 2.0]) == [1, 2]
+    )
 
 
 @settings(deadline=None)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import shorten
 
 import numpy as np
 
@@ -230,7 +231,7 @@ def named(names: Iterable[str]) -> str:
 
 def listing(counts: Counter[str]) -> str:
     """What there is, the most frequent first."""
-    return ", ".join(f"{what} {count}" for what, count in counts.most_common(8))
+    return ", ".join(f"{shorten(what, 40)} {count}" for what, count in counts.most_common(8))
 
 
 def pixels(header: Header) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from math import gcd, isfinite
+from math import isfinite
 
 import numpy as np
 from jaxtyping import Int64
@@ -89,7 +89,7 @@ class Mixture:
     second: Listed | Filtered | Balanced = field(default_factory=lambda: Folder("more"))
     third: Listed | Filtered | Balanced | None = None
     weights: tuple[float, ...] = ()
-    """How often each is drawn beside the others, in thousandths of all draws; none: every picture
+    """How often each is drawn beside the others, to a thousandth of all draws; none: every picture
     of all of them once an epoch."""
 
     def __post_init__(self) -> None:
@@ -183,14 +183,18 @@ class Joined(Sequence[Record]):
 
 
 def shares(weights: Sequence[float]) -> list[int]:
-    """Draws of each source in as small a block as gives them, of at most `BLOCK` and a few: each
-    has one or more.
+    """Draws of each source in the smallest block that gives the weights exactly, or, where none of
+    at most `BLOCK` does, in one of about `BLOCK`; each has one or more.
     """
-    exact = np.asarray(weights) / sum(weights) * BLOCK
-    whole = np.maximum(np.floor(exact), 1).astype(int)
-    for k in np.argsort(whole - exact, kind="stable")[: max(0, BLOCK - whole.sum())]:
+    parts = np.asarray(weights) / sum(weights)
+    for block in range(len(weights), BLOCK + 1):
+        whole = np.rint(parts * block)
+        if whole.min() >= 1 and np.allclose(parts * block, whole, rtol=0, atol=1e-6):
+            return whole.astype(int).tolist()
+    whole = np.maximum(np.floor(parts * BLOCK), 1).astype(int)
+    for k in np.argsort(whole - parts * BLOCK, kind="stable")[: max(0, BLOCK - whole.sum())]:
         whole[k] += 1
-    return (whole // gcd(*whole.tolist())).tolist()
+    return whole.tolist()
 
 
 def listed(dataset: Pictures | Stream, field: str) -> Pictures:

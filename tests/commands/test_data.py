@@ -43,7 +43,7 @@ def photos(folder: Path) -> Path:
     photograph((32, 32), 270).convert("RGBA").save(folder / "d.png")
     Image.new("RGB", (32, 32), "red").save(folder / "e.png", icc_profile=profile)
     Image.new("RGB", (32, 32), "blue").save(folder / "f.png")
-    frames = [Image.new("P", (8, 20), shade) for shade in (0, 9)]
+    frames = [Image.new("RGB", (8, 20), colour) for colour in ("black", "green")]
     frames[0].save(folder / "g.gif", save_all=True, append_images=frames[1:])
     Image.new("CMYK", (90, 30)).save(folder / "h.jpg")
     (folder / "torn.png").write_bytes((folder / "a.png").read_bytes()[:90])

@@ -46,7 +46,7 @@ def drawn(order: Order, start: int, count: int) -> list[int]:
     return order(start, count).tolist()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.lists(st.tuples(st.integers(1, 30), WEIGHTS), min_size=2, max_size=3))
 def test_a_mixture_may_be_begun_anywhere(data, sources):
     mixed = MixedPictures([pictures(["x"] * n) for n, _ in sources], [w for _, w in sources])
@@ -55,7 +55,7 @@ def test_a_mixture_may_be_begun_anywhere(data, sources):
     assert drawn(mixed.draws(3), start, count) == whole[start:]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 30), WEIGHTS), min_size=2, max_size=3))
 def test_of_every_block_each_source_has_its_share_and_its_epochs_go_round(sources):
     lengths, weights = [n for n, _ in sources], [w for _, w in sources]
@@ -72,7 +72,7 @@ def test_of_every_block_each_source_has_its_share_and_its_epochs_go_round(source
         assert len(set(epochs[-1])) == len(epochs[-1])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(WEIGHTS, min_size=2, max_size=3))
 def test_shares_are_the_weights_to_a_draw_of_a_thousand(weights):
     found = shares(weights)
@@ -85,7 +85,7 @@ def test_shares_are_the_weights_to_a_draw_of_a_thousand(weights):
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from("abcd"), min_size=2, max_size=25).filter(lambda c: len({*c}) > 1))
 def test_every_class_comes_once_a_round_and_all_of_it_before_any_again(captions):
     balanced = BalancedPictures(pictures(captions))

@@ -388,8 +388,8 @@ def _counted(
 def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:
     # What was best on other pictures says nothing about these.
     told = () if run.best else ("validation", "validate")
-    first, *_, last = name.split(".")
-    moved = first == "data" and last == "path"  # of sources within a source too
+    first, *inside = name.split(".")
+    moved = first == "data" and inside[-1:] == ["path"]  # of sources within a source too
     return moved or name in MAY_CHANGE or first in {"sampling", *told, *free}
 
 

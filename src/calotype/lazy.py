@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     import pyarrow.compute
     import pyarrow.ipc
     import pyarrow.parquet
+    import scipy.fft
     import scipy.ndimage
     import torchvision.models
     import torchvision.transforms.v2.functional

@@ -91,6 +91,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "push": FromOptions(
         "push:Push", "push", "published",
         "publish tokenizers and pipelines on the Hub, with a card of what was measured"),
+    "data": FromOptions(
+        "data:Data", "show_data", "page",
+        "what would be trained on: sizes, captions, duplicates, what is passed over and why"),
     "explain": FromOptions(
         "explain:Explain", "explain_names", "",
         "what a figure or a term of a log means, and which way is better"),

@@ -169,7 +169,7 @@ def _copy(folder: Path, pictures: Pictures, beside: Path, seconds: float, seed: 
     return Looked(
         str(folder.resolve()), len(pictures), len(captions), len(said), len(set(said)),
         bool(words & {"left", "right"}), min(sizes, key=min), max(sizes, key=min), broken,
-        _others(folder),
+        others(folder),
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _smaller(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _others(folder: Path) -> dict[str, int]:
+def others(folder: Path) -> dict[str, int]:
     """Files that are neither pictures nor captions, the most frequent kinds first."""
     known = SUFFIXES | {*TEXTS}
     kinds = Counter(

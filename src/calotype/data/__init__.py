@@ -2,10 +2,12 @@
 
 from calotype.data.batches import Batch
 from calotype.data.colour import AsStored, Colour, ToSRGB
+from calotype.data.filters import Filtered
 from calotype.data.folder import Folder
 from calotype.data.images import BrokenImage, Decoding, read_image
 from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once
+from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
 from calotype.data.scenes import Scenes
@@ -19,11 +21,12 @@ from calotype.data.transforms import (
     Transform,
 )
 
-Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
+Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
     "AsStored",
+    "Balanced",
     "Batch",
     "BrokenImage",
     "CenterCrop",
@@ -31,11 +34,13 @@ __all__ = [
     "Crop",
     "Decoding",
     "Example",
+    "Filtered",
     "Flip",
     "Folder",
     "Hub",
     "LatentCache",
     "Loader",
+    "Mixture",
     "OnError",
     "OpenMoji",
     "Parquet",

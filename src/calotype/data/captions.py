@@ -1,14 +1,19 @@
-"""What counts as a caption, and how texts are read."""
+"""What counts as a caption, how texts are read, and which of several is taken."""
 
 import codecs
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+
+CaptionChoice = Literal["first", "random"]
+"""Of several captions of a picture: the first, or a random one, another each epoch."""
 
 HALF = re.compile("[\ud800-\udfff]")
 """Halves of characters that UTF-16 writes in two; nothing can encode one alone."""
@@ -152,3 +157,20 @@ def _whole(text: str, where: str) -> str:
 def _meant(control: re.Match[str]) -> str:
     code = ord(control[0])
     return bytes([code]).decode("cp1252", "ignore") if code >= 0x80 else ""
+
+
+def one_caption(
+    example: Mapping[str, Any], choice: CaptionChoice, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Choose the caption of an example that may have several, `captions`; these are left out.
+
+    Args:
+        example: As a source gives it.
+        choice: Which.
+        rng: The sample's. It is not moved: what else is drawn of it depends on no caption.
+    """
+    said = dict(example)
+    captions = said.pop("captions", None)
+    if captions and choice == "random":
+        said["caption"] = captions[int(rng.spawn(1)[0].integers(len(captions)))]
+    return said

@@ -3,16 +3,15 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, present
+from calotype.data.batches import Batch, collate, draw_keys, present
 from calotype.data.images import Decoding
-from calotype.data.permutation import Permutation
+from calotype.data.order import InOrder, order_of
 from calotype.data.pictures import MAX_BROKEN, Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
@@ -39,7 +38,8 @@ class Loader:
 
     A map-style dataset is drawn in a new order each epoch, each of its examples once; batches run
     across the ends of epochs. It starts anywhere at once. If it has a method
-    `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that.
+    `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that; if
+    it has a method `draws(seed)`, it is drawn in that order (see `calotype.data.order`).
 
     A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
     worker of a local stream, of many, costs reading, but not decoding, all that lies before and
@@ -104,18 +104,10 @@ class Loader:
 
     def _draws(self, starts: range) -> Iterator[Draws]:
         n = _length(self.dataset)
-
-        @lru_cache(maxsize=2)
-        def order(epoch: int) -> Order:
-            if not self.shuffle:
-                return range(n)
-            seed = epoch_seed(self.seed, epoch)
-            own = getattr(self.dataset, "order", None)
-            return (own and own(seed)) or _shuffled(n, seed)
-
+        order = order_of(self.dataset, n, self.seed) if self.shuffle else InOrder(n)
         for start in starts:
             keys = draw_keys(self.seed, start, self.batch_size)
-            yield list(zip(_cut(order, n, start, self.batch_size), keys, strict=True))
+            yield list(zip(order(start, self.batch_size).tolist(), keys, strict=True))
 
 
 def once(
@@ -277,21 +269,3 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
 
 def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
-
-
-LARGE = 2**24
-"""Examples from which on their order is computed where it is needed: as a list it would take eight
-bytes for each."""
-
-
-def _shuffled(n: int, seed: int) -> Order:
-    if n >= LARGE:
-        return Permutation(n, seed)
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
-
-
-def _cut(order: Callable[[int], Order], n: int, start: int, count: int) -> list[int]:
-    """Take the ordinals [start, start + count) of epochs of n, whose orders are given."""
-    epochs = range(start // n, (start + count - 1) // n + 1)
-    parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]
-    return np.concatenate(parts).tolist()

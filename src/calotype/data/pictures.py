@@ -31,7 +31,9 @@ class Example(TypedDict):
     image: Image.Image
     """RGB, or of the mode that was asked for; 8 bits."""
     caption: str
-    """Empty if there is none."""
+    """Empty if there is none; of several texts the first, or the one that a transform chose."""
+    captions: NotRequired[tuple[str, ...]]
+    """All texts, until a transform has chosen, of a picture that has several."""
     name: NotRequired[str]
     """What errors call it: a file's name; none of what is drawn."""
     size: NotRequired[tuple[int, int]]
@@ -56,6 +58,11 @@ class Record(NamedTuple):
     """What a changed picture of this name would not have, and is known without reading it; empty
     where nothing is."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its captions, one or more."""
+        return self.captions or (self.caption,)
+
     def decode(self, decoding: Decoding = TO_RGB) -> Example:
         """Decode it.
 
@@ -67,7 +74,15 @@ class Record(NamedTuple):
         image, size, reduction, doubt = tried(lambda: self._decoded(decoding), self.name)
         example: Example = {"image": image, "caption": self.caption, "name": self.name,
                             "size": size, "reduction": reduction}  # fmt: skip
-        return {**example, "doubt": doubt} if doubt else example
+        if doubt:
+            example["doubt"] = doubt
+        if len(self.captions) > 1:
+            example["captions"] = self.captions
+        return example
+
+    def encoded(self) -> bytes | Path | Image.Image:
+        """What is decoded, fetched if it is far."""
+        return contents(self.file) if isinstance(self.file, str) else self.file
 
     def _decoded(self, decoding: Decoding) -> Decoded:
         file = self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
@@ -182,6 +197,11 @@ class Pictures(Dataset[Example]):
         if not len(records):
             raise reader.nothing()
         self.records, self.reader, self._identity = records, reader, identity
+
+    @property
+    def is_known(self) -> bool:
+        """Whether something tells its pictures from others but how many they are."""
+        return self._identity is not None
 
     def identity(self) -> str:
         """What tells its pictures from others."""
@@ -315,3 +335,11 @@ def _decoded_by(dataset: Pictured, decoding: Decoding) -> Pictured:
     found = copy.copy(dataset)
     found.reader = dataset.reader.decoding_as(decoding)
     return found
+
+
+def captions_of_all(records: Sequence[Record]) -> Iterable[str]:
+    """The first caption of each record in order, without its picture if the records can say them
+    so, by a method `captions()`.
+    """
+    own: Callable[[], Iterable[str]] | None = getattr(records, "captions", None)
+    return own() if own else (records[i].caption for i in range(len(records)))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.captions import CaptionChoice, one_caption
 from calotype.data.colour import TO_SRGB, Colour
 from calotype.data.images import Decoding
 from calotype.data.pictures import Example
@@ -185,12 +186,14 @@ class Flip:
 
 @dataclass(frozen=True)
 class Transform:
-    """How an example becomes a sample: a crop, perhaps a flip, then a tensor."""
+    """How an example becomes a sample: a crop, perhaps a flip, then a tensor; and one caption."""
 
     crop: Crop = CenterCrop()
     flip: Flip | None = None
     colour: Colour = TO_SRGB
     """What becomes of the colours of a picture with a profile."""
+    caption: CaptionChoice = "first"
+    """Of several captions of a picture: the first, or a random one, another each epoch."""
 
     @property
     def decoding(self) -> Decoding:
@@ -205,7 +208,7 @@ class Transform:
         box = self.crop.box(width, height, rng)
         image = resized(sample["image"], box, self.crop.size, reduction)
         image = self.flip(image, rng) if self.flip else image
-        return {**sample, "image": pixels(image)}
+        return {**one_caption(sample, self.caption, rng), "image": pixels(image)}
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
@@ -228,6 +231,7 @@ def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:
 
 
 def as_is(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Only turn a picture into a tensor."""
+    """Only turn a picture into a tensor, with the first of its captions."""
+    example = one_caption(example, "first", rng)
     image = example.get("image")
     return {**example, "image": pixels(image)} if isinstance(image, Image.Image) else example

@@ -391,7 +391,9 @@ def _counted(
 def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:
     # What was best on other pictures says nothing about these.
     told = () if run.best else ("validation", "validate")
-    return name in MAY_CHANGE or name.split(".")[0] in {"sampling", *told, *free}
+    first, *inside = name.split(".")
+    moved = first == "data" and inside[-1:] == ["path"]  # of sources within a source too
+    return moved or name in MAY_CHANGE or first in {"sampling", *told, *free}
 
 
 def _has_schedule(settings: Any) -> bool:

@@ -104,7 +104,7 @@ def _distilled(recipe: DistilRecipe) -> Rehearsal:
 
 def _network(recipe: TokenizerRecipe) -> ImageTokenizer:
     if not isinstance(recipe.model, PretrainedDecoder):
-        return recipe.model.build(recipe.size, recipe.pixel.maps)
+        return recipe.model.build(recipe.size, recipe.mode, recipe.pixel.maps)
     tokenizer = NewTokenizer().build(recipe.size)
     tokenizer.autoencoder.encoder.requires_grad_(False)
     quantised = tokenizer.autoencoder.quant_conv

@@ -1,10 +1,13 @@
 """Decoding pictures of every odd kind to one kind: RGB, 8 bits, upright."""
 
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
+
+from calotype.training.images import Mode
 
 Image.init()
 
@@ -40,10 +43,24 @@ class BrokenImage(ValueError):  # noqa: N818 (it names what is wrong, as a reade
     """A picture that cannot be decoded; the message names the file and the reason."""
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How pictures are decoded."""
+
+    mode: Mode = "RGB"
+    """What they become; without a place for it, transparency is composited on white."""
+
+
+TO_RGB = Decoding()
+
+
 def read_image(
-    file: bytes | Path | Image.Image, name: str, max_pixels: int = MAX_PIXELS
+    file: bytes | Path | Image.Image,
+    name: str,
+    decoding: Decoding = TO_RGB,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode a picture to 8-bit RGB.
+    """Decode a picture to 8 bits.
 
     The EXIF orientation is applied if it can be read, transparency is composited on white, the
     first frame of an animation is taken, and 12-bit, 16-bit, 32-bit and floating-point greys are
@@ -52,6 +69,7 @@ def read_image(
     Args:
         file: An encoded picture, its path, or a picture that is decoded already.
         name: What errors call it.
+        decoding: What it becomes.
         max_pixels: Largest width * height that is decoded; Pillow's own limit holds beside it.
 
     Raises:
@@ -62,7 +80,7 @@ def read_image(
         if not 0 < image.width * image.height <= max_pixels:
             raise ValueError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
         image.load()  # before EXIF is asked: a PNG's may follow the pixels, a TIFF is turned here
-        return _upright(_to_rgb(image), _orientation(image))
+        return _upright(_to_mode(image, decoding.mode), _orientation(image))
     # Fed with broken bytes, Pillow's decoders raise nearly every exception there is.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -94,13 +112,16 @@ def _upright(image: Image.Image, orientation: object) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bits(image)
+    if mode == "RGBA":
+        return image.convert("RGBA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    colours = image.convert("RGB")
+    return colours if mode == "RGB" else colours.convert(mode)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -10,7 +10,9 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.images import Decoding, read_image
 from calotype.data.pictures import Example
+from calotype.training.images import Mode, scaled
 
 BICUBIC = Image.Resampling.BICUBIC
 """Pillow's, which filters by the scale and so does not alias."""
@@ -138,20 +140,25 @@ class Flip:
 
 @dataclass(frozen=True)
 class Transform:
-    """How an example becomes a sample: a crop, perhaps a flip, then a tensor."""
+    """How an example becomes a sample: a crop, perhaps a flip, then a tensor of 8 bits."""
 
     crop: Crop = CenterCrop()
     flip: Flip | None = None
+    mode: Mode = "RGB"
+    """Channels of the images: L is grey, RGB colours, RGBA colours and alpha. What is transparent
+    is white in the first two."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """Give `{"image": float32 [3, size, size] in [-1, 1], "caption": str}`."""
-        image = self.crop(example["image"], rng)
+        """Give `{"image": uint8 [c, size, size], "caption": str}`; colours beside alpha are over
+        white. `calotype.training.images.scaled` brings images to [-1, 1], on the device.
+        """
+        image = self.crop(in_mode(example["image"], self.mode), rng)
         image = self.flip(image, rng) if self.flip else image
-        return {**example, "image": pixels(image)}
+        return {**example, "image": levels(image)}
 
 
-def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
-    """Turn sRGB in 0..255 into [-1, 1], channels first."""
+def to_tensor(pixels: UInt8[np.ndarray, "b H W c"]) -> Float32[Tensor, "b c H W"]:
+    """Turn levels in 0..255 into [-1, 1], channels first."""
     planes = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     # Not by torch, whose threads would get into each other's way where several decode.
     planes /= np.float32(127.5)
@@ -159,17 +166,55 @@ def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"
     return torch.from_numpy(planes)
 
 
-def eight_bits(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
-    """Images of [-1, 1] in the levels of a saved picture; what is outside is clipped."""
+def eight_bits(
+    images: Float[Tensor, "*n c H W"] | UInt8[Tensor, "*n c H W"],
+) -> UInt8[Tensor, "*n c H W"]:
+    """Images of [-1, 1] in the levels of a saved picture; what is outside is clipped, and what is
+    of 8 bits already stays as it is.
+    """
+    if images.dtype == torch.uint8:
+        return images
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:
-    """Turn an RGB picture into a tensor in [-1, 1]."""
-    return to_tensor(np.asarray(image)[None])[0]
+def in_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """A picture in a mode, which what was decoded for it has already."""
+    return image if image.mode == mode else read_image(image, "in memory", Decoding(mode=mode))
+
+
+def levels(image: Image.Image) -> UInt8[Tensor, "c H W"]:
+    """Turn a grey, RGB or RGBA picture into a tensor of 8 bits; colours beside alpha are over
+    white.
+    """
+    pixels = np.asarray(over_white(image) if image.mode == "RGBA" else image)
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(planes, order="C"))
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """An RGBA picture's colours as they are seen on white, with its alpha beside."""
+    seen = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    seen.putalpha(image.getchannel("A"))
+    return seen
+
+
+def straight(images: Float[Tensor, "*n c H W"]) -> Float[Tensor, "*n c H W"]:
+    """Images in [-1, 1] as files have them: beside alpha the colours as they were before they were
+    seen on white, and white where nothing is seen of them.
+    """
+    if images.shape[-3] != 4:
+        return images
+    over, alpha = ((images.float().clamp(-1, 1) + 1) / 2).split((3, 1), -3)
+    colours = (1 - (1 - over) / alpha.clamp_min(1e-6)).clamp(0, 1)
+    return 2 * torch.cat([torch.where(alpha > 0, colours, 1.0), alpha], -3) - 1
+
+
+def pixels(image: Image.Image) -> Float32[Tensor, "c H W"]:
+    """Turn a picture into a tensor in [-1, 1]."""
+    return scaled(levels(image))
 
 
 def as_is(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Only turn a picture into a tensor."""
+    """Only turn a picture into a tensor of 8 bits."""
     image = example.get("image")
-    return {**example, "image": pixels(image)} if isinstance(image, Image.Image) else example
+    return {**example, "image": levels(image)} if isinstance(image, Image.Image) else example

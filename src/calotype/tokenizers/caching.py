@@ -16,7 +16,7 @@ from calotype.data.latents import INDEX, Index, shard, write_shard
 from calotype.data.loader import once
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
-from calotype.training.noise import sent
+from calotype.training.images import sent_images
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Encoder:
         Raises:
             ValueError: what comes out is no numbers.
         """
-        images = sent(batch["image"], self.tokenizer.last_layer.weight.device)
+        images = sent_images(batch["image"], self.tokenizer.last_layer.weight.device)
         rows = {"packed": self._pack(images)}
         if self.flipped:
             rows["packed_flipped"] = self._pack(images.flip(-1))

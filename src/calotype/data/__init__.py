@@ -1,8 +1,9 @@
 """Sources of captioned images, and the loader that reads them."""
 
 from calotype.data.batches import Batch
+from calotype.data.colour import AsStored, Colour, ToSRGB
 from calotype.data.folder import Folder
-from calotype.data.images import BrokenImage, read_image
+from calotype.data.images import BrokenImage, Decoding, read_image
 from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once
 from calotype.data.openmoji import OpenMoji
@@ -22,10 +23,13 @@ Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
+    "AsStored",
     "Batch",
     "BrokenImage",
     "CenterCrop",
+    "Colour",
     "Crop",
+    "Decoding",
     "Example",
     "Flip",
     "Folder",
@@ -43,6 +47,7 @@ __all__ = [
     "Scenes",
     "Source",
     "Stream",
+    "ToSRGB",
     "Transform",
     "WebDataset",
     "once",

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.images import Decoding
 from calotype.data.pictures import Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
@@ -68,7 +69,8 @@ class Loader:
         _check(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset = _decoded(dataset, transform)
+        self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
 
     @property
@@ -131,6 +133,7 @@ def once(
             stream.
     """
     _check(dataset, batch_size)
+    dataset = _decoded(dataset, transform)
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
@@ -182,6 +185,13 @@ def _reader(dataset: Dataset[Any]) -> Reader | None:
     """Who decodes the dataset's pictures; None: it is not known."""
     reader = getattr(dataset, "reader", None)
     return reader if isinstance(reader, Reader) else None
+
+
+def _decoded(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+    """The dataset, its pictures decoded as the transform wants them."""
+    decoding: Decoding | None = getattr(transform, "decoding", None)
+    decoded_by = getattr(dataset, "decoded_by", None)
+    return dataset if decoding is None or decoded_by is None else decoded_by(decoding)
 
 
 def _options() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,12 +10,30 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.colour import TO_SRGB, Colour
 from calotype.data.images import Decoding, read_image
 from calotype.data.pictures import Example
 from calotype.training.images import Mode, scaled
 
 BICUBIC = Image.Resampling.BICUBIC
 """Pillow's, which filters by the scale and so does not alias."""
+SPARE = 2.0
+"""Pixels that a reduced picture keeps for one of the crop, at least, along each side."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part, in pixels of the whole picture."""
+
+
+def reducible(side: float | int, size: int) -> int:
+    """By which power of two, 8 at most, a picture may be smaller of which `side` pixels become
+    `size`.
+    """
+    return next((by for by in (8, 4, 2) if side / by >= SPARE * size), 1)
+
+
+def resized(image: Image.Image, box: Box, size: int, reduction: int = 1) -> Image.Image:
+    """Resize a part of a picture, which is decoded smaller by `reduction`, to a square."""
+    left, top, right, bottom = (edge / reduction for edge in box) if reduction > 1 else box
+    return image.resize((size, size), BICUBIC, (left, top, right, bottom))
 
 
 def _check_size(size: int) -> None:
@@ -49,18 +67,27 @@ class RandomResizedCrop:
                 f"transform.crop.ratio is {self.ratio}: give the least and the greatest, above 0"
             )
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Crop and resize; falls back to the central part when ten draws do not fit."""
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Draw the part; it falls back to the central one when ten draws do not fit."""
         for _ in range(10):
-            area = image.width * image.height * rng.uniform(*self.scale)
+            area = width * height * rng.uniform(*self.scale)
             ratio = np.exp(rng.uniform(*np.log(self.ratio)))
-            width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 0 < width <= image.width and 0 < height <= image.height:
-                left = int(rng.integers(image.width - width + 1))
-                top = int(rng.integers(image.height - height + 1))
-                box = left, top, left + width, top + height
-                return image.resize((self.size, self.size), BICUBIC, box)
-        return CenterCrop(self.size)(image, rng)
+            wide, high = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+            if 0 < wide <= width and 0 < high <= height:
+                left = float(rng.integers(width - wide + 1))
+                top = float(rng.integers(height - high + 1))
+                return left, top, left + wide, top + high
+        return CenterCrop(self.size).box(width, height, rng)
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        area, (least, greatest) = width * height * self.scale[0], self.ratio
+        side = min((area * least) ** 0.5, (area / greatest) ** 0.5, width, height)
+        return reducible(side, self.size)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Crop and resize."""
+        return resized(image, self.box(*image.size, rng), self.size)
 
 
 @dataclass(frozen=True)
@@ -83,16 +110,25 @@ class RandomCrop:
                 f"transform.crop.resize is {self.resize}: it must be at least the size, {self.size}"
             )
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Resize and crop in one step, at a whole pixel of the resized picture."""
-        step = min(image.size) / (self.resize or self.size)  # source pixels to a resized pixel
-        side = min(self.size * step, *image.size)  # rounding may put it an ulp beyond
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Draw the part, at a whole pixel of the resized picture."""
+        step = min(width, height) / (self.resize or self.size)  # source pixels to a resized pixel
+        # Rounding may put the side, and with it the far edges, an ulp beyond.
+        side = min(self.size * step, float(min(width, height)))
         left, top = (
-            step * rng.integers(max(round(length / step) - self.size, 0) + 1)
-            for length in image.size
-        )
-        left, top = min(left, image.width - side), min(top, image.height - side)
-        return image.resize((self.size, self.size), BICUBIC, (left, top, left + side, top + side))
+            min(step * int(rng.integers(max(round(length / step) - self.size, 0) + 1)),
+                length - side)
+            for length in (width, height)
+        )  # fmt: skip
+        return left, top, left + side, top + side
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        return reducible(min(width, height), self.resize or self.size)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Resize and crop in one step."""
+        return resized(image, self.box(*image.size, rng), self.size)
 
 
 @dataclass(frozen=True)
@@ -109,9 +145,19 @@ class CenterCrop:
     def __post_init__(self) -> None:
         _check_size(self.size)
 
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Find the part; the generator is not used."""
+        side = float(min(width, height))
+        left, top = (width - side) * 0.5, (height - side) * 0.5
+        return left, top, left + side, top + side
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        return reducible(min(width, height), self.size)
+
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize; the generator is not used."""
-        return ImageOps.fit(image, (self.size, self.size), BICUBIC)
+        return resized(image, self.box(*image.size, rng), self.size)
 
 
 Crop = RandomResizedCrop | RandomCrop | CenterCrop
@@ -147,14 +193,25 @@ class Transform:
     mode: Mode = "RGB"
     """Channels of the images: L is grey, RGB colours, RGBA colours and alpha. What is transparent
     is white in the first two."""
+    colour: Colour = TO_SRGB
+    """What becomes of the colours of a picture with a profile."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded for it."""
+        return Decoding(self.mode, self.colour, self.crop.reduction)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
         """Give `{"image": uint8 [c, size, size], "caption": str}`; colours beside alpha are over
         white. `calotype.training.images.scaled` brings images to [-1, 1], on the device.
         """
-        image = self.crop(in_mode(example["image"], self.mode), rng)
+        sample = cast(dict[str, Any], {**example})
+        reduction = sample.pop("reduction", 1)
+        whole = sample["size"] if reduction > 1 else sample["image"].size
+        box = self.crop.box(*whole, rng)
+        image = resized(in_mode(sample["image"], self.mode), box, self.crop.size, reduction)
         image = self.flip(image, rng) if self.flip else image
-        return {**example, "image": levels(image)}
+        return {**sample, "image": levels(image)}
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W c"]) -> Float32[Tensor, "b c H W"]:

@@ -17,7 +17,6 @@ from calotype.data.identity import identified
 from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
-from calotype.recipes.tokenizer import image_mode
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, TrainedTiny
 from calotype.tokenizers.readme import readme
@@ -75,7 +74,7 @@ def assemble_distillation(recipe: DistilRecipe, dataset: Dataset) -> Distillatio
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = ImageTokenizer.load(recipe.teacher).to(own_device())
     tokenizer.check(recipe.size)
-    tokenizer.check_mode(image_mode(recipe.transform), recipe.teacher)
+    tokenizer.check_mode(recipe.mode, recipe.teacher)
     student = recipe.student.build(
         tokenizer.bottleneck.z_channels, tokenizer.factor, tokenizer.mode
     )

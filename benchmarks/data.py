@@ -2,12 +2,14 @@
 tars, and memory of a stream from a thousand images to a million.
 
     python benchmarks/data.py speed
+    python benchmarks/data.py photographs
     python benchmarks/data.py memory
 
 The pictures are made here: JPEGs of 256 pixels, cut at random from scikit-learn's two photographs,
-and, for memory, PNGs of 8. All readers decode, resize the shorter side
-to 224 antialiased, crop the centre and give batches of 64 floats in [-1, 1], with the same number
-of workers; they take turns. What a peer cannot read from is left out.
+photographs of 12 megapixels put together of such, and, for memory, PNGs of 8. All readers decode,
+resize the shorter side to 224 antialiased, crop the centre and give batches of 64 floats in
+[-1, 1], of photographs of 8, with the same number of workers; they take turns. What a peer cannot
+read from is left out.
 """
 
 import io
@@ -46,6 +48,8 @@ PEER = v2.Compose([
     v2.RGB(), v2.Resize(CROP, v2.InterpolationMode.BICUBIC), v2.CenterCrop(CROP), v2.ToImage(),
     v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3),
 ])  # fmt: skip
+PHOTOGRAPHS, PHOTOGRAPH, FEW = 32, (4000, 3000), 8
+"""How many of a camera's size there are, which that is, and how many a batch has."""
 Batches = Callable[[], Iterator[Any]]
 
 
@@ -90,21 +94,35 @@ def write_tars(folder: Path, encoded: Iterable[bytes], ending: str, each: int) -
                     tar.addfile(member, io.BytesIO(content))
 
 
-def ours(source: Source, workers: int) -> Batches:
+def write_photographs(root: Path) -> None:
+    """Photographs of a camera's size, in whose every part there is as much to see."""
+    parts = [Image.open(io.BytesIO(data)) for data in jpegs(256)]
+    rng = np.random.default_rng(1)
+    for i in range(PHOTOGRAPHS):
+        whole = Image.new("RGB", PHOTOGRAPH)
+        for x in range(0, PHOTOGRAPH[0], SIDE):
+            for y in range(0, PHOTOGRAPH[1], SIDE):
+                whole.paste(parts[rng.integers(len(parts))], (x, y))
+        file = root / f"folder/{i % 4:02d}/{i:06d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole.save(file, quality=90)
+
+
+def ours(source: Source, workers: int, each: int = BATCH) -> Batches:
     """Our loader."""
-    loader = Loader(source.build(), BATCH, seed=0, transform=Transform(CenterCrop(CROP)),
+    loader = Loader(source.build(), each, seed=0, transform=Transform(CenterCrop(CROP)),
                     workers=workers)  # fmt: skip
     # The others give floats, so that what the training process has left to do counts too.
     return lambda: (scaled(batch["image"]) for batch in loader.batches())
 
 
-def torchvision_folder(path: Path, workers: int) -> Batches:
+def torchvision_folder(path: Path, workers: int, each: int = BATCH) -> Batches:
     """Torchvision's ImageFolder in torch's DataLoader."""
     data = ImageFolder(str(path), PEER)
-    return lambda: (images for images, _ in endless(data, workers, shuffle=True))
+    return lambda: (images for images, _ in endless(data, workers, True, each))
 
 
-def hugging_face(table: Any, column: str, workers: int) -> Batches:
+def hugging_face(table: Any, column: str, workers: int, each: int = BATCH) -> Batches:
     """HF `datasets` in torch's DataLoader."""
 
     def transform(row: dict[str, Any]) -> dict[str, Any]:
@@ -117,12 +135,13 @@ def hugging_face(table: Any, column: str, workers: int) -> Batches:
         )
     else:
         data = table.with_transform(lambda rows: {"image": [PEER(x) for x in rows[column]]})
-    return lambda: (batch["image"] for batch in endless(data, workers, None if streamed else True))
+    shuffle = None if streamed else True
+    return lambda: (batch["image"] for batch in endless(data, workers, shuffle, each))
 
 
-def endless(data: Any, workers: int, shuffle: bool | None) -> Iterator[Any]:
+def endless(data: Any, workers: int, shuffle: bool | None, each: int) -> Iterator[Any]:
     """Epoch after epoch of torch's DataLoader, whose workers stay."""
-    loader = DataLoader(data, BATCH, shuffle, num_workers=workers, drop_last=True,
+    loader = DataLoader(data, each, shuffle, num_workers=workers, drop_last=True,
                         persistent_workers=workers > 0)  # fmt: skip
     while True:
         yield from loader
@@ -161,19 +180,48 @@ def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
     }  # fmt: skip
 
 
-def rate(found: dict[str, Batches], workers: int, name: str) -> list[float]:
-    """Images a second over an epoch, after the batches that workers have ready by then."""
-    batches = found[name]()
+def photograph_readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
+    """Who reads photographs from a folder."""
+    folder, load = root / "folder", partial(datasets.load_dataset, split="train")
+    table = load("imagefolder", data_dir=str(folder))
+    return {
+        "12-megapixel photographs": {
+            "calotype": ours(Folder(folder), workers, FEW),
+            "torchvision ImageFolder": torchvision_folder(folder, workers, FEW),
+            "datasets imagefolder": hugging_face(table, "image", workers, FEW),
+        },
+    }
+
+
+def rate(found: dict[str, Batches], workers: int, count: int, name: str) -> list[float]:
+    """Images a second over an epoch of `count`, after the batches that workers have by then."""
+    batches, had = found[name](), 0
     for _ in range(2 * max(workers, 1)):
         next(batches)
     started = time.perf_counter()
-    for batch in itertools.islice(batches, IMAGES // BATCH):
-        assert tuple(batch.shape) == (BATCH, 3, CROP, CROP)
-    return [IMAGES / (time.perf_counter() - started)]
+    while had < count:
+        batch = next(batches)
+        assert tuple(batch.shape[1:]) == (3, CROP, CROP)
+        had += len(batch)
+    return [had / (time.perf_counter() - started)]
 
 
 def speed() -> None:
-    """The table."""
+    """The table of small pictures."""
+    compare(write, readers, IMAGES)
+
+
+def photographs() -> None:
+    """That of a camera's."""
+    compare(write_photographs, photograph_readers, PHOTOGRAPHS)
+
+
+def compare(
+    write: Callable[[Path], None],
+    readers: Callable[[Path, int], dict[str, dict[str, Batches]]],
+    count: int,
+) -> None:
+    """Print how fast each reads what is written."""
     print(f"torch {torch.__version__}, datasets {datasets.__version__}, "
           f"{torch.get_num_threads()} threads\n")  # fmt: skip
     print("| read from | workers | by | images/s | ours is faster by (spread) |")
@@ -182,7 +230,7 @@ def speed() -> None:
         write(Path(folder))
         for workers in (0, 2):
             for source, found in readers(Path(folder), workers).items():
-                rates = in_turns([*found], partial(rate, found, workers), ROUNDS)
+                rates = in_turns([*found], partial(rate, found, workers, count), ROUNDS)
                 ours = [row[0] for row in rates["calotype"]]
                 for name, rows in rates.items():
                     said = "" if name == "calotype" else ratio([row[0] for row in rows], ours)
@@ -225,4 +273,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["pass"]:
         one_pass(int(sys.argv[2]), int(sys.argv[3]))
     else:
-        {"speed": speed, "memory": memory}[sys.argv[1]]()
+        {"speed": speed, "photographs": photographs, "memory": memory}[sys.argv[1]]()

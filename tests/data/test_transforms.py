@@ -118,7 +118,7 @@ def test_a_crop_of_a_reduced_picture_is_that_of_the_whole(
     rngs = [np.random.default_rng(7), np.random.default_rng(7)]
     samples = [
         transform({"image": image, "caption": "", "size": whole, "reduction": by}, rng)["image"]
-        for (image, whole, by), rng in zip(decodings, rngs, strict=True)
+        for (image, whole, by, _), rng in zip(decodings, rngs, strict=True)
     ]
     assert rngs[0].random() == rngs[1].random()  # both drew as much
     assert (samples[0].float() - samples[1].float()).abs().mean() < 1.5

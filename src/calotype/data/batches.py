@@ -42,6 +42,19 @@ def collate(samples: Sequence[dict[str, Any]], keys: list[int]) -> Batch:
     return {**{name: _stack(name, values) for name, values in columns.items()}, "key": keys}
 
 
+def present(
+    samples: Sequence[dict[str, Any] | None], keys: Sequence[int], rows: Sequence[int]
+) -> Batch:
+    """The batch of those samples that are there, with their keys and, as "row", what they are in
+    their source; of none an empty one.
+    """
+    kept = [each for each in zip(samples, keys, rows, strict=True) if each[0] is not None]
+    if not kept:
+        return {}
+    found, its_keys, its_rows = map(list, zip(*kept, strict=True))
+    return {**collate(found, its_keys), "row": its_rows}
+
+
 def _stack(name: str, values: list[Any]) -> Tensor | list[Any]:
     if not isinstance(values[0], Tensor):
         return values

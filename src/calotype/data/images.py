@@ -5,24 +5,16 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
+from warnings import warn
 
 import numpy as np
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from calotype.data.colour import TO_SRGB, Colour
+from calotype.data.formats import FORMATS, extra_formats, size_of_jxl, what_is
+from calotype.data.formats import SUFFIXES as SUFFIXES  # where it was, and is looked for
+from calotype.data.metadata import bare, profile_of
 from calotype.training.images import Mode
-
-Image.init()
-
-FORMATS = tuple(
-    name
-    for name in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-    if name in Image.OPEN  # AVIF and WEBP depend on how Pillow was built
-)
-"""What is opened. Pillow would run Ghostscript on an EPS file, which no stranger's may ask for."""
-
-SUFFIXES = frozenset(s for s, name in Image.registered_extensions().items() if name in FORMATS)
-"""File endings of these formats, in lower case, with the dot."""
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit, beyond which it too takes a picture for a decompression bomb."""
@@ -77,6 +69,8 @@ class Decoded(NamedTuple):
     reduction: int
     """By how much the image is smaller: its pixel (x, y) begins at `reduction` times that of the
     whole picture."""
+    doubt: str
+    """What of the picture could not be heeded; mostly nothing."""
 
 
 def read_image(
@@ -85,8 +79,11 @@ def read_image(
     decoding: Decoding = TO_RGB,
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode a picture to 8 bits; see `decode`."""
-    return decode(file, name, decoding, max_pixels).image
+    """Decode a picture to 8 bits; see `decode`. What of it cannot be heeded is warned of."""
+    decoded = decode(file, name, decoding, max_pixels)
+    if decoded.doubt:
+        warn(f"{name}: {decoded.doubt}", stacklevel=2)
+    return decoded.image
 
 
 def decode(
@@ -97,9 +94,10 @@ def decode(
 ) -> Decoded:
     """Decode a picture to 8 bits, and say how large it is.
 
-    The EXIF orientation is applied if it can be read, transparency is composited on white unless
-    it is asked for, the first frame of an animation is taken, and 12-bit, 16-bit, 32-bit and
-    floating-point greys are scaled from their whole range, not clipped.
+    Its colours become those of sRGB unless they are to stay, the EXIF orientation is applied if it
+    can be read, transparency is composited on white unless it is asked for, the first frame of an
+    animation is taken, and 12-bit, 16-bit, 32-bit and floating-point greys are scaled from their
+    whole range, not clipped. What stands beside the pixels, broken or large, refuses no picture.
 
     Args:
         file: An encoded picture, its path, or a picture that is decoded already.
@@ -109,34 +107,70 @@ def decode(
 
     Raises:
         BrokenImage: it is no picture, is truncated, or has more than `max_pixels` pixels.
+        OSError: the file cannot be read.
+        MemoryError: there is not enough memory for it.
     """
+    data = file.read_bytes() if isinstance(file, Path) else file
     try:
-        image = _open(file)
-        if not 0 < image.width * image.height <= max_pixels:
-            raise ValueError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
-        size, reduction = _reduce(image, decoding)
-        image.load()  # before EXIF is asked: a PNG's may follow the pixels, a TIFF is turned here
-        orientation = _orientation(image)
-        upright = _upright(_to_mode(_in_colour(image, decoding.colour), decoding.mode), orientation)
-        return Decoded(upright, size if reduction > 1 else upright.size, reduction)
+        return _whole_or_bare(data, decoding, max_pixels)
+    except MemoryError:
+        raise
     # Fed with broken bytes, Pillow's decoders raise nearly every exception there is.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokenImage(f"cannot read picture {name}: {reason}") from error
 
 
-def _open(file: bytes | Path | Image.Image) -> Image.Image:
-    if isinstance(file, Image.Image):
-        return file
-    data = file.read_bytes() if isinstance(file, Path) else file
+def _whole_or_bare(data: bytes | Image.Image, decoding: Decoding, max_pixels: int) -> Decoded:
+    try:
+        return _decoded(_open(data, max_pixels), decoding, max_pixels)
+    except MemoryError:
+        raise
+    except Exception:
+        if isinstance(data, Image.Image) or (left := bare(data)) is None:
+            raise
+    image = _open(left, max_pixels)
+    if profile := profile_of(data):
+        image.info["icc_profile"] = profile
+    return _decoded(image, decoding, max_pixels)
+
+
+def _decoded(image: Image.Image, decoding: Decoding, max_pixels: int) -> Decoded:
+    _check(image.width, image.height, max_pixels)
+    size, reduction = _reduce(image, decoding)
+    image.load()  # before EXIF is asked: a PNG's may follow the pixels, a TIFF is turned here
+    orientation, doubt, eight = _orientation(image), "", _eight_bits(image)
+    try:
+        eight = decoding.colour(eight, image.info)
+    except ValueError as error:
+        doubt = f"its colours are taken for sRGB, for its profile is not to be used ({error})"
+    upright = _upright(_to_mode(eight, decoding.mode), orientation)
+    return Decoded(upright, size if reduction > 1 else upright.size, reduction, doubt)
+
+
+def _check(width: int, height: int, max_pixels: int) -> None:
+    if not 0 < width * height <= max_pixels:
+        raise ValueError(f"{width}x{height} pixels, at most {max_pixels} are read")
+
+
+def _open(data: bytes | Image.Image, max_pixels: int) -> Image.Image:
+    if isinstance(data, Image.Image):
+        return data
     try:
         return Image.open(BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError:
-        what = "no bytes" if not data else f"none of the formats {', '.join(FORMATS)}"
-        raise ValueError(what) from None
+        pass
+    if size := size_of_jxl(data):  # which is decoded when it is opened
+        _check(*size, max_pixels)
+    try:
+        return Image.open(BytesIO(data), formats=extra_formats())
+    except Image.UnidentifiedImageError:
+        raise ValueError(what_is(data)) from None
 
 
 def _orientation(image: Image.Image) -> object:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # by its own word it is upright already, and by that of a standard EXIF has none
     # Pillow raises nearly anything on broken EXIF; the picture beside it may well be good.
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
@@ -168,13 +202,9 @@ def _reduce(image: Image.Image, decoding: Decoding) -> tuple[tuple[int, int], in
     return size, reduction
 
 
-def _in_colour(image: Image.Image, colour: Colour) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bits(image)
-    try:
-        return colour(image)
-    except ValueError:
-        return image
+def _eight_bits(image: Image.Image) -> Image.Image:
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    return _to_8_bits(image) if deep else image
 
 
 def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, present
 from calotype.data.images import Decoding
-from calotype.data.pictures import Reader, Stream
+from calotype.data.pictures import MAX_BROKEN, Reader, Stream
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
@@ -119,6 +119,8 @@ def once(
     rows: range | Sequence[range] | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
+    A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
+    in the dataset.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -129,8 +131,8 @@ def once(
             each of which the last batch may be short; None: all.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1, or `rows` of a
-            stream.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1, `rows` of a
+            stream, or none of its pictures can be read.
     """
     _check(dataset, batch_size)
     dataset = _decoded(dataset, transform)
@@ -138,14 +140,13 @@ def once(
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
         starts = range(0, sys.maxsize, batch_size)
-        return _streamed(
-            StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, workers)
-        )
+        batches = StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, workers)
+        return _not_empty(_streamed(batches), dataset.reader)
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
     spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
     draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
-    return _mapped(MapBatches(dataset, transform), draws, workers)
+    return _not_empty(_mapped(PassBatches(dataset, transform), draws, workers), _reader(dataset))
 
 
 @dataclass
@@ -164,11 +165,33 @@ class MapBatches(Dataset[WorkerResult]):
         batch = getattr(self.dataset, "batch", None)
         if batch is not None and self.transform is None:
             return {**batch(indices, keys), "key": keys}
-        return collate([self._sample(index, key) for index, key in draws], keys)
+        samples = [self._sample(index, key) for index, key in draws]
+        return self._collated(samples, keys, indices)
 
-    def _sample(self, index: int, key: int) -> dict[str, Any]:
-        transform = self.transform or as_is
-        return transform(self.dataset[index], np.random.default_rng(key))
+    def _sample(self, index: int, key: int) -> dict[str, Any] | None:
+        transform, example = self.transform or as_is, self._example(index)
+        return None if example is None else transform(example, np.random.default_rng(key))
+
+    def _example(self, index: int) -> dict[str, Any] | None:
+        return self.dataset[index]
+
+    def _collated(self, samples: list[Any], keys: list[int], indices: list[int]) -> Batch:
+        return collate(samples, keys)
+
+
+class PassBatches(MapBatches):
+    """Of one pass, which leaves out what is broken."""
+
+    def _batch(self, draws: Draws) -> Batch:
+        batch = super()._batch(draws)
+        return batch and {"row": [index for index, _ in draws], **batch}
+
+    def _example(self, index: int) -> dict[str, Any] | None:
+        read_one = getattr(self.dataset, "read_one", None)
+        return super()._example(index) if read_one is None else read_one(index)
+
+    def _collated(self, samples: list[Any], keys: list[int], indices: list[int]) -> Batch:
+        return present(samples, keys, indices)
 
 
 def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
@@ -179,6 +202,23 @@ def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterat
 def _streamed(batches: StreamBatches) -> Iterator[Batch]:
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
     return received(opened(results), batches.stream.reader)
+
+
+def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batch]:
+    """Those batches of a pass in which something is left.
+
+    Raises:
+        ValueError: there are none, or the first thousand pictures are broken.
+    """
+    found = False
+    for batch in batches:
+        found = found or bool(batch)
+        if batch:
+            yield batch
+        elif not found and reader and len(reader.skipped) >= MAX_BROKEN:
+            break
+    if not found and reader and reader.skipped:
+        raise reader.none_of([*reader.skipped])
 
 
 def _reader(dataset: Dataset[Any]) -> Reader | None:

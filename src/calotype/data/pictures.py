@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from warnings import warn
 
-import fsspec
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
 
 from calotype.data.identity import Identity
-from calotype.data.images import TO_RGB, BrokenImage, Decoding, decode
+from calotype.data.images import TO_RGB, BrokenImage, Decoded, Decoding, decode
+from calotype.data.remote import contents, tried
 
 OnError = Literal["skip", "stop"]
-"""What becomes of a broken picture: the next good one takes its place, or reading stops."""
+"""What becomes of a broken picture: it is passed over, so that in training, which has a place for
+each sample, the next good one takes its; or reading stops."""
 
 MAX_BROKEN = 1000
 """Broken pictures in a row after which a source is given up, under either policy."""
@@ -37,6 +38,8 @@ class Example(TypedDict):
     """Width and height of the whole picture, upright, before any crop."""
     reduction: NotRequired[int]
     """By how much the image was decoded smaller: see `Decoded`."""
+    doubt: NotRequired[str]
+    """What of the picture could not be heeded, if there is such."""
 
 
 class Record(NamedTuple):
@@ -52,18 +55,18 @@ class Record(NamedTuple):
         """Decode it.
 
         Raises:
-            BrokenImage: it cannot be decoded.
+            BrokenImage: it cannot be decoded, or there is nothing at its URL.
+            OSError: its file cannot be read, or there is not enough memory for it: whatever it
+                holds, that is no fault of the picture.
         """
-        image, size, reduction = decode(self._fetch(), self.name, decoding)
-        return {"image": image, "caption": self.caption, "name": self.name, "size": size,
-                "reduction": reduction}  # fmt: skip
+        image, size, reduction, doubt = tried(lambda: self._decoded(decoding), self.name)
+        example: Example = {"image": image, "caption": self.caption, "name": self.name,
+                            "size": size, "reduction": reduction}  # fmt: skip
+        return {**example, "doubt": doubt} if doubt else example
 
-    def _fetch(self) -> bytes | Path | Image.Image:
-        if not isinstance(self.file, str):
-            return self.file
-        # A network's failure is no broken picture: it is not skipped.
-        with fsspec.open(self.file, "rb") as remote:
-            return remote.read()  # pyright: ignore[reportAttributeAccessIssue]
+    def _decoded(self, decoding: Decoding) -> Decoded:
+        file = self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
+        return decode(file, self.name, decoding)
 
 
 @dataclass
@@ -80,6 +83,8 @@ class Reader:
     """Off in such a worker: the training process hears of the pictures, and warns of each once."""
     decoding: Decoding = TO_RGB
     """What pictures become."""
+    doubts: dict[str, str] = field(default_factory=dict)
+    """What could not be heeded, of some pictures, and the name of the first of them."""
 
     def read(self, candidates: Iterable[Record]) -> Example:
         """Decode the first candidate that can be.
@@ -88,18 +93,51 @@ class Reader:
             BrokenImage: a broken picture was met and the policy is "stop".
             ValueError: none of the candidates, or of the first thousand, can be decoded.
         """
-        broken: list[BrokenImage] = []
+        broken: list[str] = []
         for record in islice(candidates, MAX_BROKEN):
-            try:
-                return record.decode(self.decoding)
-            except BrokenImage as error:
-                if self.on_error == "stop":
-                    raise
-                self.skip(record.name, str(error))
-                broken.append(error)
-        raise ValueError(
-            f"{self.source}: none of {len(broken)} pictures in a row can be read; {broken[-1]}"
+            if (example := self.read_one(record)) is not None:
+                return example
+            broken.append(record.name)
+        raise self.none_of(broken)
+
+    def none_of(self, names: Sequence[str]) -> ValueError:
+        """Make the error of pictures of which none can be read."""
+        return ValueError(
+            f"{self.source}: none of {len(names)} pictures in a row can be read; "
+            f"{self.skipped[names[-1]]}"
         )
+
+    def read_one(self, record: Record) -> Example | None:
+        """Decode a record; None: it cannot be, and is passed over.
+
+        Raises:
+            BrokenImage: it cannot be, and the policy is "stop".
+        """
+        try:
+            return self.decode(record)
+        except BrokenImage as error:
+            if self.on_error == "stop":
+                raise
+            self.skip(record.name, str(error))
+        return None
+
+    def decode(self, record: Record) -> Example:
+        """Decode a record.
+
+        Raises:
+            BrokenImage: it cannot be.
+        """
+        example = record.decode(self.decoding)
+        if doubt := example.pop("doubt", None):
+            self.tell(doubt, record.name)
+        return example
+
+    def tell(self, doubt: str, name: str) -> None:
+        """Warn of what could not be heeded, once."""
+        if doubt not in self.doubts:
+            self.doubts[doubt] = name
+            if self.warns:
+                warn(f"{name}: {doubt}; others like it are not named", stacklevel=2)
 
     def skip(self, name: str, reason: str) -> None:
         """Count a broken picture and warn of it, once."""
@@ -157,6 +195,14 @@ class Pictures(Dataset[Example]):
             raise IndexError(f"picture {index} of {n}")
         return self.reader.read(self.records[(index + k) % n] for k in range(n))
 
+    def read_one(self, index: int) -> Example | None:
+        """What an index of `records` has, and nothing in its place; None: it is broken.
+
+        Raises:
+            BrokenImage: it is, and the policy is "stop".
+        """
+        return self.reader.read_one(self.records[index])
+
 
 @dataclass(frozen=True)
 class Chosen(Sequence[Record]):
@@ -206,8 +252,9 @@ class Stream(IterableDataset[Example]):
     """A dataset that can only be read from its start; iterating it is one pass in order, of which
     each worker of a plain DataLoader gives its share.
 
-    Under the policy "skip", the place of a broken picture is taken by the next one in the pass
-    that can be read; past the end of the last pass, by the first of another.
+    Under the policy "skip", a pass leaves out what is broken. In a `Loader`, whose samples have
+    each their place, the next one in the pass that can be read takes it; past the end of the last
+    pass, the first of another.
 
     Args:
         passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
@@ -229,11 +276,11 @@ class Stream(IterableDataset[Example]):
         self.passes, self.reader, self.local, self.identity = passes, reader, local, identity
 
     def __iter__(self) -> Iterator[Example]:
-        window, worker = Window(self.passes(None)), get_worker_info()
+        worker = get_worker_info()
         which, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for place, record in enumerate(window):
-            if place % workers == which:
-                yield self.read([record], window)
+        for place, record in enumerate(self.passes(None)):
+            if place % workers == which and (example := self.reader.read_one(record)):
+                yield example
 
     def decoded_by(self, decoding: Decoding) -> "Stream":
         """The same pictures, decoded otherwise."""

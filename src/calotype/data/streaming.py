@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, present
 from calotype.data.images import BrokenImage
-from calotype.data.pictures import Record, Stream, Window
+from calotype.data.pictures import Example, Record, Stream, Window
 from calotype.data.worker_results import WorkerResult, worker_result
 
 Sample = dict[str, Any]
@@ -70,7 +70,7 @@ class StreamBatches(IterableDataset[WorkerResult]):
         with ThreadPoolExecutor(threads) as pool:
             for start in self._share():
                 deque(islice(window, start - window.taken), maxlen=0)
-                if not (batch := self._batch(pool, window)):
+                if (batch := self._batch(pool, window)) is None:
                     return
                 yield batch
 
@@ -82,22 +82,33 @@ class StreamBatches(IterableDataset[WorkerResult]):
         keys = draw_keys(self.seed, window.taken, self.batch_size)
         pairs = zip(islice(window, self.batch_size), keys, strict=False)  # the last may be short
         jobs = [(record, key, pool.submit(self._sample, record, key)) for record, key in pairs]
+        if not jobs:
+            return None
         records, keys = [job[0] for job in jobs], [job[1] for job in jobs]
+        rows = range(window.taken - len(jobs), window.taken)
         samples = [
             self._result(future, key, records[place:], window)
             for place, (_, key, future) in enumerate(jobs)
         ]
-        return collate(samples, keys) if samples else None
+        if self.order is None:
+            return present(samples, keys, rows)
+        return collate([sample for sample in samples if sample is not None], keys)
 
     def _sample(self, record: Record, key: int) -> Sample:
-        example = record.decode(self.stream.reader.decoding)
+        example = self.stream.reader.decode(record)
         return self.transform(example, np.random.default_rng(key))
 
     def _result(
         self, future: Future[Sample], key: int, records: list[Record], window: Window
-    ) -> Sample:
+    ) -> Sample | None:
         try:
             return future.result()
         except BrokenImage:
-            example = self.stream.read(records, window)
-            return self.transform(example, np.random.default_rng(key))
+            example = self._instead(records, window)
+            return example and self.transform(example, np.random.default_rng(key))
+
+    def _instead(self, records: list[Record], window: Window) -> Example | None:
+        """What takes the place of the first record, which is broken; in one pass nothing."""
+        if self.order is None:
+            return self.stream.reader.read_one(records[0])
+        return self.stream.read(records, window)

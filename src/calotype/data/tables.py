@@ -16,6 +16,7 @@ import numpy as np
 from calotype.data.captions import caption_of
 from calotype.data.origin import Origin, check_footers, parquet_rows, tar_members
 from calotype.data.pictures import OnError, Pictures, Reader, Record, Stream
+from calotype.data.remote import check
 from calotype.lazy import datasets
 from calotype.training.network import place
 
@@ -319,6 +320,7 @@ def _place(path: str | None) -> Path | str | bytes:
 
 def _files(path: str | Path, suffix: str) -> list[str]:
     if "://" in str(path):
+        check(str(path))
         return [str(path)]
     pattern = Path(path) / f"**/*{suffix}" if Path(path).is_dir() else path
     files = sorted(glob(str(pattern), recursive=True))

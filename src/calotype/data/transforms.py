@@ -207,8 +207,8 @@ class Transform:
         """
         sample = cast(dict[str, Any], {**example})
         reduction = sample.pop("reduction", 1)
-        whole = sample["size"] if reduction > 1 else sample["image"].size
-        box = self.crop.box(*whole, rng)
+        width, height = sample["size"] if reduction > 1 else sample["image"].size
+        box = self.crop.box(width, height, rng)
         image = resized(in_mode(sample["image"], self.mode), box, self.crop.size, reduction)
         image = self.flip(image, rng) if self.flip else image
         return {**sample, "image": levels(image)}

@@ -22,6 +22,8 @@ class WorkerResult(NamedTuple):
     """Whether the error's message tells a user all: see `calotype.mistakes`."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name of each broken picture that this worker met first, and what is wrong with it."""
+    doubts: tuple[tuple[str, str], ...] = ()
+    """What could not be heeded of some, as this worker met it first, and the name of one."""
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -34,8 +36,11 @@ def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> Wo
         return WorkerResult(read())
     if reader is None:
         return _read(read)
-    reader.warns, known = False, len(reader.skipped)
-    return _read(read)._replace(skipped=tuple(reader.skipped.items())[known:])
+    reader.warns, skipped, doubts = False, len(reader.skipped), len(reader.doubts)
+    return _read(read)._replace(
+        skipped=tuple(reader.skipped.items())[skipped:],
+        doubts=tuple(reader.doubts.items())[doubts:],
+    )
 
 
 def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator[Batch]:
@@ -45,10 +50,13 @@ def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator
         Exception: what a worker met.
     """
     try:
-        for batch, traceback, told, skipped in results:
+        for batch, traceback, told, skipped, doubts in results:
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
+            for doubt, name in doubts:
+                assert reader
+                reader.tell(doubt, name)
             if isinstance(batch, BaseException):
                 raise batch from TracebackElsewhere(traceback, told)
             assert batch is not None

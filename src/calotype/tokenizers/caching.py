@@ -4,7 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,10 @@ def cache_latents(
             parts.append(encoder.rows(batch))
             captions += batch["caption"]
             progress(len(batch["image"]))
-        if parts:
-            rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            write_shard(shard(root, number), rows, captions)
+        # Where none of a shard's pictures can be read it has no rows, and its place.
+        names = parts[0] if parts else ()
+        rows = {name: torch.cat([part[name] for part in parts]) for name in names}
+        write_shard(shard(root, number), rows, captions)
 
 
 def remaining(
@@ -163,8 +164,14 @@ def _shards(
         return
     # One reader for all: its workers go on to the next shard while this one is written.
     batches = once(dataset, *options, [rows for _, rows in missing])
-    for number, rows in missing:
-        yield number, islice(batches, -(-len(rows) // scan.batch_size))
+    shards = groupby(batches, lambda batch: batch["row"][0] // scan.shard_size)
+    found = next(shards, None)
+    for number, _ in missing:
+        if found is None or found[0] != number:
+            yield number, ()
+            continue
+        yield number, found[1]
+        found = next(shards, None)
 
 
 def _missing(

@@ -10,6 +10,7 @@ from calotype.data import Loader, Pictures, Reader, Record, once
 from calotype.data.transforms import eight_bits
 from calotype.training import fit
 from calotype.training.images import in_colour, over_black, scaled, sent_batch, visible
+from calotype.training.sheet import draw_sheet
 
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
 
@@ -66,6 +67,15 @@ def test_alpha_is_seen_on_black_and_over_a_checkerboard():
     assert (seen[0] == torch.tensor(red[:3]).view(3, 1, 1)).all()
     assert len(seen[1].unique()) == 2 and seen[1].max() == 1 and seen[1].std() > 0.1
     assert (seen[2, 0] - seen[2, 1]).min() == pytest.approx(1)
+
+
+def test_what_no_picture_can_be_stays_within_what_can_be_shown():
+    """Black on white, and yet seen through: levels of 8 bits would begin anew at white."""
+    impossible = -torch.ones(1, 4, 16, 16)
+    impossible[:, 3] = 0
+    seen = visible(impossible)
+    assert seen.min() >= -1 and seen.max() < 0
+    assert (np.asarray(draw_sheet(impossible, side=16))[8:24, 8:24] < 128).all()
 
 
 def test_grey_is_seen_in_three_channels():

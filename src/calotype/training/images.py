@@ -65,9 +65,10 @@ def visible(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n 3 H W"]:
     images = images.float().clamp(-1, 1)
     if images.shape[1] != 4:
         return in_colour(images)
-    # White is taken away where it is seen through, and the ground put there.
+    # White is taken away where it is seen through, and the ground put there. What a decoder emits
+    # may be darker than anything is on white that is seen through.
     through = (1 - images[:, 3:]) / 2
-    return images[:, :3] - 2 * through * (1 - _checks(images))
+    return (images[:, :3] - 2 * through * (1 - _checks(images))).clamp(-1, 1)
 
 
 def _checks(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "H W"]:

@@ -214,7 +214,7 @@ def _encoded(recipe: GeneratorRecipe | TransformerRecipe) -> tuple[ImageTokenize
     """The tokenizer of the named recipe that a generator follows, and a batch as it packs it."""
     made = _maker(recipe.tokenizer)
     tokenizer = _network(made).eval()
-    packed = tokenizer.pack(_images(1, made.size))
+    packed = tokenizer.pack(_images(made)[:1])
     return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
 
 

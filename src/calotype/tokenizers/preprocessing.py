@@ -99,6 +99,7 @@ def preprocessed(
         mode: Channels of the images.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: one of them is no picture, or they are not of one size afterwards.
     """
     images = []

@@ -221,6 +221,7 @@ class ImageTokenizer(nn.Module):
                 the tokenizer was trained with, or 256 pixels where it does not say.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: one is no picture, or they cannot be of one size.
         """
         fit = fit or Center(self.autoencoder.config.get("sample_size") or 256)

@@ -36,6 +36,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, CodebookLoss
 from calotype.tokenizers.terms import L2, LPIPS, LogitLaplace, Pixel
 from calotype.training import Run, has_ended
+from calotype.training.images import scaled
 from calotype.training.log import save_grid
 from calotype.training.schedules import Cosine
 
@@ -111,7 +112,7 @@ def real(options: Options, name: str, group: str, train: Transform) -> Pictures:
     def held_out() -> Tensor:
         data = Parquet(parts.validation, caption_column=None).build()
         batches = once(data, 64, Transform(CenterCrop(SIDE)))
-        return torch.cat([batch["image"] for batch in batches])
+        return scaled(torch.cat([batch["image"] for batch in batches]))
 
     return Pictures(Parquet(parts.train, caption_column=None), train, held_out)
 

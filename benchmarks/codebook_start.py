@@ -29,6 +29,7 @@ from calotype.tokenizers.bottlenecks.codebook import (
     Uniform,
 )
 from calotype.training import Run, has_ended
+from calotype.training.images import scaled
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def main(options: Options) -> None:
     crops, base = Transform(RandomCrop(64, resize=128)), scenes_vq()
     assert isinstance(base.model, NewTokenizer)
     data = Parquet(photos.validation, caption_column=None).build()
-    real = torch.cat([b["image"] for b in once(data, 32, Transform(CenterCrop(128)))])
+    batches = once(data, 32, Transform(CenterCrop(128)))
+    real = scaled(torch.cat([batch["image"] for batch in batches]))
     print("| follows by | begins | restarts | use | perplexity | PSNR, dB |")
     print("|---|---|---|---|---|---|")
     starts, restarts = (Uniform(), KMeans()), (None, Restart())

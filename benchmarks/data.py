@@ -37,6 +37,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from calotype.data import CenterCrop, Folder, Loader, Parquet, Source, Transform, WebDataset
+from calotype.training.images import scaled
 
 IMAGES, SIDE, CROP, BATCH, ROUNDS = 2048, 256, 224, 64, 5
 SHARD = 512
@@ -111,7 +112,8 @@ def ours(source: Source, workers: int, each: int = BATCH) -> Batches:
     """Our loader."""
     loader = Loader(source.build(), each, seed=0, transform=Transform(CenterCrop(CROP)),
                     workers=workers)  # fmt: skip
-    return lambda: (batch["image"] for batch in loader.batches())
+    # The others give floats, so that what the training process has left to do counts too.
+    return lambda: (scaled(batch["image"]) for batch in loader.batches())
 
 
 def torchvision_folder(path: Path, workers: int, each: int = BATCH) -> Batches:

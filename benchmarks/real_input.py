@@ -43,6 +43,7 @@ from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Rest
 from calotype.tokenizers.terms import L1, LPIPS
 from calotype.training import AdamW, Run, has_ended
 from calotype.training.files import write_text
+from calotype.training.images import scaled
 from calotype.training.log import save_grid
 from calotype.training.run import describe
 
@@ -202,7 +203,7 @@ def rebuild(places: Places, recipe: TokenizerRecipe, validation: Path, size: int
     tokenizer = ImageTokenizer.load(recipe.run.model)
     data = Parquet(validation, caption_column=None).build()
     batches = once(data, 32, Transform(CenterCrop(size)))
-    real = torch.cat([batch["image"] for batch in batches])
+    real = scaled(torch.cat([batch["image"] for batch in batches]))
     fake = torch.cat([tokenizer.reconstruct(x) for x in real.split(32)]).clamp(-1, 1)
     figures = {"pictures": len(real), "psnr_db": round(psnr(fake, real).mean().item(), 2)}
     if recipe.perceptual:

@@ -38,6 +38,7 @@ from calotype.tokenizers.bottlenecks import BottleneckSpec
 from calotype.tokenizers.bottlenecks.codebook import Codebook
 from calotype.tokenizers.terms import LPIPS, Adaptive, Adversary, PerceptualTerm
 from calotype.training import AdamW, Run, fit
+from calotype.training.images import scaled
 
 BACKBONE = Backbone((32, 64, 128), layers=1, attention=False, groups=8)
 PICTURES = {
@@ -123,7 +124,7 @@ def defective(teaching: bool, *given: Any) -> Script:
 
 def pictures(loader: Loader) -> Iterator[Tensor]:
     """Batches in the order in which ours sees them."""
-    return (batch["image"] for batch in loader.batches())
+    return (scaled(batch["image"]) for batch in loader.batches())
 
 
 FREE, EVEN = Adaptive(0.1), Adaptive(0.5, largest=1e4 / (3 * SIDE**2))

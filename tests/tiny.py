@@ -77,10 +77,11 @@ CAPTIONS = ["a red circle", "a blue square", "a green cross", "a large pink ring
 
 
 def tokenizer(
-    seed: int = 0, bottleneck: BottleneckSpec = BOTTLENECK, maps: int = 3
+    seed: int = 0, bottleneck: BottleneckSpec = BOTTLENECK, maps: int = 1, channels: int = 3
 ) -> ImageTokenizer:
     torch.manual_seed(seed)
-    return ImageTokenizer(BACKBONE.autoencoder(bottleneck, SIZE, maps), bottleneck.build())
+    autoencoder = BACKBONE.autoencoder(bottleneck, SIZE, channels, maps)
+    return ImageTokenizer(autoencoder, bottleneck.build())
 
 
 def adam(lr: float) -> AdamW:

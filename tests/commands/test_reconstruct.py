@@ -24,6 +24,7 @@ from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, Gumbel
+from calotype.training.images import scaled
 
 OURS: dict[str, Any] = {
     "vq": tiny.VQ_BOTTLENECK,
@@ -52,7 +53,7 @@ def photos(tmp_path_factory) -> Path:
 def images(photos: Path) -> torch.Tensor:
     """The photos at the size of the tokenizers."""
     transform = Transform(CenterCrop(tiny.SIZE), None)
-    return next(once(Folder(photos).build(), COUNT, transform))["image"]
+    return scaled(next(once(Folder(photos).build(), COUNT, transform))["image"])
 
 
 def vqmodel(**settings: Any) -> VQModel:

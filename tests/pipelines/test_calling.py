@@ -91,7 +91,7 @@ def test_a_picture_of_every_kind_is_continued(pipeline):
     white = pipeline.codes(torch.ones_like(image))
     assert torch.equal(codes[:, :known], white[:, :known])
     with pytest.raises(ValueError, match="leave rows to draw"):
-        pipeline("a circle", top=image, part=1.0)
+        pipeline("a circle", top=shown, part=1.0)
 
 
 def test_each_token_is_told(pipeline):

@@ -32,13 +32,13 @@ def test_sites_and_codes_are_the_published_ones(name):
     recipe = DISCRETE[name]()
     assert isinstance(recipe.model, NewTokenizer)
     with torch.device("meta"):
-        made = recipe.model.build(recipe.size, recipe.pixel.maps)
+        made = recipe.model.build(recipe.size, recipe.mode, recipe.pixel.maps)
         features = made.features(torch.empty(1, 3, recipe.size, recipe.size))
         maps = made.decode_maps(torch.empty(1, made.bottleneck.z_channels, *features.shape[2:]))
     side, codes, channels = PUBLISHED[name]
     assert features.shape == (1, channels, side, side)
     assert (made.bottleneck.codes, made.bottleneck.z_channels) == (codes, channels)
-    assert maps.shape == (1, recipe.pixel.maps, recipe.size, recipe.size)
+    assert maps.shape == (1, 3 * recipe.pixel.maps, recipe.size, recipe.size)
     assert str(recipe.run.out) == f"runs/{name}"
 
 

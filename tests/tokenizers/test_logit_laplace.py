@@ -133,7 +133,7 @@ def game(terms=None) -> tuple[Reconstruction, Critic]:
     """Two learners around a decoder of six maps."""
     torch.manual_seed(0)
     terms = terms or {"pixel": (1.0, LogitLaplace().build())}
-    tokenizer = tiny.tokenizer(0, tiny.BOTTLENECK, maps=6)
+    tokenizer = tiny.tokenizer(0, tiny.BOTTLENECK, maps=2)
     reconstruction = Reconstruction(tokenizer, terms, tiny.adam(1e-3), tiny.images(2))
     return reconstruction, Critic(tiny.adversary(), reconstruction, tiny.adam(1e-3))
 
@@ -182,10 +182,12 @@ def test_others_read_the_picture_alone():
 
 def test_a_decoder_of_three_maps_has_no_scale_to_give():
     recipe = tiny.tokenizer_recipe(Path("runs"))
-    with pytest.raises(ValueError, match=r"reads 6 maps, and a pretrained decoder emits 3"):
+    with pytest.raises(
+        ValueError, match=r"reads 2 maps of each channel, and a pretrained decoder emits 1"
+    ):
         replace(recipe, pixel=LogitLaplace(), model=PretrainedDecoder())
     built = replace(recipe, pixel=LogitLaplace())
-    assert built.model.build(16, built.pixel.maps).maps == 6
+    assert built.model.build(16, "RGB", built.pixel.maps).maps == 6
 
 
 def test_a_least_scale_is_added_to_b():

@@ -63,7 +63,7 @@ class NextToken(Objective):
         text, weight = self._text_loss(hidden, rows), self.image_weight
         return {"text": text / (1 + weight), "image": weight * image / (1 + weight)}
 
-    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+    def preview(self) -> Float[Tensor, "n c H W"] | None:
         """What `picture` draws: images of a pipeline around the network."""
         return self.picture() if self.picture else None
 

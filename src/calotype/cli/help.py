@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from calotype.commands.command_line import word
 
 COMMON = frozenset({
-    "data.path", "data.size", "transform.crop.size", "model.path", "model.backbone.widths",
-    "model.bottleneck.channels", "model.bottleneck.kl-weight", "model.bottleneck.codebook.size",
+    "data.path", "data.size", "transform.crop.size", "transform.mode", "model.path",
+    "model.backbone.widths", "model.bottleneck.channels", "model.bottleneck.kl-weight",
+    "model.bottleneck.codebook.size",
     "unet.widths", "transformer.width", "transformer.layers", "text.length", "text.vocabulary",
     "sampling.steps", "sampling.guidance", "sampling.scheduler", "sampling.negative-prompt",
     "sampling.temperature", "optimizer.lr",

@@ -48,7 +48,7 @@ class Drawn:
 
     place: int
     """Which of them."""
-    image: Float[Tensor, "3 H W"]
+    image: Float[Tensor, "c H W"]
     seed: int
     batch: Batch
 
@@ -157,7 +157,7 @@ class Continuer:
 Artist = Diffuser | Continuer
 
 
-def again(artist: Artist, wanted: Wanted, batch: Batch) -> Float[Tensor, "3 H W"]:
+def again(artist: Artist, wanted: Wanted, batch: Batch) -> Float[Tensor, "c H W"]:
     """An image to the last bit as it was drawn: in the same place among as many, which are copies
     of it.
     """

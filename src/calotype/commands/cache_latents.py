@@ -22,7 +22,7 @@ from calotype.data.shards import Shard, made_of, written
 from calotype.mistakes import noted
 from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe
-from calotype.recipes.tokenizer import image_size
+from calotype.recipes.tokenizer import image_mode, image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.caching import begin_work, cache_latents, finish, is_unchanged, remaining
 from calotype.tokenizers.encoder import Encoder, Scan
@@ -56,6 +56,7 @@ def cache(recipe: CacheRecipe) -> Path:
     warn_of_emulation(precision, own_device())
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES).to(state.device)
     tokenizer.check(size)
+    tokenizer.check_mode(image_mode(recipe.transform), recipe.tokenizer)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,

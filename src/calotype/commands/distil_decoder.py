@@ -23,7 +23,8 @@ from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
-from calotype.training.noise import generators, sent
+from calotype.training.images import scaled, sent_images
+from calotype.training.noise import generators
 from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
 from calotype.training.products import exact_products
@@ -73,9 +74,12 @@ def assemble_distillation(recipe: DistilRecipe, dataset: Dataset) -> Distillatio
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = ImageTokenizer.load(recipe.teacher).to(own_device())
     tokenizer.check(recipe.size)
-    student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor)
+    tokenizer.check_mode(recipe.mode, recipe.teacher)
+    student = recipe.student.build(
+        tokenizer.bottleneck.z_channels, tokenizer.factor, tokenizer.mode
+    )
     some = spread(dataset, recipe.examples)
-    examples = next(once(some, recipe.examples, recipe.transform))["image"]
+    examples = scaled(next(once(some, recipe.examples, recipe.transform))["image"])
     made = Distillation(
         student, Teacher(tokenizer), terms, recipe.optimizer, recipe.originals, recipe.encoding,
         examples,
@@ -126,7 +130,7 @@ def _measured(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -
     latents = torch.empty(0)
     some = once(spread(dataset, recipe.measure), each, recipe.transform)
     for batch in islice(some, -(-recipe.measure // each)):
-        real = sent(batch["image"], device)
+        real = sent_images(batch["image"], device)
         latents = teacher.latents(real, generators(range(len(real))))[1]
         shown, fake = teacher.pictures(latents), student.decoder(latents)
         for name, pair in (("psnr_to_teacher_db", (fake, shown)), ("psnr_db", (fake, real)),

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from calotype.commands.shared import Shared
+from calotype.data.images import read_image
 from calotype.lazy import diffusers
 from calotype.pages.sheet import VISIBLE, enlarged, write_sheet
 from calotype.pipelines import picture
@@ -116,7 +117,7 @@ class Drawings:
         return sum(self._file(number) is None for number in self.planned)
 
     def add(
-        self, image: Float[Tensor, "3 H W"], prompt: str, seed: int, number: int | None = None,
+        self, image: Float[Tensor, "c H W"], prompt: str, seed: int, number: int | None = None,
         how: Mapping[str, Any] | None = None,
     ) -> Path:  # fmt: skip
         """Save an image in [-1, 1], and a line of drawn.jsonl.
@@ -185,9 +186,9 @@ class Drawings:
 
 
 def _opened(file: Path) -> Image.Image:
-    """A picture whose file is closed again: of a thousand there are too many to be open at once."""
+    """A picture on white, its file closed again: of a thousand too many would be open at once."""
     with Image.open(file) as picture:
-        return picture.convert("RGB")
+        return read_image(picture, file.name)
 
 
 def _text(how: Mapping[str, Any] | None) -> PngInfo:

@@ -35,6 +35,7 @@ from calotype.pipelines import (
     heeds,
     is_pipeline,
     load,
+    mode_of,
     reads_prompts,
     recommended,
     sample,
@@ -44,6 +45,7 @@ from calotype.pipelines import (
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch
 from calotype.training.files import write_text
+from calotype.training.images import Mode
 from calotype.training.products import exact_products
 from calotype.training.progress import Told, track
 from calotype.training.run import describe
@@ -192,7 +194,7 @@ class Bench:
         return measure
 
     def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
-        judges, seen, how = self._judges, self._pictures(), self.how
+        judges, seen, how = self._judges, self._pictures(tokenizer.mode), self.how
         return lambda: evaluate_tokenizer(
             tokenizer, seen, judges, how.seed, precision=how.exactness
         )
@@ -200,11 +202,12 @@ class Bench:
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
         how = self.how
         sampling = replace(how.sampling.over(recommended), precision=how.exactness)
-        training = None
+        training, mode = None, mode_of(pipeline)
         if how.training is not None:
-            training = pictures(how.training, self.size, how.batch_size, None)
-        reference = Reference(self._pictures(), reads_prompts(pipeline), self._scenes(),
-                              training, how.repeats)  # fmt: skip
+            training = pictures(how.training, self.size, how.batch_size, None, mode)
+        scenes = self._scenes() if mode == "RGB" else None  # they are told by their colours
+        reference = Reference(self._pictures(mode), reads_prompts(pipeline), scenes, training,
+                              how.repeats)  # fmt: skip
         clip = self._clip
         said = describe(sampling)
         if not isinstance(pipeline, TokenPipeline):
@@ -229,9 +232,9 @@ class Bench:
         dataset = self.how.data.build()
         return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
-    def _pictures(self) -> Iterator[Batch]:
+    def _pictures(self, mode: Mode) -> Iterator[Batch]:
         how = self.how
-        found = pictures(how.data, self.size, how.batch_size, how.count)
+        found = pictures(how.data, self.size, how.batch_size, how.count, mode)
         return track(found, "batches of pictures", None, how.batch_size)  # there may be fewer
 
     @cached_property
@@ -247,16 +250,19 @@ class Bench:
         return self.how.judges(None)
 
 
-def pictures(source: Source, size: int, each: int, count: int | None) -> Iterator[Batch]:
-    """Batches of `count` pictures all over a source, of `size` pixels a side; None: all. Of a
-    stream, or of scenes, which are all alike, they are the first.
+def pictures(
+    source: Source, size: int, each: int, count: int | None, mode: Mode = "RGB"
+) -> Iterator[Batch]:
+    """Batches of `count` pictures all over a source, of `size` pixels a side and in a mode; None:
+    all. Of a stream, or of scenes, which are all alike, they are the first.
 
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
     """
     drawn = isinstance(source, Scenes | OpenMoji)  # at any size
     dataset = spread((replace(source, size=size) if drawn else source).build(), count)
-    batches = once(dataset, each, None if drawn else Transform(CenterCrop(size)))
+    as_drawn = drawn and mode == "RGB"
+    batches = once(dataset, each, None if as_drawn else Transform(CenterCrop(size), mode=mode))
     first = next(batches, None)
     if first is None:
         raise ValueError(f"{type(source).__name__} has no pictures to measure on")

@@ -25,6 +25,7 @@ from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
 from calotype.training.distributed import processes
 from calotype.training.files import publish
+from calotype.training.images import sent_images
 from calotype.training.portable import make_portable
 from calotype.training.products import exact_products
 from calotype.training.progress import say, track
@@ -106,7 +107,7 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
     """
     state, tokenizer = processes(), tokenizer.float()
     first = next(export.loader.batches(0, state.process_index, state.num_processes))
-    examples = first["image"].to(tokenizer.last_layer.weight.device)
+    examples = sent_images(first["image"], tokenizer.last_layer.weight.device)
     before = tokenizer.reconstruct(examples)
     if (passes := export.passes) and passes > 1:
         say(

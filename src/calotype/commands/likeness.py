@@ -115,11 +115,12 @@ def read(file: Path) -> tuple[Likeness, Batch, dict[str, Any]]:
         ) from error
 
 
-def compared(image: Float[Tensor, "3 H W"], file: Path, by: Mapping[str, Any]) -> str:
+def compared(image: Float[Tensor, "c H W"], file: Path, by: Mapping[str, Any]) -> str:
     """Whether an image has the pixels of a file, in words."""
+    drawn = picture(image)
     with Image.open(file) as opened:
-        levels = np.asarray(opened.convert("RGB"), dtype=int)
-    again = np.asarray(picture(image), dtype=int)
+        levels, again = (np.atleast_3d(np.asarray(each, dtype=int))
+                         for each in (opened.convert(drawn.mode), drawn))  # fmt: skip
     if again.shape == levels.shape and (again == levels).all():
         return f"the same pixels as {file}"
     if again.shape != levels.shape:

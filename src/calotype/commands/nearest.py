@@ -6,6 +6,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from calotype.data import CenterCrop, Folder, Transform, once
 from calotype.evaluation.distances import Nearest
+from calotype.training.images import scaled
 
 LOOKED_AT = 2048
 """Pictures that are compared, at most."""
@@ -15,7 +16,7 @@ COARSE = 16
 otherwise."""
 
 
-def nearest(drawn: Float[Tensor, "n 3 H W"], data: Folder, size: int) -> Float[Tensor, "n 3 H W"]:
+def nearest(drawn: Float[Tensor, "n c H W"], data: Folder, size: int) -> Float[Tensor, "n c H W"]:
     """Of each drawing in [-1, 1] the picture nearest to it by the Euclidean distance of pixels at a
     coarse resolution, mirrored where that is nearer, of the first `LOOKED_AT`.
     """
@@ -23,7 +24,8 @@ def nearest(drawn: Float[Tensor, "n 3 H W"], data: Folder, size: int) -> Float[T
     dataset = data.build()
     rows = range(min(len(dataset), LOOKED_AT))
     for batch in once(dataset, BATCH, Transform(CenterCrop(size)), rows=rows):
-        for images in (batch["image"], batch["image"].flip(-1)):
+        shown = scaled(batch["image"])
+        for images in (shown, shown.flip(-1)):
             first = found.seen
             found.add(_coarse(images))
             nearer = found.places >= first
@@ -31,5 +33,5 @@ def nearest(drawn: Float[Tensor, "n 3 H W"], data: Folder, size: int) -> Float[T
     return best
 
 
-def _coarse(images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n d"]:
+def _coarse(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d"]:
     return adaptive_avg_pool2d(images, COARSE).flatten(1)

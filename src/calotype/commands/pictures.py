@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from calotype.data import CenterCrop, Transform
 from calotype.data.images import read_image
-from calotype.data.pictures import Example
-from calotype.data.transforms import BICUBIC, pixels
-from calotype.pipelines import Over, TokenPipeline, Top, sides
+from calotype.data.transforms import BICUBIC, in_mode, pixels
+from calotype.pipelines import Over, TokenPipeline, Top, mode_of, sides
+from calotype.tokenizers.preprocessing import Center
 
 
 @dataclass(frozen=True)
@@ -132,10 +131,8 @@ def top_of(asked: TopOf, pipeline: TokenPipeline) -> Top:
             f"--top.part is {asked.part}: of {pipeline.layout.height} rows it leaves "
             f"{'none' if rows == 0 else 'nothing to draw'}"
         )
-    example: Example = {"image": read_image(asked.path, str(asked.path)), "caption": ""}
-    crop = Transform(CenterCrop(pipeline.size))
-    image = crop(example, np.random.default_rng(0))["image"]
-    return Top(image[None], rows)
+    image = pipeline.tokenizer.preprocess(asked.path, Center(pipeline.size))
+    return Top(image, rows)
 
 
 def over_of(asked: ImageOf, pipeline: Any, height: int | None, width: int | None) -> Over:
@@ -147,7 +144,8 @@ def over_of(asked: ImageOf, pipeline: Any, height: int | None, width: int | None
     """
     height, width = sides(pipeline, height, width)
     image = read_image(asked.path, str(asked.path))
-    shown = pixels(ImageOps.fit(image, (width, height), BICUBIC))
+    fitted = ImageOps.fit(in_mode(image, mode_of(pipeline)), (width, height), BICUBIC)
+    shown = pixels(fitted)
     if asked.mask is None:
         return Over(shown, asked.strength or 0.6)
     mask = read_image(asked.mask, str(asked.mask)).convert("L")

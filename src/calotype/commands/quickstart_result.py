@@ -16,6 +16,7 @@ from calotype.pages.sheet import write_sheet
 from calotype.pipelines import load, sample
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training.devices import device_named
+from calotype.training.images import scaled
 
 COMPARED = 8
 """Drawings that are shown beside the nearest picture."""
@@ -51,14 +52,14 @@ def show_result(
 
 
 def _paired(
-    left: Float[Tensor, "n 3 H W"], right: Float[Tensor, "n 3 H W"]
-) -> Float[Tensor, "m 3 H W"]:
+    left: Float[Tensor, "n c H W"], right: Float[Tensor, "n c H W"]
+) -> Float[Tensor, "m c H W"]:
     return torch.stack([left, right], 1).flatten(0, 1)
 
 
 def _rebuilt(way: Recipes, count: int = 64) -> tuple[Tensor, Tensor]:
     """Pictures, and what the tokenizer makes of them."""
     transform = Transform(CenterCrop(way.size))
-    real = next(once(way.tokenizer.data.build(), count, transform))["image"]
+    real = scaled(next(once(way.tokenizer.data.build(), count, transform))["image"])
     tokenizer = ImageTokenizer.load(way.tokenizer.run.model)
     return real, tokenizer.reconstruct(real).clamp(-1, 1)

@@ -20,6 +20,7 @@ from calotype.pipelines import checked
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import Batch
 from calotype.training.devices import Computation, computing
+from calotype.training.images import scaled
 from calotype.training.progress import Told
 
 EACH = 16
@@ -83,41 +84,46 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)
+    transform = Transform(CenterCrop(size), mode=tokenizer.mode)
     how = f"of {size} pixels, in {options.exactness} on {device}"
     with computing(options.precision, device, *tokenizer.networks):
         if options.worst:
-            _rank(options, dataset, options.worst, rebuild, size, how)
+            _rank(options, dataset, options.worst, rebuild, transform, how)
             return file
         count = options.count or EACH
-        real = next(_batches(options, dataset, size, count, count))["image"]
+        real = scaled(next(_batches(options, dataset, transform, count, count))["image"])
         with Told("reconstructing", len(real), images=1) as told:
             fake = torch.cat([_counted(rebuild(some), told) for some in real.split(EACH)])
-    print(f"PSNR {psnr(fake, real).mean():.2f} dB over {len(real)} pictures {how}")
+    beside = ""
+    if tokenizer.mode == "RGBA":
+        beside = f" on white, {psnr(fake[:, 3:], real[:, 3:]).mean():.2f} dB of alpha,"
+    print(f"PSNR {psnr(fake, real).mean():.2f} dB{beside} over {len(real)} pictures {how}")
     write_pairs(file, real, fake)
     return file
 
 
 def _rank(
-    options: Reconstruct, dataset: Dataset, worst: int, rebuild: Rebuild, size: int, how: str
-) -> None:
+    options: Reconstruct, dataset: Dataset, worst: int, rebuild: Rebuild, transform: Transform,
+    how: str,
+) -> None:  # fmt: skip
     there = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     total = min((n for n in (options.count, there) if n is not None), default=None)
-    batches = _batches(options, dataset, size, options.count, EACH)
+    batches = _batches(options, dataset, transform, options.count, EACH)
     of = f"By {options.tokenizer}, {how}."
     print(f"{rank(rebuild, batches, total, worst, options.file, of)}; {how}")
 
 
 def _batches(
-    options: Reconstruct, dataset: Dataset, size: int, count: int | None, each: int
+    options: Reconstruct, dataset: Dataset, transform: Transform, count: int | None, each: int
 ) -> Iterator[Batch]:
     chosen = spread(dataset, count)
-    return once(chosen, each, Transform(CenterCrop(size), None), options.workers)
+    return once(chosen, each, transform, options.workers)
 
 
 @torch.no_grad()
 def _rebuilt(
-    tokenizer: ImageTokenizer, device: torch.device, images: Float[Tensor, "b 3 H W"]
-) -> Float[Tensor, "b 3 H W"]:
+    tokenizer: ImageTokenizer, device: torch.device, images: Float[Tensor, "b c H W"]
+) -> Float[Tensor, "b c H W"]:
     return checked(tokenizer.reconstruct(images.to(device)).cpu()).clamp(-1, 1)
 
 
@@ -126,9 +132,9 @@ def _counted(images: Tensor, told: Told) -> Tensor:
     return images
 
 
-def write_pairs(path: Path, real: Float[Tensor, "n 3 H W"], fake: Float[Tensor, "n 3 H W"]) -> None:
+def write_pairs(path: Path, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"]) -> None:
     """Write originals in [-1, 1], each left of what became of it, to one picture that says which is
-    which.
+    which; alpha lies over a checkerboard, and the figure is of colours on white.
     """
     said = [f"decoded, {value:.1f} dB" for value in psnr(fake, real).tolist()]
     captions = [caption for each in said for caption in ("original", each)]

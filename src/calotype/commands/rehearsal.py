@@ -37,6 +37,7 @@ from calotype.tokenizers.objectives import Weighted
 from calotype.tokenizers.terms import PerceptualTerm, Term
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
+from calotype.training.images import CHANNELS
 
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe | DistilRecipe
 CLASSES = 1000
@@ -81,7 +82,7 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
     learners: list[Objective] = [first]
     if recipe.adversary:
         learners.append(Critic(recipe.adversary, first, recipe.optimizer))
-    batch = {"image": _images(recipe.run.batch_size, recipe.size)}
+    batch = {"image": _images(recipe)}
     return Rehearsal(learners, {**batch, "key": _keys(recipe)})
 
 
@@ -95,16 +96,16 @@ def _terms(recipe: TokenizerRecipe | DistilRecipe) -> Weighted:
 
 def _distilled(recipe: DistilRecipe) -> Rehearsal:
     tokenizer = _network(_maker(recipe.teacher))
-    student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor)
+    student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor, recipe.mode)
     objective = Distillation(student, Teacher(tokenizer), _terms(recipe), recipe.optimizer,
                              recipe.originals, recipe.encoding)  # fmt: skip
-    batch = {"image": _images(recipe.run.batch_size, recipe.size)}
+    batch = {"image": _images(recipe)}
     return Rehearsal([objective], {**batch, "key": _keys(recipe)}, [tokenizer])
 
 
 def _network(recipe: TokenizerRecipe) -> ImageTokenizer:
     if not isinstance(recipe.model, PretrainedDecoder):
-        return recipe.model.build(recipe.size, recipe.pixel.maps)
+        return recipe.model.build(recipe.size, recipe.mode, recipe.pixel.maps)
     tokenizer = NewTokenizer().build(recipe.size)
     tokenizer.autoencoder.encoder.requires_grad_(False)
     quantised = tokenizer.autoencoder.quant_conv
@@ -213,7 +214,7 @@ def _encoded(recipe: GeneratorRecipe | TransformerRecipe) -> tuple[ImageTokenize
     """The tokenizer of the named recipe that a generator follows, and a batch as it packs it."""
     made = _maker(recipe.tokenizer)
     tokenizer = _network(made).eval()
-    packed = tokenizer.pack(_images(1, made.size))
+    packed = tokenizer.pack(_images(made)[:1])
     return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
 
 
@@ -225,8 +226,8 @@ def _maker(folder: str) -> TokenizerRecipe:
     raise ValueError(f"{folder}: no named recipe of train-tokenizer ends there")
 
 
-def _images(count: int, size: int) -> Tensor:
-    return torch.zeros(count, 3, size, size)
+def _images(recipe: TokenizerRecipe | DistilRecipe) -> Tensor:
+    return torch.zeros(recipe.run.batch_size, CHANNELS[recipe.mode], recipe.size, recipe.size)
 
 
 def _keys(recipe: Recipe) -> list[int]:

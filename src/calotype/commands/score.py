@@ -70,7 +70,7 @@ def score_images(options: Score) -> Path:
         written(options.out) as file,
         Told("scoring", _total(data, options.count), images=1) as told,
     ):
-        for batch in once(data, options.batch_size, Transform(CenterCrop(pipeline.size))):
+        for batch in once(data, options.batch_size, _crop(pipeline)):
             prompts = _prompts(options, batch["caption"])
             lines = _scored(pipeline, batch["image"], prompts, options.exactness)
             lines = lines[: options.count - count] if options.count else lines
@@ -88,6 +88,10 @@ def score_images(options: Score) -> Path:
     for name, total in sums.items():
         print(f"{glossed(name)}: {total / count:.4f}")
     return options.out
+
+
+def _crop(pipeline: TokenPipeline) -> Transform:
+    return Transform(CenterCrop(pipeline.size), mode=pipeline.tokenizer.mode)
 
 
 def _total(data: Dataset, count: int | None) -> int | None:

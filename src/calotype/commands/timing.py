@@ -25,6 +25,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch, Objective, Run, fit
 from calotype.training.devices import threads
+from calotype.training.images import sent_images
 from calotype.training.objective import Batches
 from calotype.training.progress import hushed
 
@@ -91,7 +92,7 @@ def _encoding(network: ImageTokenizer, recipe: TokenizerRecipe) -> float:
     began = time.monotonic()
     read = 0
     for batch in islice(batches, 2):
-        network.pack(batch["image"].to(network.last_layer.weight.device)).cpu()  # waits for it
+        network.pack(sent_images(batch["image"], network.weight.device)).cpu()  # waits for it
         read += len(batch["image"])
     return (time.monotonic() - began) / read
 

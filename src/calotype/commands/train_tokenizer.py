@@ -34,6 +34,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
+from calotype.training.images import scaled
 from calotype.training.progress import say
 from calotype.training.start import count, start
 
@@ -174,12 +175,12 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     if recipe.perceptual:
         recipe.perceptual.check(size)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
-    tokenizer = recipe.model.build(size, recipe.pixel.maps)
+    tokenizer = recipe.model.build(size, recipe.mode, recipe.pixel.maps)
     tokenizer.check(size)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
     some = spread(dataset, recipe.examples)
-    examples = next(once(some, recipe.examples, recipe.transform))["image"]
+    examples = scaled(next(once(some, recipe.examples, recipe.transform))["image"])
     made = Reconstruction(tokenizer, terms, recipe.optimizer, examples)
     made.captions = PAIR * len(examples)
     return made

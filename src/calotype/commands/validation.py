@@ -20,6 +20,7 @@ from calotype.tokenizers import Reconstruction
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
 from calotype.training.devices import computing
+from calotype.training.images import sent_images
 from calotype.training.noise import sent
 from calotype.training.precision import autocast
 from calotype.training.products import exact_products
@@ -47,7 +48,7 @@ def _distortion(
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
     for batch in islice(once(dataset, each, transform), -(-count // each)):
-        real = sent(batch["image"], device)
+        real = sent_images(batch["image"], device)
         with computing(objective.precision, device, *tokenizer.networks):
             fake = tokenizer.reconstruct(real)
         for name, found in distortion(eight_bits(real), eight_bits(fake), lpips).items():

@@ -19,9 +19,10 @@ from calotype.pages.worst import Rebuilt, write_worst
 from calotype.tokenizers import psnr
 from calotype.training import Batch
 from calotype.training.files import written
+from calotype.training.images import scaled, visible
 from calotype.training.progress import Told
 
-Rebuild = Callable[[Float[Tensor, "b 3 H W"]], Float[Tensor, "b 3 H W"]]
+Rebuild = Callable[[Float[Tensor, "b c H W"]], Float[Tensor, "b c H W"]]
 
 
 class Ranking:
@@ -99,29 +100,30 @@ def rank(
         of: What is ranked by what, in words.
     """
     page.parent.mkdir(parents=True, exist_ok=True)
-    ranking, shown = Ranking(page.with_suffix(".jsonl")), Worst(worst)
+    ranking, kept = Ranking(page.with_suffix(".jsonl")), Worst(worst)
     with Told("reconstructing", total, images=1) as told:
         for names, real in _named(batches, total):
             fake = rebuild(real)
-            for name, value, a, b in zip(names, psnr(fake, real).tolist(), real, fake, strict=True):
+            pairs = zip(names, psnr(fake, real).tolist(), visible(real), visible(fake), strict=True)
+            for name, value, a, b in pairs:
                 if name is not None:
                     ranking.add(name, value)
-                    if shown.wants(value):
-                        shown.add(Rebuilt(name, value, eight_bits(a), eight_bits(b)))
+                    if kept.wants(value):
+                        kept.add(Rebuilt(name, value, eight_bits(a), eight_bits(b)))
             told.advance(len(real))
     ranking.save()
     lines = [f"{ranking.said()}.", of, f"All of them, worst first: {ranking.file.name}."]
-    write_worst(page, f"The {len(shown.ranked())} worst", lines, shown.ranked())
+    write_worst(page, f"The {len(kept.ranked())} worst", lines, kept.ranked())
     return ranking.said()
 
 
 def _named(
     batches: Iterable[Batch], total: int | None
-) -> Iterator[tuple[list[str | None], Float[Tensor, "b 3 H W"]]]:
+) -> Iterator[tuple[list[str | None], Float[Tensor, "b c H W"]]]:
     """Images and what each is called, None of one that only fills a broken one's place."""
     done, before = 0, None
     for batch in batches:
-        real = batch["image"][: None if total is None else total - done]
+        real = scaled(batch["image"][: None if total is None else total - done])
         given = batch.get("name") or [f"picture {done + i}" for i in range(len(real))]
         names = given[: len(real)]
         yield [None if name == last else name

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from warnings import warn
 
 import numpy as np
@@ -14,6 +14,7 @@ from calotype.data.colour import TO_SRGB, Colour
 from calotype.data.formats import FORMATS, extra_formats, size_of_jxl, what_is
 from calotype.data.formats import SUFFIXES as SUFFIXES  # where it was, and is looked for
 from calotype.data.metadata import bare, profile_of
+from calotype.training.images import Mode
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit, beyond which it too takes a picture for a decompression bomb."""
@@ -41,10 +42,6 @@ BOTTOM_FIRST = (3, 4, 6, 7)
 
 class BrokenImage(ValueError):  # noqa: N818 (it names what is wrong, as a reader says it)
     """A picture that cannot be decoded; the message names the file and the reason."""
-
-
-Mode = Literal["L", "RGB", "RGBA"]
-"""Of a decoded picture, as Pillow calls it: grey, colours, or colours and how opaque they are."""
 
 
 @dataclass(frozen=True)

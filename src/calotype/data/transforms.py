@@ -12,8 +12,9 @@ from torch import Tensor
 
 from calotype.data.captions import CaptionChoice, one_caption
 from calotype.data.colour import TO_SRGB, Colour
-from calotype.data.images import Decoding
+from calotype.data.images import Decoding, read_image
 from calotype.data.pictures import Example
+from calotype.training.images import Mode, scaled
 
 BICUBIC = Image.Resampling.BICUBIC
 """Pillow's, which filters by the scale and so does not alias."""
@@ -186,10 +187,15 @@ class Flip:
 
 @dataclass(frozen=True)
 class Transform:
-    """How an example becomes a sample: a crop, perhaps a flip, then a tensor; and one caption."""
+    """How an example becomes a sample: a crop, perhaps a flip, then a tensor of 8 bits; and one
+    caption.
+    """
 
     crop: Crop = CenterCrop()
     flip: Flip | None = None
+    mode: Mode = "RGB"
+    """Channels of the images: L is grey, RGB colours, RGBA colours and alpha. What is transparent
+    is white in the first two."""
     colour: Colour = TO_SRGB
     """What becomes of the colours of a picture with a profile."""
     caption: CaptionChoice = "first"
@@ -198,21 +204,23 @@ class Transform:
     @property
     def decoding(self) -> Decoding:
         """How pictures are decoded for it."""
-        return Decoding(colour=self.colour, reduction=self.crop.reduction)
+        return Decoding(self.mode, self.colour, self.crop.reduction)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """Give `{"image": float32 [3, size, size] in [-1, 1], "caption": str}`."""
+        """Give `{"image": uint8 [c, size, size], "caption": str}`; colours beside alpha are over
+        white. `calotype.training.images.scaled` brings images to [-1, 1], on the device.
+        """
         sample = cast(dict[str, Any], {**example})
         reduction = sample.pop("reduction", 1)
         width, height = sample["size"] if reduction > 1 else sample["image"].size
         box = self.crop.box(width, height, rng)
-        image = resized(sample["image"], box, self.crop.size, reduction)
+        image = resized(in_mode(sample["image"], self.mode), box, self.crop.size, reduction)
         image = self.flip(image, rng) if self.flip else image
-        return {**one_caption(sample, self.caption, rng), "image": pixels(image)}
+        return {**one_caption(sample, self.caption, rng), "image": levels(image)}
 
 
-def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:
-    """Turn sRGB in 0..255 into [-1, 1], channels first."""
+def to_tensor(pixels: UInt8[np.ndarray, "b H W c"]) -> Float32[Tensor, "b c H W"]:
+    """Turn levels in 0..255 into [-1, 1], channels first."""
     planes = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     # Not by torch, whose threads would get into each other's way where several decode.
     planes /= np.float32(127.5)
@@ -220,18 +228,56 @@ def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"
     return torch.from_numpy(planes)
 
 
-def eight_bits(images: Float[Tensor, "*n 3 H W"]) -> UInt8[Tensor, "*n 3 H W"]:
-    """Images of [-1, 1] in the levels of a saved picture; what is outside is clipped."""
+def eight_bits(
+    images: Float[Tensor, "*n c H W"] | UInt8[Tensor, "*n c H W"],
+) -> UInt8[Tensor, "*n c H W"]:
+    """Images of [-1, 1] in the levels of a saved picture; what is outside is clipped, and what is
+    of 8 bits already stays as it is.
+    """
+    if images.dtype == torch.uint8:
+        return images
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def pixels(image: Image.Image) -> Float32[Tensor, "3 H W"]:
-    """Turn an RGB picture into a tensor in [-1, 1]."""
-    return to_tensor(np.asarray(image)[None])[0]
+def in_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """A picture in a mode, which what was decoded for it has already."""
+    return image if image.mode == mode else read_image(image, "in memory", Decoding(mode=mode))
+
+
+def levels(image: Image.Image) -> UInt8[Tensor, "c H W"]:
+    """Turn a grey, RGB or RGBA picture into a tensor of 8 bits; colours beside alpha are over
+    white.
+    """
+    pixels = np.asarray(over_white(image) if image.mode == "RGBA" else image)
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(planes, order="C"))
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """An RGBA picture's colours as they are seen on white, with its alpha beside."""
+    seen = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    seen.putalpha(image.getchannel("A"))
+    return seen
+
+
+def straight(images: Float[Tensor, "*n c H W"]) -> Float[Tensor, "*n c H W"]:
+    """Images in [-1, 1] as files have them: beside alpha the colours as they were before they were
+    seen on white, and white where nothing is seen of them.
+    """
+    if images.shape[-3] != 4:
+        return images
+    over, alpha = ((images.float().clamp(-1, 1) + 1) / 2).split((3, 1), -3)
+    colours = (1 - (1 - over) / alpha.clamp_min(1e-6)).clamp(0, 1)
+    return 2 * torch.cat([torch.where(alpha > 0, colours, 1.0), alpha], -3) - 1
+
+
+def pixels(image: Image.Image) -> Float32[Tensor, "c H W"]:
+    """Turn a picture into a tensor in [-1, 1]."""
+    return scaled(levels(image))
 
 
 def as_is(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Only turn a picture into a tensor, with the first of its captions."""
+    """Only turn a picture into a tensor of 8 bits, with the first of its captions."""
     example = one_caption(example, "first", rng)
     image = example.get("image")
-    return {**example, "image": pixels(image)} if isinstance(image, Image.Image) else example
+    return {**example, "image": levels(image)} if isinstance(image, Image.Image) else example

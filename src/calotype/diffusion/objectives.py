@@ -57,7 +57,7 @@ class Denoising(Objective):
             error = (answer.float() - noised.target).square().mean((1, 2, 3))
             return {"denoising": (noised.weight * error).mean()}
 
-    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+    def preview(self) -> Float[Tensor, "n c H W"] | None:
         """What `picture` draws: images of a pipeline around the network."""
         return self.picture() if self.picture else None
 

@@ -14,7 +14,7 @@ from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import perplexity
 from calotype.training import Batch
 from calotype.training.distributed import all_mean, processes
-from calotype.training.noise import sent
+from calotype.training.images import sent_images
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def codebook_health(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> Code
     device = tokenizer.last_layer.weight.device
     counts = torch.zeros(bottleneck.codebooks, bottleneck.codes, dtype=torch.int64, device=device)
     for batch in batches:
-        ids = tokenizer.pack(sent(batch["image"], device)).long()
+        ids = tokenizer.pack(sent_images(batch["image"], device)).long()
         bottleneck.tally(ids, counts)
     world = processes().num_processes
     exact = counts.float() if device.type == "mps" else counts.double()

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.evaluation.protocol import digest_of
+from calotype.training.images import in_colour
 
 Network = Literal["inception", "efficientnet-lite0"]
 OTHER = "--features efficientnet-lite0"
 
 
 class Features(nn.Module, ABC):
-    """A frozen network. Distances by one say nothing about distances by another."""
+    """A frozen network. Distances by one say nothing about distances by another. Grey it sees in
+    three channels, and what has alpha on white.
+    """
 
     def __init__(self, name: str, network: nn.Module) -> None:
         super().__init__()
@@ -33,7 +36,7 @@ class Features(nn.Module, ABC):
         return next(self.network.parameters()).device
 
     @abstractmethod
-    def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b d"]:
+    def forward(self, images: UInt8[Tensor, "b c H W"]) -> Float[Tensor, "b d"]:
         """Features of images, resized as the network was trained."""
 
 
@@ -41,19 +44,19 @@ class Inception(Features):
     """Inception-v3 as torch-fidelity has it, of which published FIDs are (Heusel et al. 2017)."""
 
     @torch.no_grad()
-    def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 2048"]:
+    def forward(self, images: UInt8[Tensor, "b c H W"]) -> Float[Tensor, "b 2048"]:
         """The last pooled features."""
-        return self.network(images)[0]
+        return self.network(in_colour(images).contiguous())[0]
 
 
 class EfficientNetLite0(Features):
     """EfficientNet-Lite0 from PyPI, for machines that cannot fetch Inception."""
 
     @torch.no_grad()
-    def forward(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 1280"]:
+    def forward(self, images: UInt8[Tensor, "b c H W"]) -> Float[Tensor, "b 1280"]:
         """The last features, averaged over sites."""
         x = functional.interpolate(
-            images.float(), (224, 224), mode="bicubic", antialias=True
+            in_colour(images).float(), (224, 224), mode="bicubic", antialias=True
         ).clamp(0, 255)  # fmt: skip
         extract: Any = self.network.extract_features
         found = extract((x - 127) / 128)

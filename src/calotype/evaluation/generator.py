@@ -26,11 +26,12 @@ from calotype.evaluation.protocol import Digest, rounded
 from calotype.evaluation.speed import speed
 from calotype.evaluation.tokenizer import Evaluation, Judges
 from calotype.training import Batch
+from calotype.training.images import scaled
 from calotype.training.precision import Name
 
-Draw = Callable[[Sequence[str], Sequence[int]], Iterator[Float[Tensor, "b 3 H W"]]]
+Draw = Callable[[Sequence[str], Sequence[int]], Iterator[Float[Tensor, "b c H W"]]]
 """Batches of images in [-1, 1] of some prompts, one for each and its seed."""
-See = Callable[[UInt8[Tensor, "b 3 H W"]], Float[Tensor, "b d"]]
+See = Callable[[UInt8[Tensor, "b c H W"]], Float[Tensor, "b d"]]
 """Features of images, and on the device where these are."""
 CPU = torch.device("cpu")
 SHOWN = 16
@@ -118,7 +119,7 @@ def evaluate_generator(
     )  # fmt: skip
 
 
-def _nothing(images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 0"]:
+def _nothing(images: UInt8[Tensor, "b c H W"]) -> Float[Tensor, "b 0"]:
     """What no network sees of images."""
     return torch.empty(len(images), 0)
 
@@ -189,8 +190,8 @@ def _draw(
     return out
 
 
-def _check(images: UInt8[Tensor, "b 3 H W"], scenes: Sequence[Scene]) -> list[dict[str, bool]]:
-    floats = images.float() / 127.5 - 1
+def _check(images: UInt8[Tensor, "b c H W"], scenes: Sequence[Scene]) -> list[dict[str, bool]]:
+    floats = scaled(images)
     return [check(image, scene) for image, scene in zip(floats, scenes, strict=True)]
 
 

@@ -66,6 +66,9 @@ TRAINING = (
     Term("psnr", "dB", "higher",
          "How near reconstructed training images are to the originals: 20 dB is coarse, 30 good, "
          "40 hard to tell apart."),
+    Term("psnr_alpha", "dB", "higher",
+         "The same of how opaque each pixel is, where images have alpha; their psnr is that of the "
+         "picture on white."),
     Term("codes_alive", "fraction of 1", "higher",
          "The part of the codebook that was chosen lately."),
     Term("perplexity", "codes", "higher",
@@ -120,6 +123,9 @@ QUALITY = (
     Term("psnr_db", "dB", "higher",
          "Peak signal-to-noise ratio of reconstructions: 20 dB is coarse, 30 good, 40 hard to tell "
          "apart; 3 dB more is half the squared error."),
+    Term("psnr_alpha_db", "dB", "higher",
+         "The same of how opaque each pixel is, where images have alpha; their psnr_db is that of "
+         "the picture on white."),
     Term("ssim", "at most 1", "higher",
          "Likeness of local structure between original and reconstruction; 1: identical."),
     Term("lpips_alex", UNITLESS, "lower",

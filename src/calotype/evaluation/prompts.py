@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from calotype.evaluation.protocol import digest_of
 from calotype.lazy import transformers
+from calotype.training.images import in_colour
 from calotype.training.network import missed, place
 
 
@@ -42,11 +43,14 @@ class ClipScore:
         self.name = f"{path} {digest_of(self.model.state_dict())}"
 
     @torch.no_grad()
-    def __call__(self, images: UInt8[Tensor, "b 3 H W"], prompts: Sequence[str]) -> list[float]:
-        """Of each image under its own prompt, which is cut where CLIP reads no further."""
+    def __call__(self, images: UInt8[Tensor, "b c H W"], prompts: Sequence[str]) -> list[float]:
+        """Of each image, grey or on white, under its own prompt, which is cut where CLIP reads no
+        further.
+        """
         inputs = self.processor(
-            text=list(prompts), images=list(images.cpu()), return_tensors="pt", padding=True,
-            truncation=True, max_length=self.model.config.text_config.max_position_embeddings,
+            text=list(prompts), images=list(in_colour(images).cpu()), return_tensors="pt",
+            padding=True, truncation=True,
+            max_length=self.model.config.text_config.max_position_embeddings,
         )  # fmt: skip
         found = self.model(**inputs.to(self.model.device))
         cosine = functional.cosine_similarity(found.image_embeds, found.text_embeds)

@@ -74,7 +74,7 @@ class Digest:
     def __init__(self) -> None:
         self.sha = hashlib.sha256()
 
-    def add(self, images: UInt8[Tensor, "b 3 H W"], captions: Sequence[str] | None = None) -> None:
+    def add(self, images: UInt8[Tensor, "b c H W"], captions: Sequence[str] | None = None) -> None:
         """Go on with these."""
         for i, image in enumerate(images.cpu()):
             self.sha.update(image.contiguous().numpy().tobytes())

@@ -23,7 +23,8 @@ from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.terms.base import Term
 from calotype.training import Batch
 from calotype.training.devices import Precision, computing, settled
-from calotype.training.noise import generators, sent
+from calotype.training.images import sent_images
+from calotype.training.noise import generators
 from calotype.training.progress import Told
 
 EXACT_DB = 100.0
@@ -62,7 +63,7 @@ class Evaluation:
     speed: dict[str, float | int] = field(default_factory=dict)
     """Of this machine, and not of the protocol."""
     examples: tuple[Tensor, Tensor] | None = None
-    """The first pictures and what became of them, 8 bits [n 3 H W]."""
+    """The first pictures and what became of them, 8 bits [n c H W]."""
 
 
 @torch.no_grad()
@@ -91,7 +92,7 @@ def _evaluate(
     pictures, codes = Reconstructions(judges, examples), CodeCounts(tokenizer)
     first: Tensor | None = None
     for batch in batches:
-        images = sent(batch["image"], device)
+        images = sent_images(batch["image"], device)
         first = images if first is None else first
         keys = draw_keys(seed, health.images, len(images))
         real, fake, packed = _pass(tokenizer, images, keys, health)
@@ -108,7 +109,7 @@ def _evaluate(
 
 
 class Reconstructions:
-    """What is gathered of originals and reconstructions, 8 bits [b 3 H W], batch by batch."""
+    """What is gathered of originals and reconstructions, 8 bits [b c H W], batch by batch."""
 
     def __init__(self, judges: Judges, examples: int) -> None:
         self.judges, self.examples, self.digest = judges, examples, Digest()
@@ -116,7 +117,7 @@ class Reconstructions:
         self.features: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.kept: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, real: UInt8[Tensor, "b 3 H W"], fake: UInt8[Tensor, "b 3 H W"]) -> None:
+    def add(self, real: UInt8[Tensor, "b c H W"], fake: UInt8[Tensor, "b c H W"]) -> None:
         """Compare a batch."""
         self.digest.add(real)
         for name, found in distortion(real, fake, self.judges.lpips).items():
@@ -173,9 +174,9 @@ class CodeCounts:
 
 
 def _pass(
-    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"], keys: list[int],
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b c H W"], keys: list[int],
     health: LatentHealth,
-) -> tuple[UInt8[Tensor, "b 3 H W"], UInt8[Tensor, "b 3 H W"], Tensor]:  # fmt: skip
+) -> tuple[UInt8[Tensor, "b c H W"], UInt8[Tensor, "b c H W"], Tensor]:  # fmt: skip
     bottleneck, h = tokenizer.bottleneck, tokenizer.features(images)
     packed = bottleneck.pack(h)
     z = bottleneck.unpack(packed, generators(keys))
@@ -193,7 +194,7 @@ def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]
 
 @torch.no_grad()
 def throughput(
-    tokenizer: ImageTokenizer, images: Float[Tensor, "b 3 H W"]
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b c H W"]
 ) -> dict[str, float | int]:
     """Images a second of encoding and decoding a batch of this size, and MiB that each takes
     beside the weights.

@@ -84,7 +84,8 @@ def _tokenizer(folder: Path) -> str:
     codes = config.get("num_vq_embeddings") if config.get("_class_name") == "VQModel" else None
     numbers = f"{side}x{side}x{latent} numbers"
     to = f"{side}x{side} codes of {codes}" if codes and not own else numbers
-    return f"{kind} that turns {size}x{size} pixels into {to}"
+    pixels = {1: "grey pixels", 4: "pixels with alpha"}.get(config.get("in_channels", 3), "pixels")
+    return f"{kind} that turns {size}x{size} {pixels} into {to}"
 
 
 def parameters(part: Part) -> dict[str, int]:

@@ -18,6 +18,7 @@ from calotype.pages.render import data_url, render
 from calotype.pages.tiles import newest, tiles
 from calotype.pipelines import picture
 from calotype.training.files import write_text
+from calotype.training.images import visible
 
 REFRESH = 20
 """Seconds after which an unfinished page loads itself again."""
@@ -30,8 +31,8 @@ class Grid:
     """A titled set of images."""
 
     title: str
-    images: Float[Tensor, "n 3 H W"]
-    """In [-1, 1]."""
+    images: Float[Tensor, "n c H W"]
+    """In [-1, 1]; alpha is shown over a checkerboard."""
     captions: Sequence[str] | None
     verdicts: Sequence[Mapping[str, bool]] | None
     """For each image, which factors hold; None: nothing to check."""
@@ -96,7 +97,7 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
 
 
 def _cells(grid: Grid) -> Iterator[dict[str, Any]]:
-    for i, image in enumerate(grid.images):
+    for i, image in enumerate(visible(grid.images)):
         buffer = io.BytesIO()
         picture(image).save(buffer, "PNG")
         wrong = None

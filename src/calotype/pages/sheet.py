@@ -18,11 +18,11 @@ def enlarged(size: int) -> int:
 
 
 def write_sheet(
-    path: Path, images: Float[Tensor, "n 3 H W"], captions: Sequence[str], columns: int = 8,
+    path: Path, images: Float[Tensor, "n c H W"], captions: Sequence[str], columns: int = 8,
     side: int = LEGIBLE,
 ) -> None:  # fmt: skip
     """Write images of [-1, 1], each over its caption, to one picture of `columns` or fewer; each is
-    `side` pixels wide, by nearest neighbours.
+    `side` pixels wide, by nearest neighbours; alpha lies over a checkerboard.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(images, captions, columns, side).save(path)

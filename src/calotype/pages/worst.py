@@ -24,6 +24,7 @@ class Rebuilt:
     psnr: float
     """In dB."""
     real: UInt8[Tensor, "3 H W"]
+    """As one looks at it, alpha over a checkerboard."""
     fake: UInt8[Tensor, "3 H W"]
 
 

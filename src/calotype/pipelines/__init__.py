@@ -6,6 +6,7 @@ from calotype.pipelines.assemble import (
     autoencoder,
     is_pipeline,
     load,
+    mode_of,
     recommended,
     save,
     sides,
@@ -16,6 +17,7 @@ from calotype.pipelines.assemble import (
 )
 from calotype.pipelines.between import Toward, Wanted, Way, between, check_between
 from calotype.pipelines.editing import Over
+from calotype.pipelines.pictures import picture
 from calotype.pipelines.sampling import (
     Choice,
     HowToSample,
@@ -26,7 +28,6 @@ from calotype.pipelines.sampling import (
     draw_batch,
     for_tokens,
     heeds,
-    picture,
     reads_prompts,
     sample,
     turns,
@@ -59,6 +60,7 @@ __all__ = [
     "is_pipeline",
     "layout_of",
     "load",
+    "mode_of",
     "picture",
     "reads_prompts",
     "recommended",

@@ -25,9 +25,10 @@ from calotype.pipelines.sampling import (
     for_tokens,
 )
 from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
-from calotype.tokenizers import ImageTokenizer, factor, fingerprint
+from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
+from calotype.training.images import Mode
 from calotype.training.network import located, missed, place
 from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
@@ -233,6 +234,18 @@ def size_of(pipeline: Pipeline) -> int:
     if vae is None:
         return size
     return size * (getattr(pipeline, "vae_scale_factor", None) or factor(vae))
+
+
+def mode_of(pipeline: Pipeline) -> Mode:
+    """What pictures a pipeline draws: L, RGB or RGBA. One without a tokenizer draws RGB.
+
+    Raises:
+        ValueError: they are none of these.
+    """
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.tokenizer.mode
+    found = autoencoder(pipeline)
+    return "RGB" if found is None else stock.mode_of(found)
 
 
 def sides(

@@ -18,7 +18,7 @@ leaves."""
 class Over:
     """A picture that images are drawn over."""
 
-    image: Float[Tensor, "3 H W"]
+    image: Float[Tensor, "c H W"]
     """In [-1, 1]."""
     strength: float
     """How much of the way from noise is gone, in (0, 1]: the less, the nearer to the picture."""
@@ -31,6 +31,11 @@ class Over:
         Raises:
             ValueError: there is none for such parts.
         """
+        if len(self.image) == 4:
+            raise ValueError(
+                "--image: stock pipelines take a picture with alpha, which has four channels, for "
+                "a latent: choose a pipeline without alpha"
+            )
         kind: Any = (diffusers.AutoPipelineForImage2Image if self.mask is None
                      else diffusers.AutoPipelineForInpainting)  # fmt: skip
         try:
@@ -70,6 +75,6 @@ class Over:
             told |= {"mask_image": mask, "height": height, "width": width}
         return told
 
-    def kept(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+    def kept(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
         """Images as drawn, but the picture itself where the mask lets it stay."""
         return images if self.mask is None else torch.where(self.mask > 0, images, self.image)

@@ -5,8 +5,9 @@ from typing import Any
 from calotype.diffusion import is_of_stable_diffusion
 from calotype.lazy import diffusers
 from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling
-from calotype.pipelines.token_readme import CARD, SILENT, token_readme
+from calotype.pipelines.token_readme import ALPHA, CARD, SILENT, token_readme
 from calotype.pipelines.tokens import TokenPipeline
+from calotype.training.images import CHANNELS
 
 TEXT = """# Text to image
 
@@ -56,18 +57,23 @@ def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
         return token_readme(pipeline.prompts, pipeline.tokenizer, pipeline.layout, folder)
     assert isinstance(sampling, Sampling)
     sampling = sampling.completed(pipeline)
-    flow = FLOW if _is_flow(pipeline) else ""
+    more = (FLOW if _is_flow(pipeline) else "") + (ALPHA if _has_alpha(pipeline) else "")
     if isinstance(pipeline, diffusers.StableDiffusionPipeline):
         how = f"num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance}"
         layout = STABLE if _is_stable(pipeline) else OWN
         card = CARD.format(library="diffusers", task="text-to-image")
-        return card + TEXT.format(prompt="a prompt", how=how) + layout + flow
+        return card + TEXT.format(prompt="a prompt", how=how) + layout + more
     card = CARD.format(library="diffusers", task=SILENT)
-    return card + UNCONDITIONAL.format(how=f"num_inference_steps={sampling.steps}") + flow
+    return card + UNCONDITIONAL.format(how=f"num_inference_steps={sampling.steps}") + more
 
 
 def _is_flow(pipeline: Any) -> bool:
     return pipeline.scheduler.config.get("prediction_type") == "flow_prediction"
+
+
+def _has_alpha(pipeline: Any) -> bool:
+    vae = getattr(pipeline, "vae", None) or getattr(pipeline, "vqvae", None)
+    return vae is not None and vae.config.get("in_channels") == CHANNELS["RGBA"]
 
 
 def _is_stable(pipeline: "diffusers.StableDiffusionPipeline") -> bool:

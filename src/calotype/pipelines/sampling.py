@@ -8,12 +8,10 @@ from typing import Any, Union, cast
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from calotype.autoregressive import Ramp, TokenSampling
-from calotype.data.transforms import eight_bits
-from calotype.lazy import diffusers, torchvision
+from calotype.lazy import diffusers
 from calotype.pipelines.schedulers import check_name, scheduled
 from calotype.pipelines.tokens import TokenPipeline, draw
 from calotype.training.devices import Precision, computing
@@ -129,7 +127,7 @@ class Choice:
 def sample(
     pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: HowToSample,
     progress: Callable[[int], None] = lambda images: None, also: Mapping[str, Any] | None = None,
-) -> Iterator[Float[Tensor, "b 3 H W"]]:  # fmt: skip
+) -> Iterator[Float[Tensor, "b c H W"]]:  # fmt: skip
     """Batches of images in [-1, 1] on the CPU, one for each prompt and its seed.
 
     An image depends on its own prompt and seed alone, not on its batch's other ones (up to the
@@ -159,7 +157,7 @@ def sample(
 @torch.no_grad()
 def draw_batch(
     pipeline: "diffusers.DiffusionPipeline", told: Mapping[str, Any], sampling: Sampling
-) -> Float[Tensor, "b 3 H W"]:
+) -> Float[Tensor, "b c H W"]:
     """Images in [-1, 1] on the CPU, of one call of a diffusion pipeline.
 
     Args:
@@ -199,7 +197,7 @@ def check_asked(pipeline: "diffusers.DiffusionPipeline", sampling: Sampling) -> 
         pass
 
 
-def checked(images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+def checked(images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
     """Images that are numbers: what is none would be drawn black.
 
     Raises:
@@ -249,12 +247,6 @@ def heeds(pipeline: "diffusers.DiffusionPipeline") -> list[str]:
 def turns(pipeline: Pipeline) -> int:
     """How often `sample` tells of the progress of an image."""
     return pipeline.layout.length if isinstance(pipeline, TokenPipeline) else 1
-
-
-def picture(image: Float[Tensor, "3 H W"]) -> Image.Image:
-    """An image of [-1, 1] as a Pillow one; what is outside is clipped."""
-    # Of floats it would cut, not round.
-    return torchvision.transforms.v2.functional.to_pil_image(eight_bits(image))
 
 
 def _networks(pipeline: "diffusers.DiffusionPipeline") -> list[nn.Module]:

@@ -43,6 +43,11 @@ CUT = """
 `truncation=True` is of use: the transformer knows no places behind those of the longest prompt and
 an image, and its stock class does not say when they end.
 """
+ALPHA = """
+Its pictures have alpha, and their colours are as they are on white: `image.convert("RGB")` is the
+picture on white, and `image.getchannel("A")` its alpha. `calotype generate` writes colours as files
+have them, for any ground.
+"""
 
 
 def token_readme(
@@ -66,7 +71,8 @@ def token_readme(
     if prompts is not None:
         imports[-1] += ", AutoTokenizer"
         drawn, cut = PROMPTED.format(prompts=_examples(prompts, layout)), CUT
-    return text + DECODED.format(imports="\n".join(imports), folder=folder, drawn=drawn) + cut
+    text += DECODED.format(imports="\n".join(imports), folder=folder, drawn=drawn) + cut
+    return text + ALPHA if tokenizer.mode == "RGBA" else text
 
 
 def _examples(prompts: "transformers.PreTrainedTokenizerFast", layout: Layout) -> list[str]:

@@ -30,12 +30,15 @@ from calotype.autoregressive import (
     draw_codes,
     knows_classes,
 )
+from calotype.data.transforms import straight
 from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.token_readme import token_readme
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.preprocessing import Center
 from calotype.training.devices import DTYPES, settled
 from calotype.training.files import publish, room
+from calotype.training.images import Pixels
 from calotype.training.network import Place, place
 from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
@@ -46,7 +49,7 @@ IMAGES = "vqvae"
 MARK = "calotype.json"
 """What is noted beside a saved pipeline: the fingerprint of its tokenizer, and how it is called."""
 
-Images = Float[Tensor, "b 3 H W"]
+Images = Float[Tensor, "b c H W"]
 Output = Literal["pil", "np", "pt", "latent"]
 
 
@@ -96,8 +99,8 @@ class TokenPipeline:
             part: How much of it stands, from its top.
             generator: Of their chances, one after another, or one for each image.
             num_images_per_prompt: Images of each prompt, which stand together.
-            output_type: pil: Pillow's pictures; np: [B, H, W, 3] and pt: [B, 3, H, W], in [0, 1];
-                latent: codes, [B, n].
+            output_type: pil: Pillow's pictures; np: [B, H, W, c] and pt: [B, c, H, W], in [0, 1],
+                colours beside alpha as files have them; latent: codes, [B, n].
             return_dict: Give them as `images` of an `ImagePipelineOutput`, and not in a tuple.
             callback_on_step_end: Called with the pipeline, the number of the token, twice, and {}
                 after each token of a batch.
@@ -126,14 +129,13 @@ class TokenPipeline:
         if output_type == "latent":
             images: Any = torch.cat(list(codes))
         else:
-            drawn = torch.cat([self.decode(batch) for batch in codes])
+            drawn = straight(torch.cat([self.decode(batch) for batch in codes]))
             images = _processor().postprocess(drawn, output_type=output_type)
         return diffusers.ImagePipelineOutput(images) if return_dict else (images,)
 
     def _top(self, picture: Any, part: float) -> "Top":
         rows = round(part * self.layout.height)
-        side = self.size
-        return Top(_processor().preprocess(picture, side, side, resize_mode="crop")[:1], rows)
+        return Top(self.tokenizer.preprocess(picture, Center(self.size))[:1], rows)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save all of it in one folder, whole or not at all, for `from_pretrained` and
@@ -214,7 +216,7 @@ class TokenPipeline:
         return self.layout.height * self.tokenizer.factor
 
     @torch.no_grad()
-    def codes(self, images: Images) -> Int[Tensor, "b n"]:
+    def codes(self, images: Pixels) -> Int[Tensor, "b n"]:
         """Codes of images in the order of the sequence."""
         return self.layout.flatten(self.tokenizer.pack(images.to(self.device)))
 
@@ -241,7 +243,7 @@ def _seeds(
 
 
 def _processor() -> "diffusers.image_processor.VaeImageProcessor":
-    return diffusers.image_processor.VaeImageProcessor(do_convert_rgb=True)
+    return diffusers.image_processor.VaeImageProcessor()
 
 
 @dataclass(frozen=True)

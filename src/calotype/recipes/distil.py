@@ -7,10 +7,11 @@ from pathlib import Path
 from calotype.data import Folder, Scenes, Source, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.small import SIZE
-from calotype.recipes.tokenizer import image_size
+from calotype.recipes.tokenizer import image_mode, image_size
 from calotype.tokenizers.distillation import NewTiny, Student
 from calotype.tokenizers.terms import L1, L2, LPIPS, Huber
 from calotype.training import AdamW, Run
+from calotype.training.images import Mode
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class DistilRecipe:
     def size(self) -> int:
         """Pixels a side of the images."""
         return image_size(self.data, self.transform)
+
+    @property
+    def mode(self) -> Mode:
+        """Channels of the images."""
+        return image_mode(self.transform)
 
 
 def small_tiny() -> DistilRecipe:

@@ -42,6 +42,26 @@ def small_vq() -> TokenizerRecipe:
     return _tokenizer("small-vq", VQ(Codebook(512, 8, EMA(), KMeans(), Restart()), features=32))
 
 
+def small_grey() -> TokenizerRecipe:
+    """Your pictures in grey at 64 pixels, such as scans, X-rays or drawings, to 16x16 latents of 4
+    channels, by a network of small-kl's size with one channel; unmirrored, as scans must stay.
+    Needs no download. Takes 0.2 GiB in bf16.
+    """
+    base, crop = small_kl(), RandomCrop(SIZE, resize=72)
+    run = replace(base.run, out=Path("runs/small-grey"))
+    return replace(base, transform=Transform(crop, mode="L"), run=run)
+
+
+def small_alpha() -> TokenizerRecipe:
+    """Your pictures with their alpha at 64 pixels, such as stickers, sprites or emoji, to 16x16
+    latents of 4 channels, by a network of small-kl's size; of four channels, colours over white and
+    alpha. Needs no download. Takes 0.2 GiB in bf16.
+    """
+    base = small_kl()
+    transform = Transform(CenterCrop(SIZE), Flip(), mode="RGBA")
+    return replace(base, transform=transform, run=replace(base.run, out=Path("runs/small-alpha")))
+
+
 def small_cache() -> CacheRecipe:
     """Latents of your captioned pictures at 64 pixels, by small-kl, in a minute for a thousand."""
     return CacheRecipe(

@@ -19,6 +19,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.training import AdamW, Run
+from calotype.training.images import CHANNELS, Mode
 from calotype.training.weights import digest
 
 
@@ -34,13 +35,14 @@ class NewTokenizer:
 
     latents_may_move = True
 
-    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
-        """Make it, for images of `size` pixels a side; its decoder emits `maps` channels.
+    def build(self, size: int, mode: Mode = "RGB", maps: int = 1) -> ImageTokenizer:
+        """Make it, for images of `size` pixels a side in a mode; its decoder emits `maps` for each
+        of their channels.
 
         Raises:
             ValueError: there is no tokenizer to start from, or one of another backbone.
         """
-        autoencoder = self.backbone.autoencoder(self.bottleneck, size, maps)
+        autoencoder = self.backbone.autoencoder(self.bottleneck, size, CHANNELS[mode], maps)
         tokenizer = ImageTokenizer(autoencoder, self.bottleneck.build())
         if self.start is not None:
             try:
@@ -67,9 +69,14 @@ class PretrainedDecoder:
 
     latents_may_move = False
 
-    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
-        """Load it and freeze its encoder; its decoder emits three maps, whatever is asked."""
+    def build(self, size: int, mode: Mode = "RGB", maps: int = 1) -> ImageTokenizer:
+        """Load it and freeze its encoder; its decoder emits images alone, whatever `maps` says.
+
+        Raises:
+            ValueError: there is none, or it takes other pictures, or its codes would move.
+        """
         tokenizer = ImageTokenizer.load(self.path, classes=CLASSES)
+        tokenizer.check_mode(mode, self.path)
         if isinstance(tokenizer.bottleneck, Discrete) and not isinstance(
             tokenizer.bottleneck, Table
         ):
@@ -105,19 +112,21 @@ class Continued:
 
     latents_may_move = True
 
-    def build(self, size: int, maps: int = 3) -> ImageTokenizer:
+    def build(self, size: int, mode: Mode = "RGB", maps: int = 1) -> ImageTokenizer:
         """Load it, for images of `size` pixels a side.
 
         Raises:
-            ValueError: there is none that could be trained so, or its decoder emits fewer maps.
+            ValueError: there is none that could be trained so, or it takes other pictures, or its
+                decoder emits fewer maps.
         """
         try:
             tokenizer = go_on(self.path, self.bottleneck)
         except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"model.path: {self.path}: {error}") from error
-        if tokenizer.maps < maps:
+        tokenizer.check_mode(mode, self.path)
+        if tokenizer.maps < (read := maps * tokenizer.channels):
             raise ValueError(
-                f"pixel reads {maps} maps, and {self.path} emits {tokenizer.maps}: choose "
+                f"pixel reads {read} maps, and {self.path} emits {tokenizer.maps}: choose "
                 "pixel:l1, pixel:l2 or pixel:huber"
             )
         tokenizer.autoencoder.register_to_config(sample_size=size)
@@ -167,16 +176,27 @@ class TokenizerRecipe:
                 "pictures than they are for: choose validation:none, or validation:folder and "
                 "--validation.path DIR"
             )
-        if self.pixel.maps != 3 and isinstance(self.model, PretrainedDecoder):
+        if self.pixel.maps != 1 and isinstance(self.model, PretrainedDecoder):
             raise ValueError(
-                f"pixel is {type(self.pixel).__name__}, which reads {self.pixel.maps} maps, and a "
-                "pretrained decoder emits 3: choose pixel:l1, pixel:l2 or pixel:huber"
+                f"pixel is {type(self.pixel).__name__}, which reads {self.pixel.maps} maps of each "
+                "channel, and a pretrained decoder emits 1: choose pixel:l1, pixel:l2 or "
+                "pixel:huber"
             )
 
     @property
     def size(self) -> int:
         """Pixels a side of the images."""
         return image_size(self.data, self.transform)
+
+    @property
+    def mode(self) -> Mode:
+        """Channels of the images."""
+        return image_mode(self.transform)
+
+
+def image_mode(transform: Transform | None) -> Mode:
+    """Channels of the images that a transform makes; without one they are RGB."""
+    return transform.mode if transform else "RGB"
 
 
 def image_size(data: Source, transform: Transform | None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.discrete import DISCRETE
-from calotype.recipes.small import small_kl, small_vq
+from calotype.recipes.small import small_alpha, small_grey, small_kl, small_vq
 from calotype.recipes.stable import small_kl_f8
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import Backbone, Gaussian
@@ -94,6 +94,8 @@ TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "small-kl": small_kl,
     "small-vq": small_vq,
     "small-kl-f8": small_kl_f8,
+    "small-grey": small_grey,
+    "small-alpha": small_alpha,
     "scenes-kl": scenes_kl,
     "ldm-kl-f4": ldm_kl_f4,
     "ldm-kl-f8": ldm_kl_f8,

@@ -35,11 +35,15 @@ class Backbone:
                     "choose groups that divide every one of backbone.widths"
                 )
 
-    def autoencoder(self, bottleneck: BottleneckSpec, size: int, maps: int = 3) -> Autoencoder:
-        """A stock autoencoder with fresh weights for images of `size` pixels a side, whose decoder
-        emits `maps` channels.
+    def autoencoder(
+        self, bottleneck: BottleneckSpec, size: int, channels: int = 3, maps: int = 1
+    ) -> Autoencoder:
+        """A stock autoencoder with fresh weights for images of `size` pixels a side and `channels`,
+        whose decoder emits `maps` for each of these.
         """
-        return bottleneck.autoencoder(sample_size=size, out_channels=maps, **self._blocks())
+        return bottleneck.autoencoder(
+            sample_size=size, in_channels=channels, out_channels=channels * maps, **self._blocks()
+        )
 
     def _blocks(self) -> dict[str, Any]:
         down = ["DownEncoderBlock2D"] * len(self.widths)

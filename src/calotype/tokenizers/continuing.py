@@ -38,7 +38,7 @@ from calotype.training.run import describe, restore
 KEPT = "calotype_training.safetensors"
 """Beside a saved tokenizer, where calotype trained it."""
 LAST = "autoencoder.decoder.conv_out"
-"""The convolution of which an export keeps a picture's three maps alone."""
+"""The convolution of which an export keeps a picture's own channels alone."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def kept_of(
         return Kept(tensors=tensors)
     tensors |= {"mean": folded.mean, "std": folded.std}
     tensors |= _named("tokenizer.bottleneck.", bottleneck.state_dict())
-    if tokenizer.maps > 3:
+    if tokenizer.maps > tokenizer.channels:
         tensors |= _named(f"tokenizer.{LAST}.", tokenizer.last_layer.state_dict())
     spec: Any = getattr(bottleneck, "spec", None)
     return Kept(spec, bottleneck.taken + steps, tensors)

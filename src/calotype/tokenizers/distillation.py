@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.objectives import Images, Weighted, psnr
-from calotype.tokenizers.stock import load_autoencoder
+from calotype.tokenizers.stock import load_autoencoder, mode_of
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.devices import computing
+from calotype.training.images import CHANNELS, Mode
 from calotype.training.noise import Generators, generators
 
 REPORT = "distillation.json"
@@ -39,12 +40,15 @@ class NewTiny:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"student.{name} is {value}: it must be at least 1")
 
-    def build(self, channels: int, factor: int) -> "diffusers.AutoencoderTiny":
-        """Make it, for latents of so many channels, of which a site is `factor` pixels a side."""
+    def build(self, channels: int, factor: int, mode: Mode = "RGB") -> "diffusers.AutoencoderTiny":
+        """Make it, for latents of so many channels, of which a site is `factor` pixels a side, of
+        pictures in a mode.
+        """
         levels = factor.bit_length()
         widths = (self.width,) * levels
         blocks = (*[self.blocks] * (levels - 1), 1)
         return diffusers.AutoencoderTiny(
+            in_channels=CHANNELS[mode], out_channels=CHANNELS[mode],
             latent_channels=channels, encoder_block_out_channels=widths,
             decoder_block_out_channels=widths, num_encoder_blocks=blocks[::-1],
             num_decoder_blocks=blocks,
@@ -58,11 +62,11 @@ class TrainedTiny:
     path: str = "madebyollin/taesd"
     """Folder of one, or a name on the Hub."""
 
-    def build(self, channels: int, factor: int) -> "diffusers.AutoencoderTiny":
+    def build(self, channels: int, factor: int, mode: Mode = "RGB") -> "diffusers.AutoencoderTiny":
         """Load it.
 
         Raises:
-            ValueError: there is none, or it has other latents.
+            ValueError: there is none, or it has other latents or takes other pictures.
         """
         found: Any = load_autoencoder(self.path, ("AutoencoderTiny",))
         has = found.config["latent_channels"], 2 ** (len(found.config["num_decoder_blocks"]) - 1)
@@ -70,6 +74,11 @@ class TrainedTiny:
             raise ValueError(
                 f"student.path: {self.path} has latents of {has[0]} channels at 1/{has[1]} of a "
                 f"picture's side, and the teacher of {channels} at 1/{factor}: choose "
+                "student:new-tiny"
+            )
+        if (own := mode_of(found)) != mode:
+            raise ValueError(
+                f"student.path: {self.path} takes {own}, and the teacher {mode}: choose "
                 "student:new-tiny"
             )
         return found
@@ -94,17 +103,17 @@ class Teacher:
     @torch.no_grad()
     def latents(
         self, images: Images, generator: Generators
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+    ) -> tuple[Float[Tensor, "b z h w"], Float[Tensor, "b z h w"]]:
         """Latents as pipelines denoise them: drawn, and the likeliest."""
         features, bottleneck = self.tokenizer.features(images), self.tokenizer.bottleneck
         drawn = bottleneck.unpack(bottleneck.pack(features), generator)
         return self._scaled(drawn), self._scaled(bottleneck.mode(features))
 
-    def _scaled(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def _scaled(self, z: Float[Tensor, "b z h w"]) -> Float[Tensor, "b z h w"]:
         return (z.float() - self.shift) * self.scale
 
     @torch.no_grad()
-    def pictures(self, latents: Float[Tensor, "b c h w"]) -> Images:
+    def pictures(self, latents: Float[Tensor, "b z h w"]) -> Images:
         """What it decodes, in [-1, 1]."""
         return self.tokenizer.decode(latents / self.scale + self.shift).float().clamp(-1, 1)
 
@@ -145,7 +154,7 @@ class Distillation(Objective):
         return self.student.encoder, self.student.decoder
 
     def forward(self, batch: Batch, step: int) -> Losses:
-        """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
+        """Score images: `batch["image"]` is float32 [b, c, H, W] in [-1, 1]."""
         real = batch["image"]
         latents, likeliest = self.teacher.latents(real, generators(batch["key"]))
         shown, fake = self.teacher.pictures(latents), self.student.decoder(latents).float()
@@ -162,7 +171,7 @@ class Distillation(Objective):
         return self.weights[name] * torch.stack(both).sum()
 
     @torch.no_grad()
-    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+    def preview(self) -> Float[Tensor, "n c H W"] | None:
         """The examples, each before what teacher and student make of them."""
         if self.examples is None:
             return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
-from calotype.training.noise import sent
+from calotype.training.images import Pixels, sent_images
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Encoder:
         return torch.int16 if self.codes <= 2**15 else torch.int32
 
     @torch.no_grad()
-    def rows(self, images: Tensor, full: int = 0) -> dict[str, Tensor]:
+    def rows(self, images: Pixels, full: int = 0) -> dict[str, Tensor]:
         """Encode images.
 
         Args:
-            images: [b, 3, H, W].
+            images: [b, c, H, W], of 8 bits or in [-1, 1].
             full: Images in a full batch: fewer are filled up, for of batches of one size each
                 image becomes the same, whichever are beside it.
 
         Raises:
             ValueError: what comes out is no numbers.
         """
-        images = sent(images, self.tokenizer.last_layer.weight.device)
+        images = sent_images(images, self.tokenizer.last_layer.weight.device)
         rows = {"packed": self._pack(images, full)}
         if self.flipped:
             rows["packed_flipped"] = self._pack(images.flip(-1), full)

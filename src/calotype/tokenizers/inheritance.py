@@ -24,8 +24,12 @@ def inherit(heir: ImageTokenizer, source: ImageTokenizer) -> None:
     warned of.
 
     Raises:
-        ValueError: the blocks are not the same.
+        ValueError: the blocks are not the same, or the channels of the images.
     """
+    if source.mode != heir.mode:
+        raise ValueError(
+            f"it takes {source.mode}, and transform.mode is {heir.mode}: give the same"
+        )
     given, own = dict(source.autoencoder.state_dict()), heir.autoencoder.state_dict()
     has, wants = source.bottleneck.z_channels, heir.bottleneck.z_channels
     if wants < has:

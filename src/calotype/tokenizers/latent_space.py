@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from calotype.tokenizers.bottlenecks import Autoencoder, Discrete
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training.distributed import all_mean, processes
-from calotype.training.noise import generators, sent
+from calotype.training.images import sent_images
+from calotype.training.noise import generators
 from calotype.training.objective import Batch
 from calotype.training.weights import digest
 
@@ -48,7 +49,7 @@ def measure(tokenizer: ImageTokenizer, batches: Iterable[Batch]) -> LatentStatis
     count = images = 0
     total = squares = torch.zeros((), dtype=torch.float64)
     for batch in batches:
-        packed = tokenizer.pack(sent(batch["image"], device))
+        packed = tokenizer.pack(sent_images(batch["image"], device))
         latents = tokenizer.bottleneck.unpack(packed, generators(batch["key"]))
         z = latents.cpu().double() * tokenizer.autoencoder.config["scaling_factor"]
         total = total + z.sum((0, 2, 3))

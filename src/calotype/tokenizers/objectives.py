@@ -29,7 +29,7 @@ from calotype.training.noise import generators
 from calotype.training.objective import Rows
 from calotype.training.precision import UNSCALED, gradient
 
-Images = Float[Tensor, "b 3 H W"]
+Images = Float[Tensor, "b c H W"]
 WON = 0.95
 """Share of patches told apart from which on a discriminator has won. Where the game is even it is
 about half; Karras et al. (2020, "Training generative adversarial networks with limited data",
@@ -69,12 +69,12 @@ class Reconstruction(Objective):
         return [*self.tokenizer.networks, *judges]
 
     def forward(self, batch: Batch, step: int) -> Losses:
-        """Score images: `batch["image"]` is float32 [b, 3, H, W] in [-1, 1]."""
+        """Score images: `batch["image"]` is float32 [b, c, H, W] in [-1, 1]."""
         real = batch["image"]
         self.tokenizer.bottleneck.step_begin(self.tokenizer.bottleneck.taken + step)
         latent, maps, last = self._rebuild(batch)
         emitted = maps.detach().float()
-        self.fake = emitted[:, :3]
+        self.fake = emitted[:, : self.tokenizer.channels]
         values, gradients = self._image_terms(emitted, real, step)
         if ADVERSARIAL in values:
             weight = self._adversarial_weight(last, gradients)
@@ -83,6 +83,8 @@ class Reconstruction(Objective):
             gradients[ADVERSARIAL] *= weight
         losses = {n: _WithGradient.apply(maps, values[n], gradients[n]) for n in values}
         self.metrics["psnr"] = psnr(self.fake, real).mean()
+        if self.tokenizer.mode == "RGBA":
+            self.metrics["psnr_alpha"] = psnr(self.fake[:, 3:], real[:, 3:]).mean()
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
         self.metrics |= self.tokenizer.bottleneck.metrics
@@ -137,12 +139,14 @@ class Reconstruction(Objective):
             gradients[name] = gradient(value, leaf, self.scaler)
             values[name] = value.detach()
 
+        channels = self.tokenizer.channels
         for name, term in self.terms.items():
-            take(name, lambda x, n=name, t=term: self.weights[n] * t(x[:, : t.maps], real).mean())
+            read = channels * term.maps  # type: ignore[operator]
+            take(name, lambda x, n=name, t=term, r=read: self.weights[n] * t(x[:, :r], real).mean())
         if self._is_opposed(step):
             assert self.opponent
-            adversary, discriminator = self.opponent
-            take(ADVERSARIAL, lambda x: adversary.loss.generator(discriminator(x[:, :3])).mean())
+            adversary, judge = self.opponent
+            take(ADVERSARIAL, lambda x: adversary.loss.generator(judge(x[:, :channels])).mean())
         return values, gradients
 
     def _is_opposed(self, step: int) -> bool:
@@ -196,7 +200,7 @@ class Reconstruction(Objective):
         return self.tokenizer.bottleneck.warning()
 
     @torch.no_grad()
-    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+    def preview(self) -> Float[Tensor, "n c H W"] | None:
         """The examples and their reconstructions, side by side."""
         if self.examples is None:
             return None
@@ -216,7 +220,8 @@ class Critic(Objective):
 
     def __init__(self, adversary: Adversary, opponent: Reconstruction, optimizer: AdamW) -> None:
         super().__init__(optimizer)
-        self.adversary, self.discriminator = adversary, adversary.build()
+        self.adversary = adversary
+        self.discriminator = adversary.build(opponent.tokenizer.channels)
         self.opponent = (opponent,)
         opponent.opponent = (adversary, self.discriminator)
         # LeCAM's averages of the real and the fake logits, and this step's sums and count.
@@ -303,7 +308,7 @@ class Critic(Objective):
 
 
 def squared_gradient(
-    logits: Float[Tensor, "b 1 h w"], images: Float[Tensor, "b 3 H W"],
+    logits: Float[Tensor, "b 1 h w"], images: Images,
     scaler: GradScaler = UNSCALED,
 ) -> Float[Tensor, " b"]:  # fmt: skip
     """|d (mean logit) / d image|^2 summed over each image, itself differentiable."""
@@ -313,9 +318,9 @@ def squared_gradient(
 
 def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:
     """Peak signal-to-noise ratio in dB of images in [-1, 1]; fakes are clipped first. Equal images
-    have 100 dB, so that means stay finite.
+    have 100 dB, so that means stay finite. Of images with alpha it is that on white.
     """
-    error = (fake.clamp(-1, 1) - real).square().mean((1, 2, 3))
+    error = (fake.clamp(-1, 1) - real)[:, :3].square().mean((1, 2, 3))
     return -10 * torch.log10((error / 4).clamp_min(1e-10))
 
 

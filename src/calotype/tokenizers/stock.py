@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.images import CHANNELS, Mode
 from calotype.training.network import Place, ask_hub, missed, place
 
 CLASSES = ("AutoencoderKL", "VQModel")
@@ -162,7 +163,7 @@ def is_trained(autoencoder: Any) -> bool:
     return any(kind.__name__ in CLASSES for kind in type(autoencoder).__mro__)
 
 
-def features(autoencoder: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b in h w"]:
+def features(autoencoder: Any, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b in h w"]:
     """What a bottleneck reads: a posterior's parameters, or a latent, or what becomes a code."""
     if is_trained(autoencoder):
         h = autoencoder.encoder(images)
@@ -173,7 +174,7 @@ def features(autoencoder: Any, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor
     return found.latents if "latents" in found else found.latent
 
 
-def decoded(autoencoder: Any, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps H W"]:
+def decoded(autoencoder: Any, z: Float[Tensor, "b z h w"]) -> Float[Tensor, "b maps H W"]:
     """All that its decoder emits."""
     if not is_trained(autoencoder):
         return autoencoder.decode(z).sample
@@ -189,6 +190,22 @@ def last_layer(autoencoder: Any) -> nn.Conv2d:
     if is_trained(autoencoder):
         return autoencoder.decoder.conv_out
     return [m for m in autoencoder.decoder.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
+def mode_of(autoencoder: Any) -> Mode:
+    """What pictures it takes, as its config says: L, RGB or RGBA.
+
+    Raises:
+        ValueError: it takes others.
+    """
+    channels = autoencoder.config.get("in_channels", 3)
+    for mode, count in CHANNELS.items():
+        if count == channels:
+            return mode
+    raise ValueError(
+        f"a {type(autoencoder).__name__} of {channels} channels takes no pictures: grey ones have "
+        "1, colours 3, colours with alpha 4"
+    )
 
 
 def factor(autoencoder: Autoencoder | Any) -> int:

@@ -34,8 +34,10 @@ from calotype.tokenizers.stock import (
     features,
     last_layer,
     load_autoencoder,
+    mode_of,
 )
 from calotype.tokenizers.tiling import Tiling, tiled
+from calotype.training.images import Mode, Pixels, scaled
 from calotype.training.network import located, place
 from calotype.training.noise import Generators
 from calotype.training.portable import make_portable
@@ -51,7 +53,10 @@ OWN_CONFIG, OWN_WEIGHTS = "calotype_tokenizer.json", "calotype_tokenizer.safeten
 
 
 class ImageTokenizer(nn.Module):
-    """Images in [-1, 1] to latents and back; an ordinary module.
+    """Images [b c H W] in [-1, 1] to latents and back; an ordinary module.
+
+    Images have one channel, which is grey, three, or four, colours over white and alpha; what is of
+    8 bits is scaled.
 
     Encoder, decoder and the 1x1 convolutions between are those of a stock diffusers autoencoder;
     the bottleneck stands where the stock class has its own, and adds what training needs.
@@ -155,7 +160,7 @@ class ImageTokenizer(nn.Module):
     def export(self) -> "diffusers.ModelMixin | None":
         """A stock autoencoder that does the same; None: there is no class for it.
 
-        Of a decoder that emits more maps than a picture's three, the picture's are kept.
+        Of a decoder that emits more maps than a picture's channels, the picture's are kept.
         """
         model, bottleneck = self.autoencoder, self.bottleneck
         added: dict[str, Tensor] = {}
@@ -163,16 +168,16 @@ class ImageTokenizer(nn.Module):
             if not bottleneck.exported:
                 return None
             added[EMBEDDING] = bottleneck.table()
-        if self.maps > 3:
+        if self.maps > (kept := self.channels):
             last = self.last_layer
             assert last.bias is not None
             added |= {
-                "decoder.conv_out.weight": last.weight[:3],
-                "decoder.conv_out.bias": last.bias[:3],
+                "decoder.conv_out.weight": last.weight[:kept],
+                "decoder.conv_out.bias": last.bias[:kept],
             }
         if not added:
             return model
-        stock: Any = type(model).from_config({**model.config, "out_channels": 3})
+        stock: Any = type(model).from_config({**model.config, "out_channels": kept})
         stock.load_state_dict({**model.state_dict(), **added})
         return stock.to(self.last_layer.weight.device).eval()
 
@@ -188,10 +193,26 @@ class ImageTokenizer(nn.Module):
                 f"a size that is a multiple of {self.factor}, or a tokenizer of fewer widths"
             )
 
+    def check_mode(self, mode: Mode, called: str) -> None:
+        """Refuse pictures of other channels than it takes.
+
+        Args:
+            mode: Of the pictures.
+            called: The tokenizer, as an error names it.
+
+        Raises:
+            ValueError: it takes others.
+        """
+        if (own := self.mode) != mode:
+            raise ValueError(
+                f"transform.mode is {mode}, and {called} takes {own}: choose transform:transform "
+                f"and --transform.mode {own}, or another tokenizer"
+            )
+
     def preprocess(
         self, pictures: Picture | Sequence[Picture], fit: Fit | None = None
-    ) -> Float[Tensor, "b 3 H W"]:
-        """One batch of images in [-1, 1], on the tokenizer's device.
+    ) -> Float[Tensor, "b c H W"]:
+        """One batch of images in [-1, 1], in the tokenizer's mode and on its device.
 
         Args:
             pictures: A path, PIL image, array or tensor, or several of any kinds and sizes, as
@@ -200,24 +221,23 @@ class ImageTokenizer(nn.Module):
                 the tokenizer was trained with, or 256 pixels where it does not say.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: one is no picture, or they cannot be of one size.
         """
         fit = fit or Center(self.autoencoder.config.get("sample_size") or 256)
-        return preprocessed(pictures, fit, self.factor).to(self.weight.device)
+        return preprocessed(pictures, fit, self.factor, self.mode).to(self.weight.device)
 
-    def features(
-        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
-    ) -> Float[Tensor, "b in h w"]:
+    def features(self, images: Pixels, tiling: Tiling | None = None) -> Float[Tensor, "b in h w"]:
         """What the bottleneck reads."""
         if tiling is None:
-            return features(self.autoencoder, images.to(self.weight))
+            return features(self.autoencoder, scaled(images).to(self.weight))
         for side in images.shape[-2:]:
             self.check(side)
         encoder = self.autoencoder.encoder
         return tiled(self.features, encoder, images, self.factor, tiling)
 
     def encode(
-        self, images: Float[Tensor, "b 3 H W"], generator: Generators | None = None,
+        self, images: Pixels, generator: Generators | None = None,
         tiling: Tiling | None = None,
     ) -> Latent:  # fmt: skip
         """Encode images in [-1, 1], with gradients: z is drawn where there is a posterior. With
@@ -225,17 +245,13 @@ class ImageTokenizer(nn.Module):
         """
         return self.bottleneck(self.features(images, tiling), generator)
 
-    def latents(
-        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
-    ) -> Float[Tensor, "b c h w"]:
+    def latents(self, images: Pixels, tiling: Tiling | None = None) -> Float[Tensor, "b z h w"]:
         """The likeliest latents of images in [-1, 1], such as a posterior's mean, as `decode` reads
         them; nothing is drawn.
         """
         return self.bottleneck.mode(self.features(images, tiling))
 
-    def encode_ids(
-        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
-    ) -> Int[Tensor, "b ..."]:
+    def encode_ids(self, images: Pixels, tiling: Tiling | None = None) -> Int[Tensor, "b ..."]:
         """The codes of images in [-1, 1]: [b h w], of several codebooks [b codebooks h w].
 
         Raises:
@@ -245,7 +261,7 @@ class ImageTokenizer(nn.Module):
 
     def decode_ids(
         self, ids: Int[Tensor, "b ..."], tiling: Tiling | None = None
-    ) -> Float[Tensor, "b 3 H W"]:
+    ) -> Float[Tensor, "b c H W"]:
         """Images of codes, near [-1, 1].
 
         Raises:
@@ -259,43 +275,41 @@ class ImageTokenizer(nn.Module):
             raise ValueError("this tokenizer is continuous and has no codes: use encode and decode")
         return self.bottleneck
 
-    def pack(self, images: Float[Tensor, "b 3 H W"]) -> Num[Tensor, "b ..."]:
+    def pack(self, images: Pixels) -> Num[Tensor, "b ..."]:
         """Encode images to what is kept on disk."""
         return self.bottleneck.pack(self.features(images))
 
     def decode(
-        self, z: Float[Tensor, "b c h w"], tiling: Tiling | None = None
-    ) -> Float[Tensor, "b 3 H W"]:
+        self, z: Float[Tensor, "b z h w"], tiling: Tiling | None = None
+    ) -> Float[Tensor, "b c H W"]:
         """Decode latents as `encode` gives them, with gradients; training keeps the result near
         [-1, 1] and nothing clips it.
         """
         if tiling is not None:
             return tiled(self.decode, self.autoencoder.decoder, z, 1, tiling)
-        return self.decode_maps(z)[:, :3]
+        return self.decode_maps(z)[:, : self.channels]
 
-    def decode_maps(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b maps H W"]:
+    def decode_maps(self, z: Float[Tensor, "b z h w"]) -> Float[Tensor, "b maps H W"]:
         """All that the decoder emits: the image, and what a likelihood may want beside it."""
         return decoded(self.autoencoder, z.to(self.weight))
 
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+    def forward(self, images: Pixels) -> Float[Tensor, "b c H W"]:
         """What is kept of images in [-1, 1]: the likeliest latents, decoded, with gradients."""
         return self.decode(self.latents(images))
 
     @torch.no_grad()
-    def reconstruct(
-        self, images: Float[Tensor, "b 3 H W"], tiling: Tiling | None = None
-    ) -> Float[Tensor, "b 3 H W"]:
+    def reconstruct(self, images: Pixels, tiling: Tiling | None = None) -> Float[Tensor, "b c H W"]:
         """As `forward`, without gradients."""
         return self.decode(self.latents(images, tiling), tiling)
 
-    def normalised(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def normalised(self, z: Float[Tensor, "b z h w"]) -> Float[Tensor, "b z h w"]:
         """Latents as stock pipelines have their generators see them, about mean 0 and standard
         deviation 1; of a tokenizer that calotype trained the same as stored.
         """
         shift, scale = self._scaling(z)
         return (z - shift) * scale
 
-    def stored(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def stored(self, z: Float[Tensor, "b z h w"]) -> Float[Tensor, "b z h w"]:
         """Latents as `encode` gives and `decode` reads them, of those that are `normalised`."""
         shift, scale = self._scaling(z)
         return z / scale + shift
@@ -342,6 +356,20 @@ class ImageTokenizer(nn.Module):
     def factor(self) -> int:
         """Pixels a side of what becomes one site of the latent."""
         return factor(self.autoencoder)
+
+    @property
+    def mode(self) -> Mode:
+        """What pictures it takes: L, RGB, or RGBA, colours over white and alpha.
+
+        Raises:
+            ValueError: they are none of these.
+        """
+        return mode_of(self.autoencoder)
+
+    @property
+    def channels(self) -> int:
+        """Of its images: 1, 3 or 4."""
+        return self.autoencoder.config.get("in_channels", 3)
 
     @property
     def maps(self) -> int:

@@ -18,6 +18,7 @@ from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_mean
 from calotype.training.files import write_text
 from calotype.training.history import History
+from calotype.training.images import visible
 from calotype.training.precision import Name
 from calotype.training.progress import Told
 from calotype.training.run import Run
@@ -158,7 +159,7 @@ class Log:
         self.told.say(line)
 
     def picture(
-        self, step: int, images: Float[Tensor, "n 3 H W"], captions: Sequence[str] = ()
+        self, step: int, images: Float[Tensor, "n c H W"], captions: Sequence[str] = ()
     ) -> None:
         """Save a grid of images in [-1, 1] under samples/, and a sheet besides where one could not
         see them else, or they have captions.
@@ -173,10 +174,10 @@ class Log:
         self.trackers.picture(step, shown)
 
 
-def save_grid(images: Float[Tensor, "n 3 H W"], path: Path, columns: int = 8) -> None:
-    """Save images in [-1, 1] as one PNG."""
+def save_grid(images: Float[Tensor, "n c H W"], path: Path, columns: int = 8) -> None:
+    """Save images in [-1, 1] as one PNG, alpha over a checkerboard."""
     torchvision.utils.save_image(
-        images.float().clamp(-1, 1), path, nrow=columns, normalize=True, value_range=(-1, 1)
+        visible(images), path, nrow=columns, normalize=True, value_range=(-1, 1)
     )
 
 

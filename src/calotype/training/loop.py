@@ -16,6 +16,7 @@ from calotype.training import checkpoint
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import all_gather, all_mean, on_cpu
 from calotype.training.ema import Average
+from calotype.training.images import sent_batch
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.learner import Learner
 from calotype.training.log import Log, Means, Watch
@@ -138,7 +139,7 @@ class _Trainer:
         seed_ambient(self.run.seed, self.step, self.accelerator.process_index)
         within, device = Means(), self.accelerator.device
         count, objectives = self.run.accumulate, [learner.objective for learner in self.learners]
-        micro = (_to(next(batches), device) for _ in range(count))
+        micro = (sent_batch(next(batches), device) for _ in range(count))
         if looking := [o for o in objectives if o.wants_survey(count, self.step)]:
             every = list(micro)
             with autocast(self.precision, device):
@@ -399,8 +400,3 @@ def _of_any_rank(signal: int, device: torch.device) -> int:
     """The signal sent to this rank, or SIGTERM if another alone was sent one, or 0."""
     signals = all_mean(torch.tensor(float(signal), device=device)).item()
     return signal or (SIGTERM if signals else 0)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    move = {k: v.to(device, non_blocking=True) for k, v in batch.items() if isinstance(v, Tensor)}
-    return {**batch, **move}

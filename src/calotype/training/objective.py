@@ -95,6 +95,6 @@ class Objective(nn.Module, ABC):
         """What a person should know at once, such as that codes are dying; None: nothing."""
         return None
 
-    def preview(self) -> Float[Tensor, "n 3 H W"] | None:
+    def preview(self) -> Float[Tensor, "n c H W"] | None:
         """Images in [-1, 1] that show how far training is; None: nothing to show."""
         return None

@@ -24,7 +24,8 @@ class Best:
     figure: str = "psnr_db"
     """One of those in metrics.jsonl under validation/."""
     wanted: Literal["highest", "lowest"] | None = None
-    """Which value of it is best. None: of psnr_db and ssim the highest, of others the lowest."""
+    """Which value of it is best. None: of psnr_db, psnr_alpha_db and ssim the
+    highest, of others the lowest."""
 
     def beats(self, value: float, before: float | None) -> bool:
         """Whether a value is better than the best before; None: there is none. What is no number
@@ -38,7 +39,7 @@ class Best:
         return value > before if wanted == "highest" else value < before
 
 
-HIGHER_IS_BETTER = ("psnr_db", "ssim")
+HIGHER_IS_BETTER = ("psnr_db", "psnr_alpha_db", "ssim")
 """Figures; of all others a lower one is taken to be better."""
 
 

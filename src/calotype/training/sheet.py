@@ -8,16 +8,19 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from calotype.lazy import torchvision
+from calotype.training.images import visible
 
 LEGIBLE = 128
 """Pixels a side."""
 
 
 def draw_sheet(
-    images: Float[Tensor, "n 3 H W"], captions: Sequence[str] = (), columns: int = 8,
+    images: Float[Tensor, "n c H W"], captions: Sequence[str] = (), columns: int = 8,
     side: int = LEGIBLE,
 ) -> Image.Image:  # fmt: skip
-    """Images of [-1, 1], each over its caption if there are any; `side` pixels a column."""
+    """Images of [-1, 1], each over its caption if there are any; `side` pixels a column. Alpha lies
+    over a checkerboard.
+    """
     font, gap = ImageFont.load_default(12), 8
     below = 76 if any(captions) else gap
     columns = min(columns, len(images))
@@ -25,7 +28,7 @@ def draw_sheet(
     size = columns * (side + gap) + gap, rows * (side + below) + gap
     sheet = Image.new("RGB", size, "white")
     ink = ImageDraw.Draw(sheet)
-    pixels = images.float().clamp(-1, 1).add(1).mul(127.5).round().byte().cpu()
+    pixels = visible(images).add(1).mul(127.5).round().byte().cpu()
     for i, image in enumerate(pixels):
         x = gap + i % columns * (side + gap)
         y = gap + i // columns * (side + below)

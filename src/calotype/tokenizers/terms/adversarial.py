@@ -135,21 +135,22 @@ class Adversary:
                 f"not {size}: choose larger ones, fewer layers, or adversary:none"
             )
 
-    def build(self) -> "PatchDiscriminator":
-        """Make the discriminator."""
-        return PatchDiscriminator(self.width, self.layers)
+    def build(self, channels: int = 3) -> "PatchDiscriminator":
+        """Make the discriminator, of images of so many channels."""
+        return PatchDiscriminator(self.width, self.layers, channels)
 
 
 class PatchDiscriminator(nn.Sequential):
     """One logit per patch (Isola et al. 2017, section 3.2); larger is more real.
 
     GroupNorm stands where the original has BatchNorm: without statistics of a batch, ranks and
-    micro-batches stay exact and real and fake batches do not see one another.
+    micro-batches stay exact and real and fake batches do not see one another. It reads images as
+    they are: grey, or colours, or colours over white and alpha.
     """
 
-    def __init__(self, width: int = 64, layers: int = 3) -> None:
+    def __init__(self, width: int = 64, layers: int = 3, channels: int = 3) -> None:
         widths = [width * min(2**i, 8) for i in range(layers + 1)]
-        blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        blocks: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for i in range(1, layers + 1):
             stride = 2 if i < layers else 1
             blocks += [
@@ -160,7 +161,7 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*blocks, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.apply(_initialise)
 
-    def forward(self, input: Float[Tensor, "b 3 H W"]) -> Logits:
+    def forward(self, input: Float[Tensor, "b c H W"]) -> Logits:
         """Judge patches of images in [-1, 1]; logits are float32, under autocast too."""
         return super().forward(input).float()
 

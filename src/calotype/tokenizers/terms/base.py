@@ -14,11 +14,13 @@ class Term(nn.Module, ABC):
     its precision, values are float32.
     """
 
-    maps: int = 3
-    """How many of the decoder's maps it reads: three are a picture in [-1, 1]."""
+    maps: int = 1
+    """How many of the decoder's maps it reads for each of an image's channels; the first of them
+    all are the image in [-1, 1].
+    """
 
     @abstractmethod
     def forward(
-        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b 3 H W"]
+        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
         """Score reconstructions of images in [-1, 1]; smaller is better."""

@@ -13,7 +13,7 @@ from calotype.tokenizers.terms.base import Term
 @dataclass(frozen=True)
 class LogitLaplace:
     """Negative log-likelihood of images under a Laplace distribution of their logits, whose scale
-    the decoder emits too, as three more maps.
+    the decoder emits too, as a second map of each channel.
 
     Raises:
         ValueError: `epsilon` leaves no interval.
@@ -28,7 +28,7 @@ class LogitLaplace:
     """Added to b. Where pictures are flat, as drawn ones are, b falls to nothing, and what is there
     to be learnt elsewhere weighs as little."""
 
-    maps = 6
+    maps = 2
 
     def __post_init__(self) -> None:
         if not self.least_scale >= 0:
@@ -42,21 +42,21 @@ class LogitLaplace:
 
 
 class LogitLaplaceTerm(Term):
-    """Reads a picture and, in three more maps, ln (b - least_scale).
+    """Reads a picture and, in as many more maps, ln (b - least_scale).
 
     The density of x in (0, 1) is f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)). The
     published decoder emits mu, and the picture is read off it; here it emits the picture, and mu
     is read off that, so that a stock class decodes pictures.
     """
 
-    maps = 6
+    maps = 2
 
     def __init__(self, epsilon: float, least_scale: float = 0.0) -> None:
         super().__init__()
         self.epsilon, self.least_scale = epsilon, least_scale
 
     def forward(
-        self, fake: Float[Tensor, "b 6 H W"], real: Float[Tensor, "b 3 H W"]
+        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
         """-ln f in nats, a mean over channels and pixels; it may be negative."""
         picture, log_b = fake.chunk(2, dim=1)

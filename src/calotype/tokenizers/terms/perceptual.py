@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from calotype.lazy import lpips
 from calotype.tokenizers.terms.base import Term
+from calotype.training.images import in_colour, over_black
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}
 
 
 class PerceptualTerm(Term):
-    """Frozen, and always in evaluation mode: the dropout on its linear heads must never run."""
+    """Frozen, and always in evaluation mode: the dropout on its linear heads must never run.
+
+    Its backbones know RGB alone: grey is repeated to three channels, and images with alpha are
+    looked at on white and on black, and the two distances averaged, so that it sees alpha too.
+    """
 
     def __init__(self, network: "lpips.LPIPS") -> None:
         super().__init__()
@@ -78,13 +83,21 @@ class PerceptualTerm(Term):
         return super().train(False)
 
     def forward(
-        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+        self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
         """LPIPS, without unit; the gradient reaches `fake` alone, and `real`'s features keep
         no graph because nothing about them requires one. Under autocast the backbone computes in
         its precision; features are compared in float32.
         """
-        features = [self.network.net(self.network.scaling_layer(x)) for x in (fake, real.detach())]
+        distance = self._seen(in_colour(fake), in_colour(real.detach()))
+        if fake.shape[1] != 4:
+            return distance
+        return (distance + self._seen(over_black(fake), over_black(real.detach()))) / 2
+
+    def _seen(
+        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+    ) -> Float[Tensor, " b"]:
+        features = [self.network.net(self.network.scaling_layer(x)) for x in (fake, real)]
         with torch.autocast(fake.device.type, enabled=False):
             layers = zip(self.network.lins, *features, strict=True)
             return torch.stack([_distance(*layer) for layer in layers]).sum(0)

@@ -1,6 +1,6 @@
 """Distances between pixels: means over C*H*W, in units of images in [-1, 1].
 
-`maps` of a spec says how many the decoder must emit for its term.
+`maps` of a spec says how many the decoder must emit for its term, for each channel.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class L1:
 
     weight: float = 1.0
 
-    maps = 3
+    maps = 1
 
     def build(self) -> Term:
         """Make the term."""
@@ -33,7 +33,7 @@ class L2:
 
     weight: float = 1.0
 
-    maps = 3
+    maps = 1
 
     def build(self) -> Term:
         """Make the term."""
@@ -50,7 +50,7 @@ class Huber:
     delta: float = 0.1
     """Error, of images in [-1, 1], at which the square ends."""
 
-    maps = 3
+    maps = 1
 
     def __post_init__(self) -> None:
         if self.delta <= 0:
@@ -69,7 +69,7 @@ class PixelTerm(Term):
         self.loss = loss
 
     def forward(
-        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+        self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, " b"]:
         """Average over channels and pixels."""
         return self.loss(fake, real, reduction="none").mean((1, 2, 3))

@@ -114,7 +114,7 @@ def learners(
     terms = {"pixel": (1.0, pixel.build())}
     if lpips:
         terms["lpips"] = (1.0, PerceptualTerm(backbone()))
-    first = Reconstruction(tokenizer(0, bottleneck, pixel.maps), terms, adam(lr), images(2))
+    first = Reconstruction(tokenizer(0, bottleneck, pixel.maps), terms, adam(lr), [images(2)])
     if adversary is None:
         return [first]
     torch.manual_seed(1)

@@ -3,13 +3,12 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from calotype.data import Transform, once
+from calotype.data import Transform, some_of
 from calotype.data.batches import draw_keys
 from calotype.data.latents import LatentRows
 from calotype.data.pictures import spread
@@ -46,7 +45,7 @@ def _distortion(
     tokenizer = objective.tokenizer
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
-    for batch in islice(once(dataset, each, transform), -(-count // each)):
+    for batch in some_of(dataset, count, transform, each):
         real = sent(batch["image"], device)
         with computing(objective.precision, device, *tokenizer.networks):
             fake = tokenizer.reconstruct(real)

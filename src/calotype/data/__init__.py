@@ -1,10 +1,11 @@
 """Sources of captioned images, and the loader that reads them."""
 
 from calotype.data.batches import Batch
+from calotype.data.buckets import Buckets
 from calotype.data.folder import Folder
 from calotype.data.images import BrokenImage, read_image
 from calotype.data.latents import LatentCache
-from calotype.data.loader import Loader, once
+from calotype.data.loader import Loader, once, some_of
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
 from calotype.data.scenes import Scenes
@@ -24,6 +25,7 @@ Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
 __all__ = [
     "Batch",
     "BrokenImage",
+    "Buckets",
     "CenterCrop",
     "Crop",
     "Example",
@@ -47,4 +49,5 @@ __all__ = [
     "WebDataset",
     "once",
     "read_image",
+    "some_of",
 ]

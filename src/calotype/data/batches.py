@@ -27,9 +27,11 @@ def draw_keys(seed: int, start: int, count: int) -> list[int]:
     return (outputs >> np.uint64(1)).tolist()
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of an epoch's order, apart from those of the keys and of all other epochs."""
-    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1, np.uint64)[0])
+def epoch_seed(seed: int, *epoch: int) -> int:
+    """Seed of an epoch's order, or of one part's, which has a number too, apart from those of the
+    keys and of all others.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=epoch).generate_state(1, np.uint64)[0])
 
 
 def collate(samples: Sequence[dict[str, Any]], keys: list[int]) -> Batch:

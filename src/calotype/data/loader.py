@@ -4,20 +4,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
-from calotype.data.pictures import Reader, Stream
+from calotype.data.bucketed import Bucketed, in_buckets
+from calotype.data.buckets import Buckets
+from calotype.data.pictures import Reader, Stream, spread
+from calotype.data.plan import Places, Plan, cut, shuffled
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
 from calotype.data.workers import let_the_run_end, opened
 from calotype.training.distributed import own_device
+from calotype.training.progress import say
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
@@ -37,6 +41,10 @@ class Loader:
     across the ends of epochs. It starts anywhere at once. If it has a method
     `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that.
 
+    Where pictures come in buckets, by a transform that crops to `Buckets` or because rows of a
+    cache are of several shapes, each step's samples, of all ranks and micro-batches, are of one
+    bucket, as `Plan` says: sample j is the same as long as a step has as many samples.
+
     A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
     worker of a local stream, of many, costs reading, but not decoding, all that lies before and
     between.
@@ -50,9 +58,11 @@ class Loader:
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
             URL's) threads of one such process, so that a rank fetches it once.
         shuffle: Draw in a random order, else in the dataset's.
+        accumulate: Micro-batches of a step.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
+            buckets of a stream are asked for.
     """
 
     def __init__(
@@ -64,12 +74,16 @@ class Loader:
         transform: Transformation | None = None,
         workers: int = 0,
         shuffle: bool = True,
+        accumulate: int = 1,
     ) -> None:
         _check(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.batch_size, self.seed = _sorted(dataset, transform), batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
+        self.accumulate = accumulate
+        if isinstance(self.dataset, Bucketed):
+            say(self.dataset.said())
 
     @property
     def skipped(self) -> int:
@@ -95,18 +109,22 @@ class Loader:
             return _streamed(
                 StreamBatches(self.dataset, order, size, starts, self.seed, transform, self.workers)
             )
-        return _mapped(MapBatches(self.dataset, self.transform), self._draws(starts), self.workers)
+        draws = self._draws(starts, size * world * self.accumulate)
+        return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
 
-    def _draws(self, starts: range) -> Iterator[Draws]:
-        n = _length(self.dataset)
+    def _draws(self, starts: range, step: int) -> Iterator[Draws]:
+        buckets, n = _buckets(self.dataset), _length(self.dataset)
 
         @lru_cache(maxsize=2)
-        def order(epoch: int) -> Int64[np.ndarray, " n"]:
-            return _shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
+        def order(epoch: int) -> Places:
+            return shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
 
+        plan = Plan(buckets, step, self.seed if self.shuffle else None) if buckets else None
         for start in starts:
             keys = draw_keys(self.seed, start, self.batch_size)
-            yield list(zip(_cut(order, n, start, self.batch_size), keys, strict=True))
+            chosen = (plan.draw(start, self.batch_size) if plan
+                      else cut(order, n, start, self.batch_size).tolist())  # fmt: skip
+            yield list(zip(chosen, keys, strict=True))
 
 
 def once(
@@ -117,6 +135,8 @@ def once(
     rows: range | Sequence[range] | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
+    Where pictures come in buckets, the batches of the fullest come first, and the last of each may
+    be short.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -131,6 +151,7 @@ def once(
             stream.
     """
     _check(dataset, batch_size)
+    dataset = _sorted(dataset, transform)
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
@@ -140,9 +161,28 @@ def once(
         )
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
+    if buckets := _buckets(dataset):
+        draws = chain.from_iterable(in_buckets(buckets, part, batch_size) for part in parts)
+        return _mapped(MapBatches(dataset, transform), draws, workers)
     spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
     draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
     return _mapped(MapBatches(dataset, transform), draws, workers)
+
+
+def some_of(
+    dataset: Dataset[Any],
+    count: int,
+    transform: Transformation | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of `count` pictures from all over a dataset, of a stream the first, the last perhaps
+    larger; with no `batch_size` one, or one of each bucket.
+    """
+    left = count
+    for batch in once(spread(dataset, count), batch_size or count, transform):
+        yield batch
+        if (left := left - len(batch["key"])) <= 0:
+            return
 
 
 @dataclass
@@ -176,6 +216,25 @@ def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterat
 def _streamed(batches: StreamBatches) -> Iterator[Batch]:
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
     return received(opened(results), batches.stream.reader)
+
+
+def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+    """The dataset, in buckets where the transform crops to such."""
+    crop = getattr(transform, "crop", None)
+    if not isinstance(crop, Buckets):
+        return dataset
+    if isinstance(dataset, Stream):
+        raise ValueError(
+            "transform.crop: the sizes of a stream's pictures are not known before they come: "
+            "choose a crop to one size, or, of a table, --data.no-streaming"
+        )
+    return Bucketed(dataset, crop)
+
+
+def _buckets(dataset: Dataset[Any]) -> Sequence[Places] | None:
+    """Indices of what may be in one batch; None: all may."""
+    asked: Callable[[], Sequence[Places]] | None = getattr(dataset, "buckets", None)
+    return asked() if asked else None
 
 
 def _reader(dataset: Dataset[Any]) -> Reader | None:
@@ -213,16 +272,3 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
 
 def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
-
-
-def _shuffled(n: int, seed: int) -> Int64[np.ndarray, " n"]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
-
-
-def _cut(
-    order: Callable[[int], Int64[np.ndarray, " n"]], n: int, start: int, count: int
-) -> list[int]:
-    """Take the ordinals [start, start + count) of epochs of n, whose orders are given."""
-    epochs = range(start // n, (start + count - 1) // n + 1)
-    parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]
-    return np.concatenate(parts).tolist()

@@ -10,6 +10,8 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.bucketed import SHAPE
+from calotype.data.buckets import Buckets, Shape, window
 from calotype.data.pictures import Example
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -83,14 +85,9 @@ class RandomCrop:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Resize and crop in one step, at a whole pixel of the resized picture."""
-        step = min(image.size) / (self.resize or self.size)  # source pixels to a resized pixel
-        side = min(self.size * step, *image.size)  # rounding may put it an ulp beyond
-        left, top = (
-            step * rng.integers(max(round(length / step) - self.size, 0) + 1)
-            for length in image.size
-        )
-        left, top = min(left, image.width - side), min(top, image.height - side)
-        return image.resize((self.size, self.size), BICUBIC, (left, top, left + side, top + side))
+        scale = min(image.size) / (self.resize or self.size)
+        shape = self.size, self.size
+        return image.resize(shape, BICUBIC, window(image.size, shape, scale, rng))
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ class CenterCrop:
         return ImageOps.fit(image, (self.size, self.size), BICUBIC)
 
 
-Crop = RandomResizedCrop | RandomCrop | CenterCrop
+Crop = RandomResizedCrop | RandomCrop | CenterCrop | Buckets
 
 
 @dataclass(frozen=True)
@@ -144,10 +141,22 @@ class Transform:
     flip: Flip | None = None
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """Give `{"image": float32 [3, size, size] in [-1, 1], "caption": str}`."""
-        image = self.crop(example["image"], rng)
+        """Give `{"image": float32 [3, H, W] in [-1, 1], "caption": str}`."""
+        sample: dict[str, Any] = dict(example)
+        image, shape = sample["image"], sample.pop(SHAPE, None)
+        if shape is not None and isinstance(self.crop, Buckets):
+            image = self.crop.cover(image, shape, rng)
+        else:
+            image = self.crop(image, rng)
         image = self.flip(image, rng) if self.flip else image
-        return {**example, "image": pixels(image)}
+        return {**sample, "image": pixels(image)}
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All that its images may have."""
+        if isinstance(self.crop, Buckets):
+            return self.crop.shapes
+        return (Shape(self.crop.size, self.crop.size),)
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W 3"]) -> Float32[Tensor, "b 3 H W"]:

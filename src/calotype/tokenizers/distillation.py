@@ -20,6 +20,7 @@ from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.devices import computing
 from calotype.training.noise import Generators, generators
+from calotype.training.sheet import framed
 
 REPORT = "distillation.json"
 """Beside a student: how near it comes to its teacher, and how much faster it is."""
@@ -120,13 +121,13 @@ class Distillation(Objective):
         originals: Fraction of each distance that is to the original picture and not to the
             teacher's.
         encoding: Weight of the mean squared error of encoded latents.
-        examples: Pictures that are shown while it trains.
+        examples: Pictures that are shown while it trains, of each shape a batch.
     """
 
     def __init__(
         self, student: "diffusers.AutoencoderTiny", teacher: Teacher, terms: Weighted,
         optimizer: AdamW, originals: float = 0.0, encoding: float = 1.0,
-        examples: Images | None = None,
+        examples: Sequence[Images] = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.student, self.consulted = student, (teacher,)
@@ -164,9 +165,10 @@ class Distillation(Objective):
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """The examples, each before what teacher and student make of them."""
-        if self.examples is None:
-            return None
-        real = self.examples.to(next(self.student.parameters()).device)
+        return framed([self._rows(real) for real in self.examples]) if self.examples else None
+
+    def _rows(self, real: Images) -> Images:
+        real = real.to(next(self.student.parameters()).device)
         with computing(
             self.precision, real.device, *self.networks, *self.teacher.tokenizer.networks
         ):

@@ -28,6 +28,7 @@ from calotype.training.distributed import all_mean
 from calotype.training.noise import generators
 from calotype.training.objective import Rows
 from calotype.training.precision import UNSCALED, gradient
+from calotype.training.sheet import framed
 
 Images = Float[Tensor, "b 3 H W"]
 WON = 0.95
@@ -51,7 +52,7 @@ class Reconstruction(Objective):
 
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
-        examples: Images | None = None,
+        examples: Sequence[Images] = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.tokenizer = tokenizer
@@ -198,9 +199,10 @@ class Reconstruction(Objective):
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n 3 H W"] | None:
         """The examples and their reconstructions, side by side."""
-        if self.examples is None:
-            return None
-        real = self.examples.to(self.tokenizer.last_layer.weight.device)
+        return framed([self._pairs(real) for real in self.examples]) if self.examples else None
+
+    def _pairs(self, real: Images) -> Images:
+        real = real.to(self.tokenizer.last_layer.weight.device)
         with computing(self.precision, real.device, *self.tokenizer.networks):
             latent = self.tokenizer.encode(real, generators(range(len(real))))
             fake = self.tokenizer.decode(latent.z)

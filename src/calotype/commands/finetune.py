@@ -88,7 +88,7 @@ def assemble_finetuned(
     known = trained_by(recipe.pipeline)
     process = process_of(parts.scheduler, known, recipe.times, recipe.snr_gamma)
     source, unet = latent_source(tokenizer), parts.unet
-    sites = latents[0]["packed"].shape[-1]
+    sites = latents.index.size // tokenizer.factor
     torch.manual_seed(recipe.run.seed)
     if isinstance(pipeline, diffusers.LDMPipeline):
         recipe.learn.prepare(unet, None)

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from calotype.data.identity import digest
+from calotype.data.plan import Places
 from calotype.data.prompts import Prompted
 from calotype.training.files import room, sync, write_text
 
@@ -156,6 +157,12 @@ class LatentCache(Dataset[dict[str, Any]]):
             batch["longest"] = int(batch["lengths"].max())
         return batch
 
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Height and width in sites of its rows, each once."""
+        height, width = self[0]["packed"].shape[-2:]
+        return ((height, width),)
+
     @cached_property
     def prompts(self) -> Prompted:
         """The prompts' tokens of all rows, int32.
@@ -231,3 +238,7 @@ class LatentRows(Subset[dict[str, Any]]):
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """As `LatentCache.batch`, of indices into these rows."""
         return self.cache.batch([self.indices[i] for i in indices], keys)
+
+    def buckets(self) -> list[Places] | None:
+        """Which of these rows may be in one batch; None: all of them."""
+        return None

@@ -1,7 +1,7 @@
 """Widths and heights of a dataset's pictures, of which only the headers are read, and once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,7 +24,7 @@ from calotype.data.identity import identity
 from calotype.data.images import FORMATS, BrokenImage
 from calotype.data.pictures import Pictures, Record
 from calotype.training.distributed import processes
-from calotype.training.progress import Told
+from calotype.training.progress import track
 
 Sizes = Int32[np.ndarray, "_ 2"]
 """Width and height of each picture, upright, in pixels; 0 and 0: it is broken."""
@@ -59,23 +59,26 @@ def _found(dataset: Dataset[Any]) -> Sizes:
         found = [dataset[i]["image"].size for i in range(total)]
         return np.array(found, np.int32).reshape(-1, 2)
     if len(dataset) < MANY or dataset.identity() == f"{len(dataset)} pictures":
-        return _read(dataset, range(len(dataset)))
+        return _read(dataset)
     with processes().main_process_first():  # the others find what it keeps
         file = _place(dataset)
         kept = _kept(file)
         if kept is None or not _holds(dataset, kept):
-            kept = _read(dataset, range(len(dataset)))
+            kept = _read(dataset)
             _keep(file, kept)
     return kept
 
 
-def _read(dataset: Pictures, places: range) -> Sizes:
+def _read(dataset: Pictures) -> Sizes:
+    total = len(dataset)
     found: list[tuple[int, int]] = []
-    with ThreadPoolExecutor(THREADS) as pool, Told("sizes of pictures", len(places)) as told:
-        for first in range(0, len(places), AT_ONCE):
-            some = [dataset.records[i] for i in places[first : first + AT_ONCE]]
+    starts: Iterable[int] = range(0, total, AT_ONCE)
+    if total > AT_ONCE:
+        starts = track(starts, f"sizes of pictures, {AT_ONCE} at a time", -(-total // AT_ONCE))
+    with ThreadPoolExecutor(THREADS) as pool:
+        for first in starts:
+            some = [dataset.records[i] for i in range(first, min(first + AT_ONCE, total))]
             found += pool.map(lambda record: _or_skipped(dataset, record), some)
-            told.advance(len(some))
     return np.array(found, np.int32)
 
 

@@ -167,7 +167,7 @@ class Distillation(Objective):
         """The examples, each before what teacher and student make of them."""
         return framed([self._rows(real) for real in self.examples]) if self.examples else None
 
-    def _rows(self, real: Images) -> Images:
+    def _rows(self, real: Images) -> Float[Tensor, "n 3 H W"]:
         real = real.to(next(self.student.parameters()).device)
         with computing(
             self.precision, real.device, *self.networks, *self.teacher.tokenizer.networks

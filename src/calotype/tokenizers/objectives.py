@@ -201,7 +201,7 @@ class Reconstruction(Objective):
         """The examples and their reconstructions, side by side."""
         return framed([self._pairs(real) for real in self.examples]) if self.examples else None
 
-    def _pairs(self, real: Images) -> Images:
+    def _pairs(self, real: Images) -> Float[Tensor, "n 3 H W"]:
         real = real.to(self.tokenizer.last_layer.weight.device)
         with computing(self.precision, real.device, *self.tokenizer.networks):
             latent = self.tokenizer.encode(real, generators(range(len(real))))

@@ -28,6 +28,7 @@ from rich.table import Table
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Flip, Folder, Pictures, RandomCrop, Transform
 from calotype.data.bucketed import Bucketed
+from calotype.data.sizes import sizes
 from calotype.data.transforms import eight_bits, pixels
 from calotype.evaluation.distances import frechet
 from calotype.evaluation.distortion import distortion
@@ -142,15 +143,15 @@ def main(options: Options) -> None:
     train, apart = photographs(options)
     buckets = Buckets(options.size, options.step)
     pictures = Folder(apart).build()
-    lost = Bucketed(Folder(train).build(), buckets).lost
+    seen = Folder(train).build()
+    lost = Bucketed(seen, buckets, sizes(seen)).lost
     found = {
         name: measured(options, trained(options, name, crop, train), pictures)
         for name, crop in (("square", RandomCrop(options.size)), ("buckets", buckets))
     }
-    sizes = np.array([Image.open(file).size for file in sorted(train.iterdir())])
-    square = 1 - sizes.min(1) / sizes.max(1)
+    square = 1 - sizes(seen).min(1) / sizes(seen).max(1)
     table = Table("crop", "cropped away, mean", "most", *found["square"],
-                  title=f"{options.steps} steps of {options.batch_size} of {len(sizes)} "
+                  title=f"{options.steps} steps of {options.batch_size} of {len(seen)} "
                   f"photographs; {len(pictures)} whole ones measured")  # fmt: skip
     for name, away in (("square", square), ("buckets", lost)):
         figures = [f"{value:.4g}" for value in found[name].values()]

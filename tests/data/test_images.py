@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from calotype.data import BrokenImage, read_image
+from calotype.data import BrokenImage, Decoding, read_image
+from calotype.data.images import decode
 
 GREY_16 = np.array([[0, 32896, 65535]], dtype=np.uint16)
 """Black, 128 of 255, white."""
@@ -183,3 +184,54 @@ def test_pillows_own_limit_holds_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokenImage, match=r"bomb: .*400 pixels.*decompression bomb") as caught:
         read_image(data, "bomb")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("L", (204,)), ("RGB", (204, 204, 204)), ("RGBA", (0, 0, 0, 51))]
+)
+def test_transparency_is_kept_where_it_has_a_place(mode, expected: tuple[int, ...]) -> None:
+    image = read_image(encoded(Image.new("RGBA", (1, 1), (0, 0, 0, 51))), "x", Decoding(mode))
+    assert image.mode == mode
+    assert np.asarray(image).ravel().tolist() == list(expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("stored", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_every_kind_becomes_every_mode(mode, stored: str) -> None:
+    decoded = read_image(Image.new(stored, (2, 3)), "x", Decoding(mode))
+    assert decoded.mode == mode and decoded.size == (2, 3)
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """A picture without details that a smaller one could not show; its corners differ."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    return Image.fromarray(np.uint8(255 * np.stack([x, y, (x + y) / 2], -1)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(96, 64), (101, 67), (104, 67)])
+@pytest.mark.parametrize("by", [1, 2, 4, 8])
+def test_a_jpeg_may_be_decoded_smaller(orientation: int, size: tuple[int, int], by: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth(*size), "JPEG", exif=exif, quality=95)
+    asked: list[tuple[int, int]] = []
+
+    def reduction(width: int, height: int) -> int:
+        asked.append((width, height))
+        return by
+
+    whole = read_image(data, "x")
+    image, full, reduced = decode(data, "x", Decoding(reduction=reduction))
+    assert asked == [whole.size] and full == whole.size
+    assert reduced == by or (orientation != 1 and reduced < by)
+    # Each pixel is the mean of those whose place it has in the whole picture.
+    wide, high = (length // reduced for length in full)
+    cells = np.asarray(whole, float)[: high * reduced, : wide * reduced]
+    means = cells.reshape(high, reduced, wide, reduced, 3).mean((1, 3))
+    assert abs(np.asarray(image, float)[:high, :wide] - means).max() < 4
+
+
+def test_what_is_no_jpeg_is_decoded_whole() -> None:
+    decoded = decode(encoded(smooth(64, 32)), "x", Decoding(reduction=lambda w, h: 8))
+    assert decoded.image.size == decoded.size == (64, 32) and decoded.reduction == 1

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from calotype.data import (
+    AsStored,
     BrokenImage,
     CenterCrop,
     Example,
@@ -31,6 +32,7 @@ from calotype.data import (
 )
 from calotype.data import Reader as PictureReader
 from calotype.data.batches import draw_keys
+from calotype.data.images import TO_RGB, Decoding
 from calotype.data.origin import Origin
 from calotype.data.tables import Columns, Passes
 
@@ -248,9 +250,9 @@ class Broken(Record):
 
     decoded: list[str] = []  # noqa: RUF012
 
-    def decode(self):
+    def decode(self, decoding=TO_RGB):
         self.decoded.append(self.name)
-        return super().decode()
+        return super().decode(decoding)
 
 
 def broken_stream(good: str, on_error: OnError = "skip", local: bool = False) -> Stream:
@@ -323,7 +325,7 @@ def test_bug_a_workers_error_was_a_traceback(kind: str, workers: int) -> None:
     first = 0 if kind == "map" else 2
     assert str(error.value) == f"cannot read picture picture {first}: no bytes"
     if workers:  # which is where the rest is told
-        assert "in read_image" in str(error.value.__cause__)
+        assert "in decode" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(
@@ -501,3 +503,41 @@ def test_files_resume_in_workers(tmp_path: Path, write: Callable[[Path], Stream]
     resumed = Loader(stream, 3, seed=1, transform=TRANSFORM, workers=3).batches(12)
     assert flat(resumed, 4) == whole[12:]
     assert sorted(caption for _, caption, _ in whole[:N]) == [str(i) for i in range(N)]
+
+
+def two_ways(kind: str, records: list[Record]) -> Pictures | Stream:
+    reader = PictureReader("skip", "some")
+    if kind == "mapped":
+        return Pictures(records, reader)
+    return Stream(lambda seed: iter(records), reader)
+
+
+@pytest.mark.parametrize("kind", ["mapped", "stream"])
+def test_a_dataset_decoded_otherwise_shares_what_is_skipped(kind: str) -> None:
+    dataset = two_ways(kind, [Record(picture(0), "good", ""), Record(b"", "bad", "")])
+    otherwise = dataset.decoded_by(Decoding(colour=AsStored()))
+    with pytest.warns(UserWarning, match="skipped"):
+        batches = list(once(otherwise, 1))
+    assert batches[0]["name"] == ["good"]
+    assert list(dataset.reader.skipped) == list(otherwise.reader.skipped) == ["bad"]
+    assert dataset.reader.decoding == TO_RGB
+
+
+class Grey(Transform):
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding("L")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
+        return {"mode": example["image"].mode, "size": example.get("size")}
+
+
+@pytest.mark.parametrize("kind", ["mapped", "stream"])
+def test_pictures_are_decoded_as_the_transform_asks(kind: str) -> None:
+    dataset = two_ways(kind, [Record(_png(picture(0)), "good", "")])
+    for batches in (
+        once(dataset, 1, Grey()),
+        Loader(dataset, 1, seed=0, transform=Grey()).batches(),
+    ):
+        batch = next(batches)
+        assert batch["mode"] == ["L"] and batch["size"] == [(12, 12)]

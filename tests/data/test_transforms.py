@@ -1,11 +1,23 @@
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from calotype.data import CenterCrop, Example, Flip, RandomCrop, RandomResizedCrop, Transform
+from calotype.data import (
+    AsStored,
+    CenterCrop,
+    Decoding,
+    Example,
+    Flip,
+    RandomCrop,
+    RandomResizedCrop,
+    ToSRGB,
+    Transform,
+)
+from calotype.data.images import decode
 from calotype.data.transforms import Crop
 
 GRADIENT = Image.fromarray(
@@ -69,6 +81,53 @@ def test_flip_mirrors_as_often_as_told() -> None:
     rng = np.random.default_rng(0)
     flips = [np.asarray(Flip(0.25)(GRADIENT, rng))[0, 0, 0] == 95 for _ in range(1000)]
     assert 0.2 < np.mean(flips) < 0.3
+
+
+CROPS = [
+    RandomResizedCrop(16), RandomResizedCrop(16, (0.3, 1.0)), RandomCrop(16), RandomCrop(16, 20),
+    CenterCrop(16), CenterCrop(8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("side", [32, 61, 97, 256])
+def test_a_crop_never_has_less_than_its_pixels_twice_over(crop: Crop, side: int) -> None:
+    width, height = 3 * side // 2, side
+    by = crop.reduction(width, height)
+    assert by in (1, 2, 4, 8)
+    for seed in range(40):
+        left, top, right, bottom = crop.box(width, height, np.random.default_rng(seed))
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        assert by == 1 or min(right - left, bottom - top) / by >= 2 * crop.size - 1
+
+
+@pytest.mark.parametrize("crop", CROPS)
+@pytest.mark.parametrize("size", [(320, 256), (321, 259)])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_crop_of_a_reduced_picture_is_that_of_the_whole(
+    crop: Crop, size: tuple[int, int], orientation: int
+) -> None:
+    y, x = np.mgrid[: size[1], : size[0]] / 40
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.uint8(127.5 + 120 * waves)).save(file, "JPEG", quality=95, exif=exif)
+    transform, plain = Transform(crop), Decoding()
+    decodings = [decode(file.getvalue(), "x", how) for how in (transform.decoding, plain)]
+    assert decodings[0].reduction > 1 or (orientation != 1 and size == (321, 259))
+    rngs = [np.random.default_rng(7), np.random.default_rng(7)]
+    samples = [
+        transform({"image": image, "caption": "", "size": whole, "reduction": by}, rng)["image"]
+        for (image, whole, by), rng in zip(decodings, rngs, strict=True)
+    ]
+    assert rngs[0].random() == rngs[1].random()  # both drew as much
+    assert 127.5 * (samples[0] - samples[1]).abs().mean() < 1.5
+
+
+def test_a_transform_says_how_pictures_are_decoded() -> None:
+    crop = CenterCrop(16)
+    assert Transform(crop).decoding == Decoding("RGB", ToSRGB(), crop.reduction)
+    assert Transform(crop, colour=AsStored()).decoding.colour == AsStored()
 
 
 @pytest.mark.parametrize("size", [100, 224, 299, 336])

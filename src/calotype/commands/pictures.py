@@ -10,9 +10,10 @@ import torch
 from PIL import Image, ImageOps
 
 from calotype.data import CenterCrop, Transform
+from calotype.data.boxes import BICUBIC
 from calotype.data.images import read_image
 from calotype.data.pictures import Example
-from calotype.data.transforms import BICUBIC, pixels
+from calotype.data.transforms import pixels
 from calotype.pipelines import Over, TokenPipeline, Top, sides
 
 

@@ -2,8 +2,9 @@
 
 from calotype.data.batches import Batch
 from calotype.data.buckets import Buckets
+from calotype.data.colour import AsStored, Colour, ToSRGB
 from calotype.data.folder import Folder
-from calotype.data.images import BrokenImage, read_image
+from calotype.data.images import BrokenImage, Decoding, read_image
 from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once, some_of
 from calotype.data.openmoji import OpenMoji
@@ -23,11 +24,14 @@ Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
+    "AsStored",
     "Batch",
     "BrokenImage",
     "Buckets",
     "CenterCrop",
+    "Colour",
     "Crop",
+    "Decoding",
     "Example",
     "Flip",
     "Folder",
@@ -45,6 +49,7 @@ __all__ = [
     "Scenes",
     "Source",
     "Stream",
+    "ToSRGB",
     "Transform",
     "WebDataset",
     "once",

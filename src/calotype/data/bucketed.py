@@ -11,7 +11,7 @@ from calotype.data.batches import draw_keys
 from calotype.data.buckets import Buckets
 from calotype.data.pictures import Chosen, Pictures
 from calotype.data.plan import Places
-from calotype.data.sizes import sizes
+from calotype.data.sizes import Sizes
 
 SHAPE = "shape"
 """Of an example: the bucket that it is cropped to."""
@@ -24,14 +24,14 @@ class Bucketed(Dataset[dict[str, Any]]):
     Args:
         dataset: Map-style.
         crop: The buckets.
+        found: Sizes of the pictures.
 
     Raises:
         ValueError: a picture is longer than the buckets allow, and that is refused, or none is
             left.
     """
 
-    def __init__(self, dataset: Dataset[Any], crop: Buckets) -> None:
-        found = sizes(dataset)
+    def __init__(self, dataset: Dataset[Any], crop: Buckets, found: Sizes) -> None:
         self.dataset, self.crop = dataset, crop
         self.reader = getattr(dataset, "reader", None)
         self.bucket = np.full(len(found), -1)

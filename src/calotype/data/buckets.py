@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from calotype.data.boxes import Box, placed, reducible, resized
+
 AREAS = (0.02, 0.05, 0.1)
 """Parts by which a bucket's area may differ from that of the square: the least that will do."""
 
@@ -98,58 +100,33 @@ class Buckets:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Resize and crop to the picture's own bucket."""
-        return self.cover(image, self.nearest(*image.size), rng)
+        shape = self.nearest(*image.size)
+        return resized(image, self.part(image.size, shape, rng), shape)
 
-    def cover(self, image: Image.Image, shape: Shape, rng: np.random.Generator) -> Image.Image:
-        """Resize and crop to a given one."""
-        box = self.box(image.size, shape, rng)
-        return image.resize(shape, Image.Resampling.BICUBIC, box)
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Draw, or find, what is kept of a picture."""
+        return self.part((width, height), self.nearest(width, height), rng)
 
-    def box(
-        self, size: tuple[int, int], shape: Shape, rng: np.random.Generator
-    ) -> tuple[float, float, float, float]:
-        """What is kept of a picture: left, top, right and bottom, in its own pixels."""
+    def part(self, size: tuple[int, int], shape: Shape, rng: np.random.Generator) -> Box:
+        """As `box`, of a picture that comes to a given bucket."""
         scale = min(size[0] / shape.width, size[1] / shape.height)
         if self.place == "random":
-            return window(size, shape, scale, rng)
-        width, height = (min(scale * side, whole) for side, whole in zip(shape, size, strict=True))
+            return placed(size, shape, scale, rng)
+        width, height = (
+            min(scale * side, float(whole)) for side, whole in zip(shape, size, strict=True)
+        )
         left, top = (size[0] - width) / 2, (size[1] - height) / 2
         return left, top, left + width, top + height
 
     def reduction(self, width: int, height: int) -> int:
-        """The power of two, 8 at most, by which a picture may be decoded smaller and still have
-        the pixels of its bucket.
-        """
+        """By how much such a picture may be decoded smaller."""
         shape = self.nearest(width, height)
-        scale = min(width / shape.width, height / shape.height)
-        return next(power for power in (8, 4, 2, 1) if power <= scale or power == 1)
+        return min(reducible(width, shape.width), reducible(height, shape.height))
 
     def lost_of(self, width: int, height: int) -> float:
         """Part of a picture's area that is cropped away."""
         apart = math.log(width / height) - math.log(self.nearest(width, height).ratio)
         return 1 - math.exp(-abs(apart))
-
-
-def window(
-    size: tuple[int, int], shape: tuple[int, int], scale: float, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """A random part of a picture, at a whole pixel of the resized one: left, top, right, bottom.
-
-    Args:
-        size: Width and height of the picture.
-        shape: Of what it becomes.
-        scale: Pixels of the picture to each of the resized one.
-        rng: Draws the place.
-    """
-    width, height = (  # rounding may put them an ulp beyond
-        min(scale * side, whole) for side, whole in zip(shape, size, strict=True)
-    )
-    left, top = (
-        scale * rng.integers(max(round(whole / scale) - side, 0) + 1)
-        for whole, side in zip(size, shape, strict=True)
-    )
-    left, top = min(left, size[0] - width), min(top, size[1] - height)
-    return left, top, left + width, top + height
 
 
 @lru_cache

@@ -1,10 +1,15 @@
-"""Decoding pictures of every odd kind to one kind: RGB, 8 bits, upright."""
+"""Decoding pictures of every odd kind to one kind: sRGB, 8 bits, upright."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
+
+from calotype.data.colour import TO_SRGB, Colour
 
 Image.init()
 
@@ -34,24 +39,75 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What sets a picture of an EXIF orientation upright; 1 is."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations whose width as it is stored is the upright height."""
+RIGHT_FIRST = (2, 3, 7, 8)
+"""Those that bring the right edge, as it is stored, to the left or the top."""
+BOTTOM_FIRST = (3, 4, 6, 7)
+"""Those that bring the bottom there."""
 
 
 class BrokenImage(ValueError):  # noqa: N818 (it names what is wrong, as a reader says it)
     """A picture that cannot be decoded; the message names the file and the reason."""
 
 
-def read_image(
-    file: bytes | Path | Image.Image, name: str, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
-    """Decode a picture to 8-bit RGB.
+Mode = Literal["L", "RGB", "RGBA"]
+"""Of a decoded picture, as Pillow calls it: grey, colours, or colours and how opaque they are."""
 
-    The EXIF orientation is applied if it can be read, transparency is composited on white, the
-    first frame of an animation is taken, and 12-bit, 16-bit, 32-bit and floating-point greys are
-    scaled from their whole range, not clipped.
+
+@dataclass(frozen=True)
+class Decoding:
+    """How pictures are decoded."""
+
+    mode: Mode = "RGB"
+    """What they become; without a place for it, transparency is composited on white."""
+    colour: Colour = TO_SRGB
+    """What becomes of their colours."""
+    reduction: Callable[[int, int], int] | None = None
+    """Of an upright picture's width and height: by which power of two, 8 at most, a JPEG may be
+    decoded smaller, which saves most of the work; None: by none."""
+
+
+TO_RGB = Decoding()
+
+
+class Decoded(NamedTuple):
+    """A picture, 8 bits and upright."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    """Width and height of the whole picture, upright."""
+    reduction: int
+    """By how much the image is smaller: its pixel (x, y) begins at `reduction` times that of the
+    whole picture."""
+
+
+def read_image(
+    file: bytes | Path | Image.Image,
+    name: str,
+    decoding: Decoding = TO_RGB,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Decode a picture to 8 bits; see `decode`."""
+    return decode(file, name, decoding, max_pixels).image
+
+
+def decode(
+    file: bytes | Path | Image.Image,
+    name: str,
+    decoding: Decoding = TO_RGB,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode a picture to 8 bits, and say how large it is.
+
+    The EXIF orientation is applied if it can be read, transparency is composited on white unless
+    it is asked for, the first frame of an animation is taken, and 12-bit, 16-bit, 32-bit and
+    floating-point greys are scaled from their whole range, not clipped.
 
     Args:
         file: An encoded picture, its path, or a picture that is decoded already.
         name: What errors call it.
+        decoding: What it becomes.
         max_pixels: Largest width * height that is decoded; Pillow's own limit holds beside it.
 
     Raises:
@@ -61,8 +117,11 @@ def read_image(
         image = _open(file)
         if not 0 < image.width * image.height <= max_pixels:
             raise ValueError(f"{image.width}x{image.height} pixels, at most {max_pixels} are read")
+        size, reduction = _reduce(image, decoding)
         image.load()  # before EXIF is asked: a PNG's may follow the pixels, a TIFF is turned here
-        return _upright(_to_rgb(image), _orientation(image))
+        orientation = _orientation(image)
+        upright = _upright(_to_mode(_in_colour(image, decoding.colour), decoding.mode), orientation)
+        return Decoded(upright, size if reduction > 1 else upright.size, reduction)
     # Fed with broken bytes, Pillow's decoders raise nearly every exception there is.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -94,13 +153,41 @@ def _upright(image: Image.Image, orientation: object) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _reduce(image: Image.Image, decoding: Decoding) -> tuple[tuple[int, int], int]:
+    """Have a JPEG decoded smaller, if it may be; its upright size, and by how much."""
+    if decoding.reduction is None or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return image.size, 1
+    (width, height), orientation = image.size, _orientation(image)
+    turned = orientation in SIDEWAYS
+    size = (height, width) if turned else (width, height)
+    reduction = decoding.reduction(*size)
+    # A last column may stand for fewer pixels than others; mirrored, it would be the first.
+    while (orientation in RIGHT_FIRST and width % reduction) or (
+        orientation in BOTTOM_FIRST and height % reduction
+    ):
+        reduction //= 2
+    if reduction > 1:
+        image.draft(None, (width // reduction, height // reduction))
+    return size, reduction
+
+
+def _in_colour(image: Image.Image, colour: Colour) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bits(image)
+    try:
+        return colour(image)
+    except ValueError:
+        return image
+
+
+def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    if mode == "RGBA":
+        return image.convert("RGBA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    colours = image.convert("RGB")
+    return colours if mode == "RGB" else colours.convert(mode)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
 from calotype.data.bucketed import Bucketed, in_buckets
 from calotype.data.buckets import Buckets
+from calotype.data.images import Decoding
 from calotype.data.pictures import Reader, Stream, spread
 from calotype.data.plan import Places, Plan, cut, shuffled
+from calotype.data.sizes import sizes
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
@@ -79,7 +81,8 @@ class Loader:
         _check(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset, self.batch_size, self.seed = _sorted(dataset, transform), batch_size, seed
+        self.dataset = _sorted(dataset, transform)
+        self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
         self.accumulate = accumulate
         if isinstance(self.dataset, Bucketed):
@@ -219,16 +222,16 @@ def _streamed(batches: StreamBatches) -> Iterator[Batch]:
 
 
 def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
-    """The dataset, in buckets where the transform crops to such."""
+    """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
     crop = getattr(transform, "crop", None)
     if not isinstance(crop, Buckets):
-        return dataset
+        return _decoded(dataset, transform)
     if isinstance(dataset, Stream):
         raise ValueError(
             "transform.crop: the sizes of a stream's pictures are not known before they come: "
             "choose a crop to one size, or, of a table, --data.no-streaming"
         )
-    return Bucketed(dataset, crop)
+    return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 
 
 def _buckets(dataset: Dataset[Any]) -> Sequence[Places] | None:
@@ -241,6 +244,13 @@ def _reader(dataset: Dataset[Any]) -> Reader | None:
     """Who decodes the dataset's pictures; None: it is not known."""
     reader = getattr(dataset, "reader", None)
     return reader if isinstance(reader, Reader) else None
+
+
+def _decoded(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+    """The dataset, its pictures decoded as the transform wants them."""
+    decoding: Decoding | None = getattr(transform, "decoding", None)
+    decoded_by = getattr(dataset, "decoded_by", None)
+    return dataset if decoding is None or decoded_by is None else decoded_by(decoding)
 
 
 def _options() -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """What every source of pictures shares: undecoded records, decoded when they are asked for."""
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from warnings import warn
 
 import fsspec
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
 
 from calotype.data.identity import Identity
-from calotype.data.images import BrokenImage, read_image
+from calotype.data.images import TO_RGB, BrokenImage, Decoding, decode
 
 OnError = Literal["skip", "stop"]
 """What becomes of a broken picture: the next good one takes its place, or reading stops."""
@@ -28,11 +29,15 @@ class Example(TypedDict):
     """A captioned picture."""
 
     image: Image.Image
-    """RGB, 8 bits."""
+    """RGB, or of the mode that was asked for; 8 bits."""
     caption: str
     """Empty if there is none."""
     name: NotRequired[str]
     """What errors call it: a file's name; none of what is drawn."""
+    size: NotRequired[tuple[int, int]]
+    """Width and height of the whole picture, upright, before any crop."""
+    reduction: NotRequired[int]
+    """By how much the image was decoded smaller: see `Decoded`."""
 
 
 class Record(NamedTuple):
@@ -44,14 +49,15 @@ class Record(NamedTuple):
     """What errors call it."""
     caption: str
 
-    def decode(self) -> Example:
+    def decode(self, decoding: Decoding = TO_RGB) -> Example:
         """Decode it.
 
         Raises:
             BrokenImage: it cannot be decoded.
         """
-        image = read_image(self._fetch(), self.name)
-        return {"image": image, "caption": self.caption, "name": self.name}
+        image, size, reduction = decode(self._fetch(), self.name, decoding)
+        return {"image": image, "caption": self.caption, "name": self.name, "size": size,
+                "reduction": reduction}  # fmt: skip
 
     def _fetch(self) -> bytes | Path | Image.Image:
         if not isinstance(self.file, str):
@@ -73,6 +79,8 @@ class Reader:
     process those that the workers of a `Loader` met too."""
     warns: bool = True
     """Off in such a worker: the training process hears of the pictures, and warns of each once."""
+    decoding: Decoding = TO_RGB
+    """What pictures become."""
 
     def read(self, candidates: Iterable[Record]) -> Example:
         """Decode the first candidate that can be.
@@ -84,7 +92,7 @@ class Reader:
         broken: list[BrokenImage] = []
         for record in islice(candidates, MAX_BROKEN):
             try:
-                return record.decode()
+                return record.decode(self.decoding)
             except BrokenImage as error:
                 if self.on_error == "stop":
                     raise
@@ -100,6 +108,10 @@ class Reader:
             self.skipped[name] = reason
             if self.warns:
                 warn(f"skipped ({len(self.skipped)} so far): {reason}", stacklevel=2)
+
+    def decoding_as(self, decoding: Decoding) -> "Reader":
+        """One of the same source that decodes otherwise; both count what either skips."""
+        return replace(self, decoding=decoding)
 
     def nothing(self) -> ValueError:
         """Make the error of a source without a single picture."""
@@ -132,6 +144,10 @@ class Pictures(Dataset[Example]):
     def identity(self) -> str:
         """What tells its pictures from others."""
         return self._identity() if self._identity else f"{len(self)} pictures"
+
+    def decoded_by(self, decoding: Decoding) -> "Pictures":
+        """The same pictures, decoded otherwise."""
+        return _decoded_by(self, decoding)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -220,6 +236,10 @@ class Stream(IterableDataset[Example]):
             if place % workers == which:
                 yield self.read([record], window)
 
+    def decoded_by(self, decoding: Decoding) -> "Stream":
+        """The same pictures, decoded otherwise."""
+        return _decoded_by(self, decoding)
+
     def records(self, seed: int | None) -> Iterator[Record]:
         """Give one pass, in order for None, else shuffled by this seed.
 
@@ -235,3 +255,12 @@ class Stream(IterableDataset[Example]):
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""
         return self.reader.read(chain(records, window.ahead(), self.passes(None)))
+
+
+Pictured = TypeVar("Pictured", Pictures, Stream)
+
+
+def _decoded_by(dataset: Pictured, decoding: Decoding) -> Pictured:
+    found = copy.copy(dataset)
+    found.reader = dataset.reader.decoding_as(decoding)
+    return found

@@ -90,7 +90,8 @@ class StreamBatches(IterableDataset[WorkerResult]):
         return collate(samples, keys) if samples else None
 
     def _sample(self, record: Record, key: int) -> Sample:
-        return self.transform(record.decode(), np.random.default_rng(key))
+        example = record.decode(self.stream.reader.decoding)
+        return self.transform(example, np.random.default_rng(key))
 
     def _result(
         self, future: Future[Sample], key: int, records: list[Record], window: Window

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.boxes import Box, placed, reducible, resized
 from calotype.data.bucketed import SHAPE
-from calotype.data.buckets import Buckets, Shape, window
+from calotype.data.buckets import Buckets, Shape
+from calotype.data.colour import TO_SRGB, Colour
+from calotype.data.images import Decoding
 from calotype.data.pictures import Example
-
-BICUBIC = Image.Resampling.BICUBIC
-"""Pillow's, which filters by the scale and so does not alias."""
 
 
 def _check_size(size: int) -> None:
@@ -49,18 +49,27 @@ class RandomResizedCrop:
                 f"transform.crop.ratio is {self.ratio}: give the least and the greatest, above 0"
             )
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Crop and resize; falls back to the central part when ten draws do not fit."""
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Draw the part; it falls back to the central one when ten draws do not fit."""
         for _ in range(10):
-            area = image.width * image.height * rng.uniform(*self.scale)
+            area = width * height * rng.uniform(*self.scale)
             ratio = np.exp(rng.uniform(*np.log(self.ratio)))
-            width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-            if 0 < width <= image.width and 0 < height <= image.height:
-                left = int(rng.integers(image.width - width + 1))
-                top = int(rng.integers(image.height - height + 1))
-                box = left, top, left + width, top + height
-                return image.resize((self.size, self.size), BICUBIC, box)
-        return CenterCrop(self.size)(image, rng)
+            wide, high = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+            if 0 < wide <= width and 0 < high <= height:
+                left = float(rng.integers(width - wide + 1))
+                top = float(rng.integers(height - high + 1))
+                return left, top, left + wide, top + high
+        return CenterCrop(self.size).box(width, height, rng)
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        area, (least, greatest) = width * height * self.scale[0], self.ratio
+        side = min((area * least) ** 0.5, (area / greatest) ** 0.5, width, height)
+        return reducible(side, self.size)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Crop and resize."""
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,18 @@ class RandomCrop:
                 f"transform.crop.resize is {self.resize}: it must be at least the size, {self.size}"
             )
 
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Draw the part, at a whole pixel of the resized picture."""
+        scale = min(width, height) / (self.resize or self.size)
+        return placed((width, height), (self.size, self.size), scale, rng)
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        return reducible(min(width, height), self.resize or self.size)
+
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Resize and crop in one step, at a whole pixel of the resized picture."""
-        scale = min(image.size) / (self.resize or self.size)
-        shape = self.size, self.size
-        return image.resize(shape, BICUBIC, window(image.size, shape, scale, rng))
+        """Resize and crop in one step."""
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
 @dataclass(frozen=True)
@@ -104,9 +120,19 @@ class CenterCrop:
     def __post_init__(self) -> None:
         _check_size(self.size)
 
+    def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        """Find the part; the generator is not used."""
+        side = float(min(width, height))
+        left, top = (width - side) * 0.5, (height - side) * 0.5
+        return left, top, left + side, top + side
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much such a picture may be decoded smaller."""
+        return reducible(min(width, height), self.size)
+
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize; the generator is not used."""
-        return ImageOps.fit(image, (self.size, self.size), BICUBIC)
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
 Crop = RandomResizedCrop | RandomCrop | CenterCrop | Buckets
@@ -139,15 +165,25 @@ class Transform:
 
     crop: Crop = CenterCrop()
     flip: Flip | None = None
+    colour: Colour = TO_SRGB
+    """What becomes of the colours of a picture with a profile."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded for it."""
+        return Decoding(colour=self.colour, reduction=self.crop.reduction)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
         """Give `{"image": float32 [3, H, W] in [-1, 1], "caption": str}`."""
-        sample: dict[str, Any] = dict(example)
-        image, shape = sample["image"], sample.pop(SHAPE, None)
-        if shape is not None and isinstance(self.crop, Buckets):
-            image = self.crop.cover(image, shape, rng)
+        sample = cast(dict[str, Any], {**example})
+        reduction, shape = sample.pop("reduction", 1), sample.pop(SHAPE, None)
+        whole = sample["size"] if reduction > 1 else sample["image"].size
+        if isinstance(self.crop, Buckets):
+            shape = shape or self.crop.nearest(*whole)
+            box = self.crop.part(whole, shape, rng)
         else:
-            image = self.crop(image, rng)
+            shape, box = (self.crop.size, self.crop.size), self.crop.box(*whole, rng)
+        image = resized(sample["image"], box, shape, reduction)
         image = self.flip(image, rng) if self.flip else image
         return {**sample, "image": pixels(image)}
 

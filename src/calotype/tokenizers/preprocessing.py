@@ -12,8 +12,9 @@ from jaxtyping import Float32
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.boxes import BICUBIC
 from calotype.data.images import read_image
-from calotype.data.transforms import BICUBIC, to_tensor
+from calotype.data.transforms import to_tensor
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, an encoded picture, Pillow's, or an array or tensor of H W, H W C or C H W with 1 to 4

@@ -310,7 +310,10 @@ def _began(file: Path, recipe: Any) -> dict[str, Any]:
     return _completed(json.loads(file.read_text()), recipe)
 
 
-ONCE = {("CacheRecipe", "precision"): "fp32"}
+ONCE = {
+    ("CacheRecipe", "precision"): "fp32",
+    ("Transform", "colour"): {"type": "AsStored"},
+}
 """What versions did that had no field for it, where that is not what it is by default now."""
 CALLED_BEFORE = {"cache": "latents"}
 """Fields of recipes, and what they were called when some runs began."""

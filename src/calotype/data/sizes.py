@@ -1,9 +1,10 @@
 """Widths and heights of a dataset's pictures, of which only the headers are read, and once."""
 
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +24,6 @@ from torch.utils.data import Dataset
 from calotype.data.identity import identity
 from calotype.data.images import FORMATS, BrokenImage
 from calotype.data.pictures import Pictures, Record
-from calotype.training.distributed import processes
 from calotype.training.progress import track
 
 Sizes = Int32[np.ndarray, "_ 2"]
@@ -60,8 +60,8 @@ def _found(dataset: Dataset[Any]) -> Sizes:
         return np.array(found, np.int32).reshape(-1, 2)
     if len(dataset) < MANY or dataset.identity() == f"{len(dataset)} pictures":
         return _read(dataset)
-    with processes().main_process_first():  # the others find what it keeps
-        file = _place(dataset)
+    file = _place(dataset)
+    with _alone(file):  # of several processes the others find what the first keeps
         kept = _kept(file)
         if kept is None or not _holds(dataset, kept):
             kept = _read(dataset)
@@ -103,6 +103,17 @@ def _some(total: int) -> list[int]:
     return [i * total // LOOKED_AT for i in range(LOOKED_AT)]
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """While it is entered, no other process makes a file; where there may be none, all do."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(file.with_suffix(".lock").open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _kept(file: Path) -> Sizes | None:
     try:
         return load_file(file)["sizes"].numpy()
@@ -113,7 +124,6 @@ def _kept(file: Path) -> Sizes | None:
 def _keep(file: Path, found: Sizes) -> None:
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         save_file({"sizes": torch.from_numpy(found)}, beside)
         beside.replace(file)
     except (OSError, SafetensorError):
@@ -132,6 +142,7 @@ def size_of(record: Record) -> tuple[int, int]:
 
     Raises:
         BrokenImage: it has no header that can be read.
+        OSError: the disk or network failed.
     """
     if isinstance(record.file, Image.Image):
         return _upright(record.file, None)
@@ -140,8 +151,17 @@ def size_of(record: Record) -> tuple[int, int]:
             return _upright(Image.open(file, formats=FORMATS), file)
     # Fed with broken bytes, Pillow raises nearly every exception there is.
     except Exception as error:
+        if _is_the_systems(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BrokenImage(f"cannot read picture {record.name}: {reason}") from error
+
+
+def _is_the_systems(error: Exception) -> bool:
+    """Whether an error says nothing of the picture: memory, or a disk or network that failed."""
+    failed = isinstance(error, OSError) and error.errno is not None
+    missing = isinstance(error, FileNotFoundError | IsADirectoryError)
+    return isinstance(error, MemoryError) or (failed and not missing)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.lazy import diffusers
-from calotype.tokenizers.objectives import Images, Weighted, psnr
+from calotype.tokenizers.objectives import Examples, Images, Weighted, psnr
 from calotype.tokenizers.stock import load_autoencoder
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
@@ -127,7 +127,7 @@ class Distillation(Objective):
     def __init__(
         self, student: "diffusers.AutoencoderTiny", teacher: Teacher, terms: Weighted,
         optimizer: AdamW, originals: float = 0.0, encoding: float = 1.0,
-        examples: Sequence[Images] = (),
+        examples: Examples = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.student, self.consulted = student, (teacher,)

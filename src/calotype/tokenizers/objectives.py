@@ -31,6 +31,8 @@ from calotype.training.precision import UNSCALED, gradient
 from calotype.training.sheet import framed
 
 Images = Float[Tensor, "b 3 H W"]
+Examples = Sequence[Float[Tensor, "_ 3 _ _"]]
+"""Images of several shapes, of each a batch."""
 WON = 0.95
 """Share of patches told apart from which on a discriminator has won. Where the game is even it is
 about half; Karras et al. (2020, "Training generative adversarial networks with limited data",
@@ -52,7 +54,7 @@ class Reconstruction(Objective):
 
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
-        examples: Sequence[Images] = (),
+        examples: Examples = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.tokenizer = tokenizer

@@ -19,20 +19,13 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms import LPIPS
 from calotype.training import Run
 
-SIZES = [(48, 32), (32, 48), (40, 40), (64, 36), (45, 40), (40, 30)]
 TRANSFORM = Transform(Buckets(32, 4))
 pytestmark = pytest.mark.filterwarnings("ignore:.*latent_statistics")  # of so few pictures
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        coarse = rng.integers(0, 256, (4, 4, 3), np.uint8)
-        image = Image.fromarray(coarse).resize(SIZES[i % len(SIZES)], Image.Resampling.BICUBIC)
-        image.save(root / f"{i:02d}.png")
-    return root
+    return tiny.mixed(tmp_path_factory.mktemp("any") / "photos")
 
 
 def recipe(photos: Path, root: Path, **changes) -> TokenizerRecipe:

@@ -2,42 +2,34 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.autoregressive.text import Classes, PromptSpec
+from calotype.commands.cached_prompts import read_captions
 from calotype.commands.quiet import quiet
 from calotype.data import Transform, once
-from calotype.data.identity import identified
-from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
-from calotype.data.pictures import spread
-from calotype.data.prompts import tokenize
-from calotype.diffusion import TextSpec
-from calotype.lazy import transformers
+from calotype.data.cache_index import INDEX, Index, is_finished
+from calotype.data.identity import identified, identity
+from calotype.data.pictures import Pictures, Stream, spread
+from calotype.data.provenance import own_name
+from calotype.data.shards import Shard, made_of, written
 from calotype.mistakes import noted
 from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.tokenizer import image_size
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.caching import (
-    Encoder,
-    Prompts,
-    Scan,
-    cache_latents,
-    finish,
-    remaining,
-)
+from calotype.tokenizers.caching import begin_work, cache_latents, finish, is_unchanged, remaining
+from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
 from calotype.training.precision import Name, described, settled, warn_of_emulation
-from calotype.training.progress import Told, say, track
+from calotype.training.progress import Told, say
 from calotype.training.run import describe
 
 
@@ -55,45 +47,129 @@ def cache(recipe: CacheRecipe) -> Path:
         )
     size = image_size(recipe.data, recipe.transform)
     whole, state = recipe.data.build(), processes()
-    first = _began_with_the_first(recipe)
-    dataset = whole if first else spread(whole, recipe.count)
-    recipe = replace(recipe, precision=_precision(recipe))
-    warn_of_emulation(cast(Name, recipe.precision), own_device())
+    dataset = spread(whole, recipe.count)
+    precision = _precision(recipe)
+    recipe = replace(recipe, precision=precision)
+    warn_of_emulation(precision, own_device())
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES).to(state.device)
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
-                      recipe.shard_size)  # fmt: skip
-    prompts = _prompts(recipe, dataset)
+                      recipe.shard_size, recipe.crops)  # fmt: skip
+    if _is_older(recipe.out):
+        return _finished_before(recipe, encoder, whole)
+    _check_related(recipe.out, dataset)
+    _check_captions(recipe, dataset)
     state.wait_for_everyone()  # all have seen how it was begun
-    known: dict[str, str] = {}
     if state.is_main_process:
-        known = {} if first else identified(data=whole)
-        inputs = {"tokenizer": encoder.fingerprint, "images": _number(whole), **known}
-        # The tokens are made last, of captions that are kept: another text costs no encoding.
-        begin(Run(recipe.out, resume=True), recipe, inputs, free=("text",))
+        # Pictures and captions are followed: each row knows what it was made of.
+        inputs = {"tokenizer": encoder.fingerprint}
+        begin(Run(recipe.out, resume=True), recipe, inputs, free=_followed(whole))
+        begin_work(recipe.out)
     state.wait_for_everyone()
-    if is_finished(recipe.out) and Index.read(recipe.out).text == describe(recipe.text):
-        return recipe.out
-    rank, world = state.process_index, state.num_processes
-    total = remaining(dataset, scan, recipe.out, rank, world)
     say(_found(encoder, dataset, recipe))
     networks = computing(recipe.precision, own_device(), *tokenizer.networks)
+    total = remaining(dataset, scan, recipe.out)
     kept = f"{recipe.out}: whole shards are kept, and the same command goes on from there"
-    with noted(lambda: kept), networks, Told("encoding", total, images=1) as told:
-        cache_latents(encoder, dataset, scan, recipe.out, rank, world, told.advance)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        finish(encoder, recipe.out, prompts, known.get("data"), recipe.precision)
+    with noted(lambda: kept):
+        with networks, Told("encoding", total, images=1) as told:
+            shards = cache_latents(encoder, dataset, scan, recipe.out, told.advance)
+        _finish(recipe, encoder, whole, shards)
     state.wait_for_everyone()
     return recipe.out
 
 
-def _began_with_the_first(recipe: CacheRecipe) -> bool:
-    """Whether a version before began the cache: of so many pictures it took the first."""
-    begun = recipe.out / "recipe.json"
-    return begun.exists() and "data" not in json.loads(begun.read_text()).get("inputs", {})
+def _finish(recipe: CacheRecipe, encoder: Encoder, whole: Dataset, shards: Sequence[Shard]) -> None:
+    """Make tokens of the captions, by all processes, and write the index, if anything changed."""
+    main = processes().is_main_process
+    text = recipe.text and describe(recipe.text)
+    if main:
+        _tell_broken(recipe.out, shards)
+    if is_unchanged(recipe.out, shards, text):
+        return
+    processes().wait_for_everyone()  # all have seen what it was
+    if main:
+        (recipe.out / INDEX).unlink(missing_ok=True)  # the older one is of other tokens
+    prompts = recipe.text and read_captions(recipe.text, recipe.out, shards)
+    if main:
+        finish(
+            encoder, recipe.out, shards, prompts, data=identity(whole), crops=recipe.crops,
+            precision=recipe.precision,
+        )  # fmt: skip
+
+
+def _tell_broken(root: Path, shards: Sequence[Shard]) -> None:
+    """Name the pictures that are not in the cache."""
+    found = [
+        f"{each.name} ({reason})"
+        for shard in shards
+        if shard.listed > shard.rows and (whole := made_of(root, shard.pictures))
+        for each, reason in zip(whole[1].broken, whole[1].reasons, strict=True)
+    ]
+    if found:
+        more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        warnings.warn(
+            f"{len(found)} pictures cannot be read and are not in {root}, until they change: "
+            f"{', '.join(found[:NAMED])}{more}",
+            stacklevel=3,
+        )
+
+
+NAMED = 10
+"""Broken pictures that are named; all are in the shards' files."""
+
+
+def _followed(whole: Dataset) -> tuple[str, ...]:
+    """Fields of a recipe that may change: what they change is seen in each picture and caption, or
+    they change nothing.
+    """
+    always = ("text", "batch_size", "shard_size")
+    return (*always, "data") if isinstance(whole, Pictures | Stream) else always
+
+
+def _is_older(root: Path) -> bool:
+    """Whether a version before began a cache, which counted its pictures and did not name them."""
+    begun = root / "recipe.json"
+    return begun.exists() and "images" in json.loads(begun.read_text()).get("inputs", {})
+
+
+def _finished_before(recipe: CacheRecipe, encoder: Encoder, whole: Dataset) -> Path:
+    """A cache of a version before, which is whole and what is asked for.
+
+    Raises:
+        ValueError: it is not.
+    """
+    begun = json.loads((recipe.out / "recipe.json").read_text())["inputs"]
+    known = identified(data=whole) if "data" in begun else {}
+    inputs = {"tokenizer": encoder.fingerprint, "images": _number(whole), **known}
+    if processes().is_main_process:
+        begin(Run(recipe.out, resume=True), recipe, inputs, free=("text", "batch_size"))
+    processes().wait_for_everyone()
+    if not is_finished(recipe.out) or Index.read(recipe.out).text != describe(recipe.text):
+        raise ValueError(
+            f"{recipe.out} was made by a version before, which did not note of what: it is read as "
+            "it is, but to go on with it, or for another text, choose another folder or delete it"
+        )
+    return recipe.out
+
+
+def _check_related(root: Path, dataset: Dataset) -> None:
+    """Refuse to make of a cache one of other pictures.
+
+    Raises:
+        ValueError: none of its pictures is in the data.
+    """
+    if not isinstance(dataset, Pictures) or not (there := [*written(root).values()]):
+        return
+    found = [made_of(root, names[0]) for names in (there[0], there[len(there) // 2], there[-1])]
+    known = {each.name for whole in found if whole for each in whole[1].rows}
+    source = dataset.reader.source
+    if known and not any(own_name(record.name, source) in known for record in dataset.records):
+        raise ValueError(
+            f"{root} is of other pictures, such as {min(known)}, than {source}: choose another "
+            "folder, or delete this one"
+        )
 
 
 def _precision(recipe: CacheRecipe) -> Name:
@@ -120,14 +196,14 @@ def _number(dataset: Dataset) -> str:
     return "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
 
 
-def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:
-    """What becomes of captions; that a tokenizer and captions are there is known before the work.
+def _check_captions(recipe: CacheRecipe, dataset: Dataset) -> None:
+    """See that there are captions, and what reads them, before the work.
 
     Raises:
         ValueError: one of them is not.
     """
     if recipe.text is None:
-        return None
+        return
     recipe.text.tokenizer([])
     looked_at = _some_captions(dataset, recipe.transform)
     if not any(looked_at):
@@ -135,7 +211,6 @@ def _prompts(recipe: CacheRecipe, dataset: Dataset) -> Prompts | None:
             f"text: none of {len(looked_at)} pictures looked at has a caption; choose text:none, "
             "or give captions as data's --help says"
         )
-    return Prompts(partial(_write_prompts, recipe.text), describe(recipe.text))
 
 
 def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
@@ -144,35 +219,3 @@ def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
         return next(once(dataset, 64, transform), {"caption": []})["caption"]
     total = len(dataset)  # type: ignore[arg-type]
     return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
-
-
-MANY = 100
-"""Images; in fewer each may be a class of its own."""
-
-
-def _write_prompts(text: TextSpec | PromptSpec, root: Path, captions: list[str]) -> int:
-    with Told(f"learning how to read {len(captions)} captions", None):
-        tokenizer = text.tokenizer(captions)
-    if isinstance(text, Classes) and 2 * (classes := len(set(captions))) > len(captions) > MANY:
-        warnings.warn(
-            f"{classes} classes in {len(captions)} images: these seem to be captions; choose "
-            "text:learnt-text, or take metadata and .txt files out of the folder",
-            stacklevel=2,
-        )
-    tokenizer.save_pretrained(root / TEXT_TOKENIZER)
-    parts = [captions[i : i + 10_000] for i in range(0, len(captions), 10_000)]
-    _warn_of_cut(tokenizer, parts)
-    told = track(parts, "reading captions, 10,000 at a time", len(parts))
-    rows = [[column.int() for column in tokenize(tokenizer, part)] for part in told]
-    return write_tokens(root, *map(torch.cat, zip(*rows, strict=True)))
-
-
-def _warn_of_cut(tokenizer: "transformers.PreTrainedTokenizerFast", parts: list[list[str]]) -> None:
-    limit, captions = tokenizer.model_max_length, sum(map(len, parts))
-    ids = (row for part in parts for row in tokenizer(part, verbose=False).input_ids)
-    if cut := sum(len(row) > limit for row in ids):
-        warnings.warn(
-            f"{cut} of {captions} captions are longer than {limit} tokens and were cut: "
-            "run it again with a longer --text.length, if what reads it takes more",
-            stacklevel=2,
-        )

@@ -14,7 +14,6 @@ from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_generator
 from calotype.commands.watching import Watcher
 from calotype.data import LatentCache, Loader
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import Denoising
 from calotype.mistakes import noted
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, reads_prompts, sample, save
@@ -107,7 +106,7 @@ def _inputs(latents: LatentCache, begun: Mapping[str, str]) -> dict[str, str]:
 
 def _vocabulary(latents: LatentCache) -> str:
     """Fingerprint of what the prompts' tokens mean, and how many there are."""
-    file = latents.root / TEXT_TOKENIZER / "tokenizer.json"
+    file = latents.text_tokenizer / "tokenizer.json"
     if not file.exists():
         return "none"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]

@@ -13,7 +13,7 @@ import numpy as np
 from calotype.commands.journey import Journey, Part, last_step, spoken, together
 from calotype.commands.timing import Speed, measure
 from calotype.data import Scenes
-from calotype.data.latents import is_finished
+from calotype.data.cache_index import is_finished
 from calotype.data.scenes import held_out_scenes
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.demo import demo_ar, demo_diffusion, demo_kl, demo_latents, demo_vq

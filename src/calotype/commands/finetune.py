@@ -11,7 +11,6 @@ from calotype.commands.cached import check_encoded, train
 from calotype.commands.quiet import quiet
 from calotype.commands.train_denoiser import latent_source, settle
 from calotype.data import LatentCache
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Denoising,
     LoRA,
@@ -132,7 +131,7 @@ def _text_encoder(
     again = f"run cache-latents again with text:pretrained-text --text.path {recipe.pipeline}"
     if latents.index.tokens is None:
         raise ValueError(f"{latents.root} has no prompts: {again}")
-    made = transformers.AutoTokenizer.from_pretrained(latents.root / TEXT_TOKENIZER)
+    made = transformers.AutoTokenizer.from_pretrained(latents.text_tokenizer)
     own = pipeline.tokenizer
     if (made.get_vocab(), made.model_max_length) != (own.get_vocab(), own.model_max_length):
         raise ValueError(

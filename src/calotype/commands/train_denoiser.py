@@ -9,7 +9,6 @@ import torch
 
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Denoising,
     LatentSource,
@@ -143,7 +142,7 @@ def _text_to_image(
     _check_text(recipe.text, latents)
     vae = tokenizer.autoencoder
     assert isinstance(vae, diffusers.AutoencoderKL)
-    prompts = transformers.CLIPTokenizer.from_pretrained(recipe.cache / TEXT_TOKENIZER)
+    prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
     objective = TextDenoising(

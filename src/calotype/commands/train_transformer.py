@@ -16,7 +16,6 @@ from calotype.autoregressive.text import BEGIN
 from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
 from calotype.data.identity import digest
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.lazy import transformers
 from calotype.pipelines import TokenPipeline, layout_of, load
 from calotype.pipelines.folders import fingerprint
@@ -102,7 +101,7 @@ def _pipeline(
             f"{latents.root} has no prompts: cache it again with a text, or train with "
             "--no-prompted"
         )
-    folder = latents.root / TEXT_TOKENIZER
+    folder = latents.text_tokenizer
     prompts = prompt_tokenizer(
         transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     )

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch.utils.data import Dataset, Subset
 
-from calotype.data.batches import draw_keys
+from calotype.data.batches import keys_of
 from calotype.data.buckets import Buckets
 from calotype.data.pictures import Chosen, Pictures
 from calotype.data.plan import Places
@@ -109,15 +109,14 @@ def _part(dataset: Dataset[Any], places: Places) -> Dataset[Any]:
 
 
 def in_buckets(
-    buckets: Sequence[Places], rows: range, batch_size: int
+    buckets: Sequence[Places], rows: Sequence[int], batch_size: int
 ) -> Iterator[list[tuple[int, int]]]:
     """Batches of a pass over some rows, each of one bucket and the fullest first: of each sample
     the row and its key of seed 0.
     """
-    keys = draw_keys(0, rows.start, len(rows))
-    within = [places[slice(*np.searchsorted(places, (rows.start, rows.stop)))]
-              for places in buckets]  # fmt: skip
+    wanted = np.asarray(rows)
+    within = [places[np.isin(places, wanted, assume_unique=True)] for places in buckets]
     for places in sorted(within, key=len, reverse=True):
         for first in range(0, len(places), batch_size):
             some = places[first : first + batch_size].tolist()
-            yield [(row, keys[row - rows.start]) for row in some]
+            yield list(zip(some, keys_of(some), strict=True))

@@ -1,199 +1,116 @@
 """A latent cache on disk: what a tokenizer packs, encoded once, read for days.
 
-`latents.json` says what it holds and which tokenizer made it; each shard is one safetensors file
-of rows (`packed`, and `packed_flipped` if flips were asked for) with a `.captions.json` beside it;
-`tokens.safetensors` holds the prompts' tokens of all rows and how many of them count, and
-`text_tokenizer/` what made them. All are memory-mapped; a row costs one read. Rows are a
-posterior's moments in floating point, or ids of codes in int16, or in int32 where there are too
-many codes for that.
+`latents.json` says what it holds and which tokenizer made it. A shard is three safetensors files:
+`latents`, its rows (`packed`, and `packed_flipped` if flips were asked for); `pictures`, what each
+row was made of (see `Provenance`); `prompts`, the tokens of its captions, and how many of them
+count. `text_tokenizer/` made those. All are memory-mapped when a row of theirs is asked for: a
+cache opens at once and takes no memory for each row. Rows are a posterior's moments in floating
+point, or ids of codes in int16, or in int32 where there are too many codes for that.
+
+Versions before numbered their shards, wrote captions as JSON and all prompts into one file, and
+named no pictures; their caches are read as they are.
 """
 
 import json
-from bisect import bisect_right
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import accumulate
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int64
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from calotype.data.identity import digest
-from calotype.data.plan import Places
-from calotype.data.prompts import Prompted
-from calotype.training.files import room, sync, write_text
-
-
-@dataclass(frozen=True)
-class Index:
-    """What a cache is."""
-
-    tokenizer: str
-    """Fingerprint of the tokenizer that encoded it."""
-    size: int
-    """Pixels a side of the images that were encoded."""
-    rows: tuple[int, ...]
-    """Samples in each shard."""
-    flipped: bool
-    """Whether each sample's mirror image is stored too."""
-    tokens: int | None
-    """Length of the prompts' tokens; None: no captions."""
-    text: dict[str, Any] | None = None
-    """The text spec that made them, as recipe.json describes it."""
-    codes: int | None = None
-    """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [codebooks, h, w];
-    None: they are moments."""
-    data: str | None = None
-    """What tells the pictures that were encoded from others; None: it is not known."""
-    precision: str | None = None
-    """What they were encoded in; None: it is not known."""
-
-    @classmethod
-    def read(cls, root: Path) -> "Index":
-        """Read a cache's index.
-
-        Raises:
-            FileNotFoundError: there is no finished cache under `root`.
-            ValueError: what is there is no cache.
-        """
-        file = root / INDEX
-        if not file.exists():
-            raise FileNotFoundError(
-                f"no finished cache in {root}: run `calotype cache-latents` to make it"
-            )
-        try:
-            values = json.loads(file.read_text())
-            return cls(**{**values, "rows": tuple(values["rows"])})
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{file} is not a cache's: give a folder that `calotype cache-latents` made"
-            ) from None
-
-    def write(self, root: Path) -> None:
-        """Finish a cache."""
-        write_text(root / INDEX, json.dumps(asdict(self), indent=1) + "\n")
-
-
-def shard(root: Path, number: int) -> Path:
-    """File of a shard."""
-    return root / f"{number:05d}.safetensors"
-
+from calotype.data.shard_order import ShardOrder
+from calotype.data.shard_store import store
+from calotype.data.splits import Left, Some, Spread
+from calotype.data.texts import from_arrays
 
 LOOKED_AT = 16
 """Rows, from all over a cache, by whose contents it is told from others."""
-INDEX, TOKENS, TEXT_TOKENIZER = "latents.json", "tokens.safetensors", "text_tokenizer"
-
-
-def is_finished(root: Path) -> bool:
-    """Whether a cache is whole; its index is what is written last."""
-    return (root / INDEX).exists()
-
-
-def write_tokens(
-    root: Path, tokens: Int32[Tensor, "rows length"], lengths: Int32[Tensor, " rows"]
-) -> int:
-    """Write the prompts' tokens, of which the first `lengths` count; returns how many a row has."""
-    _write(root / TOKENS, {"tokens": tokens, "lengths": lengths})
-    return tokens.shape[1]
-
-
-def write_shard(file: Path, tensors: dict[str, Tensor], captions: list[str]) -> None:
-    """Write a shard; its safetensors file appears last and whole."""
-    write_text(file.with_suffix(".captions.json"), json.dumps(captions))
-    _write(file, tensors)
-
-
-def _write(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file that appears when every byte of it is on disk.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    beside = file.with_name(f".{file.name}.partial")
-    need = sum(tensor.nbytes for tensor in tensors.values())
-    with room(beside, file, need, "what is encoded is kept, and the same command goes on"):
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
-        sync(beside)
-    beside.rename(file)
+OPEN = 16_384
+"""Files that a process holds mapped; Linux lets it have 65,530."""
+OLD_TOKENS = "tokens.safetensors"
+"""Of all prompts, as versions before wrote them."""
 
 
 class LatentCache(Dataset[dict[str, Any]]):
     """A finished cache: row i is {"packed": float32 or int32 [...]}, and where there are prompts
     {"tokens": int64 [L], "lengths": int64 []}, of which the first `lengths` count; a batch has
-    "longest" too, the most of them.
+    "longest" too, the most of them. Of several crops or captions a picture a row has the first,
+    and in a batch the one that its key chooses.
+
+    Args:
+        root: Its folder, or its URL, of any kind that fsspec reads.
 
     Raises:
         FileNotFoundError: there is no finished cache under `root`.
         ValueError: what is there is no cache.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.index = root, Index.read(root)
-        self.ends = list(accumulate(self.index.rows))
-        self._open: dict[int, Any] = {}
+    def __init__(self, root: Path | str) -> None:
+        self.root, self.store = root, store(root)
+        self.index = self.store.index()
+        self.ends = np.cumsum(self.index.rows, dtype=np.int64)
+        self._open: dict[str, dict[str, Tensor]] = {}
+        self._read: tuple[int, list[str]] = (-1, [])  # the captions that were read last, as JSON
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return int(self.ends[-1])
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         row = self.batch([i], [0])
         return {name: values[0] for name, values in row.items() if isinstance(values, Tensor)}
 
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
-        """Rows at `indices`, stacked; where flips are stored, a bit of the key chooses one."""
-        places = [self._place(i) for i in indices]
-        names = [self._packed(key) for key in keys]
-        packed = [self._row(n, name, j) for (n, j), name in zip(places, names, strict=True)]
-        rows = torch.stack(packed)
+        """Rows at `indices`, stacked; bits of the key choose among flips, crops and captions."""
+        places = list(zip(*self._places(np.array(indices)), keys, strict=True))
+        rows = torch.stack([self._packed(*place) for place in places])
         batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
         if self.index.tokens:
-            batch["tokens"] = self.prompts.tokens[indices].long()
-            batch["lengths"] = self.prompts.lengths[indices].long()
+            tokens, lengths = zip(*(self._prompt(*place) for place in places), strict=True)
+            batch["tokens"] = torch.stack(tokens).long()
+            batch["lengths"] = torch.stack(lengths).long()
             batch["longest"] = int(batch["lengths"].max())
         return batch
 
     @property
-    def grids(self) -> tuple[tuple[int, int], ...]:
-        """Height and width in sites of its rows, each once."""
-        height, width = self[0]["packed"].shape[-2:]
-        return ((height, width),)
+    def captions(self) -> "Captions":
+        """The first caption of each row, in order; read when it is asked for."""
+        return Captions(self)
 
-    @cached_property
-    def prompts(self) -> Prompted:
-        """The prompts' tokens of all rows, int32.
+    @property
+    def text_tokenizer(self) -> Path:
+        """Folder of what made the prompts' tokens."""
+        return self.store.text_tokenizer()
 
-        Raises:
-            ValueError: an older version wrote them.
-        """
-        stored = load_file(self.root / TOKENS)
-        if "lengths" not in stored:
-            raise ValueError(
-                f"{self.root / TOKENS} does not say how long each prompt is: delete "
-                f"{self.root / INDEX} and run cache-latents again, which encodes no image anew"
-            )
-        return Prompted(stored["tokens"], stored["lengths"])
-
-    @cached_property
-    def captions(self) -> list[str]:
-        """All captions, in order."""
-        files = [shard(self.root, n).with_suffix(".captions.json") for n in range(len(self.ends))]
-        return [caption for file in files for caption in json.loads(file.read_text())]
+    def captions_of(self, i: int) -> list[str]:
+        """All captions of row i."""
+        (number,), (row,) = self._places(np.array([i]))
+        if not self.index.files:
+            return [self._old_captions(number)[row]]
+        arrays = self._tensors(self.index.files[number].pictures)
+        return from_arrays(arrays, "captions", *_span(arrays["captions_each"], row))
 
     def identity(self) -> str:
         """What tells its rows from others: how many, their captions and pictures, how these were
         encoded, and the contents of some.
         """
-        stored, how = self._row(0, "packed", 0).dtype, self.index
-        known = [how.data or "", how.precision or "", str(how.flipped), str(stored)]
-        looked_at = sorted({i * len(self) // LOOKED_AT for i in range(LOOKED_AT)})
-        places = [self._place(i) for i in looked_at]
-        known += [str(self._row(n, "packed", row).tolist()) for n, row in places]
-        return f"{len(self)} rows, {digest([*known, *self.captions])}"
+        how = self.index
+        known = [how.data or "", how.precision or "", str(how.flipped)]
+        known.append(str(self._packed(0, 0, 0).dtype))
+        looked_at = np.array(sorted({i * len(self) // LOOKED_AT for i in range(LOOKED_AT)}))
+        places = zip(*self._places(looked_at), strict=True)
+        known += [str(self._packed(number, row, 0).tolist()) for number, row in places]
+        if how.files:  # their names tell what they were made of, and the source may have moved
+            known[0] = str(how.crops)
+            known += [name for files in how.files for name in (files.latents, files.prompts)]
+        else:
+            known += self.captions
+        return f"{len(self)} rows, {digest(known)}"
 
     def split(self, held_out: int) -> "tuple[LatentRows, LatentRows]":
         """Rows to train on, and `held_out` others, evenly spread.
@@ -206,39 +123,102 @@ class LatentCache(Dataset[dict[str, Any]]):
                 f"held_out is {held_out}: {self.root} has {len(self)} rows, of which some must be "
                 "left to train on"
             )
-        chosen = [i * len(self) // held_out for i in range(held_out)]
-        left = sorted(set(range(len(self))) - set(chosen))
-        return LatentRows(self, left), LatentRows(self, chosen)
+        chosen = Spread(len(self), held_out)
+        return LatentRows(self, Left(chosen)), LatentRows(self, chosen)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("prompts", "captions")}
-        return {**state, "_open": {}}  # a memory map does not travel to a worker
+        return {**self.__dict__, "_open": {}}  # a memory map does not travel to a worker
 
-    def _packed(self, key: int) -> str:
-        # Bit 40: noise drawn on the CPU is seeded by the low 32 bits, so a flip is free of it.
-        return "packed_flipped" if self.index.flipped and key >> 40 & 1 else "packed"
+    def _places(self, indices: Int64[np.ndarray, " n"]) -> tuple[list[int], list[int]]:
+        """The shard of each row, and its place there."""
+        numbers = np.searchsorted(self.ends, indices, side="right")
+        firsts = np.concatenate([[0], self.ends])[numbers]
+        return numbers.tolist(), (indices - firsts).tolist()
 
-    def _place(self, i: int) -> tuple[int, int]:
-        number = bisect_right(self.ends, i)
-        return number, i - (self.ends[number - 1] if number else 0)
+    def _packed(self, number: int, row: int, key: int) -> Tensor:
+        # Noise drawn on the CPU is seeded by the low 32 bits of a key, so from bit 40 on it is free
+        # of what is chosen here.
+        name = "packed_flipped" if self.index.flipped and key >> 40 & 1 else "packed"
+        crops, files = self.index.crops, self.index.files
+        file = files[number].latents if files else f"{number:05d}.safetensors"
+        return self._tensors(file)[name][row * crops + (key >> 41 & 0x7FF) % crops]
 
-    def _row(self, number: int, name: str, row: int) -> Tensor:
-        if number not in self._open:
-            self._open[number] = safe_open(shard(self.root, number), "pt")
-        return self._open[number].get_slice(name)[row : row + 1][0]
+    def _prompt(self, number: int, row: int, key: int) -> tuple[Tensor, Tensor]:
+        if not self.index.files:
+            stored = self._old_prompts()
+            place = row + (int(self.ends[number - 1]) if number else 0)
+        else:
+            stored = self._tensors(self.index.files[number].prompts)
+            first, last = _span(stored["captions_each"], row)
+            place = first + (key >> 52) % (last - first)
+        return stored["tokens"][place], stored["lengths"][place]
+
+    def _old_prompts(self) -> dict[str, Tensor]:
+        stored = self._tensors(OLD_TOKENS)
+        if "lengths" not in stored:
+            raise ValueError(
+                f"{self.root}/{OLD_TOKENS} does not say how long each prompt is: an early version "
+                "wrote it; run cache-latents again into another folder"
+            )
+        return stored
+
+    def _old_captions(self, number: int) -> list[str]:
+        if self._read[0] != number:
+            file = self.store.path(f"{number:05d}.captions.json")
+            self._read = number, json.loads(file.read_text())
+        return self._read[1]
+
+    def _tensors(self, file: str) -> dict[str, Tensor]:
+        """What a file holds, mapped."""
+        if file not in self._open:
+            if len(self._open) >= OPEN:
+                self._open.pop(next(iter(self._open)))
+            with safe_open(self.store.path(file), "pt") as stored:
+                self._open[file] = {name: stored.get_tensor(name) for name in stored.keys()}
+        return self._open[file]
+
+
+def _span(ends: Tensor, row: int) -> tuple[int, int]:
+    """Where the captions of a row begin and end."""
+    return int(ends[row - 1]) if row else 0, int(ends[row])
+
+
+class Captions(Sequence[str]):
+    """The first caption of each row of a cache."""
+
+    def __init__(self, cache: LatentCache) -> None:
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        rows = range(len(self))[place]
+        if isinstance(rows, range):
+            return [self.cache.captions_of(row)[0] for row in rows]
+        return self.cache.captions_of(rows)[0]
 
 
 class LatentRows(Subset[dict[str, Any]]):
     """Some rows of a cache, which can be read by batches too."""
 
-    def __init__(self, cache: LatentCache, rows: list[int]) -> None:
+    def __init__(self, cache: LatentCache, rows: Some) -> None:
         super().__init__(cache, rows)
-        self.cache = cache
+        self.cache, self.rows = cache, rows
 
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """As `LatentCache.batch`, of indices into these rows."""
-        return self.cache.batch([self.indices[i] for i in indices], keys)
+        return self.cache.batch(self.rows.rows(np.array(indices)).tolist(), keys)
 
-    def buckets(self) -> list[Places] | None:
-        """Which of these rows may be in one batch; None: all of them."""
-        return None
+    def order(self, seed: int) -> ShardOrder | None:
+        """In which order to read them, where their shards have to be fetched; None: in any."""
+        if not self.cache.store.remote:
+            return None
+        before = self.rows.before(np.concatenate([[0], self.cache.ends]))
+        return ShardOrder(np.diff(before), seed)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.batches import Batch, collate, draw_keys, epoch_seed
+from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, keys_of
 from calotype.data.bucketed import Bucketed, in_buckets
 from calotype.data.buckets import Buckets
 from calotype.data.images import Decoding
+from calotype.data.permutation import Permutation
 from calotype.data.pictures import Reader, Stream, spread
 from calotype.data.plan import Places, Plan, cut, shuffled
 from calotype.data.sizes import sizes
@@ -27,6 +28,9 @@ from calotype.training.progress import say
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
+
+Order = Any
+"""Of an epoch's examples: slices of it are arrays of their indices, or ranges."""
 
 Draws = list[tuple[int, int]]
 """(index, key) of each sample of a batch."""
@@ -119,8 +123,12 @@ class Loader:
         buckets, n = _buckets(self.dataset), _length(self.dataset)
 
         @lru_cache(maxsize=2)
-        def order(epoch: int) -> Places:
-            return shuffled(n, epoch_seed(self.seed, epoch)) if self.shuffle else np.arange(n)
+        def order(epoch: int) -> Order:
+            if not self.shuffle:
+                return range(n)
+            seed = epoch_seed(self.seed, epoch)
+            own = getattr(self.dataset, "order", None)
+            return (own and own(seed)) or _shuffled(n, seed)
 
         plan = Plan(buckets, step, self.seed if self.shuffle else None) if buckets else None
         for start in starts:
@@ -135,7 +143,7 @@ def once(
     batch_size: int,
     transform: Transformation | None = None,
     workers: int = 0,
-    rows: range | Sequence[range] | None = None,
+    rows: range | Iterable[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
     Where pictures come in buckets, the batches of the fullest come first, and the last of each may
@@ -146,8 +154,8 @@ def once(
         batch_size: Samples in a batch.
         transform: As of `Loader`.
         workers: As of `Loader`.
-        rows: The part of a map-style dataset to read, step 1, or parts, one after another, of
-            each of which the last batch may be short; None: all.
+        rows: The part of a map-style dataset to read, step 1, or parts, one after another and
+            asked for as they are needed, of each of which the last batch may be short; None: all.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1, or `rows` of a
@@ -168,7 +176,7 @@ def once(
         draws = chain.from_iterable(in_buckets(buckets, part, batch_size) for part in parts)
         return _mapped(MapBatches(dataset, transform), draws, workers)
     spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
-    draws = (list(zip(s, draw_keys(0, s.start, len(s)), strict=True)) for s in spans)
+    draws = (list(zip(span, keys_of(span), strict=True)) for span in spans)
     return _mapped(MapBatches(dataset, transform), draws, workers)
 
 
@@ -282,3 +290,12 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
 
 def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
+
+
+LARGE = 2**24
+"""Examples from which on their order is computed where it is needed: as a list it would take eight
+bytes for each."""
+
+
+def _shuffled(n: int, seed: int) -> Order:
+    return Permutation(n, seed) if n >= LARGE else shuffled(n, seed)

@@ -48,6 +48,9 @@ class Record(NamedTuple):
     name: str
     """What errors call it."""
     caption: str
+    stamp: str = ""
+    """What a changed picture of this name would not have, and is known without reading it; empty
+    where nothing is."""
 
     def decode(self, decoding: Decoding = TO_RGB) -> Example:
         """Decode it.

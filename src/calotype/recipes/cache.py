@@ -29,6 +29,8 @@ class CacheRecipe:
     tokenizer's or one a class, for an autoregressive one; None: no captions."""
     count: int | None = None
     """Images to encode, from all over the data, or of a stream the first; None: all."""
+    crops: int = 1
+    """Of each picture, where the transform crops at random; training takes another each epoch."""
     flipped: bool = False
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"
@@ -39,10 +41,10 @@ class CacheRecipe:
     batch_size: int = 64
     workers: int = 0
     shard_size: int = 8192
-    """Rows in a shard; a run that was stopped continues at the next one."""
+    """Pictures in a shard; a run that was stopped continues at the next one."""
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("batch_size", 1), ("shard_size", 1), ("workers", 0)):
-            value = getattr(self, name)
+        for name in ("count", "crops", "batch_size", "shard_size", "workers"):
+            value, least = getattr(self, name), 0 if name == "workers" else 1
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}: choose {least} or more")

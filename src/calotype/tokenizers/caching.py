@@ -1,195 +1,154 @@
 """Encoding a data source into a latent cache."""
 
-import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.data.latents import INDEX, Index, shard, write_shard
-from calotype.data.loader import once
-from calotype.tokenizers.bottlenecks import Discrete
-from calotype.tokenizers.tokenizer import ImageTokenizer
-from calotype.training.noise import sent
+from calotype.data.cache_index import INDEX, Files, Index
+from calotype.data.latents import OLD_TOKENS
+from calotype.data.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
+from calotype.data.work import Work
+from calotype.tokenizers.encoder import Encoder, Scan
+from calotype.tokenizers.filling import WORK, Filling
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is made of the captions when all are known."""
+    """What became of the captions."""
 
-    write: Callable[[Path, list[str]], int]
-    """Writes the tokens of all captions into a cache's folder; returns a prompt's length."""
+    files: Sequence[str]
+    """Names of the `prompts` files of the shards."""
+    length: int
+    """Tokens of each."""
     text: dict[str, Any]
     """Describes whose tokens they are."""
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """How images become rows of a cache."""
-
-    tokenizer: ImageTokenizer
-    fingerprint: str
-    """Of the tokenizer's folder."""
-    size: int
-    """Pixels a side."""
-    flipped: bool = False
-    """Store each image's mirror image too. Wrong where captions say left and right."""
-    dtype: torch.dtype = torch.float16
-    """Of stored moments."""
-
-    @property
-    def codes(self) -> int | None:
-        """How many the tokenizer's ids choose from; None: it packs moments."""
-        bottleneck = self.tokenizer.bottleneck
-        return bottleneck.codes if isinstance(bottleneck, Discrete) else None
-
-    @property
-    def stored(self) -> torch.dtype:
-        """Of rows on disk: ids stay integers, whatever `dtype` is."""
-        if self.codes is None:
-            return self.dtype
-        return torch.int16 if self.codes <= 2**15 else torch.int32
-
-    @torch.no_grad()
-    def rows(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Encode a batch of images.
-
-        Raises:
-            ValueError: what comes out is no numbers.
-        """
-        images = sent(batch["image"], self.tokenizer.last_layer.weight.device)
-        rows = {"packed": self._pack(images)}
-        if self.flipped:
-            rows["packed_flipped"] = self._pack(images.flip(-1))
-        for row in rows.values():
-            if row.is_floating_point() and not row.isfinite().all():
-                raise ValueError(
-                    "latents are not finite: the tokenizer's weights are not, or they are too "
-                    f"large for {str(self.stored).removeprefix('torch.')}; try --dtype float32"
-                )
-        return rows
-
-    def _pack(self, images: Tensor) -> Tensor:
-        return self.tokenizer.pack(images).to(self.stored).cpu()
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How a source is read."""
-
-    transform: Callable[..., dict[str, Any]] | None
-    count: int | None = None
-    """Images to encode; None: all."""
-    batch_size: int = 64
-    workers: int = 0
-    shard_size: int = 8192
-    """Rows in a shard."""
+def begin_work(root: Path) -> None:
+    """Forget what was done by runs before, but not what they made; by one process."""
+    Work.forget(root / WORK)
 
 
 def cache_latents(
     encoder: Encoder, dataset: Dataset, scan: Scan, root: Path,
-    rank: int = 0, world: int = 1, progress: Callable[[int], None] = lambda rows: None,
-) -> None:  # fmt: skip
-    """Encode a dataset into `root`, shard by shard; shards that are there already are kept.
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Shard]:  # fmt: skip
+    """Encode a dataset into `root`, shard by shard; returns the shards with rows, in order. What is
+    there of pictures that are the same is kept, whichever shard they were in; nothing that was
+    there is deleted.
 
-    Ranks share the shards of a map-style dataset between them; the caller waits for all of them
-    and then calls `finish`. `progress` is called with the rows of each batch.
-    """
-    for number, batches in _shards(dataset, scan, rank, world, root):
-        if shard(root, number).exists():
-            deque(batches, maxlen=0)  # a stream has to be read past it
-            continue
-        parts: list[dict[str, Tensor]] = []
-        captions: list[str] = []
-        for batch in batches:
-            parts.append(encoder.rows(batch))
-            captions += batch["caption"]
-            progress(len(batch["image"]))
-        if parts:
-            rows = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            write_shard(shard(root, number), rows, captions)
-
-
-def remaining(
-    dataset: Dataset, scan: Scan, root: Path, rank: int = 0, world: int = 1
-) -> int | None:
-    """Images that a rank has still to encode; None: only the stream's end will tell."""
-    if isinstance(dataset, IterableDataset):
-        return scan.count
-    return sum(len(rows) for _, rows in _missing(dataset, scan, rank, world, root))
-
-
-def finish(
-    encoder: Encoder, root: Path, prompts: Prompts | None, data: str | None = None,
-    precision: str | None = None,
-) -> Index:  # fmt: skip
-    """Turn the captions into tokens and write the index: the cache is complete. `data` tells the
-    pictures from others, `precision` is what they were encoded in.
+    Processes that do so at once share the work: each takes a shard that no other has, or of a
+    stream a part, and all return when all is done. `progress` is called with the rows of each
+    batch.
 
     Raises:
         ValueError: the source had no images.
     """
-    files = sorted(root.glob("*.captions.json"))
-    captions = [json.loads(file.read_text()) for file in files]
-    if not any(captions):
-        raise ValueError("no images to encode: the data source is empty")
-    (root / INDEX).unlink(missing_ok=True)  # an older one is of other tokens
-    length = prompts and prompts.write(root, list(chain.from_iterable(captions)))
-    rows = tuple(len(each) for each in captions)
-    text = prompts and prompts.text
-    index = Index(encoder.fingerprint, encoder.size, rows, encoder.flipped, length, text,
-                  encoder.codes, data, precision)  # fmt: skip
+    Filling(encoder, dataset, scan, root, progress).fill()
+    count = scan.count if isinstance(dataset, IterableDataset) else None
+    if not (shards := list(_first(root, count))):
+        raise ValueError("no images to encode: the data source is empty, or none can be read")
+    return shards
+
+
+def remaining(dataset: Dataset, scan: Scan, root: Path) -> int | None:
+    """Images that are still to be encoded, if those of the shards that are there did not change;
+    None: only the stream's end will tell.
+    """
+    if isinstance(dataset, IterableDataset):
+        return scan.count
+    total = len(dataset)  # type: ignore[arg-type]
+    total = total if scan.count is None else min(total, scan.count)
+    starts = (part * scan.shard_size for part, _ in written(root))
+    return total - sum(len(range(start, total)[: scan.shard_size]) for start in starts)
+
+
+def finish(
+    encoder: Encoder, root: Path, shards: Sequence[Shard], prompts: Prompts | None = None,
+    **known: Any,
+) -> Index:  # fmt: skip
+    """Write the index, by one process: the cache is complete. What is no part of it, of what
+    earlier runs made, is deleted.
+
+    Args:
+        encoder: What encoded it.
+        root: Its folder.
+        shards: As `cache_latents` returned them.
+        prompts: What became of their captions; None: nothing.
+        known: Other fields of the index.
+
+    Raises:
+        ValueError: a file of it has not the rows that it should have.
+    """
+    words = prompts.files if prompts else [""] * len(shards)
+    files = tuple(Files(s.latents, s.pictures, w) for s, w in zip(shards, words, strict=True))
+    crops = known.get("crops", 1)
+    for shard in shards:
+        with safe_open(root / shard.latents, "pt") as stored:
+            there = stored.get_slice("packed").get_shape()[0]
+        if there != shard.rows * crops:
+            raise ValueError(
+                f"{root / shard.latents} has {there} rows and not {shard.rows * crops}: delete it "
+                "and run cache-latents again"
+            )
+    index = Index(
+        encoder.fingerprint, encoder.size, tuple(shard.rows for shard in shards), encoder.flipped,
+        prompts and prompts.length, prompts and prompts.text, encoder.codes, files=files, **known,
+    )  # fmt: skip
     index.write(root)
+    _sweep(root, {name for each in files for name in each})
     return index
 
 
-def _shards(
-    dataset: Dataset, scan: Scan, rank: int, world: int, root: Path
-) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
-    options = (scan.batch_size, scan.transform, scan.workers)
-    if isinstance(dataset, IterableDataset):
-        if world > 1:
-            raise ValueError("a streamed source is cached by one process: it has one order")
-        yield from _streamed(once(dataset, *options), scan)
-        return
-    missing = list(_missing(dataset, scan, rank, world, root))
-    if not missing:
-        return
-    # One reader for all: its workers go on to the next shard while this one is written.
-    batches = once(dataset, *options, [rows for _, rows in missing])
-    for number, rows in missing:
-        yield number, islice(batches, -(-len(rows) // scan.batch_size))
+def is_unchanged(root: Path, shards: Sequence[Shard], text: dict[str, Any] | None) -> bool:
+    """Whether a finished cache is of these shards and this text."""
+    if not (root / INDEX).exists():
+        return False
+    index = Index.read(root)
+    names = [(each.latents, each.pictures) for each in index.files]
+    return index.text == text and names == [(each.latents, each.pictures) for each in shards]
 
 
-def _missing(
-    dataset: Dataset, scan: Scan, rank: int, world: int, root: Path
-) -> Iterator[tuple[int, range]]:
-    """A rank's shards of a map-style dataset that are not there, and their rows."""
-    total = len(dataset)  # type: ignore[arg-type]
-    total = total if scan.count is None else min(total, scan.count)
-    for number, first in enumerate(range(0, total, scan.shard_size)):
-        if number % world == rank and not shard(root, number).exists():
-            yield number, range(first, min(first + scan.shard_size, total))
+def _sweep(root: Path, kept: set[str]) -> None:
+    for file in root.iterdir():
+        ours = NAME.fullmatch(file.name) or OLD_NAME.fullmatch(file.name)
+        if (ours and file.name not in kept) or file.name == OLD_TOKENS:
+            file.unlink()
+    Work.forget(root / WORK)
 
 
-def _streamed(
-    batches: Iterator[dict[str, Any]], scan: Scan
-) -> Iterator[tuple[int, Iterable[dict[str, Any]]]]:
-    each = max(1, scan.shard_size // scan.batch_size)
-    batches = batches if scan.count is None else _first(batches, scan.count)
-    for number, first in enumerate(batches):
-        # One batch is held at a time; the next shard begins where this one's reader stopped.
-        yield number, chain([first], islice(batches, each - 1))
+def _first(root: Path, count: int | None) -> Iterator[Shard]:
+    """The shards with rows, in order, up to so many pictures; None: all."""
+    work, part = Work(root / WORK / "shards"), 0
+    while (done := work.result(part)) is not None and count != 0:
+        for shard in (Shard(*each) for each in done):
+            if count is not None and shard.listed > count:
+                shard = _cut(root, shard, count)
+            count = None if count is None else count - shard.listed
+            if shard.rows:
+                yield shard
+            if count == 0:
+                break
+        part += 1
+    work.close()
 
 
-def _first(batches: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The first `count` samples, the last batch cut."""
-    while count > 0 and (batch := next(batches, None)) is not None:
-        yield {name: values[:count] for name, values in batch.items()}
-        count -= len(batch["image"])
+def _cut(root: Path, shard: Shard, count: int) -> Shard:
+    """A shard of the first pictures of one."""
+    work = Work(root / WORK / "cut")
+    if work.take(0, wait=True):
+        found = made_of(root, shard.pictures)
+        assert found
+        listing, crops = found[1].first(count), 0
+        stored = load_file(root / shard.latents)
+        crops = len(stored["packed"]) // shard.rows
+        rows = {name: values[: len(listing.rows) * crops] for name, values in stored.items()}
+        work.done(0, write_shard(root, *parts(shard.pictures), rows, listing))
+    found = Shard(*work.result(0))
+    work.close()
+    return found

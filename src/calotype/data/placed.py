@@ -1,0 +1,177 @@
+"""Pictures that know their place, so that those that are read are told from each other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calotype.data.images import BrokenImage
+from calotype.data.pictures import Pictures, Record, Stream
+from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
+from calotype.data.transforms import as_is
+
+Transformation = Callable[..., dict[str, Any]]
+KEPT = ("place", "provenance", "broken")
+"""What an example says of itself, whatever becomes of its picture."""
+
+
+def provenance(record: Record, source: str, read: bool = True) -> Provenance:
+    """What a row that is made of a picture is made of.
+
+    Args:
+        record: The picture.
+        source: What errors call where it comes from.
+        read: Whether its file is read for a digest, where it is not at hand; else that is empty.
+
+    Raises:
+        ValueError: a caption is no valid Unicode.
+    """
+    name, file = own_name(record.name, source), record.file
+    captions = tuple(getattr(record, "captions", ())) or (record.caption,)
+    for caption in captions:
+        _check_caption(caption, record.name)
+    stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
+    if isinstance(file, bytes):
+        digest = digest_of(file)
+        return Provenance(name, stamp or digest, digest, captions)
+    if not isinstance(file, Path):
+        return Provenance(name, stamp, digest_of(f"{name}\0{stamp}".encode()), captions)
+    return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
+
+
+def _check_caption(caption: str, name: str) -> None:
+    try:
+        caption.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"caption of {name}: no valid Unicode at character {error.start + 1}; save it in UTF-8"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An undecoded picture and its place. One that cannot be decoded becomes a blank that says so,
+    unless the policy is to stop: no other takes its place.
+    """
+
+    record: Record
+    place: int
+    source: str
+    """What errors call where it comes from."""
+    stops: bool
+    """Whether a broken picture ends all."""
+    size: int
+    """Pixels a side of the blank."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.record.name
+
+    def decode(self, *how: Any) -> dict[str, Any]:
+        """Decode it; the example also has `place`, `provenance` and `broken`, what is wrong.
+
+        Raises:
+            BrokenImage: it cannot be, and the policy is to stop.
+        """
+        known, broken = self.record, ""
+        stamped = provenance(known, self.source, read=False).stamp  # before it is read
+        try:
+            found = known.decode(*how)
+        except BrokenImage as error:
+            if self.stops:
+                raise
+            blank = Image.new("RGB", (self.size, self.size))
+            found, broken = known._replace(file=blank).decode(*how), str(error)
+        there = not isinstance(known.file, Path) or known.file.exists()
+        made = provenance(known, self.source, read=there)._replace(stamp=stamped)
+        made = made if made.digest else made._replace(digest=digest_of(b""))
+        return {**found, "place": self.place, "provenance": made, "broken": broken}
+
+
+@dataclass(frozen=True)
+class PlacedRecords(Sequence[Any]):
+    """A source's records, each with its place."""
+
+    dataset: Pictures
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.dataset.records)
+
+    def __getitem__(self, index: int) -> Placed:  # pyright: ignore[reportIncompatibleMethodOverride]
+        reader = self.dataset.reader
+        stops = reader.on_error == "stop"
+        return Placed(self.dataset.records[index], index, reader.source, stops, self.size)
+
+
+@dataclass(frozen=True)
+class PlacedPart:
+    """A pass over some pictures of a stream's part, each with its place in that."""
+
+    stream: Stream
+    part: int
+    size: int
+    wanted: Callable[[int], bool]
+    """Whether the one at this place is."""
+    limit: int | None = None
+    """Pictures of the part that count; None: all."""
+
+    def __call__(self, seed: int | None) -> Iterator[Any]:
+        """Give them in order."""
+        reader = self.stream.reader
+        stops = reader.on_error == "stop"
+        for place, record in enumerate(records_of(self.stream, self.part)):
+            if place == self.limit:
+                return
+            if self.wanted(place):
+                yield Placed(record, place, reader.source, stops, self.size)
+
+
+class PlacedStream(Stream):
+    """A stream of some pictures, or none."""
+
+    def records(self, seed: int | None) -> Iterator[Any]:
+        """Give one pass."""
+        yield from self.passes(seed)
+
+
+def parts_of(stream: Stream) -> int:
+    """How many parts a stream has."""
+    return getattr(stream, "parts", 1)
+
+
+def records_of(stream: Stream, part: int) -> Iterator[Record]:
+    """The undecoded pictures of a part of a stream, in order."""
+    read = getattr(stream, "part", None)
+    return stream.records(None) if read is None else read(part)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Some samples of each picture, in one tensor [crops, 3, H, W], or of one crop as it is. Their
+    chance comes from what the picture's file holds, so that wherever it stands they are the same.
+    """
+
+    transform: Transformation | None
+    count: int = 1
+
+    @property
+    def decoding(self) -> Any:
+        """As its transform wants pictures decoded."""
+        return getattr(self.transform, "decoding", None)
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Make a sample of a picture."""
+        if made := example.get("provenance"):
+            rng = np.random.default_rng(int(made.digest, 16))
+        transform = self.transform or as_is
+        samples = [transform(example, rng) for _ in range(self.count)]
+        kept = {name: example[name] for name in KEPT if name in example}
+        if self.count == 1:
+            return {**samples[0], **kept}
+        return {**samples[0], **kept, "image": torch.stack([each["image"] for each in samples])}

@@ -1,6 +1,8 @@
 """Pictures of mixed shapes, from a folder to a tokenizer and what is measured of it."""
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,18 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
+from calotype.commands.cache_latents import cache
 from calotype.commands.evaluate import Evaluate, evaluate
+from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import Buckets, Folder, Transform
+from calotype.data import Buckets, Folder, LatentCache, Loader, Transform
+from calotype.diffusion import UNet
+from calotype.pipelines import load, size_of
+from calotype.recipes.cache import CacheRecipe
+from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.encoder import Encoder
 from calotype.tokenizers.terms import LPIPS
 from calotype.training import Run
 
@@ -35,6 +44,10 @@ def recipe(photos: Path, root: Path, **changes) -> TokenizerRecipe:
     )  # fmt: skip
     settings = replace(base.run, steps=6, evaluate_every=6, sample_every=6, save_every=3)
     return replace(base, run=settings, **changes)
+
+
+def logged(run: Run) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(run: Run, name: str = "model-0") -> dict[str, torch.Tensor]:
@@ -64,7 +77,7 @@ def test_its_previews_show_every_shape(trained: TokenizerRecipe) -> None:
     side = max(map(max, TRANSFORM.shapes))
     # Six pairs, eight images a row: each in a square of the longest side seen, with white around.
     assert levels.shape[1] <= 8 * (side + 2) + 2 and (levels == 255).all(2).mean() > 0.05
-    figures = [json.loads(line) for line in (trained.run.out / "metrics.jsonl").open()]
+    figures = logged(trained.run)
     assert any("validation/psnr_db" in line for line in figures)
 
 
@@ -116,3 +129,93 @@ def test_what_does_not_fit_is_said_before_training(
     with pytest.raises(ValueError, match=message):
         train_tokenizer(recipe(photos, tmp_path, **changes))
     assert not (tmp_path / "tokenizer").exists()
+
+
+@pytest.fixture(scope="module")
+def cached(trained: TokenizerRecipe, photos: Path) -> CacheRecipe:
+    made = tiny.cache_recipe(
+        trained.run.out.parent, data=Folder(photos), transform=TRANSFORM, text=None, shard_size=10,
+    )  # fmt: skip
+    cache(made)
+    return made
+
+
+def generator(cached: CacheRecipe, root: Path, **changes) -> GeneratorRecipe:
+    base = tiny.generator_recipe(root, tokenizer=cached.tokenizer, cache=cached.out, text=None,
+                                 held_out=6, optimizer=tiny.adam(1e-3))  # fmt: skip
+    unet, run = replace(base.unet, pooled_text=False), replace(base.run, steps=6, evaluate_every=6)
+    return replace(base, unet=unet, run=run, **changes)
+
+
+def test_a_cache_has_every_picture_once_in_its_own_shape(cached: CacheRecipe, photos: Path) -> None:
+    latents = LatentCache(cached.out)
+    counts = Counter(tuple(latents[i]["packed"].shape[-2:]) for i in range(len(latents)))
+    crop = TRANSFORM.crop
+    wanted = Counter(
+        (shape.height // 2, shape.width // 2)
+        for shape in (crop.nearest(*tiny.MIXED[i % len(tiny.MIXED)]) for i in range(24))
+    )
+    assert counts == wanted and len(counts) > 2 and set(latents.grids) == set(counts)
+    assert latents.index.size == 32
+
+
+def test_a_batch_of_rows_has_one_shape(cached: CacheRecipe) -> None:
+    rows, held_out = LatentCache(cached.out).split(6)
+    batches = Loader(rows, 4, seed=1).batches()
+    shapes = {tuple(next(batches)["packed"].shape) for _ in range(30)}
+    assert len(shapes) > 2 and all(shape[0] == 4 for shape in shapes)
+    found = np.concatenate(held_out.buckets() or [])
+    assert sorted(found.tolist()) == list(range(6))
+
+
+def test_made_again_a_cache_encodes_nothing(
+    cached: CacheRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*arguments: object) -> None:
+        raise AssertionError("nothing is to be encoded")
+
+    before = {file.name: file.read_bytes() for file in cached.out.glob("*.safetensors")}
+    monkeypatch.setattr(Encoder, "rows", encode)
+    cache(cached)
+    assert before == {file.name: file.read_bytes() for file in cached.out.glob("*.safetensors")}
+
+
+def test_a_broken_picture_is_left_out_of_its_shape(
+    trained: TokenizerRecipe, photos: Path, tmp_path: Path
+) -> None:
+    copies = shutil.copytree(photos, tmp_path / "photos")
+    (copies / "03.png").write_bytes(b"nothing")  # no header
+    whole = (copies / "07.png").read_bytes()
+    (copies / "07.png").write_bytes(whole[: len(whole) // 2])  # no pixels
+    made = tiny.cache_recipe(tmp_path, tokenizer=str(trained.run.model), data=Folder(copies),
+                             transform=TRANSFORM, text=None)  # fmt: skip
+    with pytest.warns(UserWarning) as said:
+        cache(made)
+    assert any("2 pictures cannot be read" in str(each.message) for each in said)
+    assert len(LatentCache(made.out)) == 22
+
+
+def test_diffusion_in_latents_of_several_shapes(cached: CacheRecipe, tmp_path: Path) -> None:
+    recipe = generator(cached, tmp_path)
+    model = train_generator(recipe)
+    pipeline = load(model)
+    assert size_of(pipeline) == 32  # the square's
+    figures = logged(recipe.run)
+    assert any("validation/loss" in line for line in figures)
+    halves = replace(recipe, run=replace(recipe.run, out=tmp_path / "halves", batch_size=2,
+                                         accumulate=2))  # fmt: skip
+    train_generator(halves)
+    for name, whole in weights(recipe.run).items():
+        torch.testing.assert_close(weights(halves.run)[name], whole, rtol=1e-3, atol=1e-4)
+
+
+def test_latents_that_cannot_be_halved_are_refused(cached: CacheRecipe, tmp_path: Path) -> None:
+    deep = UNet((8, 8, 16, 16), (False, False, True, True), layers=1, head_width=4, groups=4)
+    with pytest.raises(ValueError, match=r"cannot be halved 3 times.*buckets of a larger step"):
+        train_generator(generator(cached, tmp_path, unet=deep))
+
+
+def test_a_transformer_says_that_it_draws_one_shape(cached: CacheRecipe, tmp_path: Path) -> None:
+    recipe = tiny.token_recipes(tmp_path)[2]
+    with pytest.raises(ValueError, match=r"images of several shapes, of .* tokens, and a trans"):
+        train_generator(replace(recipe, tokenizer=cached.tokenizer, cache=cached.out))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from calotype.diffusion import (
     LoRA,
     PretrainedText,
     TextDenoising,
+    check_halved,
     places,
     process_of,
     spec_of,
@@ -90,6 +92,8 @@ def assemble_finetuned(
     sites = latents.index.size // tokenizer.factor
     torch.manual_seed(recipe.run.seed)
     if isinstance(pipeline, diffusers.LDMPipeline):
+        for side in chain.from_iterable(latents.grids):
+            check_halved(side, len(unet.config["block_out_channels"]) - 1)
         recipe.learn.prepare(unet, None)
         objective = Denoising(unet, source, process, recipe.optimizer)
     else:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from calotype.data.batches import keys_of
-from calotype.data.buckets import Buckets
+from calotype.data.buckets import Buckets, Shape
 from calotype.data.pictures import Chosen, Pictures
 from calotype.data.plan import Places
 from calotype.data.sizes import Sizes
@@ -48,6 +48,10 @@ class Bucketed(Dataset[dict[str, Any]]):
         bucket = self.bucket[index]
         example = self.parts[bucket][int(np.searchsorted(self.places[bucket], index))]
         return {**example, SHAPE: self.crop.shapes[bucket]}
+
+    def shape(self, index: int) -> Shape:
+        """What a picture is cropped to; one whose header is broken to any."""
+        return self.crop.shapes[max(self.bucket[index], 0)]
 
     def buckets(self) -> Sequence[Places]:
         """Indices of each bucket's pictures."""
@@ -100,6 +104,21 @@ class Bucketed(Dataset[dict[str, Any]]):
     def _named(self, index: int) -> str:
         known = isinstance(self.dataset, Pictures)
         return self.dataset.records[index].name if known else f"{self._source} {index}"
+
+
+def check_known(dataset: Dataset[Any], transform: Any) -> None:
+    """Refuse buckets of pictures whose sizes are not known before they are read.
+
+    Raises:
+        ValueError: a stream is to be cropped to buckets.
+    """
+    if isinstance(dataset, IterableDataset) and isinstance(
+        getattr(transform, "crop", None), Buckets
+    ):
+        raise ValueError(
+            "transform.crop: the sizes of a stream's pictures are not known before they come: "
+            "choose a crop to one size, or, of a table, --data.no-streaming"
+        )
 
 
 def _part(dataset: Dataset[Any], places: Places) -> Dataset[Any]:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, epoch_seed, keys_of
-from calotype.data.bucketed import Bucketed, in_buckets
+from calotype.data.bucketed import Bucketed, check_known, in_buckets
 from calotype.data.buckets import Buckets
 from calotype.data.images import Decoding
 from calotype.data.permutation import Permutation
@@ -231,14 +231,10 @@ def _streamed(batches: StreamBatches) -> Iterator[Batch]:
 
 def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
     """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
+    check_known(dataset, transform)
     crop = getattr(transform, "crop", None)
     if not isinstance(crop, Buckets):
         return _decoded(dataset, transform)
-    if isinstance(dataset, Stream):
-        raise ValueError(
-            "transform.crop: the sizes of a stream's pictures are not known before they come: "
-            "choose a crop to one size, or, of a table, --data.no-streaming"
-        )
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 
 

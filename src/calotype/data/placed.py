@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calotype.data.bucketed import SHAPE, Bucketed
+from calotype.data.buckets import Shape
 from calotype.data.images import BrokenImage
 from calotype.data.pictures import Pictures, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
@@ -66,6 +68,8 @@ class Placed:
     """Whether a broken picture ends all."""
     size: int
     """Pixels a side of the blank."""
+    shape: Shape | None = None
+    """What it is cropped to; None: what all are."""
 
     @property
     def name(self) -> str:
@@ -90,7 +94,8 @@ class Placed:
         there = not isinstance(known.file, Path) or known.file.exists()
         made = provenance(known, self.source, read=there)._replace(stamp=stamped)
         made = made if made.digest else made._replace(digest=digest_of(b""))
-        return {**found, "place": self.place, "provenance": made, "broken": broken}
+        shape = {SHAPE: self.shape} if self.shape else {}
+        return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,8 @@ class PlacedRecords(Sequence[Any]):
 
     dataset: Pictures
     size: int
+    bucketed: Bucketed | None = None
+    """Says what each is cropped to; None: all to one shape."""
 
     def __len__(self) -> int:
         return len(self.dataset.records)
@@ -106,7 +113,8 @@ class PlacedRecords(Sequence[Any]):
     def __getitem__(self, index: int) -> Placed:  # pyright: ignore[reportIncompatibleMethodOverride]
         reader = self.dataset.reader
         stops = reader.on_error == "stop"
-        return Placed(self.dataset.records[index], index, reader.source, stops, self.size)
+        shape = self.bucketed.shape(index) if self.bucketed else None
+        return Placed(self.dataset.records[index], index, reader.source, stops, self.size, shape)
 
 
 @dataclass(frozen=True)

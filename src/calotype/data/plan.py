@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,8 +99,10 @@ def shuffled(n: int, seed: int) -> Places:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def cut(order: Callable[[int], Places], n: int, start: int, count: int) -> Places:
-    """The ordinals [start, start + count) of epochs of n, whose orders are given."""
+def cut(order: Callable[[int], Any], n: int, start: int, count: int) -> Places:
+    """The ordinals [start, start + count) of epochs of n, whose orders are given: slices of them
+    are arrays, or ranges.
+    """
     epochs = range(start // n, (start + count - 1) // n + 1)
     parts = [order(e)[max(start - e * n, 0) : start + count - e * n] for e in epochs]
     return np.concatenate(parts)

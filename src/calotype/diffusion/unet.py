@@ -101,17 +101,21 @@ class UNet:
         }  # fmt: skip
 
     def check(self, size: int) -> None:
-        """Refuse latents that do not come back from all resolutions with the size they went in.
+        """As `check_halved`, of its resolutions."""
+        check_halved(size, len(self.widths) - 1)
 
-        Raises:
-            ValueError: `size` sites a side cannot be halved so often.
-        """
-        halvings = 2 ** (len(self.widths) - 1)
-        if size % halvings:
-            raise ValueError(
-                f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
-                "use fewer unet.widths, or larger images, in buckets of a larger step"
-            )
+
+def check_halved(size: int, times: int) -> None:
+    """Refuse latents that do not come back from all resolutions with the size they went in.
+
+    Raises:
+        ValueError: `size` sites a side cannot be halved so often.
+    """
+    if size % 2**times:
+        raise ValueError(
+            f"latents of {size} sites a side cannot be halved {times} times: use fewer "
+            "unet.widths, or larger images, in buckets of a larger step"
+        )
 
 
 def places(attention: Sequence[bool], size: int) -> int:

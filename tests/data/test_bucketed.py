@@ -179,5 +179,10 @@ def test_other_map_style_sets_are_bucketed_too() -> None:
         def __getitem__(self, index: int) -> dict[str, Any]:
             return {**record(index, SIZES[index % len(SIZES)]).decode()}
 
+    class Knowing(Plain):
+        def sizes(self) -> np.ndarray:
+            return np.array([SIZES[index % len(SIZES)] for index in range(20)], np.int32)
+
     whole = flat(Loader(pictures(20), 4, seed=5, transform=TRANSFORM).batches(), 9)
-    assert flat(Loader(Plain(), 4, seed=5, transform=TRANSFORM).batches(), 9) == whole
+    for dataset in (Plain(), Knowing()):
+        assert flat(Loader(dataset, 4, seed=5, transform=TRANSFORM).batches(), 9) == whole

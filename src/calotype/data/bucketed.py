@@ -34,7 +34,7 @@ class Bucketed(Dataset[dict[str, Any]]):
     def __init__(self, dataset: Dataset[Any], crop: Buckets, found: Sizes) -> None:
         self.dataset, self.crop = dataset, crop
         self.reader = getattr(dataset, "reader", None)
-        self.bucket = np.full(len(found), -1)
+        self.bucket = np.full(len(found), -1, np.int16)
         good = np.flatnonzero(found[:, 0])
         self.bucket[good] = crop.chosen(found[good])
         self._look(found[good], good)

@@ -95,8 +95,8 @@ class Buckets:
     def chosen(self, sizes: np.ndarray) -> np.ndarray:
         """Place in `shapes` of the bucket of each picture of [n, 2] widths and heights."""
         ratios = np.log([shape.ratio for shape in self.shapes])
-        own = np.log(sizes[:, 0] / sizes[:, 1])
-        return np.abs(own[:, None] - ratios).argmin(1)
+        between = (ratios[1:] + ratios[:-1]) / 2
+        return np.searchsorted(between, np.log(sizes[:, 0] / sizes[:, 1]))
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Resize and crop to the picture's own bucket."""

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
@@ -43,7 +43,8 @@ _KNOWN: WeakKeyDictionary[Dataset[Any], Sizes] = WeakKeyDictionary()
 def sizes(dataset: Dataset[Any]) -> Sizes:
     """Sizes of a map-style dataset's pictures. Those of many are kept in the user's cache folder,
     `$XDG_CACHE_HOME/calotype/sizes`, by what tells the pictures from others; a header that is
-    broken is skipped, or stops, as its source says.
+    broken is skipped, or stops, as its source says. A dataset of another kind may know them
+    itself, by a method `sizes()`; else its pictures are decoded.
 
     Raises:
         BrokenImage: a header is broken, and the source's policy is "stop".
@@ -54,6 +55,9 @@ def sizes(dataset: Dataset[Any]) -> Sizes:
 
 
 def _found(dataset: Dataset[Any]) -> Sizes:
+    asked: Callable[[], Sizes] | None = getattr(dataset, "sizes", None)
+    if asked:
+        return asked()
     if not isinstance(dataset, Pictures):
         total = len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
         found = [dataset[i]["image"].size for i in range(total)]

@@ -37,7 +37,7 @@ from calotype.autoregressive.text import (
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
-from calotype.data.latents import TEXT_TOKENIZER
+from calotype.data.cache_index import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.diffusion import LearntText
 from tokenizers import Tokenizer, processors
@@ -338,7 +338,7 @@ def test_a_cache_is_made_with_it_and_no_diffusion_model_reads_it(kind, artifacts
     recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents", text=spec)
     latents = LatentCache(cache(recipe))
     text = AutoTokenizer.from_pretrained(recipe.out / TEXT_TOKENIZER)
-    expected, batch = tokenize(text, latents.captions), latents.batch([3, 0], [0, 0])
+    expected, batch = tokenize(text, list(latents.captions)), latents.batch([3, 0], [0, 0])
     assert torch.equal(batch["tokens"], expected.tokens[[3, 0]])
     assert torch.equal(batch["lengths"], expected.lengths[[3, 0]])
     if kind == "classes":

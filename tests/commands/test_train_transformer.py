@@ -23,7 +23,7 @@ from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.commands.train_transformer import assemble_transformer
 from calotype.data import LatentCache
 from calotype.data.batches import draw_keys
-from calotype.data.latents import TEXT_TOKENIZER
+from calotype.data.cache_index import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.pipelines import load
 from calotype.recipes.transformer import TrainedTransformer, TransformerRecipe

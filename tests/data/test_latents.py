@@ -17,16 +17,21 @@ from transformers import CLIPTokenizer
 
 import tiny
 from calotype.commands.cache_latents import cache
+from calotype.commands.cached_prompts import read_captions
 from calotype.commands.train_generator import train_generator
 from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform
-from calotype.data.latents import TEXT_TOKENIZER, shard, write_shard, write_tokens
+from calotype.data.cache_index import LATENTS, PICTURES, PROMPTS, TEXT_TOKENIZER
 from calotype.data.pictures import Reader, Record
 from calotype.data.prompts import tokenize
+from calotype.data.provenance import Listing, Provenance
+from calotype.data.shards import write_shard
 from calotype.diffusion import LatentSource
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.caching import Encoder, Prompts, Scan, cache_latents, finish, remaining
+from calotype.tokenizers.caching import begin_work, cache_latents, finish, remaining
+from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.training.noise import generators, normal
+from calotype.training.run import describe
 
 COUNT = 20
 SCAN = Scan(None, count=COUNT, batch_size=4, shard_size=8)
@@ -43,18 +48,18 @@ def encoder(tokenizer: ImageTokenizer, **changes) -> Encoder:
     return replace(Encoder(tokenizer, "f00d", tiny.SIZE, dtype=torch.float32), **changes)
 
 
-def prompts(root: Path, captions: list[str]) -> int:
-    text = tiny.TEXT.tokenizer(captions)
-    text.save_pretrained(root / TEXT_TOKENIZER)
-    said = tokenize(text, captions)
-    return write_tokens(root, said.tokens.int(), said.lengths.int())
+def files(root: Path, holds: str = LATENTS) -> list[Path]:
+    return sorted(root.glob(f"*.{holds}.safetensors"))
 
 
 def cached(root: Path, encoder: Encoder, scan: Scan = SCAN, data: Dataset = DATA) -> LatentCache:
-    root.mkdir(exist_ok=True)
-    cache_latents(encoder, data, scan, root)
-    finish(encoder, root, None)
+    begin_work(root)
+    finish(encoder, root, cache_latents(encoder, data, scan, root), crops=scan.crops)
     return LatentCache(root)
+
+
+def tokens(latents: LatentCache) -> torch.Tensor:
+    return latents.batch(list(range(len(latents))), [0] * len(latents))["tokens"]
 
 
 def rows(latents: LatentCache, key: int = 0) -> torch.Tensor:
@@ -76,19 +81,23 @@ def test_a_cache_is_told_from_others_by_its_rows(tokenizer, tmp_path):
     whole = cached(tmp_path / "a", encoder(tokenizer))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert LatentCache(tmp_path / "b").identity() == whole.identity()
-    stored = load_file(shard(tmp_path / "b", 2))
-    save_file({name: 2 * value for name, value in stored.items()}, shard(tmp_path / "b", 2))
+    last = files(tmp_path / "b")[-1]
+    save_file({name: 2 * value for name, value in load_file(last).items()}, last)
     assert LatentCache(tmp_path / "b").identity() != whole.identity()
 
 
 def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
-    cache_latents(encoder(tokenizer), DATA, SCAN, tmp_path)
-    index = finish(encoder(tokenizer), tmp_path, Prompts(prompts, {"made": "here"}))
+    """Whichever shard they are in, and whatever a learnt vocabulary's sample was."""
+    spec = encoder(tokenizer)
+    shards = cache_latents(spec, DATA, SCAN, tmp_path)
+    prompts = read_captions(tiny.TEXT, tmp_path, shards)
+    index = finish(spec, tmp_path, shards, prompts)
     latents = LatentCache(tmp_path)
     captions = [str(DATA[i]["caption"]) for i in range(COUNT)]
     text = CLIPTokenizer.from_pretrained(tmp_path / TEXT_TOKENIZER)
-    assert latents.captions == captions and index.tokens == tiny.TEXT.length
-    assert latents.index == index and index.text == {"made": "here"}
+    assert list(latents.captions) == captions and latents.captions[1::7] == captions[1::7]
+    assert latents.index == index and index.tokens == tiny.TEXT.length
+    assert index.text == describe(tiny.TEXT)
     batch = latents.batch([3, 19, 0], [0, 0, 0])
     expected = tokenize(text, [captions[i] for i in (3, 19, 0)])
     for name, column in expected._asdict().items():
@@ -101,23 +110,24 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
     cached(tmp_path, spec)
     whole = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "latents.json").unlink()
-    (tmp_path / "00001.safetensors").unlink()
+    for holds in (LATENTS, PICTURES):
+        files(tmp_path, holds)[1].unlink()
+    begin_work(tmp_path)
     assert remaining(DATA, SCAN, tmp_path) == 8
-    cache_latents(spec, DATA, SCAN, tmp_path, progress=encoded.append)
-    finish(spec, tmp_path, None)
+    shards = cache_latents(spec, DATA, SCAN, tmp_path, encoded.append)
+    finish(spec, tmp_path, shards)
     assert encoded == [4, 4]
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole
 
 
-def test_two_ranks_share_the_work(tokenizer, tmp_path):
-    spec, encoded = encoder(tokenizer), ([], [])
-    (tmp_path / "two").mkdir()
-    for rank in (1, 0):
-        cache_latents(spec, DATA, SCAN, tmp_path / "two", rank, 2, encoded[rank].append)
-    finish(spec, tmp_path / "two", None)
-    one, two = cached(tmp_path / "one", spec), LatentCache(tmp_path / "two")
-    assert [sum(e) for e in encoded] == [12, 8]
-    assert torch.equal(rows(one), rows(two)) and one.captions == two.captions
+def test_a_shard_of_which_rows_are_missing_is_no_part_of_a_cache(tokenizer, tmp_path):
+    """Bug: a cache of fewer rows than pictures was called finished."""
+    spec = encoder(tokenizer)
+    shards = cache_latents(spec, DATA, SCAN, tmp_path)
+    save_file({"packed": load_file(files(tmp_path)[1])["packed"][:5]}, files(tmp_path)[1])
+    with pytest.raises(ValueError, match=r"000000001\S+ has 5 rows and not 8: delete it and run"):
+        finish(spec, tmp_path, shards)
+    assert not (tmp_path / "latents.json").exists()
 
 
 def test_every_epoch_draws_afresh(tokenizer, tmp_path):
@@ -172,7 +182,7 @@ def test_a_stream_is_cached_as_what_it_streams(tokenizer, tmp_path):
     scan = replace(SCAN, count=18)
     one = cached(tmp_path / "indexed", encoder(tokenizer), scan)
     two = cached(tmp_path / "streamed", encoder(tokenizer), scan, stream(30))
-    assert one.captions == two.captions and len(two) == 18
+    assert list(one.captions) == list(two.captions) and len(two) == 18
     torch.testing.assert_close(rows(one), rows(two))
 
 
@@ -201,38 +211,16 @@ def test_another_files_index_is_no_caches(found, tmp_path):
 
 def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     synced: set[int] = set()
-    file = shard(tmp_path, 0)
 
     def sync(handle: int) -> None:
-        assert not file.exists()
         synced.add(os.fstat(handle).st_ino)
+        assert not {file.stat().st_ino for file in tmp_path.glob("[!.]*")} & synced
 
     monkeypatch.setattr("os.fsync", sync)
-    write_shard(file, {"packed": torch.zeros(2, 3)}, ["a", "b"])
-    captions = file.with_suffix(".captions.json")
-    assert synced == {file.stat().st_ino, captions.stat().st_ino}
-    assert set(tmp_path.iterdir()) == {file, captions}
-
-
-def test_tokens_of_a_run_that_was_stopped_are_replaced(tmp_path):
-    for value in (1, 2):
-        tokens = torch.full((3, 4), value, dtype=torch.int32)
-        assert write_tokens(tmp_path, tokens, tokens[:, 0]) == 4
-    assert [f.name for f in tmp_path.iterdir()] == ["tokens.safetensors"]
-    written = load_file(tmp_path / "tokens.safetensors")
-    assert {name: column.unique().tolist() for name, column in written.items()} == {
-        "tokens": [2], "lengths": [2]
-    }  # fmt: skip
-
-
-def test_tokens_of_an_older_version_are_refused(artifacts, tmp_path):
-    recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
-    file = cache(recipe) / "tokens.safetensors"
-    save_file({"tokens": load_file(file)["tokens"]}, file)
-    with pytest.raises(ValueError, match=r"tokens\.safetensors does not say .* delete \S+ and run"):
-        LatentCache(recipe.out)[0]
-    (recipe.out / "latents.json").unlink()
-    assert LatentCache(cache(recipe))[0]["lengths"] > 0
+    listing = Listing([Provenance(name, "", 32 * name, (name,)) for name in "ab"])
+    write_shard(tmp_path, 0, 0, {"packed": torch.zeros(2, 3)}, listing)
+    assert {file.stat().st_ino for file in tmp_path.iterdir()} == synced
+    assert [*files(tmp_path), *files(tmp_path, PICTURES)] == sorted(tmp_path.iterdir())
 
 
 def test_a_flip_is_free_of_the_noise():
@@ -250,22 +238,6 @@ def test_another_tokenizer_cannot_continue_a_cache(artifacts, tmp_path):
     with pytest.raises(ValueError, match=r"was begun with tokenizer .* choose another folder"):
         cache(replace(recipe, tokenizer=str(tmp_path / "other")))
     assert (recipe.out / "recipe.json").read_text() == recorded
-
-
-def test_a_source_that_has_grown_does_not_continue_a_cache(artifacts, tmp_path):
-    """A finished one was returned as if it held the new pictures, too."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i in range(3):
-        picture(tiny.images(1, seed=i)[0]).save(folder / f"{i}.png")
-    data, square = Folder(folder), Transform(CenterCrop(tiny.SIZE))
-    recipe = tiny.cache_recipe(
-        artifacts, out=tmp_path / "latents", data=data, transform=square, text=None
-    )
-    cache(recipe)
-    picture(tiny.images(1, seed=3)[0]).save(folder / "3.png")
-    with pytest.raises(ValueError, match="was begun with images 3, and now it is 4"):
-        cache(recipe)
 
 
 def test_captions_are_missed_before_any_encoding_and_another_text_costs_none(
@@ -287,22 +259,23 @@ def test_captions_are_missed_before_any_encoding_and_another_text_costs_none(
     assert "said at last" in LatentCache(cache(silent)).captions
 
     cache(recipe)
-    shards = {file: file.stat().st_mtime_ns for file in recipe.out.glob("0*.safetensors")}
+    shards = {file: file.stat().st_mtime_ns for file in files(recipe.out)}
     cache(replace(recipe, text=replace(tiny.TEXT, length=40)))
-    assert LatentCache(recipe.out).prompts.tokens.shape == (32, 40)
-    assert shards == {file: file.stat().st_mtime_ns for file in shards}
+    assert tokens(LatentCache(recipe.out)).shape == (32, 40)
+    assert shards == {file: file.stat().st_mtime_ns for file in files(recipe.out)}
+    assert len(files(recipe.out, PROMPTS)) == 2
 
 
 def test_a_stopped_change_of_text_leaves_no_finished_cache(artifacts, tmp_path):
     """Bug: an index of one text stood beside the tokens of another, and was believed."""
     recipe = tiny.cache_recipe(artifacts, out=tmp_path / "latents")
-    before = LatentCache(cache(recipe)).prompts.tokens
-    with patch("calotype.commands.cache_latents.tokenize", side_effect=KeyboardInterrupt), \
+    before = tokens(LatentCache(cache(recipe)))
+    with patch("calotype.commands.cached_prompts.tokenize", side_effect=KeyboardInterrupt), \
             pytest.raises(KeyboardInterrupt):  # fmt: skip
         cache(replace(recipe, text=replace(tiny.TEXT, vocabulary=590)))
     with pytest.raises(FileNotFoundError, match="no finished cache"):
         LatentCache(recipe.out)
-    assert torch.equal(LatentCache(cache(recipe)).prompts.tokens, before)
+    assert torch.equal(tokens(LatentCache(cache(recipe))), before)
 
 
 @pytest.mark.parametrize("change", [{"length": 30}, {"vocabulary": 560}])
@@ -330,7 +303,8 @@ def test_another_recipe_cannot_continue_a_cache(field, value, artifacts, tmp_pat
     cache(recipe)
     with pytest.raises(ValueError, match=rf"^{field}.* was .* is .*choose another"):
         cache(replace(recipe, **{field: value}))
-    cache(replace(recipe, workers=1))  # which is free to change
+    # Which are free to change.
+    cache(replace(recipe, workers=1, batch_size=3, shard_size=5))
 
 
 def test_cut_captions_are_counted(artifacts, tmp_path):
@@ -382,6 +356,6 @@ def test_a_cache_is_encoded_in_the_devices_precision_and_keeps_it(artifacts, tmp
         cache(half)
     assert json.loads((half.out / "recipe.json").read_text())["precision"] == "bf16"
     (half.out / "latents.json").unlink()
-    shard(half.out, 0).unlink()
+    files(half.out)[0].unlink()
     monkeypatch.setattr("calotype.commands.cache_latents.settled", lambda *_: "fp32")
     assert torch.equal(rows(LatentCache(cache(half))), rounded[:16])

@@ -19,14 +19,16 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 import tiny
 from calotype.autoregressive import Annealed, Classes, Linear, Sequential, TokenSampling
-from calotype.commands.cache_latents import _write_prompts, cache
+from calotype.commands.cache_latents import cache
+from calotype.commands.cached_prompts import read_captions
 from calotype.commands.generate import Generate, TopOf, generate
 from calotype.commands.score import Score, score_images
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder, LatentCache
-from calotype.data.latents import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
+from calotype.data.provenance import Listing, Provenance
+from calotype.data.shards import write_shard
 from calotype.pipelines import (
     Choice,
     Sampling,
@@ -158,7 +160,7 @@ def test_tokenizers_without_a_stock_class_serve_too(name, folders):
 def test_the_cache_and_the_pipeline_read_prompts_alike(folders, pipeline):
     """What was trained on is what is asked for."""
     cached = LatentCache(folders["vq"].parent.parent / "tokens")
-    text = AutoTokenizer.from_pretrained(cached.root / TEXT_TOKENIZER)
+    text = AutoTokenizer.from_pretrained(cached.text_tokenizer)
     captions = [*cached.captions, ""]
     rows = pipeline.encode(captions)
     for i, (tokens, length) in enumerate(zip(*tokenize(text, captions), strict=True)):
@@ -320,8 +322,10 @@ def test_scoring_that_is_cut_off_leaves_the_scores_of_before(folders, tmp_path):
 
 def test_captions_are_hardly_classes(tmp_path):
     """Of a folder of captions, each would silently become a class."""
+    rows = [Provenance(str(i), "", 32 * "0", (f"picture {i}",)) for i in range(101)]
+    shards = [write_shard(tmp_path, 0, 0, {"packed": torch.zeros(101, 1)}, Listing(rows))]
     with pytest.warns(UserWarning, match="101 classes in 101 images: these seem to be captions"):
-        _write_prompts(Classes(), tmp_path, [f"picture {i}" for i in range(101)])
+        read_captions(Classes(), tmp_path, shards)
 
 
 def follow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

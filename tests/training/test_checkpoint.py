@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 import tiny
-from calotype.data.latents import write_shard
+from calotype.data.shards import write_tensors
 from calotype.mistakes import is_told
 from calotype.training import Best, checkpoint, fit
 from calotype.training.checkpoint import SUMS, DamagedError
@@ -162,7 +162,7 @@ def test_a_cache_that_fills_the_disk_says_so(tmp_path, monkeypatch):
     rows = {"packed": torch.zeros(2**18)}
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage(2**30, 2**30, 2**19))
     with pytest.raises(OSError, match=r"00000\.safetensors needs 1\.0 MiB of disk: .*goes on"):
-        write_shard(tmp_path / "00000.safetensors", rows, ["a"])
+        write_tensors(tmp_path / "00000.safetensors", rows)
     assert not [*tmp_path.glob("*.safetensors"), *tmp_path.glob(".*")]
 
 

@@ -36,7 +36,7 @@ from calotype.tokenizers import ImageTokenizer, Reconstruction, fold, measure
 from calotype.tokenizers.bottlenecks import BSQ, FSQ, Discrete
 from calotype.tokenizers.bottlenecks.codebook import Cosine
 from calotype.tokenizers.bottlenecks.vector_quantizer import Rotation
-from calotype.tokenizers.caching import Encoder
+from calotype.tokenizers.encoder import Encoder
 from calotype.tokenizers.terms import R1, LeCAM, PerceptualTerm
 from calotype.training import Batch, Objective, Run
 from calotype.training.log import Log
@@ -218,8 +218,8 @@ def test_the_ending_of_a_tokenizer(name, watch):
 def test_rows_of_a_cache(name, watch):
     encoder = Encoder(tokenizer(name), "f00d", tiny.SIZE, flipped=True)
     watch.taken()
-    rows = encoder.rows(next(pictures()))
-    assert watch.taken() == {"caching.py: _pack": 2}  # a picture and its mirror image
+    rows = encoder.rows(next(pictures())["image"])
+    assert watch.taken() == {"encoder.py: _pack": 2}  # a picture and its mirror image
     assert {tensor.device.type for tensor in rows.values()} == {"cpu"}
 
 

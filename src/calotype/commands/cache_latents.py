@@ -28,6 +28,7 @@ from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
+from calotype.training.noise import sent
 from calotype.training.precision import Name, described, settled, warn_of_emulation
 from calotype.training.progress import Told, say
 from calotype.training.run import describe
@@ -69,18 +70,24 @@ def cache(recipe: CacheRecipe) -> Path:
         begin_work(recipe.out)
     state.wait_for_everyone()
     say(_found(encoder, dataset, recipe))
-    networks = computing(recipe.precision, own_device(), *tokenizer.networks)
+    networks = computing(precision, own_device(), *tokenizer.networks)
+    error = _error(encoder, dataset, recipe, precision) if state.is_main_process else None
     total = remaining(dataset, scan, recipe.out)
     kept = f"{recipe.out}: whole shards are kept, and the same command goes on from there"
     with noted(lambda: kept):
         with networks, Told("encoding", total, images=1) as told:
             shards = cache_latents(encoder, dataset, scan, recipe.out, told.advance)
-        _finish(recipe, encoder, whole, shards)
+        _finish(recipe, encoder, whole, shards, error)
     state.wait_for_everyone()
+    if state.is_main_process:
+        begin_work(recipe.out)  # nothing of it is left
     return recipe.out
 
 
-def _finish(recipe: CacheRecipe, encoder: Encoder, whole: Dataset, shards: Sequence[Shard]) -> None:
+def _finish(
+    recipe: CacheRecipe, encoder: Encoder, whole: Dataset, shards: Sequence[Shard],
+    error: float | None,
+) -> None:  # fmt: skip
     """Make tokens of the captions, by all processes, and write the index, if anything changed."""
     main = processes().is_main_process
     text = recipe.text and describe(recipe.text)
@@ -95,7 +102,7 @@ def _finish(recipe: CacheRecipe, encoder: Encoder, whole: Dataset, shards: Seque
     if main:
         finish(
             encoder, recipe.out, shards, prompts, data=identity(whole), crops=recipe.crops,
-            precision=recipe.precision,
+            precision=recipe.precision, error=error,
         )  # fmt: skip
 
 
@@ -178,6 +185,43 @@ def _precision(recipe: CacheRecipe) -> Name:
     if recipe.precision == "auto" and begun.exists():
         return json.loads(begun.read_text()).get("precision", "fp32")
     return settled(recipe.precision, own_device())
+
+
+@torch.no_grad()
+def _error(
+    encoder: Encoder, dataset: Dataset, recipe: CacheRecipe, precision: Name
+) -> float | None:
+    """What encoding in a precision does to the first pictures: of the means the root mean square
+    of the difference, relative to their spread, or of ids how many are others, relative to all;
+    None: nothing, it is float32.
+    """
+    if precision == "fp32":
+        return None
+    tokenizer, device = encoder.tokenizer, own_device()
+    images = sent(next(once(dataset, COMPARED, recipe.transform))["image"], device)
+    exact = tokenizer.pack(images)
+    with computing(precision, device, *tokenizer.networks):
+        found = tokenizer.pack(images)
+    if encoder.codes is not None:
+        error, what = (found != exact).float().mean().item(), "of the ids are others"
+    else:
+        exact, found = (packed.float().chunk(2, 1)[0] for packed in (exact, found))
+        error = ((found - exact).square().mean().sqrt() / exact.std()).item()
+        what = "of the means' spread is the error"
+    say(f"in {precision} {error:.2%} {what}, of {len(images)} pictures beside float32")
+    if error > (ERROR if encoder.codes is None else OTHERS):
+        warnings.warn(
+            f"in {precision} {error:.1%} {what}: choose --precision fp32 for this tokenizer",
+            stacklevel=3,
+        )
+    return error
+
+
+COMPARED = 16
+"""Pictures that are encoded in float32 too, where it is another precision."""
+ERROR, OTHERS = 0.05, 0.1
+"""From which on a precision is warned of: noise of this part of the spread, which samplers leave
+behind anyway, and ids."""
 
 
 def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:

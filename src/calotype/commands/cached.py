@@ -46,7 +46,7 @@ def check_encoded(latents: LatentCache, tokenizer: ImageTokenizer, name: str) ->
     """
     if (found := fingerprint(tokenizer)) != latents.index.tokenizer:
         raise ValueError(
-            f"{latents.root} was encoded by tokenizer {latents.index.tokenizer}, but "
+            f"{latents.store} was encoded by tokenizer {latents.index.tokenizer}, but "
             f"{name} is {found}: give that one, or run cache-latents again"
         )
 
@@ -95,7 +95,7 @@ def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) ->
         shape = f"{several} shapes, such as {shape},"
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
-    return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.root}"
+    return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.store}"
 
 
 def _inputs(latents: LatentCache, begun: Mapping[str, str]) -> dict[str, str]:

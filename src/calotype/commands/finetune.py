@@ -134,12 +134,12 @@ def _text_encoder(
     """
     again = f"run cache-latents again with text:pretrained-text --text.path {recipe.pipeline}"
     if latents.index.tokens is None:
-        raise ValueError(f"{latents.root} has no prompts: {again}")
+        raise ValueError(f"{latents.store} has no prompts: {again}")
     made = transformers.AutoTokenizer.from_pretrained(latents.text_tokenizer)
     own = pipeline.tokenizer
     if (made.get_vocab(), made.model_max_length) != (own.get_vocab(), own.model_max_length):
         raise ValueError(
-            f"the prompts of {latents.root} are tokens of another tokenizer than "
+            f"the prompts of {latents.store} are tokens of another tokenizer than "
             f"{recipe.pipeline}'s: {again}"
         )
     if Path(folder := located(recipe.pipeline, *KEPT_IN)).exists():

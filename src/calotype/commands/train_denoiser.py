@@ -107,18 +107,18 @@ def _check_text(text: TextSpec, latents: LatentCache) -> None:
     """
     if latents.index.tokens is None or not (made := latents.index.text):
         raise ValueError(
-            f"{latents.root} has no prompts: cache it again with a text, or train with text:none"
+            f"{latents.store} has no prompts: cache it again with a text, or train with text:none"
         )
     if made["type"] not in {kind.__name__ for kind in get_args(TextSpec)}:
         raise ValueError(
-            f"the prompts of {latents.root} were made with {made['type']}, which no text encoder "
+            f"the prompts of {latents.store} were made with {made['type']}, which no text encoder "
             "reads: run cache-latents again with text:learnt-text, or train with text:none"
         )
     asked = describe(text)
     for name in ("type", "length", "vocabulary"):
         if (was := made.get(name)) != (now := asked.get(name)):
             raise ValueError(
-                f"text.{name} is {now}, but the prompts of {latents.root} were made with {was}: "
+                f"text.{name} is {now}, but the prompts of {latents.store} were made with {was}: "
                 "give that, or run cache-latents again with this one"
             )
 

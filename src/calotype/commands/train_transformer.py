@@ -98,7 +98,7 @@ def _pipeline(
         return TokenPipeline(_network(recipe, layout, 0, None), None, tokenizer, layout)
     if latents.index.tokens is None:
         raise ValueError(
-            f"{latents.root} has no prompts: cache it again with a text, or train with "
+            f"{latents.store} has no prompts: cache it again with a text, or train with "
             "--no-prompted"
         )
     folder = latents.text_tokenizer

@@ -55,7 +55,7 @@ class LatentCache(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root, self.store = root, store(root)
+        self.store = store(root)
         self.index = self.store.index()
         self.ends = np.cumsum(self.index.rows, dtype=np.int64)
         self._open: dict[str, dict[str, Tensor]] = {}
@@ -134,7 +134,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         """
         if not 0 <= held_out < len(self):
             raise ValueError(
-                f"held_out is {held_out}: {self.root} has {len(self)} rows, of which some must be "
+                f"held_out is {held_out}: {self.store} has {len(self)} rows, of which some must be "
                 "left to train on"
             )
         chosen = Spread(len(self), held_out)
@@ -171,7 +171,7 @@ class LatentCache(Dataset[dict[str, Any]]):
         stored = self._tensors(OLD_TOKENS)
         if "lengths" not in stored:
             raise ValueError(
-                f"{self.root}/{OLD_TOKENS} does not say how long each prompt is: an early version "
+                f"{self.store}/{OLD_TOKENS} does not say how long each prompt is: an early version "
                 "wrote it; run cache-latents again into another folder"
             )
         return stored

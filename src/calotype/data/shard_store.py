@@ -1,6 +1,7 @@
 """Where the files of a cache are: in a folder, or in a bucket, from which they are fetched."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ class Here:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def index(self) -> Index:
         """Read what it is."""
@@ -61,6 +65,9 @@ class Bucket:
         # A cache that is made anew has another index, and so a folder of its own.
         self.folder = folder / digest([self.url, self._text])
         self.room = float(os.environ.get("CALOTYPE_SHARDS_GIB") or 64) * 2**30
+
+    def __str__(self) -> str:
+        return self.url
 
     def index(self) -> Index:
         """Read what it is."""
@@ -136,6 +143,12 @@ class Bucket:
 Store = Here | Bucket
 
 
+URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
+"""A path that was a URL has one slash where that had two."""
+
+
 def store(root: Path | str) -> Store:
     """Where a cache's files are: in a folder, or under a URL."""
-    return Bucket(str(root)) if "://" in str(root) else Here(Path(root))
+    if URL.match(str(root)):
+        return Bucket(URL.sub(r"\1://", str(root), count=1))
+    return Here(Path(root))

@@ -22,7 +22,7 @@ class GeneratorRecipe:
     tokenizer: str
     """The tokenizer that encoded them: its folder, or its name on the Hub."""
     cache: Path
-    """Folder of the latent cache."""
+    """Folder of the cache, or its URL in a bucket, such as s3://bucket/latents."""
     unet: UNet = field(default_factory=UNet)
     process: ProcessSpec = field(default_factory=Flow)
     text: TextSpec | None = field(default_factory=LearntText)

@@ -31,7 +31,7 @@ class TransformerRecipe:
     tokenizer: str
     """The tokenizer that encoded them: its folder, or its name on the Hub."""
     cache: Path
-    """Folder of the cache."""
+    """Folder of the cache, or its URL in a bucket, such as s3://bucket/latents."""
     transformer: Transformer | TrainedTransformer = field(default_factory=Transformer)
     """The network, fresh or trained."""
     init: Init = field(default_factory=Normal)

@@ -1,6 +1,7 @@
 """One process's part of encoding a data source into a latent cache."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
@@ -138,7 +139,8 @@ class Filling:
         dataset, transform = self.dataset, self.scan.transform
         if isinstance(dataset, Pictures):
             records: Any = PlacedRecords(dataset, self.encoder.size, self.bucketed)
-            dataset = Pictures(records, dataset.reader)
+            dataset = copy(dataset)
+            dataset.records = records
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
             transform = Crops(transform, self.scan.crops)
         # One reader for all: its workers go on to the next shard while this one is written.

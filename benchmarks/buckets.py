@@ -91,7 +91,8 @@ def _source(options: Options) -> Iterator[tuple[Image.Image, int]]:
 def _window(image: Image.Image, ratio: float, rng: np.random.Generator) -> Image.Image:
     width = min(image.width, round(image.height * ratio))
     height = min(image.height, round(image.width / ratio))
-    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    left = int(rng.integers(image.width - width + 1))
+    top = int(rng.integers(image.height - height + 1))
     return image.crop((left, top, left + width, top + height))
 
 

@@ -89,7 +89,7 @@ def _pipeline(
     if len(latents.grids) > 1:
         shapes = ", ".join(f"{height}x{width}" for height, width in latents.grids)
         raise ValueError(
-            f"{latents.root} has images of several shapes, of {shapes} tokens, and a transformer "
+            f"{recipe.cache} has images of several shapes, of {shapes} tokens, and a transformer "
             "draws one: run cache-latents again with a crop to one size"
         )
     length = latents[0]["packed"].numel()

@@ -102,8 +102,9 @@ class Bucketed(Dataset[dict[str, Any]]):
         return self.reader.source if self.reader else type(self.dataset).__name__
 
     def _named(self, index: int) -> str:
-        known = isinstance(self.dataset, Pictures)
-        return self.dataset.records[index].name if known else f"{self._source} {index}"
+        if isinstance(self.dataset, Pictures):
+            return self.dataset.records[index].name
+        return f"{self._source} {index}"
 
 
 def check_known(dataset: Dataset[Any], transform: Any) -> None:

@@ -196,7 +196,8 @@ def _upright(image: Image.Image, file: Any) -> tuple[int, int]:
         turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in TURNED
     except Exception:
         turned = False
-    return image.size[::-1] if turned else image.size
+    width, height = image.size
+    return (height, width) if turned else (width, height)
 
 
 def _late_exif(file: Any) -> bytes:

@@ -177,12 +177,12 @@ class Transform:
         """Give `{"image": float32 [3, H, W] in [-1, 1], "caption": str}`."""
         sample = cast(dict[str, Any], {**example})
         reduction, shape = sample.pop("reduction", 1), sample.pop(SHAPE, None)
-        whole = sample["size"] if reduction > 1 else sample["image"].size
+        width, height = sample["size"] if reduction > 1 else sample["image"].size
         if isinstance(self.crop, Buckets):
-            shape = shape or self.crop.nearest(*whole)
-            box = self.crop.part(whole, shape, rng)
+            shape = shape or self.crop.nearest(width, height)
+            box = self.crop.part((width, height), shape, rng)
         else:
-            shape, box = (self.crop.size, self.crop.size), self.crop.box(*whole, rng)
+            shape, box = (self.crop.size, self.crop.size), self.crop.box(width, height, rng)
         image = resized(sample["image"], box, shape, reduction)
         image = self.flip(image, rng) if self.flip else image
         return {**sample, "image": pixels(image)}

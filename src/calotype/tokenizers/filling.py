@@ -178,8 +178,9 @@ class Filling:
         if not self.there:
             return Task(self._piece(part, number, len(rows)), rows, rows)
         found = self._planned(part, number, rows, [self._known(i) for i in rows])
-        ready = isinstance(found, Task) and not found.places
-        return found.piece.write(self.root) if ready else found
+        if isinstance(found, Task) and not found.places:
+            return found.piece.write(self.root)
+        return found
 
     def _alike(self, rows: range) -> Iterator[Sequence[int]]:
         """Pictures of one shape, by the buckets' order; where there are none, all of them."""

@@ -119,6 +119,8 @@ def test_it_is_measured_on_whole_pictures(
     [
         ({"transform": Transform(Buckets(33, 3, ratio=1.5))},
          "transform.crop.step is 3, and the tokenizer's factor 2"),
+        ({"transform": Transform(Buckets(32, 2, lost=0.08)), "run": Run(Path("any"), compile=True)},
+         "run.compile: images come in 11 shapes, and torch compiles for 8"),
         ({"perceptual": LPIPS(net="alex")}, "needs images of 31 pixels"),
         ({"data": tiny.SCENES, "validation": None}, "Scenes pictures are squares"),
     ],

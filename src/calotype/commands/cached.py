@@ -22,6 +22,7 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.learner import check_compiled
 from calotype.training.start import count, start
 
 
@@ -33,6 +34,7 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
     """
     quiet()
     latents = LatentCache(recipe.cache)
+    check_compiled(recipe.run.compile, len(latents.grids))
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
     check_encoded(latents, tokenizer, recipe.tokenizer)
     return latents, tokenizer

@@ -22,6 +22,7 @@ from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
+from calotype.training.learner import check_compiled
 from calotype.training.noise import generators, sent
 from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
@@ -71,6 +72,7 @@ def assemble_distillation(recipe: DistilRecipe, dataset: Dataset) -> Distillatio
         recipe.perceptual.check(recipe.shortest)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = ImageTokenizer.load(recipe.teacher).to(own_device())
+    check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
     check_sides(tokenizer, recipe.size, recipe.transform)
     student = recipe.student.build(tokenizer.bottleneck.z_channels, tokenizer.factor)
     some = some_of(dataset, recipe.examples, recipe.transform)

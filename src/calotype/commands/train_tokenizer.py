@@ -39,6 +39,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
+from calotype.training.learner import check_compiled
 from calotype.training.progress import say
 from calotype.training.start import count, start
 
@@ -180,6 +181,7 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
         recipe.perceptual.check(recipe.shortest)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = recipe.model.build(size, recipe.pixel.maps)
+    check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
     check_sides(tokenizer, size, recipe.transform)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()

@@ -14,7 +14,7 @@ from PIL import Image
 from calotype.data.boxes import Box, placed, reducible, resized
 
 AREAS = (0.02, 0.05, 0.1)
-"""Parts by which a bucket's area may differ from that of the square: the least that will do."""
+"""Parts by which buckets' areas may differ from that of the square: ladders are sought by each."""
 
 
 class Shape(NamedTuple):
@@ -131,10 +131,11 @@ class Buckets:
 
 @lru_cache
 def _ladder(cells: int, ratio: float, lost: float) -> tuple[tuple[int, int], ...]:
-    """Widths and heights in steps, from the square to the widest that is needed; (): there are
-    too few shapes of nearly one area.
+    """Widths and heights in steps, from the square to the widest that is needed: as few as can
+    be, and of those as near to one area; (): there are too few shapes.
     """
-    return next(filter(None, (_climb(cells, ratio, lost, area) for area in AREAS)), ())
+    found = [_climb(cells, ratio, lost, area) for area in AREAS]
+    return min(filter(None, found), key=len, default=())
 
 
 def _climb(cells: int, ratio: float, lost: float, area: float) -> tuple[tuple[int, int], ...]:

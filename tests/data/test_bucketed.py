@@ -167,7 +167,7 @@ def test_a_stream_has_no_buckets() -> None:
     stream = Stream(lambda seed: iter([record(0, (20, 20))]), PictureReader("skip", "stream"))
     for read in (lambda: Loader(stream, 4, seed=0, transform=TRANSFORM),
                  lambda: once(stream, 4, TRANSFORM)):  # fmt: skip
-        with pytest.raises(ValueError, match=r"crop: the sizes of a stream's pictures"):
+        with pytest.raises(ValueError, match=r"buckets: the sizes of a stream's pictures"):
             read()
 
 

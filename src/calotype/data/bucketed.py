@@ -117,8 +117,8 @@ def check_known(dataset: Dataset[Any], transform: Any) -> None:
         getattr(transform, "crop", None), Buckets
     ):
         raise ValueError(
-            "transform.crop: the sizes of a stream's pictures are not known before they come: "
-            "choose a crop to one size, or, of a table, --data.no-streaming"
+            "buckets: the sizes of a stream's pictures are not known before they come: crop to "
+            "one size, or read a table whole, by --data.no-streaming"
         )
 
 

@@ -31,7 +31,7 @@ from calotype.training.precision import UNSCALED, gradient
 from calotype.training.sheet import framed
 
 Images = Float[Tensor, "b 3 H W"]
-Examples = Sequence[Float[Tensor, "_ 3 _ _"]]
+Examples = Sequence[Float[Tensor, "_ _ _ _"]]
 """Images of several shapes, of each a batch."""
 WON = 0.95
 """Share of patches told apart from which on a discriminator has won. Where the game is even it is

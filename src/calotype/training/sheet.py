@@ -15,7 +15,7 @@ LEGIBLE = 128
 """Pixels a side."""
 
 
-def framed(batches: Sequence[Float[Tensor, "_ 3 _ _"]]) -> Float[Tensor, "n 3 side side"]:
+def framed(batches: Sequence[Float[Tensor, "_ c _ _"]]) -> Float[Tensor, "n c side side"]:
     """Batches of images of [-1, 1] and of any shapes as one of squares, each image in the middle of
     white.
     """

@@ -213,8 +213,9 @@ def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     synced: set[int] = set()
 
     def sync(handle: int) -> None:
-        synced.add(os.fstat(handle).st_ino)
-        assert not {file.stat().st_ino for file in tmp_path.glob("[!.]*")} & synced
+        file = os.fstat(handle).st_ino
+        assert file not in {named.stat().st_ino for named in tmp_path.glob("[!.]*")}
+        synced.add(file)
 
     monkeypatch.setattr("os.fsync", sync)
     listing = Listing([Provenance(name, "", 32 * name, (name,)) for name in "ab"])

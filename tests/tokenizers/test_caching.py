@@ -356,7 +356,7 @@ class Stub(Encoder):
 
 
 PAUSE = 0.0
-STUB = Stub(None, "f00d", tiny.SIZE)  # type: ignore[arg-type]
+STUB = Stub(tiny.tokenizer(), "f00d", tiny.SIZE)
 SCAN = Scan(None, count=11, batch_size=2, shard_size=3)
 
 

@@ -42,14 +42,13 @@ def read_captions(text: TextSpec | PromptSpec, root: Path, shards: Sequence[Shar
     for longer than it takes to learn a vocabulary of a sample, or to read a shard.
     """
     tokenizer, made = _tokenizer(text, root, shards)
-    work = Work(root / WORK / PROMPTS)
-    for wait in (False, True):
-        numbers = (n for n in range(len(shards)) if work.take(n, wait))
-        told = numbers if wait else track(numbers, "reading captions, by shards", len(shards))
-        for number in told:
-            work.done(number, _read_shard(root, shards[number], tokenizer, made))
-    found = [work.result(number) for number in range(len(shards))]
-    work.close()
+    with Work(root / WORK / PROMPTS) as work:
+        for wait in (False, True):
+            numbers = (n for n in range(len(shards)) if work.take(n, wait))
+            told = numbers if wait else track(numbers, "reading captions, by shards", len(shards))
+            for number in told:
+                work.done(number, _read_shard(root, shards[number], tokenizer, made))
+        found = [work.result(number) for number in range(len(shards))]
     captions, cut = sum(each[1] for each in found), sum(each[2] for each in found)
     if cut and processes().is_main_process:
         warnings.warn(
@@ -80,15 +79,14 @@ def _tokenizer(
     text: TextSpec | PromptSpec, root: Path, shards: Sequence[Shard]
 ) -> "tuple[transformers.PreTrainedTokenizerFast, str]":
     """What makes the tokens, and a digest of it; it is learnt by one process."""
-    work, folder = Work(root / WORK / "text"), root / TEXT_TOKENIZER
-    if work.take(0, wait=True):
-        beside = root / f".{TEXT_TOKENIZER}.partial"
-        shutil.rmtree(beside, ignore_errors=True)
-        _learnt(text, root, shards).save_pretrained(beside)
-        publish(beside, folder)
-        work.done(0, _digest(folder))
-    made = work.result(0)
-    work.close()
+    folder, beside = root / TEXT_TOKENIZER, root / f".{TEXT_TOKENIZER}.partial"
+    with Work(root / WORK / "text") as work:
+        if work.take(0, wait=True):
+            shutil.rmtree(beside, ignore_errors=True)
+            _learnt(text, root, shards).save_pretrained(beside)
+            publish(beside, folder)
+            work.done(0, _digest(folder))
+        made = work.result(0)
     return transformers.AutoTokenizer.from_pretrained(folder), made
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from calotype.data.bucketed import SHAPE, Bucketed
 from calotype.data.buckets import Shape
 from calotype.data.images import BrokenImage
-from calotype.data.pictures import Pictures, Record, Stream
+from calotype.data.pictures import Pictures, Reader, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
 from calotype.data.transforms import as_is
 
@@ -54,52 +54,51 @@ def _check_caption(caption: str, name: str) -> None:
         ) from None
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(Record):
     """An undecoded picture and its place. One that cannot be decoded becomes a blank that says so,
     unless the policy is to stop: no other takes its place.
     """
 
     record: Record
     place: int
-    source: str
-    """What errors call where it comes from."""
-    stops: bool
-    """Whether a broken picture ends all."""
+    reader: Reader
+    """Of its source."""
     size: int
     """Pixels a side of the blank."""
     shape: Shape | None = None
     """What it is cropped to; None: what all are."""
 
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self.record.name
+    @classmethod
+    def of(cls, record: Record, place: int, reader: Reader, size: int) -> "Placed":
+        """Give a record its place."""
+        found = cls(*record)
+        found.record, found.place, found.reader, found.size = record, place, reader, size
+        return found
 
-    def decode(self, *how: Any) -> dict[str, Any]:
+    def decode(self, *how: Any) -> Any:
         """Decode it; the example also has `place`, `provenance` and `broken`, what is wrong.
 
         Raises:
             BrokenImage: it cannot be, and the policy is to stop.
         """
-        known, broken = self.record, ""
-        stamped = provenance(known, self.source, read=False).stamp  # before it is read
+        known, broken, source = self.record, "", self.reader.source
+        stamped = provenance(known, source, read=False).stamp  # before it is read
         try:
             found = known.decode(*how)
         except BrokenImage as error:
-            if self.stops:
+            if self.reader.on_error == "stop":
                 raise
             blank = Image.new("RGB", (self.size, self.size))
             found, broken = known._replace(file=blank).decode(*how), str(error)
         there = not isinstance(known.file, Path) or known.file.exists()
-        made = provenance(known, self.source, read=there)._replace(stamp=stamped)
+        made = provenance(known, source, read=there)._replace(stamp=stamped)
         made = made if made.digest else made._replace(digest=digest_of(b""))
         shape = {SHAPE: self.shape} if self.shape else {}
         return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
 
 
 @dataclass(frozen=True)
-class PlacedRecords(Sequence[Any]):
+class PlacedRecords(Sequence[Record]):
     """A source's records, each with its place."""
 
     dataset: Pictures
@@ -111,10 +110,9 @@ class PlacedRecords(Sequence[Any]):
         return len(self.dataset.records)
 
     def __getitem__(self, index: int) -> Placed:  # pyright: ignore[reportIncompatibleMethodOverride]
-        reader = self.dataset.reader
-        stops = reader.on_error == "stop"
-        shape = self.bucketed.shape(index) if self.bucketed else None
-        return Placed(self.dataset.records[index], index, reader.source, stops, self.size, shape)
+        found = Placed.of(self.dataset.records[index], index, self.dataset.reader, self.size)
+        found.shape = self.bucketed.shape(index) if self.bucketed else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -129,21 +127,19 @@ class PlacedPart:
     limit: int | None = None
     """Pictures of the part that count; None: all."""
 
-    def __call__(self, seed: int | None) -> Iterator[Any]:
+    def __call__(self, seed: int | None) -> Iterator[Record]:
         """Give them in order."""
-        reader = self.stream.reader
-        stops = reader.on_error == "stop"
         for place, record in enumerate(records_of(self.stream, self.part)):
             if place == self.limit:
                 return
             if self.wanted(place):
-                yield Placed(record, place, reader.source, stops, self.size)
+                yield Placed.of(record, place, self.stream.reader, self.size)
 
 
 class PlacedStream(Stream):
     """A stream of some pictures, or none."""
 
-    def records(self, seed: int | None) -> Iterator[Any]:
+    def records(self, seed: int | None) -> Iterator[Record]:
         """Give one pass."""
         yield from self.passes(seed)
 

@@ -10,7 +10,7 @@ from calotype.training.files import write_text
 
 
 class Work:
-    """Parts, by number, that any process may do, and that are done once.
+    """Parts, by number, that any process may do, and that are done once; while it is entered.
 
     Args:
         folder: Where it is noted what was done; all processes see it.
@@ -53,6 +53,9 @@ class Work:
         except FileNotFoundError:
             return None
 
-    def close(self) -> None:
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Let go of all parts."""
         self._file.close()

@@ -1,7 +1,9 @@
 """Encoding a data source into a latent cache."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -126,31 +128,26 @@ def _sweep(root: Path, kept: set[str]) -> None:
 
 def _first(root: Path, count: int | None) -> Iterator[Shard]:
     """The shards with rows, in order, up to so many pictures; None: all."""
-    work, part = Work(root / WORK / "shards"), 0
-    while (done := work.result(part)) is not None and count != 0:
-        for shard in (Shard(*each) for each in done):
-            if count is not None and shard.listed > count:
-                shard = _cut(root, shard, count)
-            count = None if count is None else count - shard.listed
-            if shard.rows:
-                yield shard
-            if count == 0:
-                break
-        part += 1
-    work.close()
+    with Work(root / WORK / "shards") as work:
+        done = list(iter(map(work.result, itertools.count()).__next__, None))
+    for shard in (Shard(*each) for each in chain.from_iterable(done)):
+        if count == 0:
+            return
+        if count is not None and shard.listed > count:
+            shard = _cut(root, shard, count)
+        count = None if count is None else count - shard.listed
+        if shard.rows:
+            yield shard
 
 
 def _cut(root: Path, shard: Shard, count: int) -> Shard:
     """A shard of the first pictures of one."""
-    work = Work(root / WORK / "cut")
-    if work.take(0, wait=True):
-        found = made_of(root, shard.pictures)
-        assert found
-        listing, crops = found[1].first(count), 0
-        stored = load_file(root / shard.latents)
-        crops = len(stored["packed"]) // shard.rows
-        rows = {name: values[: len(listing.rows) * crops] for name, values in stored.items()}
-        work.done(0, write_shard(root, *parts(shard.pictures), rows, listing))
-    found = Shard(*work.result(0))
-    work.close()
-    return found
+    with Work(root / WORK / "cut") as work:
+        if work.take(0, wait=True):
+            found = made_of(root, shard.pictures)
+            assert found
+            listing, stored = found[1].first(count), load_file(root / shard.latents)
+            crops = len(stored["packed"]) // shard.rows
+            rows = {name: values[: len(listing.rows) * crops] for name, values in stored.items()}
+            work.done(0, write_shard(root, *parts(shard.pictures), rows, listing))
+        return Shard(*work.result(0))

@@ -1,7 +1,6 @@
 """One process's part of encoding a data source into a latent cache."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, islice
@@ -80,9 +79,9 @@ class Filling:
     def fill(self) -> None:
         """Do what others do not, until all is done."""
         fill = self._stream if isinstance(self.dataset, IterableDataset) else self._map
-        fill(self._parts(wait=False))
-        fill(self._parts(wait=True))  # of whoever died
-        self.work.close()
+        with self.work:
+            fill(self._parts(wait=False))
+            fill(self._parts(wait=True))  # of whoever died
 
     @property
     def stock(self) -> Stock:
@@ -138,9 +137,9 @@ class Filling:
             return
         dataset, transform = self.dataset, self.scan.transform
         if isinstance(dataset, Pictures):
-            records: Any = PlacedRecords(dataset, self.encoder.size, self.bucketed)
-            dataset = copy(dataset)
-            dataset.records = records
+            dataset = Pictures(
+                PlacedRecords(dataset, self.encoder.size, self.bucketed), dataset.reader
+            )
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
             transform = Crops(transform, self.scan.crops)
         # One reader for all: its workers go on to the next shard while this one is written.

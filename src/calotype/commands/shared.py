@@ -4,13 +4,13 @@ Every picture has a number, noted before it is drawn, and whoever draws it holds
 number. A lock is the operating system's: it ends with its process, however that ends.
 """
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from calotype.training.claims import Claims
 from calotype.training.files import write_text
 
 DRAWN = "drawn.jsonl"
@@ -31,8 +31,8 @@ class Shared:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        # Open to the end: closing any handle of a file ends all locks of a process on it.
         self._file = (folder / DRAWN).open("ab+")
+        self._claims = Claims(self._file, FIRST + 1)
 
     def close(self) -> None:
         """Let go of all that is claimed."""
@@ -41,23 +41,19 @@ class Shared:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While it is entered, no other process changes the list of pictures."""
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, FIRST)
+        self._claims.take(-1, wait=True)
         try:
             yield
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, FIRST)
+            self._claims.let_go(-1)
 
     def claim(self, number: int) -> bool:
         """Whether this process draws a picture: no other one does."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FIRST + 1 + number)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._claims.take(number)
 
     def release(self, number: int) -> None:
         """Let others have it, who then find it drawn."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, FIRST + 1 + number)
+        self._claims.let_go(number)
 
     def drawn(self) -> list[dict[str, Any]]:
         """Lines of what is drawn, without one that a kill cut in two."""

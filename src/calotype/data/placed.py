@@ -27,7 +27,7 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
     Args:
         record: The picture.
         source: What errors call where it comes from.
-        read: Whether its file is read for a digest, where it is not at hand; else that is empty.
+        read: Whether its file is read for a digest; else that may be empty, if a stamp is known.
 
     Raises:
         ValueError: a caption is no valid Unicode.
@@ -38,7 +38,7 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
         _check_caption(caption, record.name)
     stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
     if isinstance(file, bytes):
-        digest = digest_of(file)
+        digest = digest_of(file) if read or not stamp else ""
         return Provenance(name, stamp or digest, digest, captions)
     if not isinstance(file, Path):
         return Provenance(name, stamp, digest_of(f"{name}\0{stamp}".encode()), captions)

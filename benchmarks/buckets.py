@@ -7,8 +7,9 @@ of the same area, measured on whole pictures that neither was trained on.
 A table of square photographs, with a column `photo` by which an eighth is kept apart, is cut to
 what cameras make: windows of 3:2, 4:3, 16:9 and 1:1, lying or standing, drawn by the seed. Of a
 folder every eighth picture is kept apart and all are taken as they are. What is kept apart is
-resized whole to about the same area, its sides rounded to the tokenizer's factor. small-kl's
-network, loss and optimiser; the learning rate falls along half a cosine over the steps.
+resized whole to about the same area, its sides rounded to the tokenizer's factor. Differences have
+their standard errors over the pictures, not over runs: give other seeds. small-kl's network, loss
+and optimiser; the learning rate falls along half a cosine over the steps.
 """
 
 import io
@@ -24,6 +25,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Flip, Folder, Pictures, RandomCrop, Transform
@@ -120,8 +122,10 @@ def whole(image: Image.Image, size: int, factor: int) -> Image.Image:
 
 
 @torch.no_grad()
-def measured(options: Options, tokenizer: ImageTokenizer, pictures: Pictures) -> dict[str, float]:
-    """Means over whole pictures, and the Frechet distance of their reconstructions."""
+def measured(
+    options: Options, tokenizer: ImageTokenizer, pictures: Pictures
+) -> tuple[dict[str, Tensor], float]:
+    """Figures of each whole picture, and the Frechet distance of all reconstructions."""
     judge, lpips = features("efficientnet-lite0"), {}
     if options.backbone_weights:
         file = options.backbone_weights / "alexnet-features.safetensors"
@@ -135,8 +139,8 @@ def measured(options: Options, tokenizer: ImageTokenizer, pictures: Pictures) ->
             values.setdefault(name, []).append(found.item())
         for each, into in zip(pair, seen, strict=True):
             into.append(judge(each))
-    means = {name: sum(found) / len(found) for name, found in values.items()}
-    return {**means, "frechet": frechet(*(torch.cat(each) for each in seen))}
+    each = {name: torch.tensor(found) for name, found in values.items()}
+    return each, frechet(*(torch.cat(found) for found in seen))
 
 
 def main(options: Options) -> None:
@@ -151,12 +155,17 @@ def main(options: Options) -> None:
         for name, crop in (("square", RandomCrop(options.size)), ("buckets", buckets))
     }
     square = 1 - sizes(seen).min(1) / sizes(seen).max(1)
-    table = Table("crop", "cropped away, mean", "most", *found["square"],
+    (plain, apart_plain), (ours, apart_ours) = found["square"], found["buckets"]
+    table = Table("crop", "cropped away, mean", "most", *plain, "frechet",
                   title=f"{options.steps} steps of {options.batch_size} of {len(seen)} "
                   f"photographs; {len(pictures)} whole ones measured")  # fmt: skip
     for name, away in (("square", square), ("buckets", lost)):
-        figures = [f"{value:.4g}" for value in found[name].values()]
-        table.add_row(name, f"{away.mean():.1%}", f"{away.max():.1%}", *figures)
+        figures, distance = found[name]
+        means = [f"{values.mean():.4f}" for values in figures.values()]
+        table.add_row(name, f"{away.mean():.1%}", f"{away.max():.1%}", *means, f"{distance:.1f}")
+    apart_by = [ours[name] - plain[name] for name in plain]
+    errors = [f"{d.mean():+.4f} ± {d.std() / len(d) ** 0.5:.4f}" for d in apart_by]
+    table.add_row("difference", "", "", *errors, f"{apart_ours - apart_plain:+.1f}")
     Console(width=120).print(table)
 
 

@@ -43,7 +43,7 @@ def recipe(photos: Path, root: Path, **changes) -> TokenizerRecipe:
         validate=8, measure=24, adversary=tiny.adversary(),
     )  # fmt: skip
     settings = replace(base.run, steps=6, evaluate_every=6, sample_every=6, save_every=3)
-    return replace(base, run=settings, **changes)
+    return replace(base, **{"run": settings, **changes})
 
 
 def logged(run: Run) -> list[dict[str, float]]:
@@ -119,7 +119,8 @@ def test_it_is_measured_on_whole_pictures(
     [
         ({"transform": Transform(Buckets(33, 3, ratio=1.5))},
          "transform.crop.step is 3, and the tokenizer's factor 2"),
-        ({"transform": Transform(Buckets(32, 2, lost=0.08)), "run": Run(Path("any"), compile=True)},
+        ({"transform": Transform(Buckets(32, 2, lost=0.08)),
+          "run": Run(Path("any"), compile=True)},
          "run.compile: images come in 11 shapes, and torch compiles for 8"),
         ({"perceptual": LPIPS(net="alex")}, "needs images of 31 pixels"),
         ({"data": tiny.SCENES, "validation": None}, "Scenes pictures are squares"),
@@ -146,7 +147,7 @@ def generator(cached: CacheRecipe, root: Path, **changes) -> GeneratorRecipe:
     base = tiny.generator_recipe(root, tokenizer=cached.tokenizer, cache=cached.out, text=None,
                                  held_out=6, optimizer=tiny.adam(1e-3))  # fmt: skip
     unet, run = replace(base.unet, pooled_text=False), replace(base.run, steps=6, evaluate_every=6)
-    return replace(base, unet=unet, run=run, **changes)
+    return replace(base, **{"unet": unet, "run": run, **changes})
 
 
 def test_a_cache_has_every_picture_once_in_its_own_shape(cached: CacheRecipe, photos: Path) -> None:
@@ -193,7 +194,8 @@ def test_a_broken_picture_is_left_out_of_its_shape(
                              transform=TRANSFORM, text=None)  # fmt: skip
     with pytest.warns(UserWarning) as said:
         cache(made)
-    assert any("2 pictures cannot be read" in str(each.message) for each in said)
+    words = [str(each.message) for each in said]
+    assert any("2 pictures cannot be read" in each for each in words), words
     assert len(LatentCache(made.out)) == 22
 
 

@@ -50,8 +50,8 @@ class Bucketed(Dataset[dict[str, Any]]):
         return {**example, SHAPE: self.crop.shapes[bucket]}
 
     def shape(self, index: int) -> Shape:
-        """What a picture is cropped to; one whose header is broken to any."""
-        return self.crop.shapes[max(self.bucket[index], 0)]
+        """What a picture is cropped to."""
+        return self.crop.shapes[self.bucket[index]]
 
     def buckets(self) -> Sequence[Places]:
         """Indices of each bucket's pictures."""

@@ -186,17 +186,23 @@ class Filling:
         if self.bucketed is None:
             yield rows
             return
-        buckets = np.maximum(self.bucketed.bucket[rows.start : rows.stop], 0)  # broken ones too
+        buckets = self.bucketed.bucket[rows.start : rows.stop]
         for bucket in range(len(self.bucketed.crop.shapes)):
             yield (np.flatnonzero(buckets == bucket) + rows.start).tolist()
 
     @cached_property
     def bucketed(self) -> Bucketed | None:
-        """The pictures in their buckets; None: they are cropped to one size."""
+        """The pictures in their buckets; None: they are cropped to one size. One whose header is
+        broken, which is to be tried and told of, is in that of the first of its part.
+        """
         crop = getattr(self.scan.transform, "crop", None)
         if not isinstance(crop, Buckets):
             return None
-        return Bucketed(self.dataset, crop, sizes(self.dataset))
+        found, size = Bucketed(self.dataset, crop, sizes(self.dataset)), self.scan.shard_size
+        for first in range(0, len(found), size):
+            part = found.bucket[first : first + size]
+            part[part < 0] = next(iter(part[part >= 0]), 0)
+        return found
 
     def _known(self, i: int) -> Provenance:
         """What is known of a picture without reading it."""

@@ -28,7 +28,8 @@ from calotype.tokenizers.encoder import Encoder
 from calotype.tokenizers.terms import LPIPS
 from calotype.training import Run
 
-TRANSFORM = Transform(Buckets(32, 4))
+CROP = Buckets(32, 4)
+TRANSFORM = Transform(CROP)
 pytestmark = pytest.mark.filterwarnings("ignore:.*latent_statistics")  # of so few pictures
 
 
@@ -153,10 +154,9 @@ def generator(cached: CacheRecipe, root: Path, **changes) -> GeneratorRecipe:
 def test_a_cache_has_every_picture_once_in_its_own_shape(cached: CacheRecipe, photos: Path) -> None:
     latents = LatentCache(cached.out)
     counts = Counter(tuple(latents[i]["packed"].shape[-2:]) for i in range(len(latents)))
-    crop = TRANSFORM.crop
     wanted = Counter(
         (shape.height // 2, shape.width // 2)
-        for shape in (crop.nearest(*tiny.MIXED[i % len(tiny.MIXED)]) for i in range(24))
+        for shape in (CROP.nearest(*tiny.MIXED[i % len(tiny.MIXED)]) for i in range(24))
     )
     assert counts == wanted and len(counts) > 2 and set(latents.grids) == set(counts)
     assert latents.index.size == 32

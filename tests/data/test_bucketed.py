@@ -27,7 +27,8 @@ from calotype.data.batches import draw_keys
 from calotype.data.buckets import Shape
 
 SIZES = [(24, 16), (16, 24), (20, 20), (30, 16), (24, 17), (21, 20), (16, 25), (60, 16), (9, 9)]
-TRANSFORM = Transform(Buckets(16, 2), Flip())
+CROP = Buckets(16, 2)
+TRANSFORM = Transform(CROP, Flip())
 MANY = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on few cores
 
 
@@ -60,7 +61,7 @@ def test_a_batch_is_of_one_bucket_and_all_of_them_come() -> None:
     for batch in batches:
         for caption in batch["caption"]:
             size = SIZES[int(caption) % len(SIZES)]
-            assert Shape(*batch["image"].shape[:1:-1]) == TRANSFORM.crop.nearest(*size)
+            assert Shape(*batch["image"].shape[:1:-1]) == CROP.nearest(*size)
 
 
 def test_ranks_and_micro_batches_together_are_one_batch() -> None:
@@ -117,7 +118,7 @@ def test_a_broken_picture_gives_way_to_one_of_its_bucket() -> None:
     assert set(dataset.reader.skipped) == {"cut off", "nothing"}
     replaced = Counter(caption for _, caption, *_ in samples)
     assert {"cut off", ""}.isdisjoint(replaced)
-    shape, crop = TRANSFORM.crop.nearest(*SIZES[0]), TRANSFORM.crop
+    shape, crop = CROP.nearest(*SIZES[0]), CROP
     same = [i for i in range(1, 40) if crop.nearest(*SIZES[i % len(SIZES)]) == shape]
     counts = [replaced[str(i)] for i in same]
     assert counts[0] > max(counts[1:])  # the next of the same bucket has come twice as often

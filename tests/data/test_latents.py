@@ -221,7 +221,7 @@ def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
     listing = Listing([Provenance(name, "", 32 * name, (name,)) for name in "ab"])
     write_shard(tmp_path, 0, 0, {"packed": torch.zeros(2, 3)}, listing)
     assert {file.stat().st_ino for file in tmp_path.iterdir()} == synced
-    assert [*files(tmp_path), *files(tmp_path, PICTURES)] == sorted(tmp_path.iterdir())
+    assert {*files(tmp_path), *files(tmp_path, PICTURES)} == {*tmp_path.iterdir()}
 
 
 def test_a_flip_is_free_of_the_noise():
@@ -351,6 +351,13 @@ def test_a_cache_is_encoded_in_the_devices_precision_and_keeps_it(artifacts, tmp
     mean = plain.chunk(2, 1)[0]
     assert not torch.equal(rounded, plain)
     assert (rounded.chunk(2, 1)[0] - mean).square().mean().sqrt() < 0.02 * mean.std()
+    assert LatentCache(exact.out).index.error is None
+    stated = LatentCache(low.out).index.error
+    assert stated and 0 < stated < 0.02
+    with monkeypatch.context() as patched:
+        patched.setattr("calotype.commands.cache_latents.ERROR", stated / 2)
+        with pytest.warns(UserWarning, match=r"in bf16 .* of the means' spread .*--precision fp32"):
+            cache(replace(low, out=root / "warned"))
     half = replace(auto, count=16)
     with monkeypatch.context() as patched:
         patched.setattr("calotype.commands.cache_latents.settled", lambda *_: "bf16")

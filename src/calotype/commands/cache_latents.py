@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -11,10 +12,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.cached_prompts import read_captions
 from calotype.commands.quiet import quiet
-from calotype.data import Transform, once
+from calotype.data import once
 from calotype.data.cache_index import INDEX, Index, is_finished
 from calotype.data.identity import identified, identity
 from calotype.data.pictures import Pictures, Stream, spread
+from calotype.data.placed import parts_of, records_of
 from calotype.data.provenance import own_name
 from calotype.data.shards import Shard, made_of, written
 from calotype.mistakes import noted
@@ -250,7 +252,7 @@ def _check_captions(recipe: CacheRecipe, dataset: Dataset) -> None:
     if recipe.text is None:
         return
     recipe.text.tokenizer([])
-    looked_at = _some_captions(dataset, recipe.transform)
+    looked_at = _some_captions(dataset)
     if not any(looked_at):
         raise ValueError(
             f"text: none of {len(looked_at)} pictures looked at has a caption; choose text:none, "
@@ -258,9 +260,17 @@ def _check_captions(recipe: CacheRecipe, dataset: Dataset) -> None:
         )
 
 
-def _some_captions(dataset: Dataset, transform: Transform | None) -> list[str]:
+def _some_captions(dataset: Dataset) -> list[str]:
     """Of pictures all over a map-style dataset, or of a stream's first ones."""
-    if isinstance(dataset, IterableDataset):
-        return next(once(dataset, 64, transform), {"caption": []})["caption"]
+    if isinstance(dataset, Stream):
+        parts = (records_of(dataset, part) for part in range(parts_of(dataset)))
+        return [record.caption for record in islice(chain.from_iterable(parts), LOOKED_AT)]
     total = len(dataset)  # type: ignore[arg-type]
-    return [dataset[i]["caption"] for i in range(0, total, -(-total // 64))]
+    places = range(0, total, -(-total // LOOKED_AT))
+    if isinstance(dataset, Pictures):
+        return [dataset.records[i].caption for i in places]  # which are not decoded for it
+    return [dataset[i]["caption"] for i in places]
+
+
+LOOKED_AT = 64
+"""Pictures whose captions are looked for before the work."""

@@ -11,24 +11,24 @@ from jaxtyping import Int64
 
 @dataclass(frozen=True)
 class Spread(Sequence[int]):
-    """`count` of `total` rows, of which the k-th is k * total // count."""
+    """`chosen` of `total` rows, of which the k-th is k * total // chosen."""
 
     total: int
-    count: int
+    chosen: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.chosen
 
     def __getitem__(self, place: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return int(self.rows(np.array([range(self.count)[place]]))[0])
+        return int(self.rows(np.array([range(self.chosen)[place]]))[0])
 
     def rows(self, places: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Rows by their places among these."""
-        return places * self.total // self.count
+        return places * self.total // self.chosen
 
     def before(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """How many of these lie before each row."""
-        return -(-rows * self.count // self.total) if self.count else 0 * rows
+        return -(-rows * self.chosen // self.total) if self.chosen else 0 * rows
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Left(Sequence[int]):
     out: Spread
 
     def __len__(self) -> int:
-        return self.out.total - self.out.count
+        return self.out.total - self.out.chosen
 
     def __getitem__(self, place: int) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return int(self.rows(np.array([range(len(self))[place]]))[0])
 
     def rows(self, places: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Rows by their places among these: behind the k-th that is out,
-        k * total // count - k are left, so that (place + 1) * count / len(self) of them,
+        k * total // chosen - k are left, so that (place + 1) * chosen / len(self) of them,
         rounded up, lie before.
         """
-        return places - (-(places + 1) * self.out.count // len(self))
+        return places - (-(places + 1) * self.out.chosen // len(self))
 
     def before(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """How many of these lie before each row."""

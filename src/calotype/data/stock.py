@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt64
-from safetensors import safe_open
 from torch import Tensor
 
+from calotype.data.mapped import mapped
 from calotype.data.provenance import Provenance
 from calotype.data.shards import made_of
 
@@ -33,6 +34,7 @@ class Stock:
             digests.append("".join(each.digest for each in listing.rows))
             for each, reason in zip(listing.broken, listing.reasons, strict=True):
                 self.broken[each.name, each.stamp] = each, reason
+        self._mapped = lru_cache(maxsize=8)(mapped)
         self.ends = np.cumsum([len(each) for each in names], dtype=np.int64)
         self.digests = np.frombuffer(bytes.fromhex("".join(digests)), ">u8").reshape(-1, 2)
         self._names, self._stamped = (
@@ -64,9 +66,8 @@ class Stock:
 
     def tensors(self, file: str, row: int, crops: int) -> dict[str, Tensor]:
         """A row, of each crop one."""
-        with safe_open(self.root / file, "pt") as stored:
-            names = list(stored.keys())
-            return {n: stored.get_slice(n)[row * crops : (row + 1) * crops] for n in names}
+        stored = self._mapped(self.root / file)
+        return {n: values[row * crops : (row + 1) * crops] for n, values in stored.items()}
 
 
 _NONE = np.empty(0, np.uint64)

@@ -121,7 +121,8 @@ def is_unchanged(root: Path, shards: Sequence[Shard], text: dict[str, Any] | Non
 def _sweep(root: Path, kept: set[str]) -> None:
     for file in root.iterdir():
         ours = NAME.fullmatch(file.name) or OLD_NAME.fullmatch(file.name)
-        if (ours and file.name not in kept) or file.name == OLD_TOKENS:
+        cut_off = file.name.startswith(".") and file.name.endswith(".safetensors.partial")
+        if (ours and file.name not in kept) or cut_off or file.name == OLD_TOKENS:
             file.unlink()
     Work.forget(root / WORK)
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSampling, Transformer
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import prompts
+from calotype.data import Buckets, Folder, Transform, prompts
 from calotype.data.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
@@ -115,7 +117,7 @@ def learners(
     terms = {"pixel": (1.0, pixel.build())}
     if lpips:
         terms["lpips"] = (1.0, PerceptualTerm(backbone()))
-    first = Reconstruction(tokenizer(0, bottleneck, pixel.maps), terms, adam(lr), images(2))
+    first = Reconstruction(tokenizer(0, bottleneck, pixel.maps), terms, adam(lr), [images(2)])
     if adversary is None:
         return [first]
     torch.manual_seed(1)
@@ -160,6 +162,21 @@ def tokens() -> dict[str, torch.Tensor]:
     return {**latents(), "packed": ids.int()}
 
 
+MIXED = [(48, 32), (32, 48), (40, 40), (64, 36), (45, 40), (40, 30)]
+"""Widths and heights of pictures."""
+
+
+def mixed(folder: Path, count: int = 24) -> Path:
+    """Write pictures of these shapes in turn."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        size = MIXED[i % len(MIXED)]
+        coarse.resize(size, Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
+    return folder
+
+
 def load_step(out: Path, step: int, name: str) -> dict[str, torch.Tensor]:
     """A group of a run's checkpoint."""
     return load_file(out / f"checkpoints/step-{step}/{name}.safetensors")
@@ -196,8 +213,9 @@ def run(out: Path, **changes) -> Run:
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
     """Train; `kind` is tokenizer, r1, lecam, generator, transformer or a name of BOTTLENECKS, or a
-    whole recipe, with model/: recipe, a tokenizer's, measured, that with a validation, or pipeline,
-    a generator's in the latents of `artifacts`.
+    whole recipe, with model/: recipe, a tokenizer's, measured, that with a validation, buckets,
+    that of what `mixed` wrote beside the run, or pipeline, a generator's in the latents of
+    `artifacts`.
     """
     if kind == "measured":
         held_out = Scenes(size=SIZE, split="held-out", count=8)
@@ -205,6 +223,13 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
         return []
     if kind == "recipe":
         train_tokenizer(tokenizer_recipe(settings.out, adversary=adversary(), run=settings))
+        return []
+    if kind == "buckets":
+        recipe = tokenizer_recipe(
+            settings.out, data=Folder(settings.out.parent / "mixed"), adversary=adversary(),
+            transform=Transform(Buckets(SIZE, 2)), run=settings,
+        )  # fmt: skip
+        train_tokenizer(recipe)
         return []
     if kind == "pipeline":
         assert artifacts

@@ -134,7 +134,7 @@ def game(terms=None) -> tuple[Reconstruction, Critic]:
     torch.manual_seed(0)
     terms = terms or {"pixel": (1.0, LogitLaplace().build())}
     tokenizer = tiny.tokenizer(0, tiny.BOTTLENECK, maps=2)
-    reconstruction = Reconstruction(tokenizer, terms, tiny.adam(1e-3), tiny.images(2))
+    reconstruction = Reconstruction(tokenizer, terms, tiny.adam(1e-3), [tiny.images(2)])
     return reconstruction, Critic(tiny.adversary(), reconstruction, tiny.adam(1e-3))
 
 

@@ -276,7 +276,8 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
     """With the adaptive adversary on. Bug: encode and decode went round the wrapper, so ranks
     drifted apart; and the adaptive weight was each rank's own."""
     # Codes of a learnt codebook have the next test.
-    for kind in (*(k for k in KINDS if not k.startswith("vq")), "recipe", "pipeline"):
+    tiny.mixed(tmp_path / "mixed")
+    for kind in (*(k for k in KINDS if not k.startswith("vq")), "recipe", "buckets", "pipeline"):
         one, two = tmp_path / f"{kind}-one", tmp_path / f"{kind}-two"
         ranks(1, kind, one, artifacts, batch_size=4)
         ranks(2, kind, two, artifacts, batch_size=2)

@@ -22,7 +22,7 @@ from calotype.data.shards import Shard, made_of, written
 from calotype.mistakes import noted
 from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe
-from calotype.recipes.tokenizer import image_mode, image_size
+from calotype.recipes.tokenizer import check_sides, image_mode, image_size, shapes_of
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.caching import begin_work, cache_latents, finish, is_unchanged, remaining
 from calotype.tokenizers.encoder import Encoder, Scan
@@ -55,7 +55,7 @@ def cache(recipe: CacheRecipe) -> Path:
     recipe = replace(recipe, precision=precision)
     warn_of_emulation(precision, own_device())
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES).to(state.device)
-    tokenizer.check(size)
+    check_sides(tokenizer, size, recipe.transform)
     tokenizer.check_mode(image_mode(recipe.transform), recipe.tokenizer)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
@@ -232,8 +232,9 @@ def _found(encoder: Encoder, dataset: Dataset, recipe: CacheRecipe) -> str:
     what = "latents" if encoder.codes is None else "tokens"
     few = "" if recipe.count is None else f", {recipe.count} of them at most"
     return (
-        f"{what} of {images} pictures{few}, {encoder.size} pixels a side, by {recipe.tokenizer}, "
-        f"into {recipe.out}; on {described(own_device())}, in {recipe.precision}"
+        f"{what} of {images} pictures{few}, {shapes_of(encoder.size, recipe.transform)}, by "
+        f"{recipe.tokenizer}, into {recipe.out}; on {described(own_device())}, "
+        f"in {recipe.precision}"
     )
 
 

@@ -22,6 +22,7 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.learner import check_compiled
 from calotype.training.start import count, start
 
 
@@ -33,6 +34,7 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
     """
     quiet()
     latents = LatentCache(recipe.cache)
+    check_compiled(recipe.run.compile, len(latents.grids))
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
     check_encoded(latents, tokenizer, recipe.tokenizer)
     return latents, tokenizer
@@ -77,7 +79,8 @@ def train(
         objective.captions = prompts if reads_prompts(pipeline) else ()
     if len(held_out):
         objective.evaluation = of_generator(objective, held_out, run.batch_size)
-    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers)
+    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers,
+                    accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit([objective], loader, run, watcher)
     if state.is_main_process:
@@ -90,6 +93,8 @@ def train(
 
 def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) -> str:
     shape = "x".join(map(str, latents[0]["packed"].shape))
+    if (several := len(latents.grids)) > 1:
+        shape = f"{several} shapes, such as {shape},"
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
     return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.store}"

@@ -3,7 +3,6 @@
 import json
 import shutil
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,11 +11,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
 from calotype.commands.watching import Watcher
-from calotype.data import Loader, once
+from calotype.data import Loader, some_of
 from calotype.data.identity import identified
-from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
+from calotype.recipes.tokenizer import check_sides, shapes_of
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, TrainedTiny
 from calotype.tokenizers.readme import readme
@@ -24,6 +23,7 @@ from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
 from calotype.training.images import scaled, sent_images
+from calotype.training.learner import check_compiled
 from calotype.training.noise import generators
 from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
@@ -47,11 +47,11 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
     pictures = "a stream of" if streamed else str(len(dataset))  # type: ignore[arg-type]
     found = (
         f"AutoencoderTiny of {count(objective.student)}, of {recipe.teacher}; {pictures} pictures, "
-        f"{size} pixels a side"
+        f"{shapes_of(size, recipe.transform)}"
     )
     run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
+                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit([objective], loader, run, watcher)
     if processes().is_main_process:
@@ -70,21 +70,22 @@ def assemble_distillation(recipe: DistilRecipe, dataset: Dataset) -> Distillatio
     """
     terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if recipe.perceptual:
-        recipe.perceptual.check(recipe.size)
+        recipe.perceptual.check(recipe.shortest)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = ImageTokenizer.load(recipe.teacher).to(own_device())
-    tokenizer.check(recipe.size)
+    check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
+    check_sides(tokenizer, recipe.size, recipe.transform)
     tokenizer.check_mode(recipe.mode, recipe.teacher)
     student = recipe.student.build(
         tokenizer.bottleneck.z_channels, tokenizer.factor, tokenizer.mode
     )
-    some = spread(dataset, recipe.examples)
-    examples = scaled(next(once(some, recipe.examples, recipe.transform))["image"])
+    some = some_of(dataset, recipe.examples, recipe.transform)
+    examples = [scaled(batch["image"]) for batch in some]
     made = Distillation(
         student, Teacher(tokenizer), terms, recipe.optimizer, recipe.originals, recipe.encoding,
         examples,
     )  # fmt: skip
-    made.captions = ("original", "teacher", "student") * len(examples)
+    made.captions = ("original", "teacher", "student") * sum(map(len, examples))
     return made
 
 
@@ -128,8 +129,7 @@ def _measured(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -
     device, each = next(student.parameters()).device, recipe.run.batch_size
     values: dict[str, list[Tensor]] = {}
     latents = torch.empty(0)
-    some = once(spread(dataset, recipe.measure), each, recipe.transform)
-    for batch in islice(some, -(-recipe.measure // each)):
+    for batch in some_of(dataset, recipe.measure, recipe.transform, each):
         real = sent_images(batch["image"], device)
         latents = teacher.latents(real, generators(range(len(real))))[1]
         shown, fake = teacher.pictures(latents), student.decoder(latents)

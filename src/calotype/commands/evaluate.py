@@ -16,7 +16,17 @@ from torch import Tensor
 
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, OpenMoji, Scenes, Source, Transform, once
+from calotype.data import (
+    Buckets,
+    CenterCrop,
+    Crop,
+    Folder,
+    OpenMoji,
+    Scenes,
+    Source,
+    Transform,
+    once,
+)
 from calotype.data.pictures import spread
 from calotype.data.scenes import Scene
 from calotype.evaluation.generator import Reference, evaluate_generator
@@ -50,6 +60,10 @@ from calotype.training.products import exact_products
 from calotype.training.progress import Told, track
 from calotype.training.run import describe
 
+STEPS = (32, 16, 8, 4, 2)
+"""Pixels that sides of whole pictures are multiples of: the most of which there are eight to the
+square's side. They do not depend on the tokenizer, so that several are measured on the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measuring(Judging):
@@ -61,6 +75,10 @@ class Measuring(Judging):
     """So many pictures, from all over the data, or of a stream the first; None: all."""
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as it was trained."""
+    whole: bool = False
+    """Of a tokenizer: pictures are resized and cropped to shapes of about that area, each to the
+    one nearest its own, and not to squares. Of a picture up to twice as long as wide no more than
+    12 % is cropped away."""
     clip: str | None = None
     """Of a generator: CLIP that scores images under their prompts, a folder or a name on the Hub,
     such as openai/clip-vit-base-patch16."""
@@ -177,6 +195,10 @@ class Bench:
             ValueError, FileNotFoundError: something is not there, or does not fit.
         """
         if artifact.pipeline is not None:
+            if self.how.whole:
+                raise ValueError(
+                    f"--whole: {artifact.path} draws images of one shape: leave it out"
+                )
             work = self._generator(artifact.pipeline, recommended(artifact.path))
         else:
             assert artifact.tokenizer is not None
@@ -194,10 +216,29 @@ class Bench:
         return measure
 
     def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
-        judges, seen, how = self._judges, self._pictures(tokenizer.mode), self.how
-        return lambda: evaluate_tokenizer(
-            tokenizer, seen, judges, how.seed, precision=how.exactness
-        )
+        judges, how = self._judges, self.how
+        crop = self._buckets(tokenizer) if how.whole else None
+        seen = self._pictures(crop, tokenizer.mode)
+
+        def work() -> Evaluation:
+            found = evaluate_tokenizer(tokenizer, seen, judges, how.seed, precision=how.exactness)
+            return replace(found, protocol=replace(found.protocol, size=self.size))
+
+        return work
+
+    def _buckets(self, tokenizer: ImageTokenizer) -> Buckets:
+        """Of the measured pictures; several artifacts have them in common, whatever their factor.
+
+        Raises:
+            ValueError: there are none of this size, or the tokenizer encodes none of them.
+        """
+        fitting = (s for s in STEPS if self.size % (8 * s) == 0 and s % tokenizer.factor == 0)
+        if (step := next(fitting, None)) is None:
+            raise ValueError(
+                f"--whole: shapes of about {self.size}x{self.size} pixels have no sides that are "
+                f"multiples of the tokenizer's factor, {tokenizer.factor}: choose a larger --size"
+            )
+        return Buckets(self.size, step, place="centre")
 
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
         how = self.how
@@ -232,9 +273,9 @@ class Bench:
         dataset = self.how.data.build()
         return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
-    def _pictures(self, mode: Mode) -> Iterator[Batch]:
+    def _pictures(self, crop: Crop | None = None, mode: Mode = "RGB") -> Iterator[Batch]:
         how = self.how
-        found = pictures(how.data, self.size, how.batch_size, how.count, mode)
+        found = pictures(how.data, self.size, how.batch_size, how.count, crop, mode)
         return track(found, "batches of pictures", None, how.batch_size)  # there may be fewer
 
     @cached_property
@@ -251,10 +292,11 @@ class Bench:
 
 
 def pictures(
-    source: Source, size: int, each: int, count: int | None, mode: Mode = "RGB"
-) -> Iterator[Batch]:
-    """Batches of `count` pictures all over a source, of `size` pixels a side and in a mode; None:
-    all. Of a stream, or of scenes, which are all alike, they are the first.
+    source: Source, size: int, each: int, count: int | None, crop: Crop | None = None,
+    mode: Mode = "RGB",
+) -> Iterator[Batch]:  # fmt: skip
+    """Batches of `count` pictures all over a source, of `size` pixels a side, or cropped otherwise,
+    in a mode; None: all. Of a stream, or of scenes, which are all alike, they are the first.
 
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
@@ -262,7 +304,8 @@ def pictures(
     drawn = isinstance(source, Scenes | OpenMoji)  # at any size
     dataset = spread((replace(source, size=size) if drawn else source).build(), count)
     as_drawn = drawn and mode == "RGB"
-    batches = once(dataset, each, None if as_drawn else Transform(CenterCrop(size), mode=mode))
+    transform = None if as_drawn else Transform(crop or CenterCrop(size), mode=mode)
+    batches = once(dataset, each, transform)
     first = next(batches, None)
     if first is None:
         raise ValueError(f"{type(source).__name__} has no pictures to measure on")

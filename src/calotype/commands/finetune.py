@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from calotype.diffusion import (
     LoRA,
     PretrainedText,
     TextDenoising,
+    check_halved,
     places,
     process_of,
     spec_of,
@@ -87,9 +89,11 @@ def assemble_finetuned(
     known = trained_by(recipe.pipeline)
     process = process_of(parts.scheduler, known, recipe.times, recipe.snr_gamma)
     source, unet = latent_source(tokenizer), parts.unet
-    sites = latents[0]["packed"].shape[-1]
+    sites = latents.index.size // tokenizer.factor
     torch.manual_seed(recipe.run.seed)
     if isinstance(pipeline, diffusers.LDMPipeline):
+        for side in chain.from_iterable(latents.grids):
+            check_halved(side, len(unet.config["block_out_channels"]) - 1)
         recipe.learn.prepare(unet, None)
         objective = Denoising(unet, source, process, recipe.optimizer)
     else:

@@ -81,7 +81,7 @@ def _tokenizer(recipe: TokenizerRecipe, root: Path, seconds: float) -> tuple[flo
     dataset, run = recipe.data.build(), recipe.run
     objective = assemble_tokenizer(recipe, dataset)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
+                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
     step = _seconds_a_step(objective, loader, replace(run, out=root / "a"), seconds)
     return step, objective.tokenizer.eval()
 

@@ -1,6 +1,7 @@
 """Training a diffusion model in cached latents: the work."""
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -47,6 +48,9 @@ def assemble_denoiser(
         ValueError: the tokenizer or the prompts do not go with the recipe.
     """
     _check_pipeline(recipe, tokenizer)
+    if not recipe.text:  # one that reads a text finds back to any shape
+        for side in chain.from_iterable(latents.grids):
+            recipe.unet.check(side)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
     objective, pipeline = build(recipe, latents, tokenizer)
@@ -127,9 +131,8 @@ def latent_source(tokenizer: ImageTokenizer) -> LatentSource:
 
 
 def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
-    """Sites a side and channels of a latent."""
-    packed = latents[0]["packed"]
-    return packed.shape[-1], tokenizer.bottleneck.z_channels
+    """Sites a side, of several shapes those of the square, and channels of a latent."""
+    return latents.index.size // tokenizer.factor, tokenizer.bottleneck.z_channels
 
 
 def _text_to_image(

@@ -14,12 +14,17 @@ from calotype.commands.export import Export, finish
 from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.commands.watching import Watcher
-from calotype.data import Loader, once
+from calotype.data import Loader, once, some_of
 from calotype.data.identity import identified
-from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.pages.gallery import PAIR
-from calotype.recipes.tokenizer import Continued, TokenizerRecipe, image_size
+from calotype.recipes.tokenizer import (
+    Continued,
+    TokenizerRecipe,
+    check_sides,
+    image_size,
+    shapes_of,
+)
 from calotype.tokenizers import (
     Critic,
     ImageTokenizer,
@@ -35,6 +40,7 @@ from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
 from calotype.training.images import scaled
+from calotype.training.learner import check_compiled
 from calotype.training.progress import say
 from calotype.training.start import count, start
 
@@ -52,7 +58,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     validation = _validation(recipe)
     torch.manual_seed(recipe.run.seed)
     if recipe.adversary:
-        recipe.adversary.check(size)
+        recipe.adversary.check(recipe.shortest)
         _warn_of_idle(recipe.adversary, recipe.run)
     reconstruction = assemble_tokenizer(recipe, dataset)
     _check_codes(recipe, reconstruction.tokenizer)
@@ -72,10 +78,10 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     objectives: list[Objective] = [reconstruction, *([critic] if critic else [])]
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     inputs = partial(_inputs, recipe, reconstruction.tokenizer, dataset, validation)
-    found = _found(reconstruction.tokenizer, total, size)
+    found = _found(reconstruction.tokenizer, total, shapes_of(size, recipe.transform))
     run = start(recipe.run, recipe, inputs, found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
+                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit(objectives, loader, run, watcher)
     if loader.skipped:
@@ -110,10 +116,10 @@ def _inputs(
     return {**recipe.model.inputs(tokenizer), **identified(data=dataset, **told)}
 
 
-def _found(tokenizer: ImageTokenizer, total: int | None, size: int) -> str:
+def _found(tokenizer: ImageTokenizer, total: int | None, shapes: str) -> str:
     pictures = "a stream of pictures" if total is None else f"{total} pictures"
     kind = type(tokenizer.autoencoder).__name__
-    return f"{kind} of {count(tokenizer)}; {pictures}, {size} pixels a side"
+    return f"{kind} of {count(tokenizer)}; {pictures}, {shapes}"
 
 
 def _validation(recipe: TokenizerRecipe) -> Dataset | None:
@@ -173,14 +179,15 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     size = recipe.size
     terms = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if recipe.perceptual:
-        recipe.perceptual.check(size)
+        recipe.perceptual.check(recipe.shortest)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
     tokenizer = recipe.model.build(size, recipe.mode, recipe.pixel.maps)
-    tokenizer.check(size)
+    check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
+    check_sides(tokenizer, size, recipe.transform)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
-    some = spread(dataset, recipe.examples)
-    examples = scaled(next(once(some, recipe.examples, recipe.transform))["image"])
+    some = some_of(dataset, recipe.examples, recipe.transform)
+    examples = [scaled(batch["image"]) for batch in some]
     made = Reconstruction(tokenizer, terms, recipe.optimizer, examples)
-    made.captions = PAIR * len(examples)
+    made.captions = PAIR * sum(map(len, examples))
     return made

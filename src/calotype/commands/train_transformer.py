@@ -86,6 +86,12 @@ def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:
 def _pipeline(
     recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> TokenPipeline:
+    if len(latents.grids) > 1:
+        shapes = ", ".join(f"{height}x{width}" for height, width in latents.grids)
+        raise ValueError(
+            f"{recipe.cache} has images of several shapes, of {shapes} tokens, and a transformer "
+            "draws one: run cache-latents again with a crop to one size"
+        )
     length = latents[0]["packed"].numel()
     if not recipe.prompted:
         layout = layout_of(0, tokenizer, length)

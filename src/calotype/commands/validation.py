@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from calotype.data import Transform, once
-from calotype.data.batches import draw_keys
+from calotype.data import Transform, some_of
+from calotype.data.bucketed import in_buckets
 from calotype.data.latents import LatentRows
 from calotype.data.pictures import spread
 from calotype.data.transforms import eight_bits
@@ -47,7 +47,7 @@ def _distortion(
     tokenizer = objective.tokenizer
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
-    for batch in islice(once(dataset, each, transform), -(-count // each)):
+    for batch in some_of(dataset, count, transform, each):
         real = sent_images(batch["image"], device)
         with computing(objective.precision, device, *tokenizer.networks):
             fake = tokenizer.reconstruct(real)
@@ -68,9 +68,9 @@ def _losses(objective: Objective, rows: LatentRows, each: int) -> Figures:
     values: dict[str, list[Tensor]] = {}
     counts: list[int] = []
     device = next(objective.parameters()).device
-    for first in range(0, len(rows), each):
-        places = list(range(first, min(first + each, len(rows))))
-        keys = draw_keys(0, first, len(places))
+    every = rows.buckets() or [np.arange(len(rows))]
+    for draws in in_buckets(every, range(len(rows)), each):
+        places, keys = (list(column) for column in zip(*draws, strict=True))
         batch = {name: sent(value, device) if isinstance(value, Tensor) else value
                  for name, value in rows.batch(places, keys).items()}  # fmt: skip
         # As late as can be: random orders and the like have faded.

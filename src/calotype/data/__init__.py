@@ -1,12 +1,13 @@
 """Sources of captioned images, and the loader that reads them."""
 
 from calotype.data.batches import Batch
+from calotype.data.buckets import Buckets
 from calotype.data.colour import AsStored, Colour, ToSRGB
 from calotype.data.filters import Filtered
 from calotype.data.folder import Folder
 from calotype.data.images import BrokenImage, Decoding, read_image
 from calotype.data.latents import LatentCache
-from calotype.data.loader import Loader, once
+from calotype.data.loader import Loader, once, some_of
 from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
@@ -29,6 +30,7 @@ __all__ = [
     "Balanced",
     "Batch",
     "BrokenImage",
+    "Buckets",
     "CenterCrop",
     "Colour",
     "Crop",
@@ -57,4 +59,5 @@ __all__ = [
     "WebDataset",
     "once",
     "read_image",
+    "some_of",
 ]

@@ -27,9 +27,18 @@ def draw_keys(seed: int, start: int, count: int) -> list[int]:
     return (outputs >> np.uint64(1)).tolist()
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of an epoch's order, apart from those of the keys and of all other epochs."""
-    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1, np.uint64)[0])
+def keys_of(rows: Sequence[int]) -> list[int]:
+    """Key i of seed 0 for row i."""
+    if isinstance(rows, range):
+        return draw_keys(0, rows.start, len(rows))
+    return [draw_keys(0, row, 1)[0] for row in rows]
+
+
+def epoch_seed(seed: int, *epoch: int) -> int:
+    """Seed of an epoch's order, or of one part's, which has a number too, apart from those of the
+    keys and of all others.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=epoch).generate_state(1, np.uint64)[0])
 
 
 def collate(samples: Sequence[dict[str, Any]], keys: list[int]) -> Batch:

@@ -56,6 +56,8 @@ class Index:
     error: float | None = None
     """Root mean square of what encoding in this precision did to some means, or of ids how many
     are others, relative to the means' spread or to all; None: it was not measured."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of a row of each shard; none: all are alike."""
     files: tuple[Files, ...] = ()
     """Of each shard; none: a version before wrote it, which numbered them."""
 
@@ -84,7 +86,9 @@ class Index:
         try:
             values = json.loads(text)
             files = tuple(Files(*each) for each in values.get("files", ()))
-            return cls(**{**values, "rows": tuple(values["rows"]), "files": files})
+            shapes = tuple(tuple(each) for each in values.get("shapes", ()))
+            return cls(**{**values, "rows": tuple(values["rows"]), "shapes": shapes,
+                          "files": files})  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(
                 f"{name} is not a cache's: give a folder that `calotype cache-latents` made"
@@ -92,7 +96,8 @@ class Index:
 
     def write(self, root: Path) -> None:
         """Finish a cache."""
-        lists = {"rows": list(self.rows), "files": [list(each) for each in self.files]}
+        lists = {"rows": list(self.rows), "shapes": [list(each) for each in self.shapes],
+                 "files": [list(each) for each in self.files]}  # fmt: skip
         fields = {name: value for name, value in asdict(self).items() if name not in lists}
         text = json.dumps(fields, indent=1).removesuffix("\n}")
         text += "".join(f",\n {json.dumps(name)}: {json.dumps(v)}" for name, v in lists.items())

@@ -12,7 +12,9 @@ named no pictures; their caches are read as they are.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,6 +26,7 @@ from torch.utils.data import Dataset, Subset
 
 from calotype.data.identity import digest
 from calotype.data.mapped import ask_for, mapped
+from calotype.data.order import Places
 from calotype.data.shard_order import ShardOrder
 from calotype.data.shard_store import store
 from calotype.data.splits import Left, Some, Spread
@@ -78,6 +81,17 @@ class LatentCache(Dataset[dict[str, Any]]):
             batch["lengths"] = torch.stack(lengths).long()
             batch["longest"] = int(batch["lengths"].max())
         return batch
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Heights and widths in sites that its rows have, the commonest shape first."""
+        if not self.index.shapes:
+            height, width = self[0]["packed"].shape[-2:]
+            return ((height, width),)
+        counts = Counter[tuple[int, int]]()
+        for (*_, height, width), rows in zip(self.index.shapes, self.index.rows, strict=True):
+            counts[height, width] += rows
+        return tuple(shape for shape, _ in counts.most_common())
 
     @property
     def captions(self) -> "Captions":
@@ -216,6 +230,17 @@ class LatentRows(Subset[dict[str, Any]]):
     def batch(self, indices: list[int], keys: list[int]) -> dict[str, Any]:
         """As `LatentCache.batch`, of indices into these rows."""
         return self.cache.batch(self.rows.rows(np.array(indices)).tolist(), keys)
+
+    def buckets(self) -> list[Places] | None:
+        """Places among these of the rows of each shape; None: all are of one."""
+        shapes = self.cache.index.shapes
+        if not shapes:
+            return None
+        bounds = pairwise(self.rows.before(np.concatenate([[0], self.cache.ends])).tolist())
+        found: dict[tuple[int, ...], list[Places]] = {}
+        for shape, (first, last) in zip(shapes, bounds, strict=True):
+            found.setdefault(shape, []).append(np.arange(first, last))
+        return [np.concatenate(each) for each in found.values()]
 
     def order(self, seed: int) -> ShardOrder | None:
         """In which order to read them, where their shards have to be fetched; None: in any."""

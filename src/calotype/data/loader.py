@@ -3,21 +3,27 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.batches import Batch, collate, draw_keys, present
+from calotype.data.batches import Batch, collate, draw_keys, keys_of, present
+from calotype.data.bucketed import Bucketed, check_known, in_buckets
+from calotype.data.buckets import Buckets
 from calotype.data.images import Decoding
-from calotype.data.order import InOrder, order_of
-from calotype.data.pictures import MAX_BROKEN, Reader, Stream
+from calotype.data.order import InOrder, Order, Places, order_of
+from calotype.data.pictures import MAX_BROKEN, Reader, Stream, spread
+from calotype.data.plan import Plan
+from calotype.data.sizes import sizes
 from calotype.data.streaming import Epochs, StreamBatches
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
 from calotype.data.workers import let_the_run_end, opened
 from calotype.training.distributed import own_device
+from calotype.training.progress import say
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
@@ -41,6 +47,10 @@ class Loader:
     `batch(indices, keys) -> dict`, and there is no transform, whole batches are read by that; if
     it has a method `draws(seed)`, it is drawn in that order (see `calotype.data.order`).
 
+    Where pictures come in buckets, by a transform that crops to `Buckets` or because rows of a
+    cache are of several shapes, each step's samples, of all ranks and micro-batches, are of one
+    bucket, as `Plan` says: sample j is the same as long as a step has as many samples.
+
     A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
     worker of a local stream, of many, costs reading, but not decoding, all that lies before and
     between.
@@ -54,9 +64,11 @@ class Loader:
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
             URL's) threads of one such process, so that a rank fetches it once.
         shuffle: Draw in a random order, else in the dataset's.
+        accumulate: Micro-batches of a step.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
+            buckets of a stream are asked for.
     """
 
     def __init__(
@@ -68,13 +80,17 @@ class Loader:
         transform: Transformation | None = None,
         workers: int = 0,
         shuffle: bool = True,
+        accumulate: int = 1,
     ) -> None:
         _check(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset = _decoded(dataset, transform)
+        self.dataset = _sorted(dataset, transform)
         self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
+        self.accumulate = accumulate
+        if isinstance(self.dataset, Bucketed):
+            say(self.dataset.said())
 
     @property
     def skipped(self) -> int:
@@ -100,14 +116,21 @@ class Loader:
             return _streamed(
                 StreamBatches(self.dataset, order, size, starts, self.seed, transform, self.workers)
             )
-        return _mapped(MapBatches(self.dataset, self.transform), self._draws(starts), self.workers)
+        draws = self._draws(starts, size * world * self.accumulate)
+        return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
 
-    def _draws(self, starts: range) -> Iterator[Draws]:
-        n = _length(self.dataset)
-        order = order_of(self.dataset, n, self.seed) if self.shuffle else InOrder(n)
+    def _draws(self, starts: range, step: int) -> Iterator[Draws]:
+        order = self._order(step)
         for start in starts:
             keys = draw_keys(self.seed, start, self.batch_size)
             yield list(zip(order(start, self.batch_size).tolist(), keys, strict=True))
+
+    def _order(self, step: int) -> Order:
+        """In which order examples are drawn, of which a step takes so many."""
+        n, seed = _length(self.dataset), self.seed if self.shuffle else None
+        if buckets := _buckets(self.dataset):
+            return Plan(buckets, step, seed)
+        return InOrder(n) if seed is None else order_of(self.dataset, n, seed)
 
 
 def once(
@@ -120,6 +143,8 @@ def once(
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
     A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
     in the dataset.
+    Where pictures come in buckets, the batches of the fullest come first, and the last of each may
+    be short.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -134,7 +159,7 @@ def once(
             stream, or none of its pictures can be read.
     """
     _check(dataset, batch_size)
-    dataset = _decoded(dataset, transform)
+    dataset = _sorted(dataset, transform)
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
@@ -143,16 +168,29 @@ def once(
         return _not_empty(_streamed(batches), dataset.reader)
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
-    spans = (part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size))
-    draws = (list(zip(span, _keys(span), strict=True)) for span in spans)
+    if buckets := _buckets(dataset):
+        draws = chain.from_iterable(in_buckets(buckets, part, batch_size) for part in parts)
+    else:
+        spans = (part[i : i + batch_size] for part in parts
+                 for i in range(0, len(part), batch_size))  # fmt: skip
+        draws = (list(zip(span, keys_of(span), strict=True)) for span in spans)
     return _not_empty(_mapped(PassBatches(dataset, transform), draws, workers), _reader(dataset))
 
 
-def _keys(rows: Sequence[int]) -> list[int]:
-    """Key i of seed 0 for row i."""
-    if isinstance(rows, range):
-        return draw_keys(0, rows.start, len(rows))
-    return [draw_keys(0, row, 1)[0] for row in rows]
+def some_of(
+    dataset: Dataset[Any],
+    count: int,
+    transform: Transformation | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Batch]:
+    """Batches of `count` pictures from all over a dataset, of a stream the first, the last perhaps
+    larger; with no `batch_size` one, or one of each bucket.
+    """
+    left = count
+    for batch in once(spread(dataset, count), batch_size or count, transform):
+        yield batch
+        if (left := left - len(batch["key"])) <= 0:
+            return
 
 
 @dataclass
@@ -225,6 +263,21 @@ def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batc
             break
     if not found and reader and reader.skipped:
         raise reader.none_of([*reader.skipped])
+
+
+def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+    """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
+    check_known(dataset, transform)
+    crop = getattr(transform, "crop", None)
+    if not isinstance(crop, Buckets):
+        return _decoded(dataset, transform)
+    return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
+
+
+def _buckets(dataset: Dataset[Any]) -> Sequence[Places] | None:
+    """Indices of what may be in one batch; None: all may."""
+    asked: Callable[[], Sequence[Places]] | None = getattr(dataset, "buckets", None)
+    return asked() if asked else None
 
 
 def _reader(dataset: Dataset[Any]) -> Reader | None:

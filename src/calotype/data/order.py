@@ -16,13 +16,14 @@ from torch.utils.data import Dataset
 from calotype.data.batches import epoch_seed
 from calotype.data.permutation import Permutation
 
-Indices = Int64[np.ndarray, " count"]
+Places = Int64[np.ndarray, " _"]
+"""Places into a dataset."""
 
 
 LARGE = 2**24
 """Examples from which on their order is computed where it is needed: as a list it would take eight
 bytes for each."""
-Order = Callable[[int, int], Indices]
+Order = Callable[[int, int], Places]
 """Of (start, count): the indices of so many draws from `start` on, counted from a run's start."""
 
 
@@ -32,7 +33,7 @@ class InOrder:
     def __init__(self, n: int) -> None:
         self.n = n
 
-    def __call__(self, start: int, count: int) -> Indices:
+    def __call__(self, start: int, count: int) -> Places:
         """As of `Order`."""
         return np.arange(start, start + count) % self.n
 
@@ -50,7 +51,7 @@ class Shuffled:
         self.n, self.seed, self.own = n, seed, own
         self._epoch = lru_cache(maxsize=2)(self._order)
 
-    def __call__(self, start: int, count: int) -> Indices:
+    def __call__(self, start: int, count: int) -> Places:
         """As of `Order`."""
         return cut(self._epoch, self.n, start, count)
 
@@ -62,12 +63,12 @@ class Shuffled:
         return Permutation(self.n, seed) if self.n >= LARGE else shuffled(self.n, seed)
 
 
-def shuffled(n: int, seed: int) -> Indices:
+def shuffled(n: int, seed: int) -> Places:
     """The numbers below n in a random order."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def cut(order: Callable[[int], Any], n: int, start: int, count: int) -> Indices:
+def cut(order: Callable[[int], Any], n: int, start: int, count: int) -> Places:
     """The ordinals [start, start + count) of epochs of n, whose orders are given: slices of them
     are arrays, or ranges.
     """
@@ -87,7 +88,7 @@ class Among:
     def __init__(self, order: Order, places: Int64[np.ndarray, " n"]) -> None:
         self.order, self.places = order, places
 
-    def __call__(self, start: int, count: int) -> Indices:
+    def __call__(self, start: int, count: int) -> Places:
         """As of `Order`."""
         return self.places[self.order(start, count)]
 
@@ -108,7 +109,7 @@ class Shares:
         self._block = Shuffled(int(self.shares.sum()), seed)
         self._whose = np.repeat(np.arange(len(shares)), self.shares)
 
-    def __call__(self, start: int, count: int) -> Indices:
+    def __call__(self, start: int, count: int) -> Places:
         """As of `Order`."""
         block = start // self._block.n
         before = self._block(block * self._block.n, self._block.n)[: start % self._block.n]

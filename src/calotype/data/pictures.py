@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from warnings import warn
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from typing_extensions import NotRequired
@@ -234,13 +235,13 @@ class Chosen(Sequence[Record]):
     """Some of a source's records."""
 
     records: Sequence[Record]
-    places: Sequence[int]
+    places: Sequence[int] | np.ndarray
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.records[self.places[index]]
+        return self.records[int(self.places[index])]
 
 
 def spread(dataset: Dataset[Any], count: int | None) -> Dataset[Any]:

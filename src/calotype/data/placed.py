@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calotype.data.bucketed import SHAPE, Bucketed
+from calotype.data.buckets import Shape
 from calotype.data.images import BrokenImage
 from calotype.data.pictures import Pictures, Reader, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
@@ -63,6 +65,8 @@ class Placed(Record):
     """Of its source."""
     size: int
     """Pixels a side of the blank."""
+    shape: Shape | None = None
+    """What it is cropped to; None: what all are."""
 
     @classmethod
     def of(cls, record: Record, place: int, reader: Reader, size: int) -> "Placed":
@@ -89,7 +93,8 @@ class Placed(Record):
         there = not isinstance(known.file, Path) or known.file.exists()
         made = provenance(known, source, read=there)._replace(stamp=stamped)
         made = made if made.digest else made._replace(digest=digest_of(b""))
-        return {**found, "place": self.place, "provenance": made, "broken": broken}
+        shape = {SHAPE: self.shape} if self.shape else {}
+        return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,16 @@ class PlacedRecords(Sequence[Record]):
 
     dataset: Pictures
     size: int
+    bucketed: Bucketed | None = None
+    """Says what each is cropped to; None: all to one shape."""
 
     def __len__(self) -> int:
         return len(self.dataset.records)
 
     def __getitem__(self, index: int) -> Placed:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Placed.of(self.dataset.records[index], index, self.dataset.reader, self.size)
+        found = Placed.of(self.dataset.records[index], index, self.dataset.reader, self.size)
+        found.shape = self.bucketed.shape(index) if self.bucketed else None
+        return found
 
 
 @dataclass(frozen=True)

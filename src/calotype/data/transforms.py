@@ -10,31 +10,14 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from calotype.data.boxes import Box, placed, reducible, resized
+from calotype.data.bucketed import SHAPE
+from calotype.data.buckets import Buckets, Shape
 from calotype.data.captions import CaptionChoice, one_caption
 from calotype.data.colour import TO_SRGB, Colour
 from calotype.data.images import Decoding, read_image
 from calotype.data.pictures import Example
 from calotype.training.images import Mode, scaled
-
-BICUBIC = Image.Resampling.BICUBIC
-"""Pillow's, which filters by the scale and so does not alias."""
-SPARE = 2.0
-"""Pixels that a reduced picture keeps for one of the crop, at least, along each side."""
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part, in pixels of the whole picture."""
-
-
-def reducible(side: float | int, size: int) -> int:
-    """By which power of two, 8 at most, a picture may be smaller of which `side` pixels become
-    `size`.
-    """
-    return next((by for by in (8, 4, 2) if side / by >= SPARE * size), 1)
-
-
-def resized(image: Image.Image, box: Box, size: int, reduction: int = 1) -> Image.Image:
-    """Resize a part of a picture, which is decoded smaller by `reduction`, to a square."""
-    left, top, right, bottom = (edge / reduction for edge in box) if reduction > 1 else box
-    return image.resize((size, size), BICUBIC, (left, top, right, bottom))
 
 
 def _check_size(size: int) -> None:
@@ -88,7 +71,7 @@ class RandomResizedCrop:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize."""
-        return resized(image, self.box(*image.size, rng), self.size)
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
 @dataclass(frozen=True)
@@ -113,15 +96,8 @@ class RandomCrop:
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
         """Draw the part, at a whole pixel of the resized picture."""
-        step = min(width, height) / (self.resize or self.size)  # source pixels to a resized pixel
-        # Rounding may put the side, and with it the far edges, an ulp beyond.
-        side = min(self.size * step, float(min(width, height)))
-        left, top = (
-            min(step * int(rng.integers(max(round(length / step) - self.size, 0) + 1)),
-                length - side)
-            for length in (width, height)
-        )  # fmt: skip
-        return left, top, left + side, top + side
+        scale = min(width, height) / (self.resize or self.size)
+        return placed((width, height), (self.size, self.size), scale, rng)
 
     def reduction(self, width: int, height: int) -> int:
         """By how much such a picture may be decoded smaller."""
@@ -129,7 +105,7 @@ class RandomCrop:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Resize and crop in one step."""
-        return resized(image, self.box(*image.size, rng), self.size)
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
 @dataclass(frozen=True)
@@ -158,10 +134,10 @@ class CenterCrop:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Crop and resize; the generator is not used."""
-        return resized(image, self.box(*image.size, rng), self.size)
+        return resized(image, self.box(*image.size, rng), (self.size, self.size))
 
 
-Crop = RandomResizedCrop | RandomCrop | CenterCrop
+Crop = RandomResizedCrop | RandomCrop | CenterCrop | Buckets
 
 
 @dataclass(frozen=True)
@@ -207,16 +183,27 @@ class Transform:
         return Decoding(self.mode, self.colour, self.crop.reduction)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
-        """Give `{"image": uint8 [c, size, size], "caption": str}`; colours beside alpha are over
-        white. `calotype.training.images.scaled` brings images to [-1, 1], on the device.
+        """Give `{"image": uint8 [c, H, W], "caption": str}`; colours beside alpha are over white.
+        `calotype.training.images.scaled` brings images to [-1, 1], on the device.
         """
         sample = cast(dict[str, Any], {**example})
-        reduction = sample.pop("reduction", 1)
+        reduction, shape = sample.pop("reduction", 1), sample.pop(SHAPE, None)
         width, height = sample["size"] if reduction > 1 else sample["image"].size
-        box = self.crop.box(width, height, rng)
-        image = resized(in_mode(sample["image"], self.mode), box, self.crop.size, reduction)
+        if isinstance(self.crop, Buckets):
+            shape = shape or self.crop.nearest(width, height)
+            box = self.crop.part((width, height), shape, rng)
+        else:
+            shape, box = (self.crop.size, self.crop.size), self.crop.box(width, height, rng)
+        image = resized(in_mode(sample["image"], self.mode), box, shape, reduction)
         image = self.flip(image, rng) if self.flip else image
         return {**one_caption(sample, self.caption, rng), "image": levels(image)}
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All that its images may have."""
+        if isinstance(self.crop, Buckets):
+            return self.crop.shapes
+        return (Shape(self.crop.size, self.crop.size),)
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W c"]) -> Float32[Tensor, "b c H W"]:

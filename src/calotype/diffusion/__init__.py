@@ -6,7 +6,13 @@ from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
 from calotype.diffusion.scheduled import process_of, spec_of
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
-from calotype.diffusion.unet import UNet, attend_plainly, is_of_stable_diffusion, places
+from calotype.diffusion.unet import (
+    UNet,
+    attend_plainly,
+    check_halved,
+    is_of_stable_diffusion,
+    places,
+)
 
 __all__ = [
     "Denoising",
@@ -26,6 +32,7 @@ __all__ = [
     "Velocity",
     "Whole",
     "attend_plainly",
+    "check_halved",
     "is_of_stable_diffusion",
     "places",
     "process_of",

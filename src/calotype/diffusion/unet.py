@@ -53,7 +53,7 @@ class UNet:
         self, size: int, channels: int, text_width: int
     ) -> "diffusers.UNet2DConditionModel":
         """A UNet for latents [B, channels, size, size] that attends to text [B, L, text_width]."""
-        self._check(size)
+        self.check(size)
         down = ["CrossAttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
         # diffusers' `attention_head_dim` is, for this class, the number of heads.
@@ -80,7 +80,7 @@ class UNet:
             raise ValueError(
                 "unet.heads: without a text all heads are of one width; add --unet.heads None"
             )
-        self._check(size)
+        self.check(size)
         down = ["AttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
         return diffusers.UNet2DModel(
@@ -100,13 +100,22 @@ class UNet:
             "resnet_time_scale_shift": self.resnet_time_scale_shift,
         }  # fmt: skip
 
-    def _check(self, size: int) -> None:
-        halvings = 2 ** (len(self.widths) - 1)
-        if size % halvings:
-            raise ValueError(
-                f"latents of {size} sites a side cannot be halved {len(self.widths) - 1} times: "
-                "use fewer unet.widths, or larger images"
-            )
+    def check(self, size: int) -> None:
+        """As `check_halved`, of its resolutions."""
+        check_halved(size, len(self.widths) - 1)
+
+
+def check_halved(size: int, times: int) -> None:
+    """Refuse latents that do not come back from all resolutions with the size they went in.
+
+    Raises:
+        ValueError: `size` sites a side cannot be halved so often.
+    """
+    if size % 2**times:
+        raise ValueError(
+            f"latents of {size} sites a side cannot be halved {times} times: use fewer "
+            "unet.widths, or larger images, in buckets of a larger step"
+        )
 
 
 def places(attention: Sequence[bool], size: int) -> int:

@@ -29,7 +29,7 @@ class LatentHealth:
         config, self.bottleneck = tokenizer.autoencoder.config, tokenizer.bottleneck
         self.shift = config.get("shift_factor") or 0.0
         self.scale = config.get("scaling_factor") or 1.0
-        self.images, self.sites = 0, (0, 0)
+        self.images, self.sites, self.shape = 0, 0, (0, 0)
         self.sums: dict[str, Tensor] = {}
 
     def add(
@@ -37,7 +37,8 @@ class LatentHealth:
         mode: Float[Tensor, "b c h w"],
     ) -> None:  # fmt: skip
         """Count the latents of some images: what is kept of them, a sample of it, the likeliest."""
-        self.images, self.sites = self.images + len(z), tuple(z.shape[2:])
+        self.images, self.shape = self.images + len(z), tuple(z.shape[2:])
+        self.sites += len(z) * math.prod(self.shape)
         z, mode = (self.scale * (each.cpu().double() - self.shift) for each in (z, mode))
         self._sum("mean", z.sum((0, 2, 3)))
         self._sum("square", z.square().sum((0, 2, 3)))
@@ -51,12 +52,12 @@ class LatentHealth:
 
     def figures(self) -> dict[str, Any]:
         """Per channel mean, standard deviation and whether active; nats and bits; the spectrum."""
-        count = self.images * math.prod(self.sites)
+        count, each = self.sites, self.sites / self.images
         mean, std = _moments(self.sums["mean"], self.sums["square"], count)
         _, spread = _moments(self.sums["mode"], self.sums["mode square"], count)
         bands = self.sums["power"] / self.sums["power"].sum().clamp_min(1e-300)
         found = {
-            "latent": [len(mean), *self.sites],
+            "latent": [len(mean), *self.shape],
             "mean": rounded(mean.tolist()),
             "std": rounded(std.tolist()),
             "active_channels": int((spread.square() > ACTIVE).sum()),
@@ -66,10 +67,10 @@ class LatentHealth:
             nats = self.sums["kl"] / count
             found["kl_nats_per_site"] = rounded(nats.tolist())
             # What bits-back coding would take (Townsend et al. 2019, section 2.2).
-            found["rate_bits"] = round(nats.sum().item() * math.prod(self.sites) / math.log(2), 1)
+            found["rate_bits"] = round(nats.sum().item() * each / math.log(2), 1)
         elif isinstance(self.bottleneck, Discrete):
             bits = math.log2(self.bottleneck.codes) * self.bottleneck.codebooks
-            found["rate_bits"] = round(bits * math.prod(self.sites), 1)
+            found["rate_bits"] = round(bits * each, 1)
         return found
 
     def _sum(self, name: str, value: Tensor) -> None:

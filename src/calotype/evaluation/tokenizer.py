@@ -63,7 +63,7 @@ class Evaluation:
     speed: dict[str, float | int] = field(default_factory=dict)
     """Of this machine, and not of the protocol."""
     examples: tuple[Tensor, Tensor] | None = None
-    """The first pictures and what became of them, 8 bits [n c H W]."""
+    """The first pictures, of one shape, and what became of them, 8 bits [n c H W]."""
 
 
 @torch.no_grad()
@@ -125,7 +125,8 @@ class Reconstructions:
         if judge := self.judges.features:
             for each, features in zip((real, fake), self.features, strict=True):
                 features.append(judge(each).cpu())
-        if sum(len(each) for each, _ in self.kept) < self.examples:
+        alike = not self.kept or self.kept[0][0].shape[1:] == real.shape[1:]
+        if alike and sum(len(each) for each, _ in self.kept) < self.examples:
             self.kept.append((real[: self.examples].cpu(), fake[: self.examples].cpu()))
 
     def figures(self) -> tuple[dict[str, Any], dict[str, float]]:

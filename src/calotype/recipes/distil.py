@@ -7,7 +7,7 @@ from pathlib import Path
 from calotype.data import Folder, Scenes, Source, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.small import SIZE
-from calotype.recipes.tokenizer import image_mode, image_size
+from calotype.recipes.tokenizer import image_mode, image_size, shortest_side
 from calotype.tokenizers.distillation import NewTiny, Student
 from calotype.tokenizers.terms import L1, L2, LPIPS, Huber
 from calotype.training import AdamW, Run
@@ -52,13 +52,18 @@ class DistilRecipe:
 
     @property
     def size(self) -> int:
-        """Pixels a side of the images."""
+        """Pixels a side of the images, of buckets those of the square."""
         return image_size(self.data, self.transform)
 
     @property
     def mode(self) -> Mode:
         """Channels of the images."""
         return image_mode(self.transform)
+
+    @property
+    def shortest(self) -> int:
+        """Pixels of the shortest side that an image may have."""
+        return shortest_side(self.data, self.transform)
 
 
 def small_tiny() -> DistilRecipe:

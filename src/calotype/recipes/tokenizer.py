@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from calotype.data import OpenMoji, Scenes, Source, Transform
+from calotype.data import Buckets, OpenMoji, Scenes, Source, Transform
 from calotype.tokenizers import (
     Backbone,
     Gaussian,
@@ -144,7 +144,8 @@ class TokenizerRecipe:
 
     data: Source = field(default_factory=Scenes)
     transform: Transform | None = None
-    """How pictures become square images; None: they are already."""
+    """How pictures become images of one size, or of the few of some buckets; None: they are squares
+    already."""
     model: NewTokenizer | PretrainedDecoder | Continued = field(default_factory=NewTokenizer)
     pixel: Pixel = field(default_factory=L1)
     perceptual: LPIPS | None = field(default_factory=LPIPS)
@@ -185,13 +186,18 @@ class TokenizerRecipe:
 
     @property
     def size(self) -> int:
-        """Pixels a side of the images."""
+        """Pixels a side of the images, of buckets those of the square."""
         return image_size(self.data, self.transform)
 
     @property
     def mode(self) -> Mode:
         """Channels of the images."""
         return image_mode(self.transform)
+
+    @property
+    def shortest(self) -> int:
+        """Pixels of the shortest side that an image may have."""
+        return shortest_side(self.data, self.transform)
 
 
 def image_mode(transform: Transform | None) -> Mode:
@@ -200,12 +206,19 @@ def image_mode(transform: Transform | None) -> Mode:
 
 
 def image_size(data: Source, transform: Transform | None) -> int:
-    """Pixels a side of the images that a source and a transform make.
+    """Pixels a side of the images that a source and a transform make, of buckets those of the
+    square.
 
     Raises:
-        ValueError: the source's pictures come in any size and nothing makes them equal.
+        ValueError: the source's pictures come in any size and nothing makes them equal, or they
+            are squares and buckets are asked for.
     """
     if transform is not None:
+        if isinstance(transform.crop, Buckets) and isinstance(data, Scenes | OpenMoji):
+            raise ValueError(
+                f"transform.crop: {type(data).__name__} pictures are squares and need no buckets: "
+                "choose transform:none"
+            )
         return transform.crop.size
     if isinstance(data, Scenes | OpenMoji):
         return data.size
@@ -213,3 +226,32 @@ def image_size(data: Source, transform: Transform | None) -> int:
         f"{type(data).__name__} pictures come in any size: choose transform:transform and "
         "--transform.crop.size PIXELS"
     )
+
+
+def shortest_side(data: Source, transform: Transform | None) -> int:
+    """Pixels of the shortest side that an image may have, as `image_size`."""
+    size = image_size(data, transform)
+    return min(map(min, transform.shapes)) if transform else size
+
+
+def shapes_of(size: int, transform: Transform | None) -> str:
+    """What shapes images have, in words."""
+    if transform is None or len(transform.shapes) == 1:
+        return f"{size} pixels a side"
+    first, *_, last = transform.shapes
+    return f"in {len(transform.shapes)} buckets of about {size}x{size} pixels, {first} to {last}"
+
+
+def check_sides(tokenizer: ImageTokenizer, size: int, transform: Transform | None) -> None:
+    """Refuse images that do not come back with the size they went in.
+
+    Raises:
+        ValueError: `size` pixels a side, or the step of buckets, is no multiple of the factor.
+    """
+    crop = transform.crop if transform else None
+    if isinstance(crop, Buckets) and crop.step % tokenizer.factor:
+        raise ValueError(
+            f"transform.crop.step is {crop.step}, and the tokenizer's factor {tokenizer.factor}: "
+            "choose a multiple of that"
+        )
+    tokenizer.check(size)

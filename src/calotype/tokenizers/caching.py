@@ -66,7 +66,7 @@ def remaining(dataset: Dataset, scan: Scan, root: Path) -> int | None:
         return scan.count
     total = len(dataset)  # type: ignore[arg-type]
     total = total if scan.count is None else min(total, scan.count)
-    starts = (part * scan.shard_size for part, _ in written(root))
+    starts = {part * scan.shard_size for part, _ in written(root)}
     return total - sum(len(range(start, total)[: scan.shard_size]) for start in starts)
 
 
@@ -89,10 +89,11 @@ def finish(
     """
     words = prompts.files if prompts else [""] * len(shards)
     files = tuple(Files(s.latents, s.pictures, w) for s, w in zip(shards, words, strict=True))
-    crops = known.get("crops", 1)
+    crops, shapes = known.get("crops", 1), []
     for shard in shards:
         with safe_open(root / shard.latents, "pt") as stored:
-            there = stored.get_slice("packed").get_shape()[0]
+            there, *shape = stored.get_slice("packed").get_shape()
+        shapes.append(tuple(shape))
         if there != shard.rows * crops:
             raise ValueError(
                 f"{root / shard.latents} has {there} rows and not {shard.rows * crops}: delete it "
@@ -100,7 +101,8 @@ def finish(
             )
     index = Index(
         encoder.fingerprint, encoder.size, tuple(shard.rows for shard in shards), encoder.flipped,
-        prompts and prompts.length, prompts and prompts.text, encoder.codes, files=files, **known,
+        prompts and prompts.length, prompts and prompts.text, encoder.codes, files=files,
+        shapes=tuple(shapes) if len(set(shapes)) > 1 else (), **known,
     )  # fmt: skip
     index.write(root)
     _sweep(root, {name for each in files for name in each})

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.lazy import diffusers
-from calotype.tokenizers.objectives import Images, Weighted, psnr
+from calotype.tokenizers.objectives import Examples, Images, Weighted, psnr
 from calotype.tokenizers.stock import load_autoencoder, mode_of
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.devices import computing
 from calotype.training.images import CHANNELS, Mode
 from calotype.training.noise import Generators, generators
+from calotype.training.sheet import framed
 
 REPORT = "distillation.json"
 """Beside a student: how near it comes to its teacher, and how much faster it is."""
@@ -129,13 +130,13 @@ class Distillation(Objective):
         originals: Fraction of each distance that is to the original picture and not to the
             teacher's.
         encoding: Weight of the mean squared error of encoded latents.
-        examples: Pictures that are shown while it trains.
+        examples: Pictures that are shown while it trains, of each shape a batch.
     """
 
     def __init__(
         self, student: "diffusers.AutoencoderTiny", teacher: Teacher, terms: Weighted,
         optimizer: AdamW, originals: float = 0.0, encoding: float = 1.0,
-        examples: Images | None = None,
+        examples: Examples = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.student, self.consulted = student, (teacher,)
@@ -173,9 +174,10 @@ class Distillation(Objective):
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n c H W"] | None:
         """The examples, each before what teacher and student make of them."""
-        if self.examples is None:
-            return None
-        real = self.examples.to(next(self.student.parameters()).device)
+        return framed([self._rows(real) for real in self.examples]) if self.examples else None
+
+    def _rows(self, real: Images) -> Float[Tensor, "n c H W"]:
+        real = real.to(next(self.student.parameters()).device)
         with computing(
             self.precision, real.device, *self.networks, *self.teacher.tokenizer.networks
         ):

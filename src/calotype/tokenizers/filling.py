@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
+from calotype.data.bucketed import Bucketed, check_known
+from calotype.data.buckets import Buckets
 from calotype.data.loader import once
 from calotype.data.pictures import Pictures, Reader, Stream
 from calotype.data.pieces import Piece
@@ -22,6 +26,7 @@ from calotype.data.placed import (
 )
 from calotype.data.provenance import Provenance, digest_of
 from calotype.data.shards import Shard, is_made_of, made_of, written
+from calotype.data.sizes import sizes
 from calotype.data.stock import Stock
 from calotype.data.work import Work
 from calotype.tokenizers.encoder import Encoder, Scan
@@ -37,6 +42,16 @@ class Task:
     piece: Piece
     places: Sequence[int]
     """Within the part of the source."""
+    rows: Sequence[int] = ()
+    """All pictures of the piece, where these have numbers."""
+
+
+@dataclass
+class Part:
+    """A part of a source, and its pieces: what is to be made of them, or what is there."""
+
+    number: int
+    pieces: "list[Task | Shard]"
 
 
 @dataclass
@@ -56,6 +71,7 @@ class Filling:
     """Parts of a stream that are done without a gap, and pictures in them."""
 
     def __post_init__(self) -> None:
+        check_known(self.dataset, self.scan.transform)
         self.root.mkdir(parents=True, exist_ok=True)
         self.work = Work(self.root / WORK / "shards")
         self.there = written(self.root)
@@ -110,43 +126,83 @@ class Filling:
         total = len(self.dataset)  # type: ignore[arg-type]
         return total if self.scan.count is None else min(total, self.scan.count)
 
-    # Of a dataset whose pictures have numbers: a part is a shard, of one piece.
+    # Of a dataset whose pictures have numbers: a part is so many of them as go into a shard, and a
+    # piece those of it that have one shape.
 
     def _map(self, parts: Iterator[int]) -> None:
-        tasks: list[Task] = []
+        tasks: list[tuple[Part, int]] = []
         wanted = self._wanted(parts, tasks)
         first = next(wanted, None)
         if first is None:
             return
         dataset, transform = self.dataset, self.scan.transform
         if isinstance(dataset, Pictures):
-            dataset = Pictures(PlacedRecords(dataset, self.encoder.size), dataset.reader)
+            dataset = Pictures(
+                PlacedRecords(dataset, self.encoder.size, self.bucketed), dataset.reader
+            )
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
             transform = Crops(transform, self.scan.crops)
         # One reader for all: its workers go on to the next shard while this one is written.
         batches = once(dataset, self.scan.batch_size, transform, self.scan.workers,
                        chain([first], wanted))  # fmt: skip
         for batch in batches:
-            task = tasks.pop(0)
+            part, number = tasks.pop(0)
+            task = part.pieces[number]
+            assert isinstance(task, Task)
             count = -(-len(task.places) // self.scan.batch_size)
             self._encode(task, chain([batch], islice(batches, count - 1)))
-            self.work.done(task.piece.part, [task.piece.write(self.root)])
+            part.pieces[number] = task.piece.write(self.root)
+            self._done(part)
 
-    def _wanted(self, parts: Iterator[int], tasks: list[Task]) -> Iterator[Sequence[int]]:
-        """Places of the pictures to encode, by parts, each of which becomes a task."""
-        for part in parts:
-            rows = range(part * self.scan.shard_size, self._total())[: self.scan.shard_size]
-            if not self.there:
-                found: Task | Shard = Task(self._piece(part, 0, len(rows)), rows)
-            else:
-                found = self._planned(part, 0, rows.start, [self._known(i) for i in rows])
-            if isinstance(found, Shard):
-                self.work.done(part, [found])
-            elif not found.places:
-                self.work.done(part, [found.piece.write(self.root)])
-            else:
-                tasks.append(found)
-                yield found.places
+    def _done(self, part: Part) -> None:
+        """Say so of a part, if all of its pieces are there."""
+        if all(isinstance(piece, Shard) for piece in part.pieces):
+            self.work.done(part.number, part.pieces)
+
+    def _wanted(
+        self, parts: Iterator[int], tasks: list[tuple[Part, int]]
+    ) -> Iterator[Sequence[int]]:
+        """Places of the pictures to encode, by pieces, each of which becomes a task."""
+        for number in parts:
+            every = range(number * self.scan.shard_size, self._total())[: self.scan.shard_size]
+            part = Part(number, [self._begun(number, k, rows)
+                                 for k, rows in enumerate(self._alike(every)) if rows])  # fmt: skip
+            self._done(part)
+            for place, piece in enumerate(part.pieces):
+                if isinstance(piece, Task):
+                    tasks.append((part, place))
+                    yield piece.places
+
+    def _begun(self, part: int, number: int, rows: Sequence[int]) -> Task | Shard:
+        if not self.there:
+            return Task(self._piece(part, number, len(rows)), rows, rows)
+        found = self._planned(part, number, rows, [self._known(i) for i in rows])
+        if isinstance(found, Task) and not found.places:
+            return found.piece.write(self.root)
+        return found
+
+    def _alike(self, rows: range) -> Iterator[Sequence[int]]:
+        """Pictures of one shape, by the buckets' order; where there are none, all of them."""
+        if self.bucketed is None:
+            yield rows
+            return
+        buckets = self.bucketed.bucket[rows.start : rows.stop]
+        for bucket in range(len(self.bucketed.crop.shapes)):
+            yield (np.flatnonzero(buckets == bucket) + rows.start).tolist()
+
+    @cached_property
+    def bucketed(self) -> Bucketed | None:
+        """The pictures in their buckets; None: they are cropped to one size. One whose header is
+        broken, which is to be tried and told of, is in that of the first of its part.
+        """
+        crop = getattr(self.scan.transform, "crop", None)
+        if not isinstance(crop, Buckets):
+            return None
+        found, size = Bucketed(self.dataset, crop, sizes(self.dataset)), self.scan.shard_size
+        for first in range(0, len(found), size):
+            part = found.bucket[first : first + size]
+            part[part < 0] = next(iter(part[part >= 0]), 0)
+        return found
 
     def _known(self, i: int) -> Provenance:
         """What is known of a picture without reading it."""
@@ -162,7 +218,7 @@ class Filling:
             return ""  # which is told when it is to be decoded
 
     def _encode(self, task: Task, batches: Iterable[dict[str, Any]]) -> None:
-        first = task.piece.part * self.scan.shard_size
+        at = {row: place for place, row in enumerate(task.rows)}
         places = iter(task.places)
         for batch in batches:
             numbers = list(islice(places, len(batch["image"])))
@@ -173,7 +229,7 @@ class Filling:
                     self._known(i)._replace(captions=(caption,))
                     for i, caption in zip(numbers, batch["caption"], strict=True)
                 ]
-            self._put(task.piece, [i - first for i in numbers], known, batch)
+            self._put(task.piece, [at[i] for i in numbers], known, batch)
 
     # Of a stream: a part is read in order, and its pieces are of the size of a shard.
 
@@ -195,7 +251,8 @@ class Filling:
         source, size = stream.reader.source, self.scan.shard_size
         while known := [provenance(record, source) for record in islice(records, size)]:
             piece = len(found)
-            found.append(self._planned(part, piece, piece * size, known))
+            rows = range(piece * size, piece * size + len(known))
+            found.append(self._planned(part, piece, rows, known))
         return found
 
     def _streamed(
@@ -222,7 +279,7 @@ class Filling:
         return Piece(part, number, room, self.scan.crops)
 
     def _planned(
-        self, part: int, number: int, first: int, known: Sequence[Provenance]
+        self, part: int, number: int, rows: Sequence[int], known: Sequence[Provenance]
     ) -> Task | Shard:
         """What is to be done for a piece of these pictures: nothing, for it is there; or some of
         them are to be encoded, and the rows of others are there.
@@ -235,14 +292,14 @@ class Filling:
             if found := self.stock.broken.get((made.name, made.stamp)):
                 piece.leave_out(place, made._replace(digest=found[0].digest), found[1])
                 continue
-            digest = made.digest or self._digest(made, first + place)
+            digest = made.digest or self._digest(made, rows[place])
             if row := self.stock.row(digest) if digest else None:
-                rows = self.stock.tensors(*row, self.scan.crops)
-                captions = made.captions or (self.dataset[first + place]["caption"],)
-                piece.put([place], [made._replace(digest=digest, captions=captions)], rows)
+                stored = self.stock.tensors(*row, self.scan.crops)
+                captions = made.captions or (self.dataset[rows[place]]["caption"],)
+                piece.put([place], [made._replace(digest=digest, captions=captions)], stored)
             else:
-                places.append(first + place)
-        return Task(piece, places)
+                places.append(rows[place])
+        return Task(piece, places, rows)
 
     def _digest(self, made: Provenance, place: int) -> str:
         """Of what a picture's file holds, if there may be a row of that; else none."""

@@ -28,8 +28,11 @@ from calotype.training.distributed import all_mean
 from calotype.training.noise import generators
 from calotype.training.objective import Rows
 from calotype.training.precision import UNSCALED, gradient
+from calotype.training.sheet import framed
 
 Images = Float[Tensor, "b c H W"]
+Examples = Sequence[Float[Tensor, "_ _ _ _"]]
+"""Images of several shapes, of each a batch."""
 WON = 0.95
 """Share of patches told apart from which on a discriminator has won. Where the game is even it is
 about half; Karras et al. (2020, "Training generative adversarial networks with limited data",
@@ -51,7 +54,7 @@ class Reconstruction(Objective):
 
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
-        examples: Images | None = None,
+        examples: Examples = (),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
         self.tokenizer = tokenizer
@@ -202,9 +205,10 @@ class Reconstruction(Objective):
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n c H W"] | None:
         """The examples and their reconstructions, side by side."""
-        if self.examples is None:
-            return None
-        real = self.examples.to(self.tokenizer.last_layer.weight.device)
+        return framed([self._pairs(real) for real in self.examples]) if self.examples else None
+
+    def _pairs(self, real: Images) -> Float[Tensor, "n c H W"]:
+        real = real.to(self.tokenizer.last_layer.weight.device)
         with computing(self.precision, real.device, *self.tokenizer.networks):
             latent = self.tokenizer.encode(real, generators(range(len(real))))
             fake = self.tokenizer.decode(latent.z)

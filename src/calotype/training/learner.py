@@ -16,6 +16,23 @@ from calotype.training.norms import keep_in_bf16
 from calotype.training.objective import Batch, Losses, Objective, Rows
 from calotype.training.precision import Name, autocast
 
+MOST_COMPILED = 8
+"""Shapes of a batch that torch compiles a piece of code for; for others it does not."""
+
+
+def check_compiled(compiled: bool, shapes: int) -> None:
+    """Refuse to compile networks for more shapes of images than torch does.
+
+    Raises:
+        ValueError: there are more.
+    """
+    if compiled and shapes > MOST_COMPILED:
+        raise ValueError(
+            f"run.compile: images come in {shapes} shapes, and torch compiles for "
+            f"{MOST_COMPILED} at most: choose --run.no-compile, a smaller transform.crop.ratio or "
+            "a larger transform.crop.lost"
+        )
+
 
 class _Compiled:
     """Networks that are compiled in their place: names in checkpoints stay what they are.
@@ -29,7 +46,10 @@ class _Compiled:
         for network in networks:
             if device.type == "cuda":  # on CPUs it is slower (benchmarks/LOG.md)
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+            # For each shape anew: inductor fails on these networks where shapes are left open.
+            network.forward = torch.compile(  # type: ignore[method-assign]
+                network.forward, dynamic=False
+            )
 
     def undo(self) -> None:
         """Leave them as they were."""

@@ -3,15 +3,30 @@
 import textwrap
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
 
 from calotype.lazy import torchvision
 from calotype.training.images import visible
 
 LEGIBLE = 128
 """Pixels a side."""
+
+
+def framed(batches: Sequence[Float[Tensor, "_ c _ _"]]) -> Float[Tensor, "n c side side"]:
+    """Batches of images of [-1, 1] and of any shapes as one of squares, each image in the middle of
+    white.
+    """
+    side = max(max(images.shape[-2:]) for images in batches)
+    squares = []
+    for images in batches:
+        down, along = (side - length for length in images.shape[-2:])
+        margins = (along // 2, along - along // 2, down // 2, down - down // 2)
+        squares.append(functional.pad(images, margins, value=1.0))
+    return torch.cat(squares)
 
 
 def draw_sheet(

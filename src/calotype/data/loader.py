@@ -28,8 +28,6 @@ from calotype.training.progress import say
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
 
-Order = Any
-"""Of an epoch's examples: slices of it are arrays of their indices, or ranges."""
 
 Draws = list[tuple[int, int]]
 """(index, key) of each sample of a batch."""

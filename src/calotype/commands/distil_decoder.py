@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.commands.quiet import quiet
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, once
-from calotype.data.identity import identified
+from calotype.data.identity import drawn
 from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
@@ -50,7 +50,7 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
     )
     run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
+                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit([objective], loader, run, watcher)
     if processes().is_main_process:
@@ -92,7 +92,7 @@ def _inputs(
     if isinstance(recipe.student, TrainedTiny):
         named["start"] = objective.student
     weights = {name: digest(sorted(part.state_dict().items())) for name, part in named.items()}
-    return {**weights, **identified(data=dataset)}
+    return {**weights, **drawn(dataset)}
 
 
 @exact_products()

@@ -15,7 +15,7 @@ from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, once
-from calotype.data.identity import identified
+from calotype.data.identity import drawn, identified
 from calotype.data.pictures import spread
 from calotype.mistakes import noted
 from calotype.pages.gallery import PAIR
@@ -74,7 +74,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     found = _found(reconstruction.tokenizer, total, size)
     run = start(recipe.run, recipe, inputs, found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
+                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit(objectives, loader, run, watcher)
     if loader.skipped:
@@ -106,7 +106,7 @@ def _inputs(
     """Fingerprints of what a tokenizer is made from."""
     # What was best on other pictures says nothing of these.
     told = {"validation": validation} if recipe.run.best else {}
-    return {**recipe.model.inputs(tokenizer), **identified(data=dataset, **told)}
+    return {**recipe.model.inputs(tokenizer), **drawn(dataset), **identified(**told)}
 
 
 def _found(tokenizer: ImageTokenizer, total: int | None, size: int) -> str:

@@ -6,9 +6,9 @@ from calotype.data.images import BrokenImage, read_image
 from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once
 from calotype.data.openmoji import OpenMoji
-from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
+from calotype.data.pictures import Example, OnError, Parts, Pictures, Reader, Record, Stream, Whole
 from calotype.data.scenes import Scenes
-from calotype.data.tables import Hub, Parquet, WebDataset
+from calotype.data.tables import Hub, Parquet
 from calotype.data.transforms import (
     CenterCrop,
     Crop,
@@ -17,6 +17,7 @@ from calotype.data.transforms import (
     RandomResizedCrop,
     Transform,
 )
+from calotype.data.webdataset import WebDataset
 
 Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
@@ -35,6 +36,7 @@ __all__ = [
     "OnError",
     "OpenMoji",
     "Parquet",
+    "Parts",
     "Pictures",
     "RandomCrop",
     "RandomResizedCrop",
@@ -45,6 +47,7 @@ __all__ = [
     "Stream",
     "Transform",
     "WebDataset",
+    "Whole",
     "once",
     "read_image",
 ]

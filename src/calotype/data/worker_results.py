@@ -22,6 +22,8 @@ class WorkerResult(NamedTuple):
     """Whether the error's message tells a user all: see `calotype.mistakes`."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Name of each broken picture that this worker met first, and what is wrong with it."""
+    learnt: tuple[tuple[int, int], ...] = ()
+    """Parts of a stream that were read to their end, and how many records each has."""
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -38,17 +40,24 @@ def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> Wo
     return _read(read)._replace(skipped=tuple(reader.skipped.items())[known:])
 
 
-def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator[Batch]:
-    """Give the batches in the training process, which warns of what was skipped.
+def received(
+    results: Iterator[WorkerResult],
+    reader: Reader | None,
+    learn: Callable[[int, int], None] = lambda part, length: None,
+) -> Iterator[Batch]:
+    """Give the batches in the training process, which warns of what was skipped, and hears what was
+    learnt of a stream's parts.
 
     Raises:
         Exception: what a worker met.
     """
     try:
-        for batch, traceback, told, skipped in results:
+        for batch, traceback, told, skipped, learnt in results:
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
+            for part, length in learnt:
+                learn(part, length)
             if isinstance(batch, BaseException):
                 raise batch from TracebackElsewhere(traceback, told)
             assert batch is not None

@@ -1,5 +1,5 @@
-"""Reading pictures beside torchvision and HF `datasets`: images/s from a folder, parquet files and
-tars, and memory of a stream from a thousand images to a million.
+"""Reading pictures beside torchvision, HF `datasets` and webdataset: images/s from a folder,
+parquet files and tars, and memory of a stream from a thousand images to a million.
 
     python benchmarks/data.py speed
     python benchmarks/data.py photographs
@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,17 @@ def hugging_face(table: Any, column: str, workers: int, each: int = BATCH) -> Ba
     return lambda: (batch["image"] for batch in endless(data, workers, shuffle, each))
 
 
+def web_dataset(pattern: str, workers: int) -> Batches:
+    """The `webdataset` package in torch's DataLoader, where it is installed."""
+    import webdataset
+
+    data = (
+        webdataset.WebDataset(sorted(glob(pattern)), shardshuffle=True)
+        .shuffle(1000).decode("pil").map(lambda sample: {"image": PEER(sample["jpg"])})
+    )  # fmt: skip
+    return lambda: (batch["image"] for batch in endless(data, workers, None, BATCH))
+
+
 def endless(data: Any, workers: int, shuffle: bool | None, each: int) -> Iterator[Any]:
     """Epoch after epoch of torch's DataLoader, whose workers stay."""
     loader = DataLoader(data, each, shuffle, num_workers=workers, drop_last=True,
@@ -176,6 +189,7 @@ def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
             "datasets webdataset": hugging_face(
                 load("webdataset", data_files=tars, split="train", streaming=True), "jpg",
                 workers),
+            **({"webdataset": web_dataset(tars, workers)} if find_spec("webdataset") else {}),
         },
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ import tiny
 from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
 from calotype.commands.worst import Worst, rank
 from calotype.data import CenterCrop, Folder, Scenes, Transform, once
-from calotype.data.pictures import Stream
+from calotype.data.pictures import Stream, Whole
 from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
@@ -225,7 +225,7 @@ def test_so_many_of_a_stream_are_ranked_and_no_more(photos, tmp_path, monkeypatc
     drawn = ranking(Scenes(size=16, count=5), None)
     assert drawn == [f"picture {i}" for i in range(5)], "what is drawn has no name"
     pictures = Folder(photos).build()
-    stream = Stream(lambda seed: iter(pictures.records), pictures.reader, local=True)
+    stream = Stream(Whole(lambda: iter(pictures.records)), pictures.reader, local=True)
     monkeypatch.setattr(Folder, "build", lambda self: stream)
     first = ranking(Folder(photos), 3)
     assert [Path(name).name for name in first] == ["0.png", "1.png", "2.png"]

@@ -19,6 +19,7 @@ from calotype.data import (
     Record,
     Stream,
     Transform,
+    Whole,
     once,
     some_of,
 )
@@ -165,7 +166,7 @@ def test_longer_pictures_are_refused_by_name_where_that_is_asked() -> None:
 
 
 def test_a_stream_has_no_buckets() -> None:
-    stream = Stream(lambda seed: iter([record(0, (20, 20))]), PictureReader("skip", "stream"))
+    stream = Stream(Whole(lambda: iter([record(0, (20, 20))])), PictureReader("skip", "stream"))
     for read in (lambda: Loader(stream, 4, seed=0, transform=TRANSFORM),
                  lambda: once(stream, 4, TRANSFORM)):  # fmt: skip
         with pytest.raises(ValueError, match=r"buckets: the sizes of a stream's pictures"):

@@ -19,7 +19,7 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.cached_prompts import read_captions
 from calotype.commands.train_generator import train_generator
-from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform
+from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform, Whole
 from calotype.data.cache_index import LATENTS, PICTURES, PROMPTS, TEXT_TOKENIZER
 from calotype.data.pictures import Reader, Record
 from calotype.data.prompts import tokenize
@@ -169,13 +169,13 @@ class Some:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(self, seed: int | None) -> Iterator[Record]:
+    def __call__(self) -> Iterator[Record]:
         for i in range(self.count):
             yield Record(DATA[i]["image"], str(i), str(DATA[i]["caption"]))  # type: ignore[arg-type]
 
 
 def stream(count: int) -> Stream:
-    return Stream(Some(count), Reader("stop", "some"))
+    return Stream(Whole(Some(count)), Reader("stop", "some"))
 
 
 def test_a_stream_is_cached_as_what_it_streams(tokenizer, tmp_path):

@@ -29,13 +29,15 @@ from calotype.data import (
     Stream,
     Transform,
     WebDataset,
+    Whole,
     once,
 )
 from calotype.data import Reader as PictureReader
 from calotype.data.batches import draw_keys
+from calotype.data.columns import Columns
 from calotype.data.images import TO_RGB, Decoding
 from calotype.data.origin import Origin
-from calotype.data.tables import Columns, Passes
+from calotype.data.tables import Shards
 
 N = 10
 TRANSFORM = Transform(RandomResizedCrop(8), Flip())
@@ -70,8 +72,8 @@ def _png(image: Image.Image) -> bytes:
 
 def streamed(local: bool = False) -> Stream:
     table = datasets.IterableDataset.from_generator(rows)
-    passes = Passes(table, Columns(("image",), "caption"), Origin("numbers", "numbers"), buffer=4)
-    return Stream(passes, PictureReader("skip", "numbers"), local=local)
+    shards = Shards(table, Columns("image", "caption"), Origin("numbers", "numbers"))
+    return Stream(shards, PictureReader("skip", "numbers"), buffer=4, local=local)
 
 
 def build(kind: str) -> Dataset:
@@ -257,11 +259,11 @@ class Broken(Record):
 
 
 def broken_stream(good: str, on_error: OnError = "skip", local: bool = False) -> Stream:
-    def passes(seed: int | None) -> Iterator[Record]:
+    def records() -> Iterator[Record]:
         for i in range(N):
             yield Broken(picture(i) if str(i) in good else b"", f"picture {i}", str(i))
 
-    return Stream(passes, PictureReader(on_error, "numbers"), local=local)
+    return Stream(Whole(records), PictureReader(on_error, "numbers"), local=local)
 
 
 def test_a_stream_is_skipped_without_decoding() -> None:
@@ -290,8 +292,8 @@ def test_a_broken_picture_is_named_once() -> None:
     ("stream", "message"),
     [
         (broken_stream(""), "numbers: none of 1000 pictures in a row can be read; .*picture"),
-        (broken_stream("1", "stop"), "cannot read picture picture 0: no bytes"),
-        (Stream(lambda seed: iter(()), PictureReader("skip", "numbers")), "numbers: no pictures"),
+        (broken_stream("1", "stop"), r"cannot read picture picture \d: no bytes"),
+        (Stream(Whole(lambda: iter(())), PictureReader("skip", "numbers")), "numbers: no pictures"),
     ],
 )
 def test_streams_that_cannot_be_read(stream: Stream, message: str) -> None:
@@ -387,7 +389,7 @@ def test_what_an_unknown_reader_skips_is_still_told() -> None:
 def test_once_says_that_there_is_nothing(kind: str) -> None:
     """Bug: StopIteration from `next(once(...))`."""
     reader = PictureReader("skip", "numbers")
-    empty = Stream(lambda seed: iter(()), reader, local=kind == "local stream")
+    empty = Stream(Whole(lambda: iter(())), reader, local=kind == "local stream")
     for workers in (0, 1, 2):
         with pytest.raises(ValueError, match=r"no examples in it|numbers: no pictures in it"):
             next(once(Empty() if kind == "map" else empty, 4, workers=workers))
@@ -510,7 +512,7 @@ def two_ways(kind: str, records: list[Record]) -> Pictures | Stream:
     reader = PictureReader("skip", "some")
     if kind == "mapped":
         return Pictures(records, reader)
-    return Stream(lambda seed: iter(records), reader)
+    return Stream(Whole(lambda: iter(records)), reader)
 
 
 @pytest.mark.parametrize("kind", ["mapped", "stream"])

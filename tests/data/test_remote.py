@@ -33,6 +33,7 @@ from calotype.data import (
     Record,
     Stream,
     Transform,
+    Whole,
     once,
     remote,
 )
@@ -331,7 +332,7 @@ def test_what_is_listed_is_read_or_skipped_and_nothing_twice(
         files = [Path(name) if kind == "records" else contents[what]
                  for name, what in zip(names, kinds, strict=True)]  # fmt: skip
         records = [Record(file, name, "") for file, name in zip(files, names, strict=True)]
-        made = Stream(lambda seed: iter(records), Reader("skip", "stream"))
+        made = Stream(Whole(lambda: iter(records)), Reader("skip", "stream"))
         dataset = made if kind == "stream" else Pictures(records, Reader("skip", "records"))
     gone = [name for name, what in zip(names, kinds, strict=True) if what == "gone"]
     refused = kind in ("folder", "records") and bool(gone)

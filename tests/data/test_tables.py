@@ -123,11 +123,11 @@ def test_streams_of_paths_are_local_and_those_of_urls_are_not(tmp_path: Path) ->
 @pytest.mark.parametrize("streaming", [False, True])
 def test_broken_pictures_meet_the_policy(tmp_path: Path, streaming: bool) -> None:
     file = write_parquet(tmp_path / "x.parquet", ["", "red", "blue", ""], caption=list("abcd"))
-    with pytest.warns(UserWarning, match="cannot read picture parquet"):
+    with pytest.warns(UserWarning, match=r"cannot read picture .*x\.parquet row"):
         captions = [caption for _, _, caption in seen(Parquet(file, streaming=streaming).build())]
     # By its index each picture has a place; a stream has none to fill.
     assert captions == (["b", "c"] if streaming else ["b", "b", "c", "b"])
-    with pytest.raises(BrokenImage, match=r"x\.parquet (row|sample) 0"):
+    with pytest.raises(BrokenImage, match=r"x\.parquet row 0"):
         seen(Parquet(file, streaming=streaming, on_error="stop").build())
 
 
@@ -139,14 +139,14 @@ def test_columns_that_are_not_there(tmp_path: Path, streaming: bool) -> None:
     with pytest.raises(ValueError, match=r"column number holds .*not encoded pictures"):
         Parquet(file, "number", streaming=streaming).build()
     tar = write_tar(tmp_path / "x.tar", {"0.png": png("red"), "0.cls": b"1"})
-    with pytest.raises(ValueError, match="no column txt; it has png, cls"):
+    with pytest.raises(ValueError, match=r"no \.txt in it; it has \.cls, \.png"):
         WebDataset(tar, streaming=streaming).build()
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"expected a \.parquet file"):
         Parquet(tmp_path).build()
-    with pytest.raises(FileNotFoundError, match=r"gone\.tar: expected a \.tar file"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.tar: expected a \.tar or"):
         WebDataset(tmp_path / "gone.tar").build()
 
 
@@ -169,16 +169,14 @@ def test_a_broken_tar_is_named(tmp_path: Path, streaming: bool, shard: int) -> N
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_tars_that_datasets_cannot_read_say_what_was_expected(
-    tmp_path: Path, streaming: bool
-) -> None:
+def test_tars_that_hold_nothing_to_read(tmp_path: Path, streaming: bool) -> None:
     write_tars(tmp_path / "latin", ["café".encode("latin-1")])
+    if streaming:
+        with pytest.raises(ValueError, match=r"caption of .*/0\.tar:0\.png: not UTF-8; save it"):
+            seen(WebDataset(tmp_path / "latin").build())
     write_tar(tmp_path / "empty.tar", {})
-    for place, reason in (("latin", "codec"), ("empty.tar", "table")):
-        with pytest.raises(
-            ValueError, match=rf"{place}: cannot be read .*{reason}.*texts in UTF-8"
-        ):
-            WebDataset(tmp_path / place, streaming=streaming).build()
+    with pytest.raises(ValueError, match=r"empty\.tar: no \.jpg or .* in it; there is nothing"):
+        WebDataset(tmp_path / "empty.tar", streaming=streaming).build()
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -195,7 +193,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path, streaming: bool) -> None
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("columns", [{"text": COLOURS}, {"caption": COLOURS, "more": COLOURS}, {}])
+@pytest.mark.parametrize("columns", [{"text": COLOURS}, {}])
 def test_parquet_files_of_different_columns(tmp_path: Path, streaming: bool, columns: dict) -> None:
     """Bug: DatasetGenerationCastError of ten lines; without the caption's, all captions empty."""
     write_parquet(tmp_path / "0.parquet", caption=COLOURS)
@@ -210,7 +208,7 @@ def test_parquet_files_of_different_columns(tmp_path: Path, streaming: bool, col
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_parquet_file_may_lack_what_is_not_asked_for(tmp_path: Path, streaming: bool) -> None:
     write_parquet(tmp_path / "0.parquet", COLOURS[:2], caption=COLOURS[:2], more=[1, 2])
-    write_parquet(tmp_path / "1.parquet", COLOURS[2:], caption=COLOURS[2:])
+    write_parquet(tmp_path / "1.parquet", COLOURS[2:], caption=COLOURS[2:], other=["a", "b"])
     assert seen(Parquet(tmp_path, streaming=streaming).build()) == WHAT
 
 
@@ -242,7 +240,7 @@ def test_captions_that_are_bytes_are_decoded(tmp_path: Path, streaming: bool) ->
 
 def test_captions_that_are_not_utf8_are_named(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "x.parquet", ["red"], caption=["café".encode("latin-1")])
-    with pytest.raises(ValueError, match=r"caption of parquet .* sample 0: not UTF-8; save it"):
+    with pytest.raises(ValueError, match=r"caption of .*x\.parquet row 0: not UTF-8; save it"):
         seen(Parquet(file, streaming=True).build())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset
 
-from calotype.data import Loader, Record, Stream
+from calotype.data import Loader, Record, Stream, Whole
 from calotype.data.pictures import Reader
 from calotype.data.worker_results import WorkerResult, received
 from calotype.mistakes import is_told
@@ -40,13 +40,13 @@ class Long(Dataset[dict[str, Any]]):
         return {"caption": f"{index} " + "long " * 20_000}
 
 
-def passes(seed: int | None):
+def records():
     for i in range(100):
         yield Record(b"P6 1 1 255 RGB", str(i), str(i))
 
 
 def loader(kind: str = "map", workers: int = 2) -> Loader:
-    data = Long() if kind == "map" else Stream(passes, Reader("stop", "numbers"))
+    data = Long() if kind == "map" else Stream(Whole(records), Reader("stop", "numbers"))
     return Loader(data, 4, seed=0, workers=workers)
 
 

@@ -6,8 +6,9 @@ import os
 import signal
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
@@ -23,7 +24,7 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.data import CenterCrop, Folder, LatentCache, Parquet, RandomCrop, Transform
 from calotype.data.cache_index import LATENTS, PROMPTS
-from calotype.data.pictures import Reader, Record, Stream
+from calotype.data.pictures import Parts, Reader, Record, Stream
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.caching import begin_work, cache_latents, finish
@@ -321,24 +322,21 @@ def test_one_of_several_captions_is_chosen_by_the_key(artifacts, folder, monkeyp
     assert latents.captions_of(2) == list(Many.captions)
 
 
-class Parts(Stream):
-    """A stream of three files."""
-
-    parts = 3
+class Files(Parts):
+    """Three files."""
 
     def __init__(self, sizes: tuple[int, ...] = (5, 0, 8)) -> None:
-        super().__init__(self._whole, Reader("skip", "some"), local=True)
-        self.sizes = sizes
+        super().__init__(sizes, len(sizes))
 
-    def part(self, number: int) -> Iterator[Record]:
-        first = sum(self.sizes[:number])
-        for i in range(first, first + self.sizes[number]):
+    def read(self, part: int, places: Iterable[int]) -> Iterator[Record]:
+        length, first = self.counts[part] or 0, sum(map(int, filter(None, self.counts[:part])))
+        for i in (first + place for place in takewhile(lambda place: place < length, places)):
             image = Image.fromarray(np.full((tiny.SIZE, tiny.SIZE, 3), 9 * i, np.uint8))
             yield Record(image, f"sample {i}", f"grey {i}")
 
-    def _whole(self, seed: int | None) -> Iterator[Record]:
-        for number in range(self.parts):
-            yield from self.part(number)
+
+def stream_of(*sizes: int) -> Stream:
+    return Stream(Files(sizes or (5, 0, 8)), Reader("skip", "some"), local=True)
 
 
 class Stub(Encoder):
@@ -359,7 +357,7 @@ SCAN = Scan(None, count=11, batch_size=2, shard_size=3)
 def fill(root: Path, pause: float = 0.0) -> None:
     global PAUSE
     PAUSE = pause
-    shards = cache_latents(STUB, Parts(), SCAN, root)
+    shards = cache_latents(STUB, stream_of(), SCAN, root)
     if pause:
         return
     finish(STUB, root, shards)
@@ -404,7 +402,7 @@ def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
 @pytest.mark.parametrize("count", [None, 4, 5, 6, 13, 20])
 def test_so_many_of_a_stream_are_the_first(count, tmp_path):
     scan = replace(SCAN, count=count)
-    shards = cache_latents(STUB, Parts(), scan, tmp_path)
+    shards = cache_latents(STUB, stream_of(), scan, tmp_path)
     finish(STUB, tmp_path, shards)
     wanted = min(13, 13 if count is None else count)
     assert [*LatentCache(tmp_path).captions] == [f"grey {i}" for i in range(wanted)]

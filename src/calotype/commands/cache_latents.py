@@ -16,7 +16,6 @@ from calotype.data import once
 from calotype.data.cache_index import INDEX, Index, is_finished
 from calotype.data.identity import identified, identity
 from calotype.data.pictures import Pictures, Stream, spread
-from calotype.data.placed import parts_of, records_of
 from calotype.data.provenance import own_name
 from calotype.data.shards import Shard, made_of, written
 from calotype.mistakes import noted
@@ -264,7 +263,7 @@ def _check_captions(recipe: CacheRecipe, dataset: Dataset) -> None:
 def _some_captions(dataset: Dataset) -> list[str]:
     """Of pictures all over a map-style dataset, or of a stream's first ones."""
     if isinstance(dataset, Stream):
-        parts = (records_of(dataset, part) for part in range(parts_of(dataset)))
+        parts = (dataset.part(part) for part in range(dataset.parts))
         return [record.caption for record in islice(chain.from_iterable(parts), LOOKED_AT)]
     total = len(dataset)  # type: ignore[arg-type]
     places = range(0, total, -(-total // LOOKED_AT))

@@ -116,7 +116,7 @@ def show_data(options: Data) -> Path:
 def _records(dataset: Any, count: int) -> tuple[int | None, Sequence[Record]]:
     """How many there are, and what can be asked for each; of a stream the first."""
     if isinstance(dataset, Stream):
-        return None, list(islice(dataset.records(None), count))
+        return None, list(islice(dataset.records(), count))
     if isinstance(dataset, Pictures):
         return len(dataset), dataset.records
     return len(dataset), Drawn(dataset)

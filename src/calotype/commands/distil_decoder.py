@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.commands.quiet import quiet
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, some_of
-from calotype.data.identity import identified
+from calotype.data.identity import drawn
 from calotype.mistakes import noted
 from calotype.recipes.distil import DistilRecipe
 from calotype.recipes.tokenizer import check_sides, shapes_of
@@ -97,7 +97,7 @@ def _inputs(
     if isinstance(recipe.student, TrainedTiny):
         named["start"] = objective.student
     weights = {name: digest(sorted(part.state_dict().items())) for name, part in named.items()}
-    return {**weights, **identified(data=dataset)}
+    return {**weights, **drawn(dataset)}
 
 
 @exact_products()

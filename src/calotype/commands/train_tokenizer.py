@@ -15,7 +15,7 @@ from calotype.commands.quiet import quiet
 from calotype.commands.validation import of_tokenizer
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, once, some_of
-from calotype.data.identity import identified
+from calotype.data.identity import drawn, identified
 from calotype.mistakes import noted
 from calotype.pages.gallery import PAIR
 from calotype.recipes.tokenizer import (
@@ -113,7 +113,7 @@ def _inputs(
     """Fingerprints of what a tokenizer is made from."""
     # What was best on other pictures says nothing of these.
     told = {"validation": validation} if recipe.run.best else {}
-    return {**recipe.model.inputs(tokenizer), **identified(data=dataset, **told)}
+    return {**recipe.model.inputs(tokenizer), **drawn(dataset), **identified(**told)}
 
 
 def _found(tokenizer: ImageTokenizer, total: int | None, shapes: str) -> str:

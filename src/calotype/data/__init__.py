@@ -10,9 +10,9 @@ from calotype.data.latents import LatentCache
 from calotype.data.loader import Loader, once, some_of
 from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
-from calotype.data.pictures import Example, OnError, Pictures, Reader, Record, Stream
+from calotype.data.pictures import Example, OnError, Parts, Pictures, Reader, Record, Stream, Whole
 from calotype.data.scenes import Scenes
-from calotype.data.tables import Hub, Parquet, WebDataset
+from calotype.data.tables import Hub, Parquet
 from calotype.data.transforms import (
     CenterCrop,
     Crop,
@@ -21,6 +21,7 @@ from calotype.data.transforms import (
     RandomResizedCrop,
     Transform,
 )
+from calotype.data.webdataset import WebDataset
 
 Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
@@ -46,6 +47,7 @@ __all__ = [
     "OnError",
     "OpenMoji",
     "Parquet",
+    "Parts",
     "Pictures",
     "RandomCrop",
     "RandomResizedCrop",
@@ -57,6 +59,7 @@ __all__ = [
     "ToSRGB",
     "Transform",
     "WebDataset",
+    "Whole",
     "once",
     "read_image",
     "some_of",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import count
 from textwrap import shorten
 
 import numpy as np
@@ -14,7 +15,7 @@ from calotype.data.folder import Folder
 from calotype.data.identity import Identity
 from calotype.data.looks import Row, alike, look_of, size_of, survey
 from calotype.data.openmoji import OpenMoji
-from calotype.data.pictures import Pictures, Record, Stream
+from calotype.data.pictures import Parts, Pictures, Record, Stream, picked
 from calotype.data.tables import Hub, Parquet, WebDataset
 from calotype.training.progress import say
 
@@ -114,7 +115,7 @@ class Filtered:
                 "memory: choose --data.source.no-streaming, or leave --data.duplicates away"
             )
         filtered = copy(stream)
-        filtered.passes = FilteredPasses(stream.passes, self)
+        filtered.source = FilteredParts(stream.source, self)
         if stream.identity is not None:
             filtered.identity = partial(_identity, "filtered by", self, stream.identity)
         say(f"{stream.reader.source}: filtered as it is read, by {self.said()}")
@@ -215,22 +216,31 @@ class Left(Sequence[Record]):
         return _with(self.records[self.places[index]], self.spec)
 
 
-@dataclass(frozen=True)
-class FilteredPasses:
-    """A stream's passes without what a filter removes."""
+class FilteredParts(Parts):
+    """A stream's parts without what a filter removes; how long they are only reading tells.
 
-    passes: Callable[[int | None], Iterator[Record]]
-    spec: Filtered
-    removed: Counter[str] = field(default_factory=Counter)
-    """By the reason, in this process."""
+    Args:
+        source: The stream's parts.
+        spec: The filter.
+    """
 
-    def __call__(self, seed: int | None) -> Iterator[Record]:
-        """Give a pass, in order for None, else shuffled by this seed."""
-        for record in self.passes(seed):
-            if (why := self._refused(record)) is None:
-                yield _with(record, self.spec)
-            else:
-                self.removed[why] += 1
+    counted = False
+
+    def __init__(self, source: Parts, spec: Filtered) -> None:
+        super().__init__([None] * len(source), source.lanes)
+        self.source, self.spec = source, spec
+        self.removed: Counter[str] = Counter()
+        """By the reason, in this process."""
+
+    def read(self, part: int, places: Iterable[int]) -> Iterator[Record]:  # noqa: D102
+        left = (_with(record, self.spec)
+                for record in self.source.read(part, count()) if self._stays(record))  # fmt: skip
+        yield from picked(left, places, lambda length: self.learn(part, length))
+
+    def _stays(self, record: Record) -> bool:
+        if (why := self._refused(record)) is not None:
+            self.removed[why] += 1
+        return why is None
 
     def _refused(self, record: Record) -> str | None:
         if not self.spec.left_of(record.texts):

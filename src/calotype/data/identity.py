@@ -23,6 +23,14 @@ def identified(**datasets: Dataset | None) -> dict[str, str]:
     return {name: each for name, each in known.items() if each is not None}
 
 
+def drawn(dataset: Dataset | None) -> dict[str, str]:
+    """What tells the data of a run from others, and a stream's order from that of versions before,
+    which drew it from one place: a run that began so is not resumed in another.
+    """
+    known, lanes = identified(data=dataset), getattr(dataset, "lanes", None)
+    return {name: f"{each}, in {lanes} lanes" if lanes else each for name, each in known.items()}
+
+
 def of_files(files: Sequence[str | Path], root: str | Path | None = None, what: str = "") -> str:
     """How many there are, and a digest of their names and sizes: `12 pictures, 1f3870be274f6c49`.
     That their folder was moved does not change it.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, keys_of, present
@@ -18,7 +19,7 @@ from calotype.data.order import InOrder, Order, Places, order_of
 from calotype.data.pictures import MAX_BROKEN, Reader, Stream, spread
 from calotype.data.plan import Plan
 from calotype.data.sizes import sizes
-from calotype.data.streaming import Epochs, StreamBatches
+from calotype.data.streaming import Share, StreamBatches, lanes_of
 from calotype.data.transforms import as_is
 from calotype.data.worker_results import WorkerResult, received, worker_result
 from calotype.data.workers import let_the_run_end, opened
@@ -38,7 +39,8 @@ class Loader:
 
     Sample j of a run, counted over all ranks from its start, is the same whatever the workers,
     ranks, batch size or restarts: the same example with the same key, which seeds its transform
-    and may seed all else that is random about it.
+    and may seed all else that is random about it. Of a stream that holds as long as a step has as
+    many samples.
 
     A map-style dataset is drawn in a new order each epoch, each of its examples once; batches run
     across the ends of epochs. It starts anywhere at once. If it has a method
@@ -49,9 +51,13 @@ class Loader:
     cache are of several shapes, each step's samples, of all ranks and micro-batches, are of one
     bucket, as `Plan` says: sample j is the same as long as a step has as many samples.
 
-    A `Stream` is shuffled within its buffer. To start it at a position, and to be one rank, or one
-    worker of a local stream, of many, costs reading, but not decoding, all that lies before and
-    between.
+    A `Stream` is read at several places at once, its lanes, and shuffled by its parts and within a
+    buffer. Each step draws on `width` lanes, those of one turn of `turns` (`calotype.data.lanes`):
+    ranks read different ones if their number divides the width (8 of 96), workers if theirs divides
+    the turns (12); else some lanes are read by more than one. To start at a position reads nothing
+    that lies before, but of a part that cannot be begun in the middle, which is a row group, a tar
+    that is not on disk or is compressed, or a file that `datasets` streams. Unshuffled, it is one
+    lane.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -60,9 +66,9 @@ class Loader:
         transform: Makes a sample of an example, with the generator of its key; None: pictures
             become tensors of 8 bits as they are.
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
-            URL's) threads of one such process, so that a rank fetches it once.
+            URL's) only so many that no two fetch the same; these have threads instead.
         shuffle: Draw in a random order, else in the dataset's.
-        accumulate: Micro-batches of a step.
+        accumulate: Batches of a rank in an optimiser step.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
@@ -99,7 +105,8 @@ class Loader:
     def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Give one rank's batches, without end.
 
-        Batch k of rank r has the samples from `position + (k * world + r) * batch_size` on.
+        Batch k of rank r has the samples from `position + (k * world + r) * batch_size` on; of a
+        stream, those of a step lie beside each other.
 
         Args:
             position: Samples that all ranks together have had.
@@ -107,15 +114,32 @@ class Loader:
             world: Number of ranks.
         """
         size = self.batch_size
-        starts = range(position + rank * size, sys.maxsize, world * size)
         if isinstance(self.dataset, Stream):
-            order = Epochs(self.dataset, self.seed if self.shuffle else None)
+            share = Share(position, size, rank, world, self.accumulate)
+            order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
             transform = self.transform or as_is
             return _streamed(
-                StreamBatches(self.dataset, order, size, starts, self.seed, transform, self.workers)
+                StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
             )
+        starts = range(position + rank * size, sys.maxsize, world * size)
         draws = self._draws(starts, size * world * self.accumulate)
         return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
+
+    def learnt(self) -> Int64[torch.Tensor, " parts"] | None:
+        """What reading has told of where things are: the lengths of a stream's parts, -1 where they
+        are not known; None: there is nothing to learn.
+        """
+        if not isinstance(self.dataset, Stream) or self.dataset.source.counted:
+            return None
+        counts = self.dataset.source.counts
+        return torch.tensor([-1 if each is None else each for each in counts])
+
+    def take_up(self, learnt: Int64[torch.Tensor, " parts"]) -> None:
+        """Take up what `learnt` gave, before any batch."""
+        assert isinstance(self.dataset, Stream)
+        for part, length in enumerate(learnt.tolist()):
+            if length >= 0:
+                self.dataset.source.learn(part, length)
 
     def _draws(self, starts: range, step: int) -> Iterator[Draws]:
         order = self._order(step)
@@ -161,8 +185,8 @@ def once(
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
-        starts = range(0, sys.maxsize, batch_size)
-        batches = StreamBatches(dataset, None, batch_size, starts, 0, transform or as_is, workers)
+        share = Share(0, batch_size, 0, 1, 1)
+        batches = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
         return _not_empty(_streamed(batches), dataset.reader)
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
@@ -243,7 +267,7 @@ def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterat
 
 def _streamed(batches: StreamBatches) -> Iterator[Batch]:
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
-    return received(opened(results), batches.stream.reader)
+    return received(opened(results), batches.stream.reader, batches.stream.source.learn)
 
 
 def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batch]:

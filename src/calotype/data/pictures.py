@@ -1,10 +1,13 @@
 """What every source of pictures shares: undecoded records, decoded when they are asked for."""
 
 import copy
+from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from functools import cached_property
+from itertools import accumulate, chain, count, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 from warnings import warn
@@ -45,11 +48,25 @@ class Example(TypedDict):
     """What of the picture could not be heeded, if there is such."""
 
 
+class Extent(NamedTuple):
+    """Bytes of a file, such as a member of a tar."""
+
+    path: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Read them."""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
 class Record(NamedTuple):
     """A captioned picture that is not decoded yet."""
 
-    file: bytes | Path | str | Image.Image
-    """Encoded picture, its path, its URL (any that fsspec reads), or a picture."""
+    file: bytes | Path | str | Image.Image | Extent
+    """Encoded picture, its path, its URL (any that fsspec reads), a picture, or where one lies."""
     name: str
     """What errors call it."""
     caption: str
@@ -83,11 +100,15 @@ class Record(NamedTuple):
 
     def encoded(self) -> bytes | Path | Image.Image:
         """What is decoded, fetched if it is far."""
-        return contents(self.file) if isinstance(self.file, str) else self.file
+        return self.file if isinstance(self.file, Path) else self._fetched()
 
     def _decoded(self, decoding: Decoding) -> Decoded:
-        file = self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
-        return decode(file, self.name, decoding)
+        return decode(self._fetched(), self.name, decoding)
+
+    def _fetched(self) -> bytes | Image.Image:
+        if isinstance(self.file, Extent):
+            return self.file.read()
+        return self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
 
 
 @dataclass
@@ -170,6 +191,13 @@ class Reader:
     def decoding_as(self, decoding: Decoding) -> "Reader":
         """One of the same source that decodes otherwise; both count what either skips."""
         return replace(self, decoding=decoding)
+
+    def pass_over(self, reason: str) -> None:
+        """Count what is no picture, or is not wanted; of a worker's the training process warns."""
+        if get_worker_info() is None:
+            self.skip(reason, reason)
+        else:
+            self.skipped.setdefault(reason, reason)
 
     def nothing(self) -> ValueError:
         """Make the error of a source without a single picture."""
@@ -274,37 +302,133 @@ class Window(Iterator[Record]):
             yield record
 
 
-class Stream(IterableDataset[Example]):
-    """A dataset that can only be read from its start; iterating it is one pass in order, of which
-    each worker of a plain DataLoader gives its share.
-
-    Under the policy "skip", a pass leaves out what is broken. In a `Loader`, whose samples have
-    each their place, the next one in the pass that can be read takes it; past the end of the last
-    pass, the first of another.
+class Parts(ABC):
+    """What a stream is read from: its parts in order, files or pieces of them.
 
     Args:
-        passes: Gives one pass over the undecoded pictures: in order for None, else shuffled by
-            this seed. A pass must be a function of the seed alone.
-        reader: How they are decoded.
-        local: Whether reading costs little beside decoding, so that each worker of a `Loader` reads
-            all of it; else one does.
+        counts: Records of each part; None: not known before it has been read to its end.
+        lanes: Most places that may be read at once with little read twice.
+    """
+
+    counted: bool = True
+    """Whether their lengths are known without reading."""
+    seeks: bool = False
+    """Whether to begin at a record costs nothing that lies before it."""
+
+    def __init__(self, counts: Sequence[int | None], lanes: int) -> None:
+        self.counts, self.lanes = list(counts), max(1, lanes)
+        self.news: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """How many records there are up to the end of each part, where that is known."""
+        assert self.counted
+        return list(accumulate(length or 0 for length in self.counts))
+
+    @abstractmethod
+    def read(self, part: int, places: Iterable[int]) -> Iterator[Record]:
+        """Give the records of a part at these places, ascending; those past its end are not there.
+        Nothing is opened before the first is asked for.
+
+        Raises:
+            ValueError: the part cannot be read.
+        """
+
+    def learn(self, part: int, length: int) -> None:
+        """Keep what reading a part to its end has told."""
+        if self.counts[part] is None:
+            self.counts[part] = length
+            self.news.append((part, length))
+
+
+class Whole(Parts):
+    """One part that is read from its start, such as what a generator gives.
+
+    Args:
+        records: Gives them all, the same each time.
+    """
+
+    counted = False
+
+    def __init__(self, records: Callable[[], Iterator[Record]]) -> None:
+        super().__init__([None], 1)
+        self.records = records
+
+    def read(self, part: int, places: Iterable[int]) -> Iterator[Record]:  # noqa: D102
+        yield from picked(self.records(), places, lambda length: self.learn(part, length))
+
+
+def picked(
+    records: Iterator[Record], places: Iterable[int], ended: Callable[[int], None]
+) -> Iterator[Record]:
+    """Give the records at these places, ascending; `ended` hears how many there are, if all are
+    passed.
+    """
+    passed = 0
+    for place in places:
+        skipped = sum(1 for _ in islice(records, place - passed))
+        record = next(records, None)
+        if record is None:
+            ended(passed + skipped)
+            return
+        yield record
+        passed = place + 1
+
+
+class Stream(IterableDataset[Example]):
+    """A dataset that is read in order, in parts; iterating it is one pass in order, of which each
+    worker of a plain DataLoader gives its share. A `Loader` reads it at several places at once,
+    and divides these among ranks and workers.
+
+    Under the policy "skip", a pass leaves out what is broken. In a `Loader`, whose samples have
+    each their place, the next one in the order of reading that can be read takes it; past the end
+    of the last pass, the first of another.
+
+    Args:
+        source: Its parts.
+        reader: How records are decoded.
+        lanes: Places that are read at once, if the parts allow as many.
+        buffer: Records among which a `Loader` shuffles, over all lanes.
+        local: Whether reading costs little beside decoding, so that a few parts may be read by
+            several workers; else none is.
         identity: What tells its pictures from others; None: nothing.
+
+    Raises:
+        ValueError: `lanes` or `buffer` < 1.
     """
 
     def __init__(
         self,
-        passes: Callable[[int | None], Iterator[Record]],
+        source: Parts,
         reader: Reader,
         *,
+        lanes: int = 96,
+        buffer: int = 1000,
         local: bool = False,
         identity: Identity | None = None,
     ) -> None:
-        self.passes, self.reader, self.local, self.identity = passes, reader, local, identity
+        for name, value in (("lanes", lanes), ("shuffle_buffer", buffer)):
+            if value < 1:
+                raise ValueError(f"data.{name} is {value}: it must be at least 1")
+        self.source, self.reader, self.local, self.identity = source, reader, local, identity
+        self.lanes, self.buffer = min(lanes, source.lanes), buffer
+
+    @property
+    def parts(self) -> int:
+        """Files, or pieces of files."""
+        return len(self.source)
+
+    def part(self, number: int) -> Iterator[Record]:
+        """Give a part's records in order; a pass in order is one part after another."""
+        return self.source.read(number, count())
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
         which, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for place, record in enumerate(self.passes(None)):
+        for place, record in enumerate(self.records()):
             if place % workers == which and (example := self.reader.read_one(record)):
                 yield example
 
@@ -312,21 +436,27 @@ class Stream(IterableDataset[Example]):
         """The same pictures, decoded otherwise."""
         return _decoded_by(self, decoding)
 
-    def records(self, seed: int | None) -> Iterator[Record]:
-        """Give one pass, in order for None, else shuffled by this seed.
+    def records(self, start: int = 0) -> Iterator[Record]:
+        """Give one pass in order, from a record on.
 
         Raises:
             ValueError: nothing is in it.
         """
-        record = None
-        for record in self.passes(seed):
-            yield record
-        if record is None:
+        first = bisect_right(self.source.ends, start) if self.source.counted else 0
+        offset = self.source.ends[first - 1] if first else 0
+        for part in range(first, self.parts):
+            length = self.source.counts[part]
+            if length is None or offset + length > start:
+                yield from self.source.read(part, count(max(start - offset, 0)))
+                length = self.source.counts[part]
+            assert length is not None, "a part that was read to its end is of known length"
+            offset += length
+        if not offset:
             raise self.reader.nothing()
 
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""
-        return self.reader.read(chain(records, window.ahead(), self.passes(None)))
+        return self.reader.read(chain(records, window.ahead(), self.records()))
 
 
 Pictured = TypeVar("Pictured", Pictures, Stream)

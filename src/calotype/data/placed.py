@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from calotype.data.bucketed import SHAPE, Bucketed
 from calotype.data.buckets import Shape
 from calotype.data.images import BrokenImage
-from calotype.data.pictures import Pictures, Reader, Record, Stream
+from calotype.data.pictures import Extent, Pictures, Reader, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
 from calotype.data.transforms import as_is
 
@@ -37,6 +38,9 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
     for caption in captions:
         _check_caption(caption, record.name)
     stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
+    if isinstance(file, Extent):
+        stamp = stamp or f"{stamp_of(Path(file.path))} {file.offset} {file.size}"
+        return Provenance(name, stamp, digest_of(file.read()) if read else "", captions)
     if isinstance(file, bytes):
         digest = digest_of(file) if read or not stamp else ""
         return Provenance(name, stamp or digest, digest, captions)
@@ -117,7 +121,7 @@ class PlacedRecords(Sequence[Record]):
 
 @dataclass(frozen=True)
 class PlacedPart:
-    """A pass over some pictures of a stream's part, each with its place in that."""
+    """Some pictures of a stream's part, in order and each with its place in that."""
 
     stream: Stream
     part: int
@@ -127,9 +131,9 @@ class PlacedPart:
     limit: int | None = None
     """Pictures of the part that count; None: all."""
 
-    def __call__(self, seed: int | None) -> Iterator[Record]:
-        """Give them in order."""
-        for place, record in enumerate(records_of(self.stream, self.part)):
+    def __call__(self) -> Iterator[Record]:
+        """Give them."""
+        for place, record in enumerate(self.stream.part(self.part)):
             if place == self.limit:
                 return
             if self.wanted(place):
@@ -139,20 +143,9 @@ class PlacedPart:
 class PlacedStream(Stream):
     """A stream of some pictures, or none."""
 
-    def records(self, seed: int | None) -> Iterator[Record]:
-        """Give one pass."""
-        yield from self.passes(seed)
-
-
-def parts_of(stream: Stream) -> int:
-    """How many parts a stream has."""
-    return getattr(stream, "parts", 1)
-
-
-def records_of(stream: Stream, part: int) -> Iterator[Record]:
-    """The undecoded pictures of a part of a stream, in order."""
-    read = getattr(stream, "part", None)
-    return stream.records(None) if read is None else read(part)
+    def records(self, start: int = 0) -> Iterator[Record]:
+        """Give one pass, from a record on."""
+        yield from self.source.read(0, count(start))
 
 
 @dataclass(frozen=True)

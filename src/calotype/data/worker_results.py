@@ -24,6 +24,8 @@ class WorkerResult(NamedTuple):
     """Name of each broken picture that this worker met first, and what is wrong with it."""
     doubts: tuple[tuple[str, str], ...] = ()
     """What could not be heeded of some, as this worker met it first, and the name of one."""
+    learnt: tuple[tuple[int, int], ...] = ()
+    """Parts of a stream that were read to their end, and how many records each has."""
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -43,20 +45,27 @@ def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> Wo
     )
 
 
-def received(results: Iterator[WorkerResult], reader: Reader | None) -> Iterator[Batch]:
-    """Give the batches in the training process, which warns of what was skipped.
+def received(
+    results: Iterator[WorkerResult],
+    reader: Reader | None,
+    learn: Callable[[int, int], None] = lambda part, length: None,
+) -> Iterator[Batch]:
+    """Give the batches in the training process, which warns of what was skipped, and hears what was
+    learnt of a stream's parts.
 
     Raises:
         Exception: what a worker met.
     """
     try:
-        for batch, traceback, told, skipped, doubts in results:
+        for batch, traceback, told, skipped, doubts, learnt in results:
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
             for doubt, name in doubts:
                 assert reader
                 reader.tell(doubt, name)
+            for part, length in learnt:
+                learn(part, length)
             if isinstance(batch, BaseException):
                 raise batch from TracebackElsewhere(traceback, told)
             assert batch is not None

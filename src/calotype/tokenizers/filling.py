@@ -13,16 +13,14 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.data.bucketed import Bucketed, check_known
 from calotype.data.buckets import Buckets
 from calotype.data.loader import once
-from calotype.data.pictures import Pictures, Reader, Stream
+from calotype.data.pictures import Pictures, Reader, Stream, Whole
 from calotype.data.pieces import Piece
 from calotype.data.placed import (
     Crops,
     PlacedPart,
     PlacedRecords,
     PlacedStream,
-    parts_of,
     provenance,
-    records_of,
 )
 from calotype.data.provenance import Provenance, digest_of
 from calotype.data.shards import Shard, is_made_of, made_of, written
@@ -109,7 +107,7 @@ class Filling:
         """Whether there are no parts from this one on, or there is enough in those before."""
         if not isinstance(self.dataset, Stream):
             return part * self.scan.shard_size >= self._total()
-        return part >= parts_of(self.dataset) or self._left(part) == 0
+        return part >= self.dataset.parts or self._left(part) == 0
 
     def _left(self, part: int) -> int | None:
         """Pictures that are still wanted of a stream at a part, or more, for what others are at is
@@ -247,7 +245,7 @@ class Filling:
         if not self.there:
             return None
         found: list[Task | Shard] = []
-        records = islice(records_of(stream, part), limit)
+        records = islice(stream.part(part), limit)
         source, size = stream.reader.source, self.scan.shard_size
         while known := [provenance(record, source) for record in islice(records, size)]:
             piece = len(found)
@@ -260,8 +258,8 @@ class Filling:
     ) -> Iterator[Shard]:
         size, pieces = self.scan.shard_size, Pieces(planned)
         if planned is None or any(isinstance(each, Task) and each.places for each in planned):
-            passes = PlacedPart(stream, part, self.encoder.size, pieces.wants(size), limit)
-            some = PlacedStream(passes, stream.reader, local=stream.local)
+            wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(size), limit)
+            some = PlacedStream(Whole(wanted), stream.reader, local=stream.local)
             crops = Crops(self.scan.transform, self.scan.crops)
             for batch in once(some, self.scan.batch_size, crops, self.scan.workers):
                 for number, rows in _by_piece(batch["place"], size):

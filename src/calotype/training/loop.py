@@ -21,7 +21,7 @@ from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.learner import Learner
 from calotype.training.log import Log, Means, Watch
 from calotype.training.noise import seed_ambient
-from calotype.training.objective import Batch, Batches, Objective
+from calotype.training.objective import Batch, Batches, Learning, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
 from calotype.training.products import products
 from calotype.training.progress import say
@@ -55,7 +55,7 @@ def fit(
         ValueError: the checkpoint to resume from is another run's, or the best one cannot be told.
     """
     with products(run.products):
-        trainer = _Trainer(objectives, run)
+        trainer = _Trainer(objectives, run, loader)
         try:
             _fit(trainer, loader, watch)
         finally:
@@ -100,8 +100,10 @@ def _fit(trainer: "_Trainer", loader: Batches, watch: Watch | None) -> None:
 class _Trainer:
     """The state of a run between two steps."""
 
-    def __init__(self, objectives: Sequence[Objective], run: Run) -> None:
-        self.run = run
+    def __init__(
+        self, objectives: Sequence[Objective], run: Run, loader: Batches | None = None
+    ) -> None:
+        self.run, self.loader = run, loader
         # One process may hold several runs, each with a precision of its own; processes and
         # devices, which live in PartialState, stay.
         accelerate.state.AcceleratorState._reset_state()
@@ -273,16 +275,26 @@ class _Trainer:
         """
         for mean in sorted(self.means.sums):
             self.means.sums[mean] = all_mean(self.means.sums[mean])
+        learnt = self._learnt()
         if self.accelerator.is_main_process:
             parts = [learner.state() for learner in self.learners]
             groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
             groups["means"] = self.means.sums
             if self.average:
                 groups["ema"] = self.average.tensors()
+            if learnt is not None:
+                groups["data"] = {"learnt": learnt}
             folder = self.run.checkpoints / (name or f"step-{self.step}")
             checkpoint.write(folder, groups, self._counts())
             checkpoint.prune(self.run.checkpoints, self.run.keep)
         self.accelerator.wait_for_everyone()
+
+    def _learnt(self) -> Tensor | None:
+        """What the loaders of all ranks have learnt."""
+        mine = self.loader.learnt() if isinstance(self.loader, Learning) else None
+        if mine is None:
+            return None
+        return all_gather(mine.to(self.accelerator.device)[None]).amax(0)
 
     def restore(self) -> None:
         """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
@@ -330,6 +342,8 @@ class _Trainer:
             setattr(self, name, value)
         if self.average:
             self.average.load(groups["ema"], self.updates)
+        if "data" in groups and isinstance(self.loader, Learning):
+            self.loader.take_up(groups["data"]["learnt"])
 
     def _check(self, step: int, samples: int) -> None:
         if step > self.run.steps:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -28,6 +28,21 @@ class Batches(Protocol):
 
     def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Endless batches of one rank, from the sample at which all ranks together stand."""
+        ...
+
+
+@runtime_checkable
+class Learning(Protocol):
+    """Batches that learn, as they are read, where others begin: so a resumed run need not read what
+    lies before. Without it they are the same, only later.
+    """
+
+    def learnt(self) -> Int64[Tensor, " n"] | None:
+        """What this rank knows, -1 where it knows nothing; None: there is nothing to know."""
+        ...
+
+    def take_up(self, learnt: Int64[Tensor, " n"]) -> None:
+        """Take up what all ranks knew."""
         ...
 
 

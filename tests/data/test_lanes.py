@@ -21,7 +21,7 @@ import tiny
 from calotype.data import Loader, Parquet, Stream, WebDataset, Whole
 from calotype.data.lanes import Lanes
 from calotype.data.pictures import Extent, Reader, Record
-from calotype.data.streaming import Share, StreamBatches, order_of
+from calotype.data.streaming import Share, StreamBatches, lanes_of
 from calotype.training import AdamW, Batch, Losses, Objective, fit
 
 TARS, EACH = 24, 12
@@ -137,7 +137,7 @@ def batches_of(
 ) -> StreamBatches:  # fmt: skip
     """What a rank's DataLoader is given."""
     share = Share(position, STEP // world // accumulate, rank, world, accumulate)
-    return StreamBatches(stream, order_of(stream, 3, STEP), share, 3, as_is, workers)
+    return StreamBatches(stream, lanes_of(stream, 3, STEP), share, 3, as_is, workers)
 
 
 def drawn(

@@ -215,7 +215,7 @@ def test_a_random_caption_is_the_keys_and_moves_nothing_else():
     dataset = Pictures(records, Reader("stop", "some"))
 
     def samples(choice: str, position: int = 0):
-        transform = Transform(CenterCrop(8), None, choice)  # pyright: ignore
+        transform = Transform(CenterCrop(8), caption=choice)  # pyright: ignore
         batches = islice(Loader(dataset, 4, seed=1, transform=transform).batches(position), 30)
         return [(n, c, i.numpy().tobytes()) for b in batches for n, c, i in
                 zip(b["name"], b["caption"], b["image"], strict=True)]  # fmt: skip

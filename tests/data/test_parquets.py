@@ -104,7 +104,8 @@ def test_pictures_bear_the_names_of_their_files(tmp_path: Path, streaming: bool)
         write(tmp_path / f"{number}.parquet", image, row_group_size=2)
     source = Parquet(tmp_path, streaming=streaming, caption_column=None)
     with pytest.warns(UserWarning, match=r"cannot read picture .*/1\.parquet row 1: no bytes"):
-        assert [shade for shade, _ in read(source)] == [1, 2, 3, 4, 4]
+        # By its index each picture has a place; a stream has none to fill.
+        assert [shade for shade, _ in read(source)] == [1, 2, 3, *([] if streaming else [4]), 4]
 
 
 def test_row_groups_are_parts(tmp_path: Path) -> None:

@@ -245,9 +245,9 @@ class Bench:
         sampling = replace(how.sampling.over(recommended), precision=how.exactness)
         training, mode = None, mode_of(pipeline)
         if how.training is not None:
-            training = pictures(how.training, self.size, how.batch_size, None, mode)
+            training = pictures(how.training, self.size, how.batch_size, None, mode=mode)
         scenes = self._scenes() if mode == "RGB" else None  # they are told by their colours
-        reference = Reference(self._pictures(mode), reads_prompts(pipeline), scenes, training,
+        reference = Reference(self._pictures(mode=mode), reads_prompts(pipeline), scenes, training,
                               how.repeats)  # fmt: skip
         clip = self._clip
         said = describe(sampling)

@@ -71,9 +71,10 @@ class Descriptions:
     ) -> None:
         self.root, self.tables, self._numbers, self._rows = root, tables, numbers, rows
         keys = [("folder", "ascending"), ("name", "ascending")]
-        self._order = pyarrow.compute.sort_indices(rows, sort_keys=keys)
+        compute: Any = pyarrow.compute  # whose functions are made when it is imported
+        self._order = compute.sort_indices(rows, sort_keys=keys)
         self._spans, start = dict[int, range](), 0
-        counted = pyarrow.compute.value_counts(rows["folder"]).to_pylist()
+        counted = compute.value_counts(rows["folder"]).to_pylist()
         for each in sorted(counted, key=lambda each: each["values"]):
             self._spans[each["values"]] = range(start, start := start + each["counts"])
 

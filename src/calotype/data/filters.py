@@ -16,7 +16,8 @@ from calotype.data.identity import Identity
 from calotype.data.looks import Row, alike, look_of, size_of, survey
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Parts, Pictures, Record, Stream, picked
-from calotype.data.tables import Hub, Parquet, WebDataset
+from calotype.data.tables import Hub, Parquet
+from calotype.data.webdataset import WebDataset
 from calotype.training.progress import say
 
 Listed = Folder | Parquet | Hub | WebDataset | OpenMoji

@@ -12,7 +12,7 @@ from PIL import Image
 
 from calotype.data.bucketed import SHAPE, Bucketed
 from calotype.data.buckets import Shape
-from calotype.data.images import BrokenImage
+from calotype.data.images import TO_RGB, BrokenImage, Decoding
 from calotype.data.pictures import Extent, Pictures, Reader, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
 from calotype.data.transforms import as_is
@@ -79,7 +79,7 @@ class Placed(Record):
         found.record, found.place, found.reader, found.size = record, place, reader, size
         return found
 
-    def decode(self, *how: Any) -> Any:
+    def decode(self, decoding: Decoding = TO_RGB) -> Any:
         """Decode it; the example also has `place`, `provenance` and `broken`, what is wrong.
 
         Raises:
@@ -88,12 +88,12 @@ class Placed(Record):
         known, broken, source = self.record, "", self.reader.source
         stamped = provenance(known, source, read=False).stamp  # before it is read
         try:
-            found = known.decode(*how)
+            found = known.decode(decoding)
         except BrokenImage as error:
             if self.reader.on_error == "stop":
                 raise
             blank = Image.new("RGB", (self.size, self.size))
-            found, broken = known._replace(file=blank).decode(*how), str(error)
+            found, broken = known._replace(file=blank).decode(decoding), str(error)
         there = not isinstance(known.file, Path) or known.file.exists()
         made = provenance(known, source, read=there)._replace(stamp=stamped)
         made = made if made.digest else made._replace(digest=digest_of(b""))

@@ -14,6 +14,10 @@ tags:
 
 Trained with calotype. """
 """Nobody was asked for a licence: `unknown` is the Hub's word for that."""
+HERE = """
+Paths in these lines begin in this folder: run them here, or write its own path in their place.
+"""
+"""Behind lines of Python that read the folder which they stand in."""
 STOCK = """It turns pictures of {size}x{size} pixels into {to} and back, and loads in plain
 diffusers.
 
@@ -29,7 +33,7 @@ images = pixels.preprocess(picture, {size}, {size})  # [1, 3, {size}, {size}] in
 latents = tokenizer.encode(images).{latents}  # [1, {channels}, {side}, {side}]
 {ids}pixels.postprocess(tokenizer.decode(latents).sample.detach())[0].save("rebuilt.png")
 ```
-"""
+{here}"""
 LATENTS = {"AutoencoderKL": "latent_dist.mode()", "AsymmetricAutoencoderKL": "latent_dist.mode()",
            "AutoencoderDC": "latent"}  # fmt: skip
 """What classes call what they encode to, where it is not `latents`."""
@@ -55,7 +59,7 @@ def readme(stock: Any, factor: int, size: int | None = None) -> str:
     side, codes = size // factor, config.get("num_vq_embeddings")
     channels = config["latent_channels"]
     return CARD.format(library="diffusers") + STOCK.format(
-        kind=kind, size=size, factor=factor, latents=LATENTS.get(kind, "latents"), side=side,
-        channels=channels, ids=IDS if codes else "",
+        here=HERE, kind=kind, size=size, factor=factor, latents=LATENTS.get(kind, "latents"),
+        side=side, channels=channels, ids=IDS if codes else "",
         to=f"{side}x{side} codes of {codes}" if codes else f"{side}x{side}x{channels} latents",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.autoregressive.text import Classes, PromptSpec
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.data import Transform, once
 from calotype.data.identity import identified
 from calotype.data.latents import TEXT_TOKENIZER, Index, is_finished, write_tokens
@@ -63,7 +64,7 @@ def cache(recipe: CacheRecipe) -> Path:
     tokenizer.check(size)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
-    scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
+    scan = Scan(recipe.transform, recipe.count, recipe.batch_size, readers(recipe.workers, whole),
                       recipe.shard_size)  # fmt: skip
     prompts = _prompts(recipe, dataset)
     state.wait_for_everyone()  # all have seen how it was begun

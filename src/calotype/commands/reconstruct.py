@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.commands.worst import Rebuild, rank
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
@@ -111,7 +112,7 @@ def _batches(
     options: Reconstruct, dataset: Dataset, size: int, count: int | None, each: int
 ) -> Iterator[Batch]:
     chosen = spread(dataset, count)
-    return once(chosen, each, Transform(CenterCrop(size), None), options.workers)
+    return once(chosen, each, Transform(CenterCrop(size), None), readers(options.workers, dataset))
 
 
 @torch.no_grad()

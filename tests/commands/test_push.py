@@ -188,7 +188,7 @@ MISTAKES = [
     ("push {model} somebody/x --evaluation absent.json", "no such file"),
     ("push {model} stranger/x", "stranger/x is stranger's, and the token is of somebody"),
     ("push {model}/unet somebody/x", "no tokenizer and no pipeline in"),
-    ("push {runs} somebody/x", "which holds others: generator, latents, tokenizer, unconditional:"),
+    ("push {runs} somebody/x", "which holds generator, latents, tokenizer, unconditional:"),
     ("push {runs}/latents somebody/x", "is a cache, which nobody publishes: push what was trained"),
     ("push {runs}/tokenizer somebody/x --nearest", "--nearest is for what draws, and a tokenizer"),
     ("push {model} somebody/x --nearest", "were drawn by a program, and are nobody's: leave it"),

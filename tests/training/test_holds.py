@@ -29,7 +29,7 @@ def test_each_kind_has_its_words(artifacts, lora):
         ("tokenizer/model", "a tokenizer (AutoencoderKL)"),
         ("generator/model/unet", "a UNet2DConditionModel"),
         ("latents", "a cache of latents or tokens"),
-        ("", "others: generator, latents, tokenizer, unconditional"),
+        ("", "generator, latents, tokenizer, unconditional"),
     ):
         assert instead(artifacts / name) == f", which holds {words}"
     assert instead(lora).endswith("LoRA weights alone; they were trained on runs/base")

@@ -48,7 +48,7 @@ def _runs(folder: Path) -> tuple[Kind | None, str]:
     found = sorted(file.parent.name for name in ("recipe.json", "journey.json")
                    for file in folder.glob(f"*/{name}"))  # fmt: skip
     more = ", ..." if len(found) > SHOWN else ""
-    return ("runs", f"others: {', '.join(found[:SHOWN])}{more}") if found else (None, "")
+    return ("runs", f"{', '.join(found[:SHOWN])}{more}") if found else (None, "")
 
 
 def _reached(folder: Path, base: str) -> str:

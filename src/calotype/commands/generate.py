@@ -123,7 +123,7 @@ def generate(options: Generate) -> Path:
     asked = options.prompt if options.prompts is None else _from_file(options.prompts)
     wanted = list(_wanted(options, asked or ("",)))
     if options.between is None and (again := len(asked) - len({*asked})):
-        _say(f"{again} of {len(asked)} prompts are given twice, and drawn once: --images says how "
+        _say(f"{again} of {len(asked)} prompts repeat others and are left out: --images says how "
              "many of each")  # fmt: skip
     if options.grid and len(wanted) > GRID:
         raise ValueError(f"--grid is for {GRID} pictures at most, and these are {len(wanted)}")

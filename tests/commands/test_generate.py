@@ -143,7 +143,7 @@ def test_a_prompt_that_is_given_twice_is_drawn_once_and_said(artifacts, tmp_path
     out = generate(Generate(("a b", "a b"), pipeline=str(artifacts / "generator/model"),
                             images=2, out=tmp_path / "out", sampling=FEW))  # fmt: skip
     said = capsys.readouterr()
-    assert len(lines(out)) == 2 and said.out.startswith("1 of 2 prompts repeat others and are left out")
+    assert len(lines(out)) == 2 and said.out.startswith("1 of 2 prompts repeat others")
 
 
 def test_what_lies_between_two_prompts_is_told_from_them(artifacts, tmp_path, monkeypatch):

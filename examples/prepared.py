@@ -32,7 +32,8 @@ def trained(recipe: calotype.TokenizerRecipe) -> Path:
     """The folder that a recipe makes, or has made."""
     if recipe.run.model.exists():
         return recipe.run.model
-    return calotype.train_tokenizer(replace(recipe, measure=16 + 3 * recipe.run.steps))
+    run = replace(recipe.run, resume=True)  # where it was stopped
+    return calotype.train_tokenizer(replace(recipe, measure=16 + 3 * run.steps, run=run))
 
 
 def scenes(

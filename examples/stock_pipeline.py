@@ -37,7 +37,7 @@ def main(root: Path = ROOT, steps: int = STEPS, drawing: int = 250) -> Path:
     continuous(root, steps)
     latents = demo_latents(root / "latents", demo_kl(root / "kl", steps), 10 * drawing)
     recipe = demo_diffusion(root / "diffusion", drawing, latents)
-    recipe = replace(recipe, run=replace(recipe.run, batch_size=32))
+    recipe = replace(recipe, run=replace(recipe.run, batch_size=32, resume=True))
     if not recipe.run.model.exists():
         calotype.cache_latents(latents)
         calotype.train_generator(recipe)

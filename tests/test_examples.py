@@ -3,6 +3,7 @@ in it; what it is about is asserted in the examples themselves.
 """
 
 import inspect
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,17 @@ def test_an_example_ends_in_its_picture(name, root, monkeypatch):
     assert file.relative_to(root).as_posix() in (EXAMPLES / f"{name}.py").read_text()
     for module in (name, "prepared"):
         sys.modules.pop(module, None)
+
+
+@pytest.mark.filterwarnings("ignore")  # of two steps nothing is good
+def test_bug_an_example_that_was_stopped_stopped_all_others(tmp_path, monkeypatch):
+    """What was trained and not saved yet goes on."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    continuous = import_module("prepared").continuous
+    model = continuous(tmp_path, 2)
+    shutil.rmtree(model)
+    assert continuous(tmp_path, 2) == model and (model / "config.json").exists()
+    sys.modules.pop("prepared")
 
 
 def test_each_is_told_of():

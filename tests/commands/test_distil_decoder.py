@@ -1,6 +1,7 @@
 """A small fast decoder is distilled from a tokenizer, and takes its place in stock pipelines."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_it_says_how_anybody_loads_it(distilled, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
+def test_bug_stock_diffusers_warned_of_a_name_in_its_config(distilled):
+    logger, said = logging.getLogger("diffusers.configuration_utils"), []
+    logger.addFilter(hears := said.append)
+    student = AutoencoderTiny.from_pretrained(distilled[0])
+    logger.removeFilter(hears)
+    assert said == [] and tuple(student.config["block_out_channels"]) == (8, 8)
+
+
 def test_stock_diffusers_decodes_the_teachers_latents_with_it(distilled, teacher):
     """As pipelines call it, by z * scaling_factor; its encoder finds such latents."""
     student = AutoencoderTiny.from_pretrained(distilled[1])

@@ -256,7 +256,7 @@ def test_a_lora_says_how_anybody_loads_it(lora, monkeypatch):
     assert card["license"] == "unknown" and card["library_name"] == "diffusers"
     assert card["tags"] == ["calotype", "lora", "text-to-image"]
     code = text.split("```python")[1].split("```")[0]
-    assert "calotype" not in code
+    assert "calotype" not in code and "Paths in these lines begin in this folder" in text
     exec(code, {})
     with Image.open("drawn.png") as drawn:
         assert drawn.size == (tiny.SIZE, tiny.SIZE)
@@ -348,6 +348,16 @@ def test_what_does_not_belong_together_is_refused_in_one_line(artifacts, stock, 
         save_file(changed, other / "unet/diffusion_pytorch_model.safetensors", {"format": "pt"})
         with pytest.raises(ValueError, match=answer):
             begun(recipe(other, stock / "latents", tmp_path))
+
+
+def test_bug_pictures_of_another_size_than_is_drawn_were_learnt_without_a_word(stock, tmp_path):
+    folder = str(stock / "pipeline")
+    larger = cache(tiny.cache_recipe(
+        stock, tokenizer=folder, text=PretrainedText(folder), out=tmp_path / "larger",
+        data=replace(tiny.SCENES, size=32, count=8),
+    ))  # fmt: skip
+    with pytest.warns(UserWarning, match=r"has pictures of 32 .* draws 16, .*\.crop\.size 16,"):
+        begun(recipe(stock / "pipeline", larger, tmp_path))
 
 
 def test_other_kinds_of_pipelines_are_refused(stock, tmp_path, monkeypatch):

@@ -12,13 +12,16 @@ import torch
 from PIL import Image
 
 import tiny
+from calotype.autoregressive import TokenSampling
 from calotype.commands import drawings
 from calotype.commands.drawings import Drawings
 from calotype.commands.generate import Generate, generate
+from calotype.commands.paths import Prompts
 from calotype.commands.shared import Shared
 from calotype.pipelines import Choice, load
-from calotype.pipelines.folders import fingerprint, newest
+from calotype.pipelines.folders import fingerprint, pipelines_under
 from calotype.training import precision as precisions
+from calotype.training.run import describe
 
 FEW = Choice(steps=2)
 
@@ -116,7 +119,42 @@ def test_the_newest_pipeline_is_taken_and_named(artifacts, tmp_path, monkeypatch
                     "seed 0 of each prompt; --seed 1 draws others\n")  # fmt: skip
     assert lines(out)[0]["pipeline"] == "runs/generator/model"
     os.utime(tmp_path / "runs/unconditional/model/calotype.json", (2000, 2000))
-    assert newest(Path("runs")) == Path("runs/unconditional/model")
+    assert pipelines_under(Path("runs"))[0] == Path("runs/unconditional/model")
+
+
+def test_what_another_kind_of_pipeline_can_do_is_said_with_one_that_can(
+    artifacts, tmp_path, monkeypatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    transformer = Path("runs/ar/model")
+    transformer.mkdir(parents=True)
+    how = {"layout": {}, "sampling": describe(TokenSampling())}
+    (transformer / "calotype.json").write_text(json.dumps(how))
+    with pytest.raises(ValueError, match=r"^--width is for a diff.*, and this is a transformer$"):
+        generate(Generate(("a",), width=32))
+    shutil.copytree(artifacts / "generator/model", "runs/generator/model")
+    for name, asked in (("ar", {"width": 32}), ("generator", {"candidates": 2})):
+        other = {"ar": "generator", "generator": "ar"}[name]
+        with pytest.raises(ValueError, match=f"name one by --pipeline runs/{other}/model$"):
+            generate(Generate(("a",), pipeline=f"runs/{name}/model", **asked))
+
+
+def test_a_prompt_that_is_given_twice_is_drawn_once_and_said(artifacts, tmp_path, capsys):
+    out = generate(Generate(("a b", "a b"), pipeline=str(artifacts / "generator/model"),
+                            images=2, out=tmp_path / "out", sampling=FEW))  # fmt: skip
+    said = capsys.readouterr()
+    assert len(lines(out)) == 2 and said.out.startswith("1 of 2 prompts repeat others")
+
+
+def test_what_lies_between_two_prompts_is_told_from_them(artifacts, tmp_path, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(drawings, "write_sheet", lambda file, images, captions, **how:
+                        shown.extend(captions))  # fmt: skip
+    out = generate(Generate(("a b", "c d"), pipeline=str(artifacts / "generator/model"),
+                            between=Prompts(3), out=tmp_path, sampling=FEW))  # fmt: skip
+    assert shown == ["a b", "a b, 50% toward c d", "c d"]
+    ends = [(line["toward"]["prompt"], line["toward"]["part"]) for line in lines(out)]
+    assert ends == [("a b", 0.0), ("c d", 0.5), ("c d", 0.0)]
 
 
 def test_no_pipeline_at_all_is_said_with_what_to_run(tmp_path, monkeypatch):

@@ -188,6 +188,10 @@ MISTAKES = [
     ("push {model} somebody/x --evaluation absent.json", "no such file"),
     ("push {model} stranger/x", "stranger/x is stranger's, and the token is of somebody"),
     ("push {model}/unet somebody/x", "no tokenizer and no pipeline in"),
+    ("push {runs} somebody/x", "which holds generator, latents, tokenizer, unconditional:"),
+    ("push {runs}/latents somebody/x", "is a cache, which nobody publishes: push what was trained"),
+    ("push {runs}/tokenizer somebody/x --nearest", "--nearest is for what draws, and a tokenizer"),
+    ("push {model} somebody/x --nearest", "were drawn by a program, and are nobody's: leave it"),
 ]
 
 
@@ -195,7 +199,9 @@ MISTAKES = [
 def test_a_mistake_is_one_line_before_anything_is_written(
     command, answer, artifacts, hub, here, capsys
 ) -> None:  # fmt: skip
-    assert answer in refused(command.format(model=f"{artifacts}/generator/model"), capsys)
+    assert answer in refused(
+        command.format(model=f"{artifacts}/generator/model", runs=artifacts), capsys
+    )
     assert [*here.iterdir()] == [] and hub.repositories == {}
 
 
@@ -222,15 +228,14 @@ def test_drawings_are_shown_beside_the_nearest_training_pictures_if_asked(
         picture(image).save(here / f"photos/{i}.png")
         (here / f"photos/{i}.txt").write_text(tiny.CAPTIONS[i])
     command = ["push", "runs/generator", SCENES, "--dry-run"]
-    with pytest.raises(SystemExit):
-        cli.main([*command, "--nearest"])
-    assert "the pictures that runs/generator/model learnt from are not here" in (
-        capsys.readouterr().err
-    )
     file = runs / "latents/recipe.json"
     recipe = json.loads(file.read_text())
-    folder = {"type": "Folder", "path": str(here / "photos")}
-    file.write_text(json.dumps(recipe | {"data": folder}))
+    for folder in ("elsewhere", str(here / "photos")):
+        file.write_text(json.dumps(recipe | {"data": {"type": "Folder", "path": folder}}))
+        if folder == "elsewhere":
+            assert "the pictures that runs/generator/model learnt from are not here" in (
+                refused(" ".join([*command, "--nearest"]), capsys)
+            )
     cli.main(command)
     assert "--nearest shows drawings beside the nearest" in capsys.readouterr().err
     assert not (here / "published/scenes/card/pipeline-nearest.png").exists()

@@ -14,10 +14,13 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.commands.watching import SHARE, Watcher, about
+from calotype.hub.history import Recipe
 from calotype.pages.run import RunPage
+from calotype.recipes.demo import demo_kl
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training import Run, log
+from calotype.training.run import describe
 
 
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -94,6 +97,12 @@ def test_pages_take_their_share_of_time_and_no_more(tmp_path, monkeypatch):
     before = len(written)
     watcher(True)
     assert len(written) == before + 1, "the last one at once"
+
+
+@pytest.mark.parametrize("recipe", [demo_kl(Path("kl"), 10), TOKENIZERS["small-vq"]()], ids=str)
+def test_bug_page_and_card_named_different_recipes(recipe):
+    told = Recipe(describe(recipe)).nearest
+    assert told and about(recipe, "a network").recipe == told[0]
 
 
 def test_a_recipe_is_told_by_the_one_that_it_comes_from():

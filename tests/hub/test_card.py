@@ -21,8 +21,10 @@ from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
 from calotype.hub.folder import Told, check_free, sizes
 from calotype.hub.history import Recipe, known_on_hub, origin, public
+from calotype.hub.licences import meant
 from calotype.hub.pictures import samples
-from calotype.hub.use import blocks, body, try_out
+from calotype.hub.use import blocks, body, try_out, with_prompts
+from calotype.pipelines.token_readme import EXAMPLES
 from calotype.pipelines.tokens import MARK
 from calotype.recipes.distil import DISTILLED
 from calotype.recipes.finetune import finetune
@@ -82,6 +84,7 @@ def test_the_hub_takes_the_card(kind, runs, written, hub):
     )
     card = written(runs / kind, rights=Rights("apache-2.0", "CC BY 4.0"))
     card.validate()  # as the client does, by a Hub
+    assert "begin in this folder" not in card.text
     assert card_errors(str(card)) == []
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0" and data["library_name"] == "diffusers"
@@ -118,6 +121,14 @@ def test_a_licence_that_has_no_name_is_another(runs, written, hub):
     assert (data["license"], data["license_name"]) == ("other", "the-museum-s-own-2.0")
 
 
+@pytest.mark.parametrize(("said", "identifier", "near"), [
+    ("mine", "other", None), ("Apache 2.0", "other", "apache-2.0"), ("cc-by-nc-4.0",) * 2 + (None,),
+])  # fmt: skip
+def test_bug_any_word_was_sent_as_a_licence(said, identifier, near):
+    """Which the Hub refuses, when all else is sent."""
+    assert (Rights(said).identifier, meant(said)) == (identifier, near)
+
+
 def test_a_wrong_card_is_none_to_the_hub_of_these_tests(hub):
     for line in ("license: mine", "pipeline_tag: painting", "tags: [3]", "license: other",
                  "model-index: [{name: x, results: [{task: {type: a}, dataset: {name: a, type: "
@@ -139,10 +150,36 @@ def test_what_was_measured_stands_in_it(runs, written):
     assert "images 24, size 16, digest 8315e653d5cd18d6" in text and "sampling steps 2" in text
     starts = "2 x a GPU; 1 x a CPU | bf16, fp32 | 2.00 h | 3 images/s | 1 kWh | calotype 0.1.0"
     assert f"| generator | {starts}" in text and "| tokenizer | unknown | fp32 | unknown" in text
-    assert "| generator | Scenes: size 16" in text and "| 32 | unknown |" in text
+    assert (
+        "| generator | Scenes: size 16" in text and "| 32, of which it saw 12 | unknown |" in text
+    )
     mark = json.loads((runs / "generator/model/calotype.json").read_text())["tokenizer"]
     assert f"Of the tokenizer {mark}" in text and "measured on 64 pictures" in text
     assert "The licence of this model is unknown, that of its data unknown" in text
+
+
+def test_bug_a_source_without_an_end_counted_as_if_all_of_it_had_been_seen(runs, written):
+    """Three steps of four pictures are twelve."""
+    assert "| tokenizer | Scenes: size 16" in (text := flowing(written(runs / "tokenizer").text))
+    assert "| 32, of which it saw 12 |" in text
+    described = json.loads((runs / "tokenizer/recipe.json").read_text())
+    described["run"]["steps"] = 100
+    (runs / "tokenizer/recipe.json").write_text(json.dumps(described))
+    assert "| 32 | unknown |" in flowing(written(runs / "tokenizer").text)
+
+
+def test_what_holds_of_two_parts_is_said_once(runs, written):
+    text = flowing(written(runs / "generator", runs / "unconditional").text)
+    assert text.count("Its training pictures were drawn by a program") == 1
+
+
+def test_lines_draw_what_was_learnt():
+    """Of a diffusion model, and of a transformer, whose lines have two prompts."""
+    prompts = ['a "red" circle', "x", "y"]
+    assert with_prompts('pipeline("a prompt", 3)', prompts) == 'pipeline("a \\"red\\" circle", 3)'
+    lines = f"tokenizer({[*EXAMPLES]})"
+    assert with_prompts(lines, prompts[1:]) == 'tokenizer(["x", "y"])'
+    assert with_prompts(lines, ["x"]) == "tokenizer([\"x\", 'another, which is longer'])"
 
 
 def test_of_a_model_alone_nothing_is_made_up(runs, written, tmp_path):
@@ -258,6 +295,10 @@ def test_what_it_began_from_is_told(runs, written, cache):
     card = written(runs / "tokenizer")
     assert "the weights of stabilityai/sd-vae-ft-mse (fingerprint f00d)" in flowing(card.text)
     assert card.data.base_model == ["stabilityai/sd-vae-ft-mse"]
+    recipe["model"] = {"type": "Continued", "path": "stabilityai/sd-vae-ft-mse"}
+    file.write_text(json.dumps(recipe))
+    text = flowing(written(runs / "tokenizer").text)
+    assert "sd-vae-ft-mse (fingerprint f00d of all its weights)" in text
 
 
 def test_a_folder_that_is_gone_is_no_model_of_the_hub(runs, cache, monkeypatch):

@@ -126,6 +126,15 @@ def test_a_run_that_has_done_nothing_yet_has_a_page(tmp_path):
     assert "100 steps to come" in read(tmp_path).text
 
 
+def test_bug_a_curve_of_one_point_was_an_empty_box(tmp_path):
+    page = folder(tmp_path, start(0, 10), rows=[{"step": 10, "psnr": 3.0}])
+    page.write(False)
+    (point,) = re.findall(
+        r'class="training dots" points="([^"]*)"', (tmp_path / "index.html").read_text()
+    )
+    assert len({*point.split(" ")}) == 1 and len(point.split(" ")) == 2
+
+
 def test_warnings_stand_on_top_the_last_ones_of_many(tmp_path):
     page = folder(tmp_path, start(0, 10))
     page.write(False)

@@ -206,7 +206,7 @@ def test_too_few_images_to_measure_are_told(tmp_path):
     """The latent contract is checked on what was saved, and a breach of it is said."""
     recipe = tiny.tokenizer_recipe(tmp_path, measure=4)
     loose = replace(recipe.model, bottleneck=tiny.BOTTLENECK)
-    with pytest.warns(UserWarning, match=r"departs by 0\.\d+ from .* measure more than 4 images"):
+    with pytest.warns(UserWarning, match=r"departs by 0\.\d+ from .* --measure more than 4 images"):
         train_tokenizer(replace(recipe, model=loose))
 
 

@@ -1,6 +1,7 @@
 """Schedulers by name reach what a network answers, or are refused."""
 
 import inspect
+import logging
 from typing import Any
 
 import pytest
@@ -46,6 +47,18 @@ def drawn(pipeline: Any, process, name: str) -> torch.Tensor:
             out = answer(process, solver.scale_model_input(x, t), float(t))
             x = solver.step(out, t, x, **told, return_dict=False)[0]
     return x
+
+
+def test_bug_diffusers_warned_of_names_that_another_class_has(pipeline):
+    """Three times for each drawing, of a flow's shift."""
+    logger, said = logging.getLogger("diffusers.configuration_utils"), []
+    logger.addFilter(hears := said.append)
+    own = pipeline.scheduler
+    for name in (name for name, solver in SOLVERS.items() if solver.flows):
+        with scheduled(pipeline, name):
+            assert pipeline.scheduler.config["flow_shift"] == own.config["flow_shift"]
+    logger.removeFilter(hears)
+    assert said == []
 
 
 @pytest.mark.parametrize("name", SOLVERS)

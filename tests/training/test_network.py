@@ -7,7 +7,7 @@ import pytest
 import tiny
 from calotype.pipelines import load
 from calotype.tokenizers import ImageTokenizer
-from calotype.training.network import located, missed
+from calotype.training.network import located, missed, reason
 
 
 @pytest.fixture
@@ -56,6 +56,16 @@ def test_what_is_there_instead_is_told(here, monkeypatch):
     assert missed("runs/kl") == ""
     with pytest.raises(ValueError, match="nor is there a folder runs/km: in runs there is kl, way"):
         ImageTokenizer.load("runs/km")
+
+
+def test_bug_diffusers_advice_contradicted_what_calotype_had_set(here, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    offline = OSError("outgoing traffic has been disabled: pass 'local_files_only=False'")
+    said = reason("user/none", offline)
+    assert said.startswith("; https://huggingface.co does not answer, or is not asked; nor is")
+    assert "local_files_only" not in said
+    assert reason("user/none", OSError("no\n config.json")).startswith(" (no config.json); https")
+    assert reason("runs/kl", ValueError("broken")) == " (broken)"
 
 
 def test_a_run_is_as_good_as_its_model(tmp_path):

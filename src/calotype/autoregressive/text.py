@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers.models import WordLevel
 
 from calotype.lazy import transformers
-from calotype.training.network import located, missed, place
+from calotype.training.network import located, place, reason
 from tokenizers import Tokenizer
 
 BEGIN = "<|image|>"
@@ -239,9 +239,8 @@ def _load(path: str) -> "transformers.PreTrainedTokenizerFast":
             where.root, revision=where.revision, trust_remote_code=False
         )
     except Exception as error:  # of a broken file, `tokenizers` raises just that
-        why = " ".join(f"{error}{missed(path) if isinstance(error, OSError) else ''}".split())
         raise ValueError(
-            f"text.path: no fast tokenizer in {path}, of which no code is run ({why})"
+            f"text.path: no fast tokenizer in {path}, of which no code is run{reason(path, error)}"
         ) from error
     # Where there is no vocabulary, transformers silently makes one of the special tokens and "▁".
     words = {*found.get_vocab()} - {*found.all_special_tokens, "▁"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from calotype import __version__
 from calotype.cli.commands import COMMANDS
-from calotype.cli.parsing import fail
+from calotype.cli.parsing import fail, perhaps
 from calotype.commands.quiet import ignore_warnings
 from calotype.mistakes import is_told
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     name, *rest = arguments
     if name not in COMMANDS:
-        fail(f"no command {name!r}: choose from {', '.join(COMMANDS)}")
+        fail(f"no command {name!r}{perhaps(name, COMMANDS)}: choose from {', '.join(COMMANDS)}")
     ignore_warnings()
     try:
         COMMANDS[name].run(name, rest)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
@@ -38,10 +38,16 @@ def named_recipe(
         print(f"\ncalotype {command} RECIPE --help lists the recipe's fields.")
         raise SystemExit(0)
     if name not in recipes:
-        fail(f"no recipe {name!r}: choose from {', '.join(recipes)}")
+        fail(f"no recipe {name!r}{perhaps(name, recipes)}: choose from {', '.join(recipes)}")
     build = recipes[name]
     default = build()
     return parse(type(default), f"calotype {command} {name}", rest, default, build.__doc__ or "")
+
+
+def perhaps(said: str, known: Iterable[str]) -> str:
+    """Which name may have been meant by one that is none."""
+    near = get_close_matches(said, list(known), 1)
+    return f", perhaps {near[0]}" if near else ""
 
 
 def parse(
@@ -110,7 +116,11 @@ def _one_line(box: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│]", " ", box)
     parts = [" ".join(part.split()) for part in re.split(r"[-─]{5,}", text)]
     _title, what, *_hints = filter(None, parts)
-    return re.sub(r"^Error parsing (?:[A-Za-z][\w.]*: )?", "", what)
+    what = re.sub(r"^Error parsing (?:[A-Za-z][\w.]*: )?", "", what)
+    what = re.sub(
+        r"invalid literal for int\(\) with base 10: (\S+)", r"\1 is no whole number", what
+    )
+    return re.sub(r"could not convert string to float: (\S+)", r"\1 is no number", what)
 
 
 def _meant(option: str, kind: type) -> str:

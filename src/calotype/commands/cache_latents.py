@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.cached_prompts import read_captions
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.data import once
 from calotype.data.cache_index import INDEX, Index, is_finished
 from calotype.data.identity import identified, identity
@@ -58,7 +59,8 @@ def cache(recipe: CacheRecipe) -> Path:
     tokenizer.check_mode(image_mode(recipe.transform), recipe.tokenizer)
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
-    scan = Scan(recipe.transform, recipe.count, recipe.batch_size, recipe.workers,
+    scan = Scan(recipe.transform, recipe.count, recipe.batch_size,
+                readers(recipe.workers, whole),
                       recipe.shard_size, recipe.crops)  # fmt: skip
     if _is_older(recipe.out):
         return _finished_before(recipe, encoder, whole)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from calotype.autoregressive import NextToken
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.commands.validation import of_generator
 from calotype.commands.watching import Watcher
 from calotype.data import LatentCache, Loader
@@ -79,7 +80,7 @@ def train(
         objective.captions = prompts if reads_prompts(pipeline) else ()
     if len(held_out):
         objective.evaluation = of_generator(objective, held_out, run.batch_size)
-    loader = Loader(rows, run.batch_size, seed=run.seed, workers=run.workers,
+    loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows),
                     accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit([objective], loader, run, watcher)

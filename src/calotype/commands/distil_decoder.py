@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, some_of
 from calotype.data.identity import drawn
@@ -25,7 +26,7 @@ from calotype.training.files import publish, room
 from calotype.training.images import scaled, sent_images
 from calotype.training.learner import check_compiled
 from calotype.training.noise import generators
-from calotype.training.portable import make_portable
+from calotype.training.portable import make_portable, written
 from calotype.training.precision import seconds
 from calotype.training.products import exact_products
 from calotype.training.progress import say
@@ -51,7 +52,7 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
     )
     run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
+                    workers=readers(run.workers, dataset), accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit([objective], loader, run, watcher)
     if processes().is_main_process:
@@ -110,6 +111,7 @@ def _finish(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> 
     need = sum(weight.nbytes for weight in student.parameters())
     with room(beside, model, need, "the checkpoints are as they were"):
         student.save_pretrained(beside, safe_serialization=True)
+        _drop_second_name(beside / "config.json")
         report = _measured(objective, recipe, dataset)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         factor = objective.teacher.tokenizer.factor
@@ -122,6 +124,15 @@ def _finish(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> 
         f"{report['teacher_psnr_db']:.2f} dB), over {report['pictures']} pictures; decodes "
         f"{report['times_as_fast']:.1f} times as fast"
     )
+
+
+def _drop_second_name(file: Path) -> None:
+    """The decoder's widths stand in a config by two names: by one, which the class makes itself,
+    diffusers warns whoever loads it.
+    """
+    config = json.loads(file.read_text())
+    config.pop("block_out_channels", None)
+    file.write_text(written(config))
 
 
 def _measured(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> dict[str, float]:

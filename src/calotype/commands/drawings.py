@@ -39,6 +39,8 @@ class Planned:
     prompt: str
     seeds: Sequence[int]
     """Of its candidates; the file is named by the one that is kept."""
+    toward: Mapping[str, Any] | None = None
+    """The other end of a way that it lies on."""
 
 
 class Drawings:
@@ -72,7 +74,7 @@ class Drawings:
             for number, file in there.items():
                 if file not in noted:  # a kill came between
                     seed = int(Path(file).stem.rsplit("-", 1)[1])
-                    self._note(file, self.planned[number].prompt, seed, self.planned[number].key)
+                    self._note(file, self.planned[number], seed)
         return len(numbers) - len(there)
 
     def claimed(self, size: int) -> Iterator[list[int]]:
@@ -129,7 +131,8 @@ class Drawings:
             number: Of the planned picture that it is; None: the next.
             how: What is written into the PNG, as JSON.
         """
-        key = None if number is None else self.planned[number].key
+        toward = (how or {}).get("toward")
+        planned = Planned("", prompt, (), toward) if number is None else self.planned[number]
         file = io.BytesIO()
         picture(image).save(file, "PNG", pnginfo=_text(how))
         with self._shared.alone():
@@ -139,16 +142,17 @@ class Drawings:
             beside = self.folder / f".{name}.partial"
             beside.write_bytes(file.getvalue())
             beside.rename(self.folder / name)
-            self._note(name, prompt, seed, key)
+            self._note(name, planned, seed)
         if image.shape[-1] < VISIBLE:
-            self.waiting.append((number, image, prompt))
+            self.waiting.append((number, image, _caption(prompt, seed, toward)))
         if len(self.waiting) == EACH:
             self._sheet()
         return self.folder / name
 
-    def _note(self, name: str, prompt: str, seed: int, key: str | None) -> None:
-        entry = {"file": name, "prompt": prompt, "seed": seed, **self.by}
-        self._shared.note(entry if key is None else {**entry, "key": key})
+    def _note(self, name: str, planned: Planned, seed: int) -> None:
+        entry = {"file": name, "prompt": planned.prompt, "seed": seed, **self.by}
+        more = {"toward": planned.toward, "key": planned.key}
+        self._shared.note({**entry, **{each: said for each, said in more.items() if said}})
 
     def grid(self, columns: int) -> Path:
         """Write all planned pictures, which are there, as one."""
@@ -183,6 +187,14 @@ class Drawings:
             with self._opened.alone():
                 self._opened.settle()
             self._opened.close()
+
+
+def _caption(prompt: str, seed: int, toward: Mapping[str, Any] | None) -> str:
+    """What stands under a picture of a sheet: its prompt, and how far it is from it."""
+    if toward is None or not toward["part"]:
+        return prompt
+    end = f"seed {toward['seed']}" if toward["seed"] != seed else toward["prompt"]
+    return f"{prompt}, {toward['part']:.0%} toward {end}"
 
 
 def _opened(file: Path) -> Image.Image:

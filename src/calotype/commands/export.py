@@ -197,7 +197,7 @@ def _breach(
     worst = (statistics.isotropic() if discrete else statistics).worst()
     if export.latents_may_move and worst > 0.02:
         fresh = export.fresh
-        mend = f"measure more than {export.measure} images" if fresh else "there are few images"
+        mend = f"--measure more than {export.measure} images" if fresh else "there are few images"
         return (
             f"on {'fresh' if fresh else 'the same'} images a latent channel departs by "
             f"{worst:.3f} from mean 0 or deviation 1: {mend}"

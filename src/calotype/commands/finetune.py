@@ -1,5 +1,6 @@
 """Training a diffusion pipeline on in cached latents: the work."""
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -90,6 +91,7 @@ def assemble_finetuned(
     process = process_of(parts.scheduler, known, recipe.times, recipe.snr_gamma)
     source, unet = latent_source(tokenizer), parts.unet
     sites = latents.index.size // tokenizer.factor
+    _warn_of_size(latents, sites, pipeline, recipe.pipeline)
     torch.manual_seed(recipe.run.seed)
     if isinstance(pipeline, diffusers.LDMPipeline):
         for side in chain.from_iterable(latents.grids):
@@ -122,6 +124,21 @@ def _check_kind(recipe: FinetuneRecipe, pipeline: Pipeline) -> None:
         )
     if recipe.learn_text and not hasattr(pipeline, "text_encoder"):
         raise ValueError(f"learn_text is on, and {recipe.pipeline} has no text encoder")
+
+
+def _warn_of_size(latents: LatentCache, sites: int, pipeline: Any, name: str) -> None:
+    """Say that what is learnt at one size is drawn at another."""
+    own = pipeline.unet.config["sample_size"]
+    if not isinstance(own, int) or own == sites:
+        return
+    size = latents.index.size
+    drawn = size // sites * own
+    warnings.warn(
+        f"{latents.store} has pictures of {size} pixels a side, and {name} draws {drawn}, as what "
+        f"becomes of it will: run cache-latents again with --transform.crop.size {drawn}, unless "
+        "that is what you want",
+        stacklevel=3,
+    )
 
 
 def _text_encoder(

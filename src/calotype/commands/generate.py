@@ -1,7 +1,7 @@
 """Images from prompts, by a trained pipeline."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from calotype.pipelines import (
     recommended,
     turns,
 )
-from calotype.pipelines.folders import fingerprint, newest
+from calotype.pipelines.folders import fingerprint, pipelines_under
 from calotype.training.devices import Computation, threads
 from calotype.training.distributed import processes
 from calotype.training.progress import Told
@@ -122,6 +122,9 @@ def generate(options: Generate) -> Path:
         return _like(options, options.like)
     asked = options.prompt if options.prompts is None else _from_file(options.prompts)
     wanted = list(_wanted(options, asked or ("",)))
+    if options.between is None and (again := len(asked) - len({*asked})):
+        _say(f"{again} of {len(asked)} prompts repeat others and are left out: --images says how "
+             "many of each")  # fmt: skip
     if options.grid and len(wanted) > GRID:
         raise ValueError(f"--grid is for {GRID} pictures at most, and these are {len(wanted)}")
     path = options.pipeline or _newest()
@@ -155,7 +158,8 @@ def _draw(
     of = {likeness.key + kind: likeness for likeness in plan}
     seeds = range(options.candidates)
     left = drawings.plan([
-        Planned(key, one.wanted.prompt, [one.wanted.seed + i for i in seeds])
+        Planned(key, one.wanted.prompt, [one.wanted.seed + i for i in seeds],
+                one.wanted.toward and asdict(one.wanted.toward))
         for key, one in of.items()
     ])  # fmt: skip
     if left < len(of):
@@ -163,7 +167,8 @@ def _draw(
     many = max(1, drawer.sampling.batch_size // options.candidates)
     # Ranks of one command would rather share few than leave them to the first.
     many = min(many, max(1, -(-left // processes().num_processes)))
-    with Told("drawing", left * options.candidates * each) as told:
+    counted = "tokens" if isinstance(drawer, Continuer) else "steps"
+    with Told(f"drawing, {counted}", left * options.candidates * each) as told:
         for numbers in drawings.claimed(many):
             batch = [of[drawings.planned[number].key] for number in numbers]
             for drawn in drawer.draw([one.wanted for one in batch], told.advance, 0):
@@ -247,7 +252,7 @@ def _place(options: Generate) -> Any:
 
 
 def _newest() -> str:
-    found = newest(RUNS)
+    found = next(iter(pipelines_under(RUNS)), None)
     if found is None:
         raise ValueError(
             f"no pipeline under {RUNS}/ yet: `calotype demo` and `calotype train-generator` make "
@@ -270,7 +275,13 @@ def _check_kind(options: Generate, how: HowToSample) -> None:
         what = "a diffusion pipeline, and this is a transformer"
     for name in other:
         if getattr(options, name) not in (None, 1):
-            raise ValueError(f"--{name} is for {what}")
+            raise ValueError(f"--{name} is for {what}{_another(type(how))}")
+
+
+def _another(kind: type[HowToSample]) -> str:
+    """The newest pipeline under runs/ that is not called so; nothing, if there is none."""
+    found = (each for each in pipelines_under(RUNS) if not isinstance(recommended(each), kind))
+    return next((f": name one by --pipeline {each}" for each in found), "")
 
 
 def _check_prompts(asked: Sequence[str], options: Generate, pipeline: Pipeline) -> None:

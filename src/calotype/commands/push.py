@@ -19,6 +19,7 @@ from calotype.hub.card import Rights
 from calotype.hub.figures import check_evaluations
 from calotype.hub.folder import Told, check_free, sizes
 from calotype.hub.history import UNKNOWN, origin
+from calotype.hub.licences import IDENTIFIERS, meant
 from calotype.pages.sheet import write_sheet
 from calotype.pipelines import Pipeline, load, reads_prompts, recommended, sample, size_of
 from calotype.training.progress import say
@@ -110,6 +111,8 @@ def push(options: Push) -> str | None:
     """
     parts = [part for name in options.what[:-1] for part in parts_of(Path(name))]
     placed = places(parts, options.into.strip("/"))
+    if options.nearest:
+        _check_nearest(parts)
     evaluations = check_evaluations(parts, options.evaluation)
     check_free(options.folder)
     if not options.dry_run:
@@ -145,6 +148,12 @@ def _say_what_is_unknown(options: Push, parts: Sequence[Part]) -> None:
     for flag, value in (("licence", options.licence), ("data-licence", options.data_licence)):
         if value is None:
             say(f"the card says that the {flag.replace('-', ' ')} is unknown: --{flag} says which")
+    if options.licence and options.licence not in IDENTIFIERS:
+        near = meant(options.licence)
+        say(
+            f"--licence: the Hub has no {options.licence}, and the card says other, of that name"
+            f"{f'; perhaps you mean {near}' if near else ''}"
+        )
     for part in parts:
         if not options.nearest and part.kind != "tokenizer" and _pictures(part):
             say(
@@ -153,16 +162,28 @@ def _say_what_is_unknown(options: Push, parts: Sequence[Part]) -> None:
             )
 
 
-def _nearest(parts: Sequence[Part], sheets: Path) -> dict[Path, Path]:
-    """Sheets of drawings beside the training pictures nearest to them.
+def _check_nearest(parts: Sequence[Part]) -> None:
+    """Refuse to look for pictures where there are none.
 
     Raises:
-        ValueError: there are no training pictures at hand.
+        ValueError: nothing draws, or what it learnt from is not here or nobody's.
     """
+    drawing = [part for part in parts if part.kind != "tokenizer"]
+    if not drawing:
+        raise ValueError("--nearest is for what draws, and a tokenizer alone does not")
+    for part in (part for part in drawing if _pictures(part) is None):
+        why = "are not here"
+        if origin(part).is_drawn_by_a_program:
+            why = "were drawn by a program, and are nobody's: leave it out"
+        raise ValueError(f"--nearest: the pictures that {part.folder} learnt from {why}")
+
+
+def _nearest(parts: Sequence[Part], sheets: Path) -> dict[Path, Path]:
+    """Sheets of drawings beside the training pictures nearest to them."""
     found = {}
     for number, part in enumerate(part for part in parts if part.kind != "tokenizer"):
-        if (pictures := _pictures(part)) is None:
-            raise ValueError(f"--nearest: the pictures that {part.folder} learnt from are not here")
+        pictures = _pictures(part)
+        assert pictures is not None
         say(f"drawing {COMPARED} pictures by {part.folder}, for those nearest to them")
         pipeline = load(part.folder)
         prompts = _prompts(pictures, pipeline)

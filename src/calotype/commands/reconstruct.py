@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.commands.worst import Rebuild, rank
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
@@ -117,7 +118,7 @@ def _batches(
     options: Reconstruct, dataset: Dataset, transform: Transform, count: int | None, each: int
 ) -> Iterator[Batch]:
     chosen = spread(dataset, count)
-    return once(chosen, each, transform, options.workers)
+    return once(chosen, each, transform, readers(options.workers, dataset))
 
 
 @torch.no_grad()

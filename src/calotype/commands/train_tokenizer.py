@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.export import Export, finish
 from calotype.commands.quiet import quiet
+from calotype.commands.readers import readers
 from calotype.commands.validation import of_tokenizer
 from calotype.commands.watching import Watcher
 from calotype.data import Loader, once, some_of
@@ -81,7 +82,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     found = _found(reconstruction.tokenizer, total, shapes_of(size, recipe.transform))
     run = start(recipe.run, recipe, inputs, found)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
+                    workers=readers(run.workers, dataset), accumulate=run.accumulate)  # fmt: skip
     watcher = Watcher(recipe, found)
     fit(objectives, loader, run, watcher)
     if loader.skipped:

@@ -8,7 +8,7 @@ from typing import Any
 
 from calotype.commands.command_line import spell
 from calotype.pages.run import INDEX, About, Override, RunPage
-from calotype.recipes.named import alike
+from calotype.recipes.named import nearest
 from calotype.training.distributed import processes
 from calotype.training.portable import public
 from calotype.training.progress import say
@@ -57,19 +57,19 @@ class Watcher:
 
 
 def about(recipe: Any, found: str) -> About:
-    """Tell a recipe by the named one that it differs least from; of a type that no named one has
+    """Tell a recipe by the named one that it is nearest to; of a type that no named one has
     there is nothing to tell.
     """
     if isinstance(run := getattr(recipe, "run", None), Run):
         # How it was started is none of what it is: whoever types it again deletes nothing.
         recipe = replace(recipe, run=replace(run, resume=False, overwrite=False))
-    nearest = min(alike(describe(recipe)), key=lambda each: len(each.differences), default=None)
-    if nearest is None:
+    base = nearest(describe(recipe))
+    if base is None:
         return About(_public(found))
-    line = spell(nearest.verb, nearest.name, nearest.recipe, recipe)
+    line = spell(base.verb, base.name, base.recipe, recipe)
     command = shlex.join(map(public, shlex.split(line)))
-    overrides = [Override(field, *map(_word, pair)) for field, pair in nearest.differences.items()]
-    return About(_public(found), nearest.name, command, overrides)
+    overrides = [Override(field, *map(_word, pair)) for field, pair in base.differences.items()]
+    return About(_public(found), base.name, command, overrides)
 
 
 def _public(text: str) -> str:

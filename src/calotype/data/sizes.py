@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from calotype.data.identity import identity
 from calotype.data.images import FORMATS, BrokenImage
-from calotype.data.pictures import Pictures, Record
+from calotype.data.pictures import Extent, Pictures, Record
 from calotype.training.progress import track
 
 Sizes = Int32[np.ndarray, "_ 2"]
@@ -169,9 +169,11 @@ def _is_the_systems(error: Exception) -> bool:
 
 
 @contextmanager
-def _opened(file: bytes | Path | str) -> Iterator[Any]:
+def _opened(file: bytes | Path | str | Extent) -> Iterator[Any]:
     """A binary file that is read no further than it is asked."""
-    if isinstance(file, bytes):
+    if isinstance(file, Extent):
+        yield BytesIO(file.read())
+    elif isinstance(file, bytes):
         yield BytesIO(file)
     elif isinstance(file, Path):
         with file.open("rb") as opened:

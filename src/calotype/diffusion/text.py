@@ -15,7 +15,8 @@ from torch import Tensor
 
 from calotype.data.prompts import tokenize as prompted
 from calotype.lazy import transformers
-from calotype.training.network import missed, place
+from calotype.training.holds import instead
+from calotype.training.network import missed, place, reason
 from tokenizers import Tokenizer
 
 
@@ -87,7 +88,7 @@ class PretrainedText:
         found = self._load(transformers.CLIPTokenizer, "tokenizer", "tokenizer_config.json")
         # Where there is no vocabulary, transformers silently makes one of the special tokens alone.
         if len(found) <= len(transformers.CLIPTokenizer()):
-            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}{missed(self.path)}")
+            raise ValueError(f"text.path: no CLIP tokenizer in {self.path}{_besides(self.path)}")
         return found
 
     def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":
@@ -130,11 +131,15 @@ class PretrainedText:
             where = where / part if (where / part / file).fetched() else where
             return kind.from_pretrained(where.root, **where.options, **options)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            unknown = missed(self.path) if isinstance(error, OSError) else ""
+            holds = instead(self.path, "pipeline", "network")
             raise ValueError(
-                f"text.path: no CLIP text encoder with safetensors weights in {self.path} "
-                f"({error}){unknown}"
+                "text.path: no CLIP text encoder with safetensors weights in "
+                f"{self.path}{holds or reason(self.path, error)}"
             ) from error
+
+
+def _besides(path: str) -> str:
+    return instead(path, "pipeline", "network") or missed(path)
 
 
 def _is_of_others(name: str) -> bool:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from calotype.evaluation.protocol import digest_of
 from calotype.training.images import in_colour
+from calotype.training.progress import say
 
 Network = Literal["inception", "efficientnet-lite0"]
 OTHER = "--features efficientnet-lite0"
@@ -75,6 +76,7 @@ def features(network: Network | None) -> Features:
         return _inception()
     except (URLError, OSError) as error:
         if network is None:
+            say(f"Inception's weights do not come ({error}): distances are by EfficientNet-Lite0")
             return _efficientnet()
         raise ValueError(
             f"--features inception: the weights could not be fetched ({error}); choose {OTHER}, "

@@ -11,7 +11,7 @@ from torch.nn import functional
 from calotype.evaluation.protocol import digest_of
 from calotype.lazy import transformers
 from calotype.training.images import in_colour
-from calotype.training.network import missed, place
+from calotype.training.network import place, reason
 
 
 class ClipScore:
@@ -33,8 +33,8 @@ class ClipScore:
             self.processor = transformers.AutoProcessor.from_pretrained(where.root, **revision)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors "
-                f"({error}){missed(path) if isinstance(error, OSError) else ''}"
+                f"--clip {path}: no CLIP there; name a folder or a repository that has safetensors"
+                f"{reason(path, error)}"
             ) from error
         model, report = loaded
         if report["missing_keys"]:  # which transformers leaves at random

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from calotype.hub import figures, history, shape
 from calotype.hub.history import UNKNOWN, Origin, Recipe
+from calotype.hub.licences import IDENTIFIERS
 from calotype.hub.parts import Part, read_json
 from calotype.lazy import huggingface_hub
 from calotype.pipelines.tokens import MARK
@@ -44,7 +45,7 @@ class Rights:
     @property
     def identifier(self) -> str:
         """The model's, as the Hub writes it: `other`, where it is none of those with a name."""
-        return self.model if re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.model) else "other"
+        return self.model if self.model in IDENTIFIERS else "other"
 
     @property
     def slug(self) -> str:
@@ -203,7 +204,8 @@ def card(
     body = ENVIRONMENT.from_string(_template()).render(
         title=repo.rpartition("/")[2], parts=sections,
         are_not=[*{each.is_not: None for each in sections}], data=list(_data(sections)),
-        data_licence=rights.data, licence=rights.model, machines=list(_machines(sections)),
+        limits=_limits(sections), data_licence=rights.data, licence=rights.model,
+        machines=list(_machines(sections)),
     )  # fmt: skip
     results = [
         result
@@ -226,6 +228,14 @@ def card(
 
 def _template() -> str:
     return (files("calotype.hub") / "templates" / "card.md").read_text(encoding="utf-8")
+
+
+def _limits(sections: Sequence[Section]) -> dict[str, list[Section]]:
+    """What is to be said of whether drawings repeat training pictures, and of which parts it is."""
+    found: dict[str, list[Section]] = {}
+    for section in (each for each in sections if each.kind != "tokenizer"):
+        found.setdefault(section.nearest_says, []).append(section)
+    return found
 
 
 def _data(sections: Sequence[Section]) -> Iterator[tuple[str, history.Data]]:

@@ -110,8 +110,7 @@ def _section(
         shutil.copyfile(sheet, home / nearest)
     own = [file for file, whose in told.evaluations.items() if whose == part]
     words = use.body(use.words(part), to, place)
-    if any(whence.prompts[:1]):
-        words = words.replace(use.PROMPT, json.dumps(whence.prompts[0], ensure_ascii=False))
+    words = use.with_prompts(words, [prompt for prompt in whence.prompts if prompt])
     return Section(
         place, part, whence, words,
         Shown(samples if drawn else None, nearest, curves), figures.measured(part, own),

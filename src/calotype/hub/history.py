@@ -8,7 +8,8 @@ from typing import Any
 from calotype.data.cache_index import Index
 from calotype.hub.parts import WAY, Part, parts_of, read_json
 from calotype.lazy import huggingface_hub
-from calotype.recipes.named import alike, fields
+from calotype.recipes.named import fields, folder, nearest
+from calotype.recipes.tokenizer import Continued
 from calotype.training import history
 from calotype.training.network import NAME
 from calotype.training.portable import flat, public
@@ -52,12 +53,9 @@ class Recipe:
         one's value, its own), and whether it is surely that one, because its folder is called so;
         None: there is none of its type.
         """
-        others = {each.name: self._others(each.differences) for each in alike(self.said)}
-        if not others:
+        if (found := nearest(self.said)) is None:
             return None
-        out = Path(self.said.get("run", {}).get("out", "")).name
-        name = out if out in others else min(others, key=lambda each: len(others[each]))
-        return name, others[name], name == out
+        return found.name, self._others(found.differences), found.name == folder(self.said)
 
     def _others(self, differences: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
         return {field: pair for field, pair in differences.items()
@@ -74,6 +72,8 @@ class Recipe:
         """The same as others may read it, and their fingerprint."""
         marks = self.said.get("inputs", {})
         known = next((marks[name] for name in ("start", "latent space") if name in marks), UNKNOWN)
+        if self.fields.get("model.type") == Continued.__name__:
+            known += " of all its weights"  # others have that of what decides their latents
         return [(public(name), known) for name in self.starts]
 
     @property
@@ -107,7 +107,7 @@ class Data:
     source: str
     """As the recipe names it."""
     count: str
-    """Pictures."""
+    """Pictures, and how many of them training has come to, where it were not all."""
     spec: dict[str, Any]
     """Of the source, as recipes describe it."""
 
@@ -182,14 +182,16 @@ def _of_run(part: Part) -> Origin:
     said = read_json(part.run / "recipe.json")
     if part.kind == "tokenizer":
         count = read_json(part.folder / "latent_statistics.json").get("of_pictures")
-        return Origin({"tokenizer": Recipe(said)}, {"tokenizer": part.run},
-                      [_data("tokenizer", said.get("data", {}), said, count)])  # fmt: skip
+        data = _data("tokenizer", said.get("data", {}), said, count, _seen(part.run, said))
+        return Origin({"tokenizer": Recipe(said)}, {"tokenizer": part.run}, [data])
     found = Origin({"generator": Recipe(said)}, {"generator": part.run}, [])
     cache = _at(part.run, str(said.get("cache", said.get("latents", ""))))
     cached = read_json(cache / "recipe.json") if cache else {}
     if cache and cached:
         rows = sum(Index.read(cache).rows)
-        found.data.append(_data("generator", cached.get("data", {}), cached, rows))
+        found.data.append(
+            _data("generator", cached.get("data", {}), cached, rows, _seen(part.run, said))
+        )
     tokenizer = _at(part.run, str(said.get("tokenizer", "")))
     if tokenizer and (tokenizer.parent / "recipe.json").exists():
         theirs = _of_run(Part(tokenizer, "tokenizer", tokenizer.parent))
@@ -206,11 +208,24 @@ def _at(run: Path, path: str) -> Path | None:
     return next((each for each in near if path and each.is_dir()), None)
 
 
-def _data(whose: str, spec: dict[str, Any], recipe: dict[str, Any], count: int | None) -> Data:
+def _seen(run: Path, said: dict[str, Any]) -> int | None:
+    """Samples that a run has drawn; None: its recipe does not say."""
+    own = said.get("run", {})
+    if not {"steps", "batch_size"} <= own.keys():
+        return None
+    processes = max((each["processes"] for each in history.read(run)), default=1)
+    return own["steps"] * own["batch_size"] * own.get("accumulate", 1) * processes
+
+
+def _data(
+    whose: str, spec: dict[str, Any], recipe: dict[str, Any], count: int | None, seen: int | None
+) -> Data:
     told = recipe.get("inputs", {}).get("data", "")
     plain = {name: value for name, value in spec.items() if isinstance(value, str | int)}
     shown = [f"{name} {public(value)}" for name, value in plain.items() if name != "type"]
     number = f"{count:,}" if count else told.partition(",")[0] or UNKNOWN
+    if count and seen and seen < count:
+        number = f"{number}, of which it saw {seen:,}"
     return Data(whose, f"{spec.get('type', UNKNOWN)}: {', '.join(shown)}", number, spec)
 
 

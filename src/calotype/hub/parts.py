@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from calotype.lazy import diffusers
 from calotype.pipelines.tokens import MARK
+from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
+from calotype.training.holds import instead
 from calotype.training.network import located
 from calotype.training.progress import say
 
@@ -67,6 +69,11 @@ def parts_of(path: Path) -> list[Part]:
             raise FileNotFoundError(f"{path} has no pipeline yet: run its command again to the end")
         return [_of_way(path / name, path) for name in made]
     if (path / "recipe.json").exists():
+        if (found := read_json(path / "recipe.json")).get("type") == CacheRecipe.__name__:
+            raise ValueError(
+                f"{path} is a cache, which nobody publishes: push what was trained on it, or "
+                f"{found['tokenizer']}"
+            )
         if not (path / "model").is_dir():
             raise FileNotFoundError(
                 f"{path} has no model/ yet: train it to the end, by its command with --run.resume"
@@ -106,8 +113,9 @@ def _kind(folder: Path) -> Kind:
     if (folder / OWN_CONFIG).exists() or name == "VQModel" or "Autoencoder" in name:
         return "tokenizer"
     raise ValueError(
-        f"no tokenizer and no pipeline in {folder}: expected a folder with model_index.json, "
-        "calotype.json or config.json, as the model/ of a run, or the folder of a run or a demo"
+        f"no tokenizer and no pipeline in {folder}{instead(folder)}: expected a folder with "
+        "model_index.json, calotype.json or config.json, as the model/ of a run, or the folder of "
+        "a run or a demo"
     )
 
 

@@ -2,6 +2,7 @@
 where calotype is not.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -17,15 +18,15 @@ from calotype.hub.history import known_on_hub
 from calotype.hub.parts import Part, read_json
 from calotype.pipelines import Sampling, load, picture, recommended
 from calotype.pipelines.readme import readme as of_pipeline
+from calotype.pipelines.token_readme import EXAMPLES
 from calotype.pipelines.tokens import IMAGES, MARK
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.readme import HERE
 from calotype.tokenizers.readme import readme as of_tokenizer
 from calotype.training.network import named
 from calotype.training.progress import say
 from calotype.training.upload import Destination
 
-PROMPT = '"a prompt"'
-"""What a folder's README.md draws."""
 SAID = 15.0
 """Seconds between two lines about what is still running."""
 READS = re.compile(r'(\w+)\.(from_pretrained|load_lora_weights)\("\."(?:, subfolder="([^"]*)")?')
@@ -90,7 +91,7 @@ def _of_lora(part: Part) -> str:
 def body(text: str, to: Destination, place: str) -> str:
     """The same without front matter and its heading, for a model in a folder of the Hub."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"\A\s*# .*\n", "", text)
+    text = re.sub(r"\A\s*# .*\n", "", text).replace(HERE, "")
     for said in ('load("{}")', "--pipeline {}`", "reconstruct {}`"):  # which calotype alone reads
         text = text.replace(said.format("."), said.format(_called(to, place)))
     return _read_from(text.strip() + "\n", to, place)
@@ -121,6 +122,16 @@ def _read_from(text: str, to: Destination, place: str) -> str:
     return found
 
 
+def with_prompts(text: str, prompts: Sequence[str]) -> str:
+    """Lines that draw what a model was trained to, in place of README.md's examples, as far as
+    there are prompts.
+    """
+    for example, prompt in zip(EXAMPLES, prompts, strict=False):
+        said = json.dumps(prompt, ensure_ascii=False)
+        text = text.replace(json.dumps(example), said).replace(repr(example), said)
+    return text
+
+
 def blocks(text: str) -> list[str]:
     """The Python in a text."""
     return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
@@ -135,7 +146,8 @@ def try_out(code: Sequence[str], root: Path, repo: str) -> None:
     """
     if not code:  # of what calotype alone reads
         return
-    say(f"running the card's {len(code)} blocks of Python where calotype is not")
+    blocks = "block" if len(code) == 1 else "blocks"
+    say(f"running the card's {len(code)} {blocks} of Python where calotype is not")
     folder = str(root.resolve())
     told = [block.replace(f'"{repo}"', repr(folder)) for block in code]
     with tempfile.TemporaryDirectory() as here:

@@ -101,6 +101,13 @@ def _both(name: str, lines: Mapping[str, Curve]) -> dict[str, Any]:
         "name": name, "label": glossed(name), "meaning": term.meaning if term else "",
         "width": WIDTH, "height": HEIGHT, "first": frame.first, "step": frame.last,
         "lowest": lowest, "highest": highest, "logarithmic": logarithmic,
-        "lines": [{"of": of, "points": frame.line(curve.points), "last": f"{curve.last[1]:.4g}"}
-                  for of, curve in lines.items()],
+        "lines": [_line(of, frame, curve) for of, curve in lines.items()],
     }  # fmt: skip
+
+
+def _line(of: str, frame: Frame, curve: Curve) -> dict[str, Any]:
+    """A line as a page draws it; a point alone is drawn to itself, which leaves a dot."""
+    points = frame.line(curve.points)
+    alone = bool(points) and " " not in points
+    shown = f"{points} {points}" if alone else points
+    return {"of": of, "points": shown, "alone": alone, "last": f"{curve.last[1]:.4g}"}

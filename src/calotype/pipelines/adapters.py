@@ -15,6 +15,7 @@ from calotype.lazy import diffusers, peft
 from calotype.pipelines.folders import fingerprint
 from calotype.pipelines.sampling import HowToSample
 from calotype.pipelines.tokens import MARK
+from calotype.tokenizers.readme import HERE
 from calotype.training.files import publish, room
 from calotype.training.network import Place, named
 from calotype.training.portable import make_portable
@@ -43,7 +44,7 @@ pipeline.load_lora_weights(".")
 image = pipeline("a prompt").images[0]
 image.save("drawn.png")
 ```
-"""
+{here}"""
 
 
 def save_adapter(
@@ -82,7 +83,7 @@ def save_adapter(
         if process is not None:
             mark["process"] = describe(process)
         (beside / MARK).write_text(json.dumps(mark) + "\n")
-        (beside / "README.md").write_text(TEXT.format(base=base, read=_read(base)))
+        (beside / "README.md").write_text(TEXT.format(base=base, read=_read(base), here=HERE))
         make_portable(beside)
         publish(beside, folder)
 

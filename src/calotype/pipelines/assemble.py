@@ -28,8 +28,9 @@ from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, s
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
+from calotype.training.holds import instead
 from calotype.training.images import Mode
-from calotype.training.network import located, missed, place
+from calotype.training.network import located, place, reason
 from calotype.training.portable import make_portable
 from calotype.training.run import describe, restore
 
@@ -146,10 +147,11 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
             if isinstance(part, nn.Module):
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
     except (OSError, ValueError, SafetensorError) as error:
-        unknown = missed(path) if isinstance(error, OSError) else ""
+        holds = instead(path, "pipeline")
         raise ValueError(
-            f"no pipeline in {path}: expected a folder with model_index.json or calotype.json, as "
-            f"the model/ of a train-generator run, or a name on the Hub ({error}){unknown}"
+            f"no pipeline in {path}{holds}: expected a folder with model_index.json or "
+            "calotype.json, as the model/ of a train-generator run, or a name on the Hub"
+            f"{'' if holds else reason(path, error)}"
         ) from error
     if not draws(found):
         raise ValueError(

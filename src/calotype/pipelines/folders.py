@@ -12,14 +12,15 @@ INDICES = ("model_index.json", MARK)
 """A folder with one of them holds a pipeline."""
 
 
-def newest(root: Path) -> Path | None:
-    """The pipeline under a folder that was written last; None: there is none.
+def pipelines_under(root: Path) -> list[Path]:
+    """The folders of pipelines under one, the one that was written last first.
 
     What is hidden, as everything half-written is, does not count.
     """
     found = [file for name in INDICES for file in root.rglob(name)
              if not any(part.startswith(".") for part in file.relative_to(root).parts)]  # fmt: skip
-    return max(found, key=lambda file: file.stat().st_mtime).parent if found else None
+    found.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return [*{file.parent: None for file in found}]
 
 
 def fingerprint(pipeline: Pipeline) -> str:

@@ -5,8 +5,9 @@ from typing import Any
 from calotype.diffusion import is_of_stable_diffusion
 from calotype.lazy import diffusers
 from calotype.pipelines.sampling import HowToSample, Pipeline, Sampling
-from calotype.pipelines.token_readme import ALPHA, CARD, SILENT, token_readme
+from calotype.pipelines.token_readme import ALPHA, CARD, EXAMPLES, SILENT, token_readme
 from calotype.pipelines.tokens import TokenPipeline
+from calotype.tokenizers.readme import HERE
 from calotype.training.images import CHANNELS
 
 TEXT = """# Text to image
@@ -20,7 +21,7 @@ pipeline = DiffusionPipeline.from_pretrained(".")
 image = pipeline("{prompt}", {how}).images[0]
 image.save("drawn.png")
 ```
-
+{here}
 """
 STABLE = """Its networks have the layout of Stable Diffusion 1, in sizes of their own: diffusers'
 training scripts and converters take them as they are.
@@ -45,7 +46,7 @@ pipeline = DiffusionPipeline.from_pretrained(".")
 image = pipeline({how}).images[0]
 image.save("drawn.png")
 ```
-
+{here}
 Load it in float32, as above: LDMPipeline draws noise in float32 and hands it to the network as it
 is, so that with `torch_dtype=torch.float16` its first step fails.
 """
@@ -62,9 +63,10 @@ def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
         how = f"num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance}"
         layout = STABLE if _is_stable(pipeline) else OWN
         card = CARD.format(library="diffusers", task="text-to-image")
-        return card + TEXT.format(prompt="a prompt", how=how) + layout + more
+        return card + TEXT.format(prompt=EXAMPLES[0], how=how, here=HERE) + layout + more
     card = CARD.format(library="diffusers", task=SILENT)
-    return card + UNCONDITIONAL.format(how=f"num_inference_steps={sampling.steps}") + more
+    steps = f"num_inference_steps={sampling.steps}"
+    return card + UNCONDITIONAL.format(how=steps, here=HERE) + more
 
 
 def _is_flow(pipeline: Any) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from calotype.lazy import diffusers
@@ -94,4 +95,9 @@ def _made(pipeline: "diffusers.DiffusionPipeline", own: Any, name: str) -> Any:
     if name not in fitting:
         choose = f": choose from {', '.join(fitting)}" if fitting else ": leave it out"
         raise ValueError(f"sampling.scheduler is {name}, but {why}{choose}")
-    return getattr(diffusers, solver.kind).from_config(own.config, **solver.settings)
+    kind = getattr(diffusers, solver.kind)
+    # Of names that the class does not know, such as a flow's shift for another, diffusers warns.
+    known = signature(kind.__init__).parameters
+    config = {name: value for name, value in own.config.items()
+              if name in known or name.startswith("_")}  # fmt: skip
+    return kind.from_config(config, **solver.settings)

@@ -3,6 +3,7 @@
 from calotype.autoregressive import Layout, knows_classes
 from calotype.lazy import transformers
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.readme import HERE
 
 CARD = """---
 license: unknown
@@ -34,11 +35,13 @@ z = vq.quantize.get_codebook_entry(codes.flatten(), (-1, side, side, vq.config.v
 images = vq.decode(z, force_not_quantize=True).sample.detach()
 VaeImageProcessor().postprocess(images)[0].save("drawn.png")
 ```
-"""
+{here}"""
 PROMPTED = """tokenizer = AutoTokenizer.from_pretrained(".")
 said = tokenizer({prompts}, padding=True, truncation=True, return_tensors="pt")
 tokens = model.generate(**said)[:, said.input_ids.shape[1] :]"""
 UNPROMPTED = "tokens = model.generate()[:, 1:]"
+EXAMPLES = ("a prompt", "another, which is longer")
+"""What the lines of a README.md draw, where nobody knows better; the first of a diffusion model."""
 CUT = """
 `truncation=True` is of use: the transformer knows no places behind those of the longest prompt and
 an image, and its stock class does not say when they end.
@@ -71,13 +74,13 @@ def token_readme(
     if prompts is not None:
         imports[-1] += ", AutoTokenizer"
         drawn, cut = PROMPTED.format(prompts=_examples(prompts, layout)), CUT
-    text += DECODED.format(imports="\n".join(imports), folder=folder, drawn=drawn) + cut
-    return text + ALPHA if tokenizer.mode == "RGBA" else text
+    told = DECODED.format(here=HERE, imports="\n".join(imports), folder=folder, drawn=drawn)
+    return text + told + cut + (ALPHA if tokenizer.mode == "RGBA" else "")
 
 
 def _examples(prompts: "transformers.PreTrainedTokenizerFast", layout: Layout) -> list[str]:
     """Two prompts of unequal length, or two classes."""
     if not knows_classes(prompts):
-        return ["a prompt", "another, which is longer"]
+        return [*EXAMPLES]
     names = sorted(prompts.get_vocab().items(), key=lambda item: item[1])
     return [name for name, i in names if 0 < i < layout.begin][:2]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from calotype.recipes.distil import DISTILLED
@@ -42,6 +43,20 @@ def alike(said: Mapping[str, Any]) -> Iterator[Named]:
             pairs = {field: (own.get(field), others.get(field)) for field in {**own, **others}}
             differences = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
             yield Named(verb, name, recipe, differences)
+
+
+def nearest(said: Mapping[str, Any]) -> Named | None:
+    """The named recipe that one is: the one whose folder it has, else the one that it differs least
+    from; None: there is none of its type.
+    """
+    others = list(alike(said))
+    own = next((each for each in others if each.name == folder(said)), None)
+    return own or min(others, key=lambda each: len(each.differences), default=None)
+
+
+def folder(said: Mapping[str, Any]) -> str:
+    """What the folder of a described run is called."""
+    return Path(said.get("run", {}).get("out", "")).name
 
 
 def fields(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,10 @@ tags:
 
 Trained with calotype. """
 """Nobody was asked for a licence: `unknown` is the Hub's word for that."""
+HERE = """
+Paths in these lines begin in this folder: run them here, or write its own path in their place.
+"""
+"""Behind lines of Python that read the folder which they stand in."""
 STOCK = """It turns {pictures} of {size}x{size} pixels into {to} and back, and loads in plain
 diffusers.
 
@@ -32,7 +36,7 @@ images = pixels.preprocess(picture, {size}, {size})  # [1, {count}, {size}, {siz
 latents = tokenizer.encode(images).{latents}  # [1, {channels}, {side}, {side}]
 {ids}pixels.postprocess(tokenizer.decode(latents).sample.detach())[0].save("rebuilt.png")
 ```
-"""
+{here}"""
 PICTURES: dict[Mode, str] = {"L": "grey pictures", "RGB": "pictures",
                              "RGBA": "pictures with alpha"}  # fmt: skip
 LOADED = "from diffusers.utils import load_image", 'picture = load_image("picture.png")'
@@ -75,8 +79,8 @@ def readme(stock: Any, factor: int, size: int | None = None) -> str:
     channels, mode = config["latent_channels"], mode_of(stock)
     reads, picture = ON_WHITE if mode == "RGBA" else LOADED
     text = CARD.format(library="diffusers") + STOCK.format(
-        kind=kind, size=size, factor=factor, latents=LATENTS.get(kind, "latents"), side=side,
-        channels=channels, ids=IDS if codes else "",
+        here=HERE, kind=kind, size=size, factor=factor, latents=LATENTS.get(kind, "latents"),
+        side=side, channels=channels, ids=IDS if codes else "",
         to=f"{side}x{side} codes of {codes}" if codes else f"{side}x{side}x{channels} latents",
         pictures=PICTURES[mode], count=CHANNELS[mode], reads=reads,
         picture=picture.format(size=size), how=", do_convert_grayscale=True" * (mode == "L"),

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.holds import instead
 from calotype.training.images import CHANNELS, Mode
-from calotype.training.network import Place, ask_hub, missed, place
+from calotype.training.network import Place, ask_hub, place, reason
 
 CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers, those that calotype trains."""
@@ -55,12 +56,12 @@ def load_autoencoder(
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        unknown = missed(path) if isinstance(error, OSError) else ""
         kinds = f"{', '.join(classes[:-1])} or {classes[-1]}"
-        said = " ".join(str(error).split())
+        holds = instead(path, "tokenizer", "pipeline")
         raise ValueError(
-            f"no {kinds} in {path}: expected a folder with config.json and "
-            f"diffusion_pytorch_model.safetensors, or a name on the Hub ({said}){unknown}"
+            f"no {kinds} in {path}{holds}: expected a folder with config.json and "
+            "diffusion_pytorch_model.safetensors, or a name on the Hub"
+            f"{'' if holds else reason(path, error)}"
         ) from error
 
 

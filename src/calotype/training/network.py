@@ -195,6 +195,17 @@ def missed(path: str | Path) -> str:
     return f"{why}; nor is there a folder {path}{_there(Path(path))}"
 
 
+ADVICE = re.compile("local_files_only|outgoing traffic|offline mode|couldn't connect", re.I)
+"""In what libraries say of a Hub that is not asked, as if their caller had wished it so."""
+
+
+def reason(path: str | Path, error: Exception) -> str:
+    """Why nothing could be read: a library's word in brackets, and what `missed` says."""
+    unknown = missed(path) if isinstance(error, OSError) else ""
+    said = " ".join(str(error).split())
+    return unknown if unknown and ADVICE.search(said) else f" ({said}){unknown}"
+
+
 def _there(missing: Path) -> str:
     """What there is in place of a folder that is not."""
     near = next(parent for parent in (*missing.parents, Path()) if parent.is_dir())

@@ -52,7 +52,9 @@ def _say(run: Run, precision: Chosen, found: str) -> None:
     parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
     samples = run.batch_size * run.accumulate * state.num_processes
-    cores = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    threads = torch.get_num_threads()
+    some = "1 thread" if threads == 1 else f"{threads} threads"
+    cores = f", {some}" if device.type == "cpu" else ""
     say(found)
     say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
     say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")

@@ -28,7 +28,7 @@ from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
 from calotype.training.products import exact_products
 from calotype.training.progress import say
-from calotype.training.start import count, start
+from calotype.training.start import count, started
 from calotype.training.weights import digest
 
 
@@ -48,16 +48,17 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
         f"AutoencoderTiny of {count(objective.student)}, of {recipe.teacher}; {pictures} pictures, "
         f"{size} pixels a side"
     )
-    run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
-    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers)  # fmt: skip
-    watcher = Watcher(recipe, found)
-    fit([objective], loader, run, watcher)
-    if processes().is_main_process:
-        with noted(run.trained):
-            _finish(objective, recipe, dataset)
-    watcher.finish()
-    processes().wait_for_everyone()
+    inputs = partial(_inputs, recipe, objective, dataset)
+    with started(recipe.run, recipe, inputs, found) as run:
+        loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
+                        workers=run.workers)  # fmt: skip
+        watcher = Watcher(recipe, found)
+        fit([objective], loader, run, watcher)
+        if processes().is_main_process:
+            with noted(run.trained):
+                _finish(objective, recipe, dataset)
+        watcher.finish()
+        processes().wait_for_everyone()
     return run.model
 
 

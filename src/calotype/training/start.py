@@ -1,12 +1,14 @@
 """How a run starts: in which precision, and in a folder of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from calotype.training.distributed import own_device, processes
+from calotype.training.lock import held
 from calotype.training.precision import (
     Chosen,
     agreed,
@@ -18,9 +20,13 @@ from calotype.training.progress import say
 from calotype.training.run import Run, begin, begun_in
 
 
-def start(run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str) -> Run:
+@contextmanager
+def started(
+    run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str
+) -> Iterator[Run]:
     """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
-    precision, and its choice stands in `recipe.json`.
+    precision, and its choice stands in `recipe.json`. While it is entered no other run may use its
+    folder.
 
     Args:
         run: The recipe's.
@@ -28,12 +34,18 @@ def start(run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found:
         inputs: Gives fingerprints of what it is made from, by name; the main rank asks.
         found: What there is to train and to train on, in words.
 
-    Returns:
+    Yields:
         The run with a precision by name.
 
     Raises:
-        ValueError: the folder cannot be used, as `begin` says, or the device lacks the precision.
+        ValueError: the folder is in use or cannot be used, as `begin` says, or the device lacks the
+            precision.
     """
+    with held(run.out) if processes().is_main_process else nullcontext():
+        yield _start(run, recipe, inputs, found)
+
+
+def _start(run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str) -> Run:
     state, device = processes(), own_device()
     precision = Chosen("fp32", "")
     if state.is_main_process:

@@ -23,6 +23,7 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.hosts import hand_out
 from calotype.training.start import count, started
 
 
@@ -85,7 +86,7 @@ def train(
             with noted(run.trained):
                 write(pipeline, run.model, recipe.sampling)
         watcher.finish()
-        state.wait_for_everyone()
+        hand_out(run.model)
     return run.model
 
 

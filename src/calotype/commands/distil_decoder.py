@@ -23,6 +23,7 @@ from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
+from calotype.training.hosts import hand_out
 from calotype.training.noise import generators, sent
 from calotype.training.portable import make_portable
 from calotype.training.precision import seconds
@@ -58,7 +59,7 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
             with noted(run.trained):
                 _finish(objective, recipe, dataset)
         watcher.finish()
-        processes().wait_for_everyone()
+        hand_out(run.model)
     return run.model
 
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from pathlib import Path
 from signal import SIGTERM
 from typing import Any, NoReturn, TypeVar
 
@@ -14,9 +13,10 @@ from torch import Tensor
 from calotype.lazy import accelerate
 from calotype.mistakes import noted
 from calotype.training import checkpoint
+from calotype.training.agreement import by_main, of_main
 from calotype.training.background import Writer
-from calotype.training.checkpoint import Tensors
-from calotype.training.distributed import all_gather, all_mean, on_cpu
+from calotype.training.checkpoint import Found, Tensors
+from calotype.training.distributed import all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.learner import Learner
@@ -320,41 +320,33 @@ class _Trainer:
 
     def written(self) -> None:
         """Wait until every checkpoint is on disk, for all ranks."""
-        self.writer.wait()
-        self.accelerator.wait_for_everyone()
+        by_main(self.writer.wait)
 
     def restore(self) -> None:
         """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
         that are newer are named and set aside.
 
+        The main process reads it, and tells the others.
+
         Raises:
             ValueError: it is another recipe's, a longer run's, or one's with another global batch;
                 or there are some, and none is whole.
         """
-        if self.accelerator.is_main_process:
+        found: Found | None = None
+
+        def look() -> Mapping[str, Any] | None:
+            nonlocal found
             checkpoint.sweep(self.run.out)
-        found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
-        self._agree(0 if found is None else found.state["step"])
-        if found is not None:
-            self._take_up(found.groups, found.state)
-            self.accelerator.wait_for_everyone()  # as long as one reads, all keep their names
-            if self.accelerator.is_main_process:
-                for folder, why in found.damaged.items():
-                    place = checkpoint.set_aside(folder)
-                    say(f"damaged: {why}; kept as {place}, going on from {found.folder.name}")
+            found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
+            return found and found.state
 
-    def _agree(self, step: int) -> None:
-        """See that all ranks found the same.
-
-        Raises:
-            ValueError: they did not.
-        """
-        mine = torch.tensor([step], device=self.accelerator.device)
-        if len(steps := set(all_gather(mine).tolist())) > 1:
-            raise ValueError(
-                f"{self.run.checkpoints}: processes read checkpoints of steps "
-                f"{', '.join(map(str, sorted(steps)))}: let all of them read one disk"
-            )
+        state = by_main(look)
+        if state is None:
+            return
+        self._take_up(of_main(lambda: found.groups if found else {}), state)
+        for folder, why in found.damaged.items() if found else ():
+            place = checkpoint.set_aside(folder)
+            say(f"damaged: {why}; kept as {place}, going on from step {self.step}")
 
     def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         counts = dict(state)
@@ -414,9 +406,7 @@ class _Trainer:
                 f"each of {self.step} steps was skipped, and there is nothing to export: begin "
                 "anew with --run.overwrite and a lower optimizer.lr, or in fp32"
             )
-        best = self.run.checkpoints / BEST
-        if self.run.best and best.exists():  # none, if no figure was ever a number
-            groups = self._of_best(best)
+        if self.run.best and (groups := of_main(self._of_best)):
             self.learners[0].load(groups["model-0"], groups["optimizer-0"])
             if self.average:
                 self.average.load(groups["ema"], self.updates)
@@ -426,7 +416,11 @@ class _Trainer:
             learner.objective.eval()
         self.accelerator.wait_for_everyone()
 
-    def _of_best(self, folder: Path) -> Mapping[str, Tensors]:
+    def _of_best(self) -> Mapping[str, Tensors]:
+        """What it holds; nothing, if no figure was ever a number."""
+        folder = self.run.checkpoints / BEST
+        if not folder.exists():
+            return {}
         try:
             return checkpoint.read(folder)[0]
         except checkpoint.DamagedError as error:

@@ -145,15 +145,19 @@ class Run:
         return f"{self.out}: all steps are done; the same command{again} goes on behind them"
 
 
-MAY_CHANGE = {
-    *(f"run.{name}" for name in ("resume", "requeue", "overwrite", "out", "precision", "products",
+PLACES = {
+    "run.out", "out", "data.path", "validation.path", "tokenizer", "cache", "model.start",
+    "model.path", "transformer.path", "text.path", "pipeline", "teacher", "student.path",
+    "perceptual.backbone_weights",
+}  # fmt: skip
+"""Fields of recipes that say where something lies."""
+MAY_CHANGE = PLACES - {"validation.path", "text.path"} | {
+    *(f"run.{name}" for name in ("resume", "requeue", "overwrite", "precision", "products",
                                  "compile", "workers", "trackers", "keep", "steps", "patience",
                                  "log_every", "save_every", "save_minutes", "sample_every",
                                  "evaluate_every", "batch_size", "accumulate")),
-    "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
-    "model.start", "model.path", "model.discriminator", "transformer.path", "pipeline", "teacher",
-    "student.path", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
-    "measure", "prompts",
+    "workers", "model.discriminator", "model.bottleneck.initial_std", "model.bottleneck.orthogonal",
+    "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same, and how
 it began is over. Data, a cache, a tokenizer and what is begun from may have moved, and are compared

@@ -67,8 +67,9 @@ def all_of_it(rank: int) -> dict:
     told("files", lambda: {str(f): f.stat().st_size for f in sorted(folder.rglob("*"))
                            if f.is_file()})  # fmt: skip
     told("bytes", lambda: (folder / "deep/large").read_bytes() == bytes(range(256)) * 2**17)
-    for name, change in (("run", {"batch_size": 1 + rank}), ("place", {"out": Path(f"r{rank}")})):
-        recipe = tiny.tokenizer_recipe(Path("r"), run=tiny.run(Path("r"), **change))
+    size, place = tiny.run(Path("r"), batch_size=1 + rank), tiny.run(Path(f"r{rank}"))
+    for name, settings in (("run", size), ("place", place)):
+        recipe = tiny.tokenizer_recipe(Path("r"), run=settings)
 
         def begin(recipe=recipe):
             with started(recipe.run, recipe, dict, "nothing") as run:

@@ -325,12 +325,17 @@ def _counted(owner: type, name: str) -> Any:
     return patch.object(owner, name, autospec=True, side_effect=getattr(owner, name))
 
 
-def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:
-    """Train `alone` as one of several ranks; `local`: each weighs the adversary, and moves its
-    codes, by itself."""
+def join(rank: int, world: int, port: int) -> None:
+    """Be one of several ranks from now on."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
+
+
+def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:
+    """Train `alone` as one of several ranks; `local`: each weighs the adversary, and moves its
+    codes, by itself."""
+    join(rank, world, port)
     with ExitStack() as stack:
         for module in (
             "objectives",

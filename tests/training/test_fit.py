@@ -1,14 +1,11 @@
 """The loop: exact resume, exact accumulation, exact ranks, averages, precision, bad numbers."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -40,57 +36,15 @@ from calotype.training.interrupt import Interrupts
 from calotype.training.loop import _Trainer
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
+from ranks import alone, ranks
 
 KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
-
-PROCESSES = multiprocessing.get_context("forkserver")
-# A process then starts at once, as the copy of one that has imported these: ours, and the libraries
-# that ours import when they are first used.
-PROCESSES.set_forkserver_preload([
-    "calotype.commands.train_tokenizer", "calotype.commands.train_generator",
-    "accelerate", "accelerate.tracking", "diffusers.models.autoencoders.autoencoder_kl",
-    "diffusers.models.autoencoders.vq_model", "diffusers.models.unets.unet_2d_condition",
-    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-    "diffusers.schedulers.scheduling_dpmsolver_multistep", "diffusers.training_utils",
-    "transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama",
-])  # fmt: skip
 
 
 def files(folder: Path) -> dict[str, bytes]:
     found = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert any(path.suffix == ".safetensors" for path in found)
     return {str(path): data for path, data in found.items()}
-
-
-def alone(*arguments: Any) -> ForkServerProcess:
-    """Start `tiny.alone`."""
-    process = PROCESSES.Process(target=tiny.alone, args=arguments)
-    process.start()
-    return process
-
-
-def ranks(
-    world: int, kind: str, out: Path, artifacts: Path | None = None, local: bool = False, **changes
-) -> None:
-    """Train on so many ranks."""
-    # Of two tests at once each would wait for ranks whose turn it is not, five times as long.
-    with FileLock(Path(tempfile.gettempdir()) / "calotype-ranks.lock"):
-        _ranks(world, kind, out, artifacts, local, changes)
-
-
-def _ranks(
-    world: int, kind: str, out: Path, artifacts: Path | None, local: bool, changes: dict[str, Any]
-) -> None:
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    started = []
-    for rank in range(world):
-        arguments = (rank, world, port, local, kind, out, changes, artifacts)
-        started.append(PROCESSES.Process(target=tiny.ranked, args=arguments))
-        started[-1].start()
-    for process in started:
-        process.join()
-    assert [process.exitcode for process in started] == [0] * world
 
 
 class Line(Objective):

@@ -23,8 +23,9 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.hosts import hand_out
 from calotype.training.learner import check_compiled
-from calotype.training.start import count, start
+from calotype.training.start import count, started
 
 
 def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
@@ -72,23 +73,23 @@ def train(
     state = processes()
     rows, held_out = latents.split(recipe.held_out)
     found, inputs = _found(objective, latents, len(rows)), partial(_inputs, latents, begun or {})
-    run = start(recipe.run, recipe, inputs, found)
-    if state.is_main_process:
-        prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
-        how = replace(recipe.sampling, precision=run.precision)
-        objective.picture = partial(_picture, how, prompts, pipeline)
-        objective.captions = prompts if reads_prompts(pipeline) else ()
-    if len(held_out):
-        objective.evaluation = of_generator(objective, held_out, run.batch_size)
-    loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows),
-                    accumulate=run.accumulate)  # fmt: skip
-    watcher = Watcher(recipe, found)
-    fit([objective], loader, run, watcher)
-    if state.is_main_process:
-        with noted(run.trained):
-            write(pipeline, run.model, recipe.sampling)
-    watcher.finish()
-    state.wait_for_everyone()
+    with started(recipe.run, recipe, inputs, found) as run:
+        if state.is_main_process:
+            prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
+            how = replace(recipe.sampling, precision=run.precision)
+            objective.picture = partial(_picture, how, prompts, pipeline)
+            objective.captions = prompts if reads_prompts(pipeline) else ()
+        if len(held_out):
+            objective.evaluation = of_generator(objective, held_out, run.batch_size)
+        loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows),
+                        accumulate=run.accumulate)  # fmt: skip
+        watcher = Watcher(recipe, found)
+        fit([objective], loader, run, watcher)
+        if state.is_main_process:
+            with noted(run.trained):
+                write(pipeline, run.model, recipe.sampling)
+        watcher.finish()
+        hand_out(run.model)
     return run.model
 
 

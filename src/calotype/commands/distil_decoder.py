@@ -23,6 +23,7 @@ from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish, room
+from calotype.training.hosts import hand_out
 from calotype.training.images import scaled, sent_images
 from calotype.training.learner import check_compiled
 from calotype.training.noise import generators
@@ -30,7 +31,7 @@ from calotype.training.portable import make_portable, written
 from calotype.training.precision import seconds
 from calotype.training.products import exact_products
 from calotype.training.progress import say
-from calotype.training.start import count, start
+from calotype.training.start import count, started
 from calotype.training.weights import digest
 
 
@@ -50,16 +51,18 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
         f"AutoencoderTiny of {count(objective.student)}, of {recipe.teacher}; {pictures} pictures, "
         f"{shapes_of(size, recipe.transform)}"
     )
-    run = start(recipe.run, recipe, partial(_inputs, recipe, objective, dataset), found)
-    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=readers(run.workers, dataset), accumulate=run.accumulate)  # fmt: skip
-    watcher = Watcher(recipe, found)
-    fit([objective], loader, run, watcher)
-    if processes().is_main_process:
-        with noted(run.trained):
-            _finish(objective, recipe, dataset)
-    watcher.finish()
-    processes().wait_for_everyone()
+    inputs = partial(_inputs, recipe, objective, dataset)
+    with started(recipe.run, recipe, inputs, found) as run:
+        loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
+                        workers=readers(run.workers, dataset),
+                        accumulate=run.accumulate)  # fmt: skip
+        watcher = Watcher(recipe, found)
+        fit([objective], loader, run, watcher)
+        if processes().is_main_process:
+            with noted(run.trained):
+                _finish(objective, recipe, dataset)
+        watcher.finish()
+        hand_out(run.model)
     return run.model
 
 

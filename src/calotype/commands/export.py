@@ -1,6 +1,7 @@
 """What is done with a tokenizer that has been trained: normalise, save, and measure the result."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from calotype.tokenizers import (
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
+from calotype.training.agreement import by_main
 from calotype.training.distributed import processes
 from calotype.training.files import publish
+from calotype.training.hosts import hand_out
 from calotype.training.images import sent_images
 from calotype.training.portable import make_portable
 from calotype.training.products import exact_products
@@ -119,10 +122,13 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
         folded = fold(tokenizer, measure(tokenizer, export.batches(0)))
     model = export.run.model
     beside = model.with_name(".model.partial")
-    if state.is_main_process:
+
+    def save() -> None:
         tokenizer.save(beside)
         kept_of(tokenizer, export.run.steps, folded, export.critic).write(beside)
-    state.wait_for_everyone()
+
+    by_main(save)
+    hand_out(beside)
     saved = ImageTokenizer.load(beside).to(before.device)
     moved = (saved.reconstruct(examples) - before).abs().max().item()
     statistics = measure(saved, export.batches(export.count * export.each))
@@ -137,7 +143,9 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
             warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
         if health:
             _show(health, tokenizer, export)
-    state.wait_for_everyone()
+    hand_out(model)
+    if not state.is_main_process:  # of a host with a disk of its own
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _health(tokenizer: ImageTokenizer, export: Export) -> CodebookHealth | None:

@@ -43,7 +43,7 @@ from calotype.training.distributed import processes
 from calotype.training.images import scaled
 from calotype.training.learner import check_compiled
 from calotype.training.progress import say
-from calotype.training.start import count, start
+from calotype.training.start import count, started
 
 
 def train_tokenizer(recipe: TokenizerRecipe) -> Path:
@@ -80,18 +80,19 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     inputs = partial(_inputs, recipe, reconstruction.tokenizer, dataset, validation)
     found = _found(reconstruction.tokenizer, total, shapes_of(size, recipe.transform))
-    run = start(recipe.run, recipe, inputs, found)
-    loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=readers(run.workers, dataset), accumulate=run.accumulate)  # fmt: skip
-    watcher = Watcher(recipe, found)
-    fit(objectives, loader, run, watcher)
-    if loader.skipped:
-        warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
-    export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move, validation,
-                    recipe.transform, critic)  # fmt: skip
-    with noted(run.trained):
-        finish(reconstruction.tokenizer, export)
-    watcher.finish()
+    with started(recipe.run, recipe, inputs, found) as run:
+        loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
+                        workers=readers(run.workers, dataset),
+                        accumulate=run.accumulate)  # fmt: skip
+        watcher = Watcher(recipe, found)
+        fit(objectives, loader, run, watcher)
+        if loader.skipped:
+            warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
+        export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move,
+                        validation, recipe.transform, critic)  # fmt: skip
+        with noted(run.trained):
+            finish(reconstruction.tokenizer, export)
+        watcher.finish()
     return run.model
 
 

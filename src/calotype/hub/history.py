@@ -16,7 +16,7 @@ from calotype.training.portable import flat, public
 
 UNKNOWN = "unknown"
 MANNERS = ("out", "resume", "overwrite", "workers", "trackers", "keep", "log_every", "save_every",
-           "sample_every", "evaluate_every", "patience")  # fmt: skip
+           "save_minutes", "requeue", "sample_every", "evaluate_every", "patience")  # fmt: skip
 """Fields of a run that say nothing of what it learns."""
 BEGUN_FROM = (
     "model.start",

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from calotype.lazy import accelerate
+from calotype.training.launcher import check_launcher
 
 
 def on_cpu() -> bool:
@@ -18,7 +19,12 @@ def on_cpu() -> bool:
 
 
 def processes() -> "accelerate.PartialState":
-    """Who this process is among its ranks: on CPUs Accelerate looks for others only when told."""
+    """Who this process is among its ranks: on CPUs Accelerate looks for others only when told.
+
+    Raises:
+        ValueError: the launcher asks for what calotype does not do.
+    """
+    check_launcher()
     return accelerate.PartialState(cpu=on_cpu())
 
 

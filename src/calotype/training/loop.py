@@ -1,11 +1,11 @@
 """The one training loop. It knows nothing of images, latents or codes."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from pathlib import Path
 from signal import SIGTERM
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 from calotype.lazy import accelerate
 from calotype.mistakes import noted
 from calotype.training import checkpoint
-from calotype.training.checkpoint import Tensors
+from calotype.training.agreement import by_main, of_main
+from calotype.training.background import Writer
+from calotype.training.checkpoint import Found, Tensors
 from calotype.training.distributed import all_gather, all_mean, on_cpu
 from calotype.training.ema import Average
 from calotype.training.images import sent_batch
@@ -25,6 +27,7 @@ from calotype.training.objective import Batch, Batches, Learning, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
 from calotype.training.products import products
 from calotype.training.progress import say
+from calotype.training.requeue import requeue
 from calotype.training.run import Run
 
 R = TypeVar("R")
@@ -67,7 +70,7 @@ def _fit(trainer: "_Trainer", loader: Batches, watch: Watch | None) -> None:
     run = trainer.run
     trainer.restore()
     log = Log(run, trainer.accelerator, trainer.step, trainer.images, trainer.precision, watch)
-    with noted(trainer.where), Interrupts(log.main) as interrupts, log:
+    with noted(trainer.where), Interrupts(log.main) as interrupts, log, trainer.writer:
         trainer.check_best()
         batches = loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
@@ -87,14 +90,26 @@ def _fit(trainer: "_Trainer", loader: Batches, watch: Watch | None) -> None:
                 trainer.preview(log)
             elif trainer.step == EARLY:
                 trainer.preview(log)
-            if trainer.step % run.save_every == 0 or trainer.step == run.steps or signal:
+            if trainer.wants_saving() or signal:
                 trainer.save()
         # It may have come after the last step's question.
         if signal := signal or _of_any_rank(interrupts.number, trainer.accelerator.device):
-            again = "the same command" if run.resume else "--run.resume"
-            log.say(f"stopped at step {trainer.step}; {again} continues from there")
-            raise Interrupted(signal, trainer.step)
+            _stop(trainer, log, signal)
     trainer.finish()
+
+
+def _stop(trainer: "_Trainer", log: Log, signal: int) -> NoReturn:
+    """Wait for the checkpoint, and say so: whoever sends a signal may wait for seconds only."""
+    began = time.monotonic()
+    trainer.written()
+    again = "the same command" if trainer.run.resume else "--run.resume"
+    log.say(
+        f"stopped at step {trainer.step}, saved {time.monotonic() - began:.1f} s later; {again} "
+        "continues from there"
+    )
+    if trainer.run.requeue and signal == SIGTERM and log.main:
+        log.say(requeue())
+    raise Interrupted(signal, trainer.step)
 
 
 class _Trainer:
@@ -135,6 +150,7 @@ class _Trainer:
         self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
         self.values: dict[str, Tensor] = {}
         self.best: float | None = None
+        self.writer, self.saved, self.late = Writer(), time.monotonic(), False
 
     def gradients(self, batches: Iterator[Batch]) -> None:
         """Accumulate one optimiser step's gradients."""
@@ -158,14 +174,15 @@ class _Trainer:
         """Move every learner, or none if a term is not finite; return the signal of any rank."""
         learners = [learner for learner in self.learners if learner.played]
         norms = [learner.norm(self.run.clip) for learner in learners]
-        # One small exchange and one wait for the device per step, for both questions.
+        # One small exchange and one wait for the device per step, for all three questions.
         health = (
             torch.stack([*self.values.values(), *norms])
             .sum()
             .nan_to_num(torch.inf, torch.inf, torch.inf)
         )
-        asked = health.new_full((), signal)
-        total, signals = all_mean(torch.stack([health, asked])).tolist()
+        asked, late = health.new_full((), signal), health.new_full((), self._is_late())
+        total, signals, others = all_mean(torch.stack([health, asked, late])).tolist()
+        self.late = bool(others)
         if total == float("inf"):
             self._skip(log)
         else:
@@ -175,6 +192,17 @@ class _Trainer:
             learner.optimizer.zero_grad()
         self.step, self.samples = self.step + 1, self.samples + self.images
         return signal or (SIGTERM if signals else 0)
+
+    def _is_late(self) -> bool:
+        """Whether the last checkpoint is as old as one may be; the main process's clock tells."""
+        if self.run.save_minutes is None or not self.accelerator.is_main_process:
+            return False
+        return time.monotonic() - self.saved >= 60 * self.run.save_minutes
+
+    def wants_saving(self) -> bool:
+        """Whether it is the step for a checkpoint, or the time, on which all ranks agreed."""
+        self.writer.check()
+        return self.step % self.run.save_every == 0 or self.step == self.run.steps or self.late
 
     def _move(self, learners: Sequence[Learner]) -> None:
         self.scaler.update()
@@ -270,24 +298,35 @@ class _Trainer:
         return seen
 
     def save(self, name: str | None = None) -> None:
-        """Write a checkpoint, named after the step unless told otherwise; ranks hold the same
-        state, so the main one writes.
+        """Begin to write a checkpoint, named after the step unless told otherwise; ranks hold the
+        same state, so the main one writes, from a copy, while training goes on.
         """
+        self.saved = time.monotonic()
         for mean in sorted(self.means.sums):
             self.means.sums[mean] = all_mean(self.means.sums[mean])
         learnt = self._learnt()
-        if self.accelerator.is_main_process:
-            parts = [learner.state() for learner in self.learners]
-            groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
-            groups["means"] = self.means.sums
-            if self.average:
-                groups["ema"] = self.average.tensors()
-            if learnt is not None:
-                groups["data"] = {"learnt": learnt}
-            folder = self.run.checkpoints / (name or f"step-{self.step}")
-            checkpoint.write(folder, groups, self._counts())
+        if not self.accelerator.is_main_process:
+            return
+        self.writer.wait()  # before there is another copy
+        parts = [learner.state() for learner in self.learners]
+        groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
+        groups["means"] = self.means.sums
+        if self.average:
+            groups["ema"] = self.average.tensors()
+        if learnt is not None:
+            groups["data"] = {"learnt": learnt}
+        copies = {group: _copied(tensors) for group, tensors in groups.items()}
+        folder, counts = self.run.checkpoints / (name or f"step-{self.step}"), self._counts()
+
+        def write() -> None:
+            checkpoint.write(folder, copies, counts)
             checkpoint.prune(self.run.checkpoints, self.run.keep)
-        self.accelerator.wait_for_everyone()
+
+        self.writer.start(write)
+
+    def written(self) -> None:
+        """Wait until every checkpoint is on disk, for all ranks."""
+        by_main(self.writer.wait)
 
     def _learnt(self) -> Tensor | None:
         """What the loaders of all ranks have learnt."""
@@ -300,34 +339,27 @@ class _Trainer:
         """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
         that are newer are named and set aside.
 
+        The main process reads it, and tells the others.
+
         Raises:
             ValueError: it is another recipe's, a longer run's, or one's with another global batch;
                 or there are some, and none is whole.
         """
-        if self.accelerator.is_main_process:
+        found: Found | None = None
+
+        def look() -> Mapping[str, Any] | None:
+            nonlocal found
             checkpoint.sweep(self.run.out)
-        found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
-        self._agree(0 if found is None else found.state["step"])
-        if found is not None:
-            self._take_up(found.groups, found.state)
-            self.accelerator.wait_for_everyone()  # as long as one reads, all keep their names
-            if self.accelerator.is_main_process:
-                for folder, why in found.damaged.items():
-                    place = checkpoint.set_aside(folder)
-                    say(f"damaged: {why}; kept as {place}, going on from {found.folder.name}")
+            found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
+            return found and found.state
 
-    def _agree(self, step: int) -> None:
-        """See that all ranks found the same.
-
-        Raises:
-            ValueError: they did not.
-        """
-        mine = torch.tensor([step], device=self.accelerator.device)
-        if len(steps := set(all_gather(mine).tolist())) > 1:
-            raise ValueError(
-                f"{self.run.checkpoints}: processes read checkpoints of steps "
-                f"{', '.join(map(str, sorted(steps)))}: let all of them read one disk"
-            )
+        state = by_main(look)
+        if state is None:
+            return
+        self._take_up(of_main(lambda: found.groups if found else {}), state)
+        for folder, why in found.damaged.items() if found else ():
+            place = checkpoint.set_aside(folder)
+            say(f"damaged: {why}; kept as {place}, going on from step {self.step}")
 
     def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         counts = dict(state)
@@ -363,7 +395,7 @@ class _Trainer:
         names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best")
         counts = {name: getattr(self, name) for name in names}
         scaling = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
-        return {**counts, "means": self.means.counts, **scaling}
+        return {**counts, "means": dict(self.means.counts), **scaling}
 
     def where(self) -> str:
         """Where the run stands, and how it goes on."""
@@ -383,14 +415,13 @@ class _Trainer:
         Raises:
             DivergedError: nothing was learnt.
         """
+        self.written()
         if not self.updates:
             raise DivergedError(
                 f"each of {self.step} steps was skipped, and there is nothing to export: begin "
                 "anew with --run.overwrite and a lower optimizer.lr, or in fp32"
             )
-        best = self.run.checkpoints / BEST
-        if self.run.best and best.exists():  # none, if no figure was ever a number
-            groups = self._of_best(best)
+        if self.run.best and (groups := of_main(self._of_best)):
             self.learners[0].load(groups["model-0"], groups["optimizer-0"])
             if self.average:
                 self.average.load(groups["ema"], self.updates)
@@ -400,7 +431,11 @@ class _Trainer:
             learner.objective.eval()
         self.accelerator.wait_for_everyone()
 
-    def _of_best(self, folder: Path) -> Mapping[str, Tensors]:
+    def _of_best(self) -> Mapping[str, Tensors]:
+        """What it holds; nothing, if no figure was ever a number."""
+        folder = self.run.checkpoints / BEST
+        if not folder.exists():
+            return {}
         try:
             return checkpoint.read(folder)[0]
         except checkpoint.DamagedError as error:
@@ -414,3 +449,8 @@ def _of_any_rank(signal: int, device: torch.device) -> int:
     """The signal sent to this rank, or SIGTERM if another alone was sent one, or 0."""
     signals = all_mean(torch.tensor(float(signal), device=device)).item()
     return signal or (SIGTERM if signals else 0)
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    """Tensors as they are now, in the memory of the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

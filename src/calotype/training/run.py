@@ -84,6 +84,9 @@ class Run:
     """Optimiser steps between lines of metrics.jsonl; each is the mean over its interval."""
     save_every: int = 1000
     """Optimiser steps between checkpoints."""
+    save_minutes: float | None = None
+    """Minutes after which a checkpoint is written besides, if there was none; None: steps alone
+    tell."""
     sample_every: int = 1000
     """Optimiser steps between pictures in samples/; the first is there after 50."""
     evaluate_every: int = 1000
@@ -97,6 +100,9 @@ class Run:
     """Steps in a row that may be skipped for a term that is not finite before the run stops."""
     resume: bool = False
     """Continue from the newest complete checkpoint in `out`, or begin if there is none."""
+    requeue: bool = False
+    """Resume, and when SLURM stops the job (SIGTERM) save and have it requeued: the same command
+    goes on whenever it is started again."""
     overwrite: bool = False
     """Begin anew in `out`, and delete the run that is there: its checkpoints, model and logs."""
     trackers: tuple[str, ...] = ()
@@ -112,6 +118,10 @@ class Run:
         for name in ("seed", "workers"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"run.{name} is {value}: it must be 0 or more")
+        if self.save_minutes is not None and not self.save_minutes > 0:
+            raise ValueError(f"run.save_minutes is {self.save_minutes}: it must be positive")
+        if self.requeue:
+            object.__setattr__(self, "resume", True)
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"run.ema is {self.ema}: a decay lies in [0, 1), or None for no EMA")
         if self.clip is not None and self.clip <= 0:
@@ -136,15 +146,19 @@ class Run:
         return f"{self.out}: all steps are done; the same command{again} goes on behind them"
 
 
-MAY_CHANGE = {
-    *(f"run.{name}" for name in ("resume", "overwrite", "out", "precision", "products", "compile",
-                                 "workers", "trackers", "keep", "steps", "patience", "log_every",
-                                 "save_every", "sample_every", "evaluate_every", "batch_size",
-                                 "accumulate")),
-    "out", "data.path", "tokenizer", "cache", "perceptual.backbone_weights", "workers",
-    "model.start", "model.path", "model.discriminator", "transformer.path", "pipeline", "teacher",
-    "student.path", "model.bottleneck.initial_std", "model.bottleneck.orthogonal", "examples",
-    "measure", "prompts",
+PLACES = {
+    "run.out", "out", "data.path", "validation.path", "tokenizer", "cache", "model.start",
+    "model.path", "transformer.path", "text.path", "pipeline", "teacher", "student.path",
+    "perceptual.backbone_weights",
+}  # fmt: skip
+"""Fields of recipes that say where something lies."""
+MAY_CHANGE = PLACES - {"validation.path", "text.path"} | {
+    *(f"run.{name}" for name in ("resume", "requeue", "overwrite", "precision", "products",
+                                 "compile", "workers", "trackers", "keep", "steps", "patience",
+                                 "log_every", "save_every", "save_minutes", "sample_every",
+                                 "evaluate_every", "batch_size", "accumulate")),
+    "workers", "model.discriminator", "model.bottleneck.initial_std", "model.bottleneck.orthogonal",
+    "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same, and how
 it began is over. Data, a cache, a tokenizer and what is begun from may have moved, and are compared

@@ -1,50 +1,78 @@
 """How a run starts: in which precision, and in a folder of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from calotype import __version__
+from calotype.training.agreement import agree, by_main
 from calotype.training.distributed import own_device, processes
+from calotype.training.lock import held
+from calotype.training.portable import flat
 from calotype.training.precision import (
     Chosen,
-    agreed,
+    Name,
     chosen,
     described,
     warn_of_emulation,
 )
 from calotype.training.progress import say
-from calotype.training.run import Run, begin, begun_in
+from calotype.training.run import PLACES, Run, begin, begun_in, describe
 
 
-def start(run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str) -> Run:
+@contextmanager
+def started(
+    run: Run, recipe: Any, inputs: Callable[[], Mapping[str, str]], found: str
+) -> Iterator[Run]:
     """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
-    precision, and its choice stands in `recipe.json`.
+    precision, and its choice stands in `recipe.json`. While it is entered no other run may use its
+    folder.
 
     Args:
         run: The recipe's.
         recipe: The dataclass that describes it, with a field `run`.
-        inputs: Gives fingerprints of what it is made from, by name; the main rank asks.
+        inputs: Gives fingerprints of what it is made from, by name; each rank asks, of what it
+            sees.
         found: What there is to train and to train on, in words.
 
-    Returns:
+    Yields:
         The run with a precision by name.
 
     Raises:
-        ValueError: the folder cannot be used, as `begin` says, or the device lacks the precision.
+        ValueError: on all ranks, they have other recipes, data or versions; the folder is in use or
+            cannot be used, as `begin` says; or the device lacks the precision.
     """
-    state, device = processes(), own_device()
-    precision = Chosen("fp32", "")
-    if state.is_main_process:
-        precision = chosen(run.precision, begun_in(run), device, run.out)
-        settled = replace(run, precision=precision.name)
-        begin(settled, replace(recipe, run=settled), inputs())
-        _say(settled, precision, found)
-        if precision.name == run.precision:
-            warn_of_emulation(precision.name, device)
-    state.wait_for_everyone()
-    return replace(run, precision=agreed(precision.name))
+    with ExitStack() as kept:
+        known = inputs()
+        agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})
+
+        def begun() -> Name:
+            kept.enter_context(held(run.out))
+            return _begin(run, recipe, known, found)
+
+        yield replace(run, precision=by_main(begun))
+
+
+def _begin(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Name:
+    device = own_device()
+    precision = chosen(run.precision, begun_in(run), device, run.out)
+    settled = replace(run, precision=precision.name)
+    begin(settled, replace(recipe, run=settled), inputs)
+    _say(settled, precision, found)
+    if precision.name == run.precision:
+        warn_of_emulation(precision.name, device)
+    return precision.name
+
+
+def _said(recipe: Any) -> dict[str, Any]:
+    """What a rank knows of recipe and versions; where things lie may be another place for each."""
+    fields = {name: value for name, value in flat(describe(recipe)) if name not in PLACES}
+    packages = ("torch", "diffusers", "transformers")
+    return {**fields, "calotype": __version__, **{name: version(name) for name in packages}}
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:

@@ -1,0 +1,106 @@
+"""What all ranks must know alike before they train: no disk is taken to be shared, and a
+disagreement ends all of them at once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from calotype.mistakes import sendable
+from calotype.training.checkpoint import Tensors
+from calotype.training.distributed import own_device, processes
+
+T = TypeVar("T")
+
+
+def agree(said: Mapping[str, Any]) -> None:
+    """See that all ranks say the same.
+
+    Args:
+        said: By name what this rank knows; small.
+
+    Raises:
+        ValueError: on all ranks, they do not.
+    """
+    every = _gathered(dict(said))
+    for name in {name: None for each in every for name in each}:
+        values = [each.get(name) for each in every]
+        if odd := next((rank for rank, value in enumerate(values) if value != values[0]), 0):
+            raise ValueError(
+                f"{name} is {values[0]} for process 0 and {values[odd]} for process {odd}: give "
+                "all processes the same"
+            )
+
+
+def by_main(work: Callable[[], T]) -> T:
+    """What the main process finds, for all ranks; only there the work is done. It is something
+    that pickles.
+
+    Raises:
+        Exception: on all ranks, what went wrong there.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return work()
+    found: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            found = [work(), None]
+        except Exception as error:
+            dist.broadcast_object_list([None, sendable(error)], 0, device=own_device())
+            raise
+    dist.broadcast_object_list(found, 0, device=own_device())
+    result, error = found
+    if error is not None:
+        raise error
+    return result
+
+
+def of_main(read: Callable[[], Mapping[str, Tensors]]) -> dict[str, Tensors]:
+    """The groups of tensors that the main process reads, for all ranks, in the memory of the CPU.
+
+    Raises:
+        Exception: on all ranks, what went wrong there.
+    """
+    own: Mapping[str, Tensors] = {}
+
+    def shapes_of() -> dict[str, dict[str, tuple[tuple[int, ...], torch.dtype]]]:
+        nonlocal own
+        own = read()
+        return {group: {name: (tuple(each.shape), each.dtype) for name, each in tensors.items()}
+                for group, tensors in own.items()}  # fmt: skip
+
+    shapes = by_main(shapes_of)
+    if processes().num_processes == 1:
+        return dict(own)
+    return {
+        group: {
+            name: _broadcast(own.get(group, {}).get(name), *like) for name, like in names.items()
+        }
+        for group, names in shapes.items()
+    }
+
+
+def _broadcast(own: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """As bytes: not every back end sends every type."""
+    device = own_device()
+    # Of no element there is no byte, and nothing to send.
+    made = torch.empty(shape, dtype=dtype) if own is None else own.detach().cpu().contiguous()
+    if not made.numel():
+        return made
+    data = made.reshape(-1).view(torch.uint8).to(device)
+    dist.broadcast(data, 0)
+    return data.cpu().view(dtype).view(shape)
+
+
+def _gathered(value: T) -> list[T]:
+    """What each rank says, by rank."""
+    count = processes().num_processes
+    if count == 1:
+        return [value]
+    every: list[Any] = [None] * count
+    dist.all_gather_object(every, value)
+    return every

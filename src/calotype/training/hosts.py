@@ -1,0 +1,103 @@
+"""Folders of the main process for hosts that do not see its disk."""
+
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+
+from calotype.training.agreement import agree, by_main
+from calotype.training.distributed import all_gather, own_device, processes
+from calotype.training.files import publish
+
+PIECE = 2**24
+"""Bytes that are sent at a time."""
+
+
+def hand_out(folder: Path) -> None:
+    """Give hosts that do not see the main process's folder a copy of it, whole or not at all, in
+    place of what they have there. Where all see it nothing is sent.
+
+    Raises:
+        OSError: on all ranks, a disk is full.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return
+    seen = _sees(folder)
+    if all_gather(torch.tensor([int(seen)], device=own_device())).all():
+        return
+    names = by_main(lambda: sorted(str(f.relative_to(folder)) for f in _files(folder)))
+    beside = folder.with_name(f".{folder.name}.received")
+    receives = state.is_local_main_process and not seen
+    if receives:
+        shutil.rmtree(beside, ignore_errors=True)
+    failed = ""
+    for name in names:
+        try:
+            _send(folder / name, beside / name if receives else None)
+        except OSError as error:  # the others are told when all pieces have been sent
+            failed, receives = f"{folder / name}: {error}", False
+    agree({"what could be written": failed})
+    if receives:
+        publish(beside, folder)
+    state.wait_for_everyone()
+
+
+def _sees(folder: Path) -> bool:
+    """Whether this rank sees the main process's folder: a file of a name that nobody has."""
+
+    def left() -> str:
+        name = f".{uuid4().hex}"
+        (folder / name).touch()
+        return name
+
+    state, name = processes(), by_main(left)
+    seen = (folder / name).exists()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        (folder / name).unlink()
+    return seen
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _send(source: Path, target: Path | None) -> None:
+    """A file of the main process to whoever has a place for it.
+
+    Raises:
+        OSError: it could not be written; all of it was received nevertheless.
+    """
+    state, failed = processes(), None
+    size = by_main(lambda: source.stat().st_size)
+    reading = source.open("rb") if state.is_main_process else None
+    writing = None
+    try:
+        for start in range(0, size, PIECE):
+            count = min(PIECE, size - start)
+            piece = torch.empty(count, dtype=torch.uint8)
+            if reading:
+                piece = torch.frombuffer(bytearray(reading.read(count)), dtype=torch.uint8)
+            piece = piece.to(own_device())
+            dist.broadcast(piece, 0)
+            if target is None or failed:
+                continue
+            try:
+                if writing is None:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    writing = target.open("wb")
+                writing.write(piece.cpu().numpy().tobytes())
+            except OSError as error:
+                failed = error
+        if target is not None and not size:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+    finally:
+        for file in (reading, writing):
+            if file:
+                file.close()
+    if failed:
+        raise failed

@@ -1,0 +1,83 @@
+"""A run's folder is one run's alone while it trains."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TextIO
+
+from calotype.training.progress import say
+
+LOCK = ".lock"
+"""In a run's folder: locked by the operating system as long as the process lives that holds it,
+which it names."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What disks answer that know of no locks."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder while it is entered. Who was killed in it holds it no longer,
+    and is named.
+
+    Raises:
+        ValueError: another run is in it.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as file:
+        if was := _holder(file):
+            say(f"{folder} was held by {was}, which ended without letting go: going on")
+        file.truncate(0)
+        file.write(json.dumps(_own()))
+        file.flush()
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _locked(folder: Path) -> TextIO:
+    """The open file, of which this process alone has the lock."""
+    file = (folder / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            raise ValueError(
+                f"{folder} is in use by {_holder(file)}: wait for it, stop it, or choose another "
+                "--run.out"
+            ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        say(f"the disk of {folder} knows no locks: see that no other run uses it")
+    try:
+        if os.fstat(file.fileno()).st_ino == (folder / LOCK).stat().st_ino:
+            return file
+    except FileNotFoundError:
+        pass
+    file.close()  # who held it took it away between the two steps
+    return _locked(folder)
+
+
+def _own() -> dict[str, str]:
+    since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"process": str(os.getpid()), "host": socket.gethostname(), "since": since}
+
+
+def _holder(file: TextIO) -> str:
+    """Who wrote the lock, in words; nobody, where it is new."""
+    file.seek(0)
+    try:
+        said = json.loads(file.read())
+        return f"process {said['process']} of {said['host']} since {said['since']}"
+    except (ValueError, KeyError, TypeError):
+        return ""

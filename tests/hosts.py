@@ -1,0 +1,96 @@
+"""What ranks do that have a host, and so a disk, of their own each; they can import this file."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tiny
+from calotype.training import Run
+from calotype.training.agreement import agree, by_main, of_main
+from calotype.training.distributed import leave
+from calotype.training.hosts import hand_out
+from calotype.training.start import started
+
+
+def at_home(rank: int, world: int, port: int, work: Callable[[int], Any], root: Path) -> None:
+    """Work as a rank in a folder that no other rank looks into, and note what it came to."""
+    tiny.join(rank, world, port)
+    home = root / f"host-{rank}"
+    home.mkdir(exist_ok=True)
+    os.chdir(home)
+    # Each is the first of its host.
+    os.environ["LOCAL_RANK"] = "0"
+    try:
+        said = work(rank)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    (root / f"{work.__name__}-{rank}.json").write_text(json.dumps(said))
+    leave()
+
+
+def all_of_it(rank: int) -> dict:
+    """One start of processes for all small questions."""
+    found = {}
+
+    def told(name, work):
+        try:
+            found[name] = work()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+
+    told("agreed", lambda: agree({"a": 1, "b": "x"}))
+    told("data", lambda: agree({"a": 1, "inputs.data": f"{12 + rank} pictures"}))
+    told("missing", lambda: agree({"a": 1} if rank else {"a": 1, "b": 2}))
+    told("main", lambda: by_main(lambda: os.getpid()) == os.getpid())
+    told("mistake", lambda: by_main(lambda: 1 // 0))
+    tensors = {"one": {"x": torch.arange(3) + rank, "half": torch.tensor(0.5).bfloat16()},
+               "two": {"none": torch.zeros(0, 4), "true": torch.tensor([True])}}  # fmt: skip
+    given = of_main(lambda: tensors)
+    told("tensors", lambda: {
+        f"{group}.{name}": [str(value.dtype), list(value.shape), value.float().tolist()]
+        for group, values in given.items() for name, value in values.items()
+    })  # fmt: skip
+    folder = Path("model")
+    if rank == 0:
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep/large").write_bytes(bytes(range(256)) * 2**17)
+        (folder / "empty").touch()
+    else:
+        folder.mkdir()
+        (folder / "old").touch()
+    hand_out(folder)
+    told("files", lambda: {str(f): f.stat().st_size for f in sorted(folder.rglob("*"))
+                           if f.is_file()})  # fmt: skip
+    told("bytes", lambda: (folder / "deep/large").read_bytes() == bytes(range(256)) * 2**17)
+    size, place = tiny.run(Path("r"), batch_size=1 + rank), tiny.run(Path(f"r{rank}"))
+    for name, settings in (("run", size), ("place", place)):
+        recipe = tiny.tokenizer_recipe(Path("r"), run=settings)
+
+        def begin(recipe=recipe):
+            with started(recipe.run, recipe, dict, "nothing") as run:
+                return run.precision
+
+        told(name, begin)
+    taken = replace(recipe, run=Run(Path("taken")))
+    if rank == 0:
+        Path("taken").mkdir()
+        Path("taken/somebody's").touch()
+
+    def begin_there():
+        with started(taken.run, taken, dict, "nothing"):
+            return "begun"
+
+    told("taken", begin_there)
+    return found
+
+
+def train_twice(rank: int) -> list[str]:
+    """Interrupted by its own end, and taken up from the main process's disk alone."""
+    tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=3))
+    tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=5, resume=True))
+    return sorted(folder.name for folder in Path("run").glob("checkpoints/step-*"))

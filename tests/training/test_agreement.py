@@ -1,0 +1,55 @@
+"""Ranks with a disk of their own each: what one has the others get, and what differs ends all."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hosts
+import tiny
+from ranks import together
+
+pytestmark = pytest.mark.slow
+
+
+def said(root: Path, work: Callable[[int], Any], world: int = 2) -> list[Any]:
+    """What a work came to on each host."""
+    together(world, hosts.at_home, work, root)
+    return [json.loads((root / f"{work.__name__}-{r}.json").read_text()) for r in range(world)]
+
+
+def test_what_ranks_agree_on_and_what_they_give_each_other(tmp_path):
+    main, other = said(tmp_path, hosts.all_of_it)
+    assert main["agreed"] is None and other["agreed"] is None
+    for name, line in (
+        ("data", "ValueError: inputs.data is 12 pictures for process 0 and 13 pictures for "
+                 "process 1: give all processes the same"),
+        ("missing", "ValueError: b is 2 for process 0 and None for process 1: give all processes "
+                    "the same"),
+        ("mistake", "ZeroDivisionError: integer division or modulo by zero"),
+        ("run", "ValueError: run.batch_size is 1 for process 0 and 2 for process 1: give all "
+                "processes the same"),
+        ("taken", "ValueError: taken holds somebody's and no run: choose a new folder"),
+    ):  # fmt: skip
+        assert main[name] == other[name] == line
+    assert main["place"] == other["place"] == "fp32"
+    assert main["main"] and not other["main"]
+    assert main["tensors"] == other["tensors"]
+    assert main["tensors"]["one.x"] == ["torch.int64", [3], [0.0, 1.0, 2.0]]
+    assert main["tensors"]["two.none"] == ["torch.float32", [0, 4], []]
+    assert main["files"] == other["files"] == {"model/deep/large": 2**25, "model/empty": 0}
+    assert main["bytes"] and other["bytes"]
+
+
+def test_bug_ranks_without_a_shared_disk_went_on_from_different_steps(tmp_path):
+    """Rank 0 at step 3, rank 1 at step 0, and they exchanged gradients without complaint."""
+    main, other = said(tmp_path, hosts.train_twice)
+    assert main == ["step-4", "step-5"] and other == []
+    tiny.train("generator", tiny.run(tmp_path / "one", batch_size=4, steps=5))
+    for file in (tmp_path / "one/checkpoints/step-5").glob("model-*.safetensors"):
+        again = load_file(tmp_path / "host-0/run/checkpoints/step-5" / file.name)
+        torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)

@@ -1,0 +1,81 @@
+"""Schedulers that stop a run are asked to start it again."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import tiny
+from calotype.training import Interrupted, Run
+from calotype.training.requeue import requeue
+
+SCONTROL = """#!/bin/sh
+echo "$@" >> "{asked}"
+ls "{checkpoints}" >> "{asked}"
+exit {code}
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> Path:
+    """A job of SLURM, whose `scontrol` notes what it is asked, and which checkpoints are there."""
+    asked = tmp_path / "asked"
+    _install(tmp_path, 0)
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return asked
+
+
+def _install(folder: Path, code: int) -> None:
+    script = folder / "bin/scontrol"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(SCONTROL.format(
+        asked=folder / "asked", checkpoints=folder / "run/checkpoints", code=code
+    ))  # fmt: skip
+    script.chmod(0o755)
+
+
+class Stopping(tiny.Repeating):
+    number = signal.SIGTERM
+
+    def batches(self, position=0, rank=0, world=1):
+        for place, batch in enumerate(super().batches(position, rank, world)):
+            if place == 1:
+                os.kill(os.getpid(), self.number)
+            yield batch
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_stopped_is_requeued_when_all_is_saved(slurm, tmp_path, monkeypatch, number):
+    """And not one that a person stops."""
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr("tiny.Repeating", Stopping)
+        patched.setattr(Stopping, "number", number)
+        tiny.train("generator", tiny.run(tmp_path / "run", steps=5, save_every=9, requeue=True))
+    if number == signal.SIGINT:
+        assert not slurm.exists()
+        return
+    assert slurm.read_text().split() == ["requeue", "17", "step-2"]
+    tiny.train("generator", tiny.run(tmp_path / "run", steps=5, save_every=9, requeue=True))
+    assert (tmp_path / "run/checkpoints/step-5").exists()
+
+
+def test_what_came_of_it_is_said(slurm, tmp_path, monkeypatch):
+    assert requeue() == "job 17 is requeued, and goes on from there"
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    _install(tmp_path, 1)
+    assert requeue().startswith("job 5_3 was not requeued: ")
+    assert slurm.read_text().split("\n")[0] == "requeue 17"
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name)
+    assert requeue().startswith("no job of SLURM")
+
+
+def test_requeue_resumes(tmp_path):
+    assert Run(tmp_path, requeue=True).resume
+    with pytest.raises(ValueError, match=r"run\.overwrite deletes it"):
+        Run(tmp_path, requeue=True, overwrite=True)

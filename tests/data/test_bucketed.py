@@ -26,6 +26,7 @@ from calotype.data import (
 from calotype.data import Reader as PictureReader
 from calotype.data.batches import draw_keys
 from calotype.data.buckets import Shape
+from calotype.data.mixtures import BalancedPictures, MixedPictures
 
 SIZES = [(24, 16), (16, 24), (20, 20), (30, 16), (24, 17), (21, 20), (16, 25), (60, 16), (9, 9)]
 CROP = Buckets(16, 2)
@@ -171,6 +172,16 @@ def test_a_stream_has_no_buckets() -> None:
                  lambda: once(stream, 4, TRANSFORM)):  # fmt: skip
         with pytest.raises(ValueError, match=r"buckets: the sizes of a stream's pictures"):
             read()
+
+
+def test_bug_weights_were_not_heeded_in_buckets() -> None:
+    """By a mixture's weights or a balance some pictures come more often; of buckets each does."""
+    both = [pictures(), pictures()]
+    for dataset in (MixedPictures(both, (3.0, 1.0)), BalancedPictures(pictures())):
+        with pytest.raises(ValueError, match=r"buckets: an optimiser step draws from one bucket"):
+            Loader(dataset, 4, seed=0, transform=TRANSFORM)
+        next(once(dataset, 4, TRANSFORM))  # a pass has no weights
+    Loader(MixedPictures(both), 4, seed=0, transform=TRANSFORM)
 
 
 def test_other_map_style_sets_are_bucketed_too() -> None:

@@ -1,6 +1,7 @@
 """Filters keep what fits and name what does not; nothing is lost between the two."""
 
 import os
+import tarfile
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from calotype.data import (
     Reader,
     Record,
     Transform,
+    WebDataset,
     looks,
 )
 from calotype.data.filters import FilteredPictures
@@ -175,6 +177,19 @@ def test_a_stream_is_filtered_as_it_is_read(tmp_path):
     assert "words (2, 3)" in stream.identity()  # pyright: ignore
     with pytest.raises(ValueError, match="duplicates are not found in a stream"):
         Filtered(source, duplicates=0).build()
+
+
+def test_bug_a_filtered_tar_was_waited_for_for_ever(tmp_path):
+    """It kept the lanes of a tar whose lengths are known, of which most had no part."""
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for i in range(6):
+            for ending, content in (("png", encoded(photograph(i, (16, 16)))), ("txt", b"a b")):
+                member = tarfile.TarInfo(f"{i}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+    stream = Filtered(WebDataset(tmp_path / "x.tar"), words=(2, 3)).build()
+    batch = next(Loader(stream, 6, seed=0, transform=Transform(CenterCrop(4))).batches())
+    assert len(batch["caption"]) == 6
 
 
 def test_of_several_captions_those_that_fit_are_left():

@@ -128,6 +128,20 @@ def check_known(dataset: Dataset[Any], transform: Any) -> None:
         )
 
 
+def check_weights(dataset: Dataset[Any]) -> None:
+    """Refuse to draw pictures by weights and by buckets at once.
+
+    Raises:
+        ValueError: some are to be drawn more often than others.
+    """
+    if getattr(dataset, "weighted", False):
+        raise ValueError(
+            "buckets: an optimiser step draws from one bucket, each as often as it has pictures, "
+            "and data's weights or balance would not be heeded: crop to one size, or leave them "
+            "away"
+        )
+
+
 def _part(dataset: Dataset[Any], places: Places) -> Dataset[Any]:
     if isinstance(dataset, Pictures) and len(places):
         return Pictures(Chosen(dataset.records, places), dataset.reader)

@@ -117,6 +117,7 @@ class Filtered:
             )
         filtered = copy(stream)
         filtered.source = FilteredParts(stream.source, self)
+        filtered.lanes = min(stream.lanes, filtered.source.lanes)
         if stream.identity is not None:
             filtered.identity = partial(_identity, "filtered by", self, stream.identity)
         say(f"{stream.reader.source}: filtered as it is read, by {self.said()}")
@@ -228,7 +229,8 @@ class FilteredParts(Parts):
     counted = False
 
     def __init__(self, source: Parts, spec: Filtered) -> None:
-        super().__init__([None] * len(source), source.lanes)
+        # Parts of unknown length are dealt whole: a lane without one would give nothing for ever.
+        super().__init__([None] * len(source), min(source.lanes, len(source)))
         self.source, self.spec = source, spec
         self.removed: Counter[str] = Counter()
         """By the reason, in this process."""

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from calotype.data.batches import Batch, collate, draw_keys, keys_of, present
-from calotype.data.bucketed import Bucketed, check_known, in_buckets
+from calotype.data.bucketed import Bucketed, check_known, check_weights, in_buckets
 from calotype.data.buckets import Buckets
 from calotype.data.images import Decoding
 from calotype.data.order import InOrder, Order, Places, order_of
@@ -94,6 +94,7 @@ class Loader:
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
         self.accumulate = accumulate
         if isinstance(self.dataset, Bucketed):
+            check_weights(dataset)
             say(self.dataset.said())
 
     @property

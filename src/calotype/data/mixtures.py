@@ -45,6 +45,9 @@ class BalancedPictures(Pictures):
         ValueError: there is one class.
     """
 
+    weighted = True
+    """Whether some are drawn more often than others."""
+
     def __init__(self, dataset: Pictures) -> None:
         super().__init__(dataset.records, dataset.reader, self._says)
         numbers: dict[str, int] = {}
@@ -142,6 +145,8 @@ class MixedPictures(Pictures):
         reader = replace(datasets[0].reader, source=f"mixture of {names}", skipped={})
         super().__init__(Joined([dataset.records for dataset in datasets]), reader, self._says)
         self.datasets, self.weights = tuple(datasets), tuple(weights)
+        self.weighted = bool(weights)
+        """Whether some are drawn more often than others."""
 
     def draws(self, seed: int) -> Order:
         """The order in which they are drawn; see `calotype.data.order`."""

@@ -25,7 +25,7 @@ def agree(said: Mapping[str, Any]) -> None:
     Raises:
         ValueError: on all ranks, they do not.
     """
-    every = _gathered(dict(said))
+    every = gathered(dict(said))
     for name in {name: None for each in every for name in each}:
         values = [each.get(name) for each in every]
         if odd := next((rank for rank, value in enumerate(values) if value != values[0]), 0):
@@ -96,7 +96,7 @@ def _broadcast(own: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -
     return data.cpu().view(dtype).view(shape)
 
 
-def _gathered(value: T) -> list[T]:
+def gathered(value: T) -> list[T]:
     """What each rank says, by rank."""
     count = processes().num_processes
     if count == 1:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 
-from calotype.training.agreement import agree, by_main
+from calotype.training.agreement import by_main, gathered
 from calotype.training.distributed import all_gather, own_device, processes
 from calotype.training.files import publish
 
@@ -39,7 +39,8 @@ def hand_out(folder: Path) -> None:
             _send(folder / name, beside / name if receives else None)
         except OSError as error:  # the others are told when all pieces have been sent
             failed, receives = f"{folder / name}: {error}", False
-    agree({"what could be written": failed})
+    if said := next(filter(None, gathered(failed)), ""):
+        raise OSError(f"a copy of the model could not be written: {said}")
     if receives:
         publish(beside, folder)
     state.wait_for_everyone()

@@ -152,7 +152,7 @@ PLACES = {
     "perceptual.backbone_weights",
 }  # fmt: skip
 """Fields of recipes that say where something lies."""
-MAY_CHANGE = PLACES - {"validation.path", "text.path"} | {
+MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "requeue", "overwrite", "precision", "products",
                                  "compile", "workers", "trackers", "keep", "steps", "patience",
                                  "log_every", "save_every", "save_minutes", "sample_every",
@@ -406,9 +406,15 @@ def _counted(
 def _may_change(name: str, run: Run, free: Sequence[str]) -> bool:
     # What was best on other pictures says nothing about these.
     told = () if run.best else ("validation", "validate")
-    first, *inside = name.split(".")
-    moved = first == "data" and inside[-1:] == ["path"]  # of sources within a source too
+    first = name.split(".")[0]
+    moved = is_place(name) and first != "validation" and name != "text.path"
     return moved or name in MAY_CHANGE or first in {"sampling", *told, *free}
+
+
+def is_place(name: str) -> bool:
+    """Whether a field of recipes says where something lies; of sources within a source too."""
+    first, *inside = name.split(".")
+    return name in PLACES or (first in ("data", "validation") and inside[-1:] == ["path"])
 
 
 def _has_schedule(settings: Any) -> bool:

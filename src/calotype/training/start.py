@@ -21,7 +21,7 @@ from calotype.training.precision import (
     warn_of_emulation,
 )
 from calotype.training.progress import say
-from calotype.training.run import PLACES, Run, begin, begun_in, describe
+from calotype.training.run import Run, begin, begun_in, describe, is_place
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def _begin(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Name
 
 def _said(recipe: Any) -> dict[str, Any]:
     """What a rank knows of recipe and versions; where things lie may be another place for each."""
-    fields = {name: value for name, value in flat(describe(recipe)) if name not in PLACES}
+    fields = {name: value for name, value in flat(describe(recipe)) if not is_place(name)}
     packages = ("torch", "diffusers", "transformers")
     return {**fields, "calotype": __version__, **{name: version(name) for name in packages}}
 

@@ -16,6 +16,8 @@ from calotype.commands.data import Data, show_data
 from calotype.data import Filtered, Parquet, Scenes
 from calotype.pages.data import Bars
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*passed over: 1 .psd")
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
@@ -48,10 +50,10 @@ def photos(folder: Path) -> Path:
     Image.new("CMYK", (90, 30)).save(folder / "h.jpg")
     (folder / "torn.png").write_bytes((folder / "a.png").read_bytes()[:90])
     (folder / "text.png").write_text("no picture")
-    (folder / "film.heics").touch()
+    (folder / "film.psd").touch()
     words = {"a": "a <slope>", "b": "turn left " * 30, "d": "", "e": "one red"}
     rows = [{"file_name": file.name, "caption": words.get(file.stem, "grey")}
-            for file in sorted(folder.iterdir()) if file.suffix != ".heics"]  # fmt: skip
+            for file in sorted(folder.iterdir()) if file.suffix != ".psd"]  # fmt: skip
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -69,7 +71,7 @@ def test_a_folder_is_counted_right_and_what_is_wrong_is_named(here, capsys):
     assert found["pictures"] == "11; all were looked at, all decoded"
     broken = found["cannot be read"]
     assert broken.startswith("2: ") and "torn.png" in broken and "text.png (none of the" in broken
-    assert ".heics" in found["passed over"]
+    assert ".psd" in found["passed over"]
     assert found["formats"] == "PNG 6, JPEG 2, GIF 1"
     assert found["modes"].split(", ")[0] == "RGB 5"
     assert {"L 1", "RGBA 1", "P 1", "CMYK 1"} == {*found["modes"].split(", ")[1:]}

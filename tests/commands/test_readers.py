@@ -5,7 +5,7 @@ import pytest
 import tiny
 from calotype.commands import readers as module
 from calotype.commands.readers import cores, readers
-from calotype.data.pictures import Reader, Stream
+from calotype.data.pictures import Reader, Stream, Whole
 
 
 @pytest.mark.parametrize(("asked", "read"), [(0, 0), (2, 2), (4, 2)])
@@ -19,5 +19,5 @@ def test_there_is_a_core_for_each(asked, read, monkeypatch, capsys):
 def test_what_waits_for_the_network_needs_none(monkeypatch):
     monkeypatch.setattr(module, "cores", lambda: 2)
     for local, read in ((True, 2), (False, 4)):
-        stream = Stream(lambda seed: iter(()), Reader("stop", "here"), local=local)
+        stream = Stream(Whole(lambda: iter(())), Reader("stop", "here"), local=local)
         assert readers(4, stream) == read

@@ -246,7 +246,7 @@ def test_what_could_not_be_normalised_is_refused_before_it_trains(tmp_path):
 def test_a_likelihood_wants_maps_that_a_stock_decoder_has_not(tmp_path):
     tiny.tokenizer(0).save(tmp_path)
     with pytest.raises(ValueError, match=r"pixel reads 6 maps, and .* emits 3: choose pixel:l1"):
-        Continued(str(tmp_path)).build(tiny.SIZE, 6)
+        Continued(str(tmp_path)).build(tiny.SIZE, maps=2)
 
 
 def test_damaged_memories_are_named(tmp_path):

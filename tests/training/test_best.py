@@ -145,6 +145,9 @@ def test_measures_are_taken_in_the_precision_of_training(precision):
         def batch(self, places, keys):
             return {name: rows[places] for name, rows in tiny.latents().items()}
 
+        def buckets(self):
+            return None
+
     of_generator(denoising, Rows(), 4)()
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32] * 2
 

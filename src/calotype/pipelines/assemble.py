@@ -246,7 +246,7 @@ def mode_of(pipeline: Pipeline) -> Mode:
     """
     if isinstance(pipeline, TokenPipeline):
         return pipeline.tokenizer.mode
-    found = autoencoder(pipeline)
+    found = _part(pipeline, "vae", "vqvae")
     return "RGB" if found is None else stock.mode_of(found)
 
 

@@ -16,7 +16,7 @@ from calotype.commands.data import Data, show_data
 from calotype.data import Filtered, Parquet, Scenes
 from calotype.pages.data import Bars
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*passed over: 1 .psd")
+pytestmark = pytest.mark.filterwarnings("ignore:.*passed over")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@
 # Whoever is stopped or loses the other is started again by the same line: the run goes on from its
 # last checkpoint, which the first machine keeps and sends to the others.
 set -euo pipefail
-: "${HEAD:?the first machine's address}" "${DATA:?a folder of pictures, the same on each machine}"
+: "${HEAD:?the address of the first machine}" "${DATA:?a folder of pictures, the same on each machine}"
 
 torchrun --nnodes "${NODES:-2}" --nproc-per-node "${CARDS:-8}" --max-restarts 3 \
     --rdzv-backend c10d --rdzv-endpoint "$HEAD:29500" --rdzv-id "${RUN:-ldm-kl-f8}" \

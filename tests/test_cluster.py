@@ -1,0 +1,66 @@
+"""What examples/cluster/ has people type is understood, by launchers and by calotype."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from torch.distributed.run import get_args_parser
+
+from calotype import cli
+from calotype.training import Run
+
+FOLDER = Path(__file__).parents[1] / "examples/cluster"
+FILES = sorted(path for path in FOLDER.iterdir() if path.suffix != ".md")
+VALUES = {"NODES:-2": "2", "CARDS:-8": "8", "SLURM_JOB_NUM_NODES": "2", "SKYPILOT_NUM_NODES": "2",
+          "SKYPILOT_NUM_GPUS_PER_NODE": "8"}  # fmt: skip
+
+
+def words(path: Path) -> list[str]:
+    """The command that a file runs, its variables filled in."""
+    if path.name == "pytorchjob.yaml":
+        spec = yaml.safe_load(path.read_text())["spec"]["pytorchReplicaSpecs"]["Worker"]
+        return spec["template"]["spec"]["containers"][0]["command"]
+    if path.name == "accelerate.yaml":
+        text = " ".join(line.lstrip("# ") for line in path.read_text().splitlines()[:2])
+    else:
+        text = path.read_text()
+    text = text.replace("\\\n", " ").replace("\\", " ")
+    line = next(line for line in text.splitlines() if re.search(r"-m\s+calotype", line))
+    filled = re.sub(r"\$\{?([A-Z_]+(?::-\w+)?)\}?", lambda v: VALUES.get(v[1], "x"), line)
+    return shlex.split(filled)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_calotype_understands_its_part(path, monkeypatch):
+    said = words(path)
+    given = []
+    monkeypatch.setattr("calotype.commands.train_tokenizer.train_tokenizer", given.append)
+    cli.main(said[said.index("calotype") + 1 :])
+    (recipe,) = given
+    assert isinstance(recipe.run, Run) and recipe.run.requeue and recipe.run.resume
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_launchers_understand_theirs(path):
+    said = words(path)
+    if path.name == "accelerate.yaml":
+        config = load_config_from_file(str(path))
+        assert (config.num_machines, config.num_processes) == (2, 16)
+        assert config.mixed_precision == "no" and not config.fsdp_config
+        return
+    start = next(i for i, word in enumerate(said) if word.endswith("torchrun"))
+    options = get_args_parser().parse_args(said[start + 1 :])
+    assert options.module and options.training_script == "calotype"
+    if path.name == "pytorchjob.yaml":  # whose operator says the rest by the environment
+        return
+    assert (options.nnodes, options.nproc_per_node, options.rdzv_backend) == ("2", "8", "c10d")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.suffix in (".sh", ".sbatch")],
+                         ids=lambda path: path.name)  # fmt: skip
+def test_scripts_are_bash(path):
+    subprocess.run(["bash", "-n", path], check=True)

@@ -501,6 +501,8 @@ def test_pictures_at_urls_are_followed(tmp_path):
     assert encoded(root) == (1, ["0", "1", "3"])
     there.pipe(urls[2], png(2))
     assert encoded(root) == (1, ["0", "1", "2", "3"])
+    there.rm(urls[0])
+    assert encoded(root) == (0, ["1", "2", "3"])
     encoded(tmp_path / "new")
     assert contents(root) == contents(tmp_path / "new")
 

@@ -1,7 +1,7 @@
 """Pictures that know their place, so that those that are read are told from each other."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -55,7 +55,7 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
     return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
 
 
-def all_known(records: Sequence[Record], source: str, read: bool = False) -> list[Provenance]:
+def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
     """What is known of pictures before they are encoded. Those at URLs, of which nothing else tells
     whether they changed, are fetched, many at once; of one that is not there neither stamp nor
     digest is known.
@@ -65,10 +65,10 @@ def all_known(records: Sequence[Record], source: str, read: bool = False) -> lis
         source: What errors call where they come from.
         read: Whether files are read too.
     """
-    if not any(isinstance(record.file, str) for record in records):
-        return [provenance(record, source, read) for record in records]
     with ThreadPoolExecutor(FETCHED) as pool:
-        return list(pool.map(lambda record: _known(record, source, read), records))
+        found = [pool.submit(_known, record, source, read) if isinstance(record.file, str)
+                 else provenance(record, source, read) for record in records]  # fmt: skip
+        return [each.result() if isinstance(each, Future) else each for each in found]
 
 
 FETCHED = 32

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data.bucketed import Bucketed, check_known
 from calotype.data.buckets import Buckets
+from calotype.data.images import BrokenImage
 from calotype.data.in_order import in_order
 from calotype.data.loader import once
 from calotype.data.pictures import Pictures, Reader, Stream, Whole
@@ -209,14 +210,14 @@ class Filling:
         """What is known of pictures before they are encoded."""
         if not isinstance(self.dataset, Pictures):
             return [_drawn(i) for i in rows]
-        records = [self.dataset.records[i] for i in rows]
+        records = (self.dataset.records[i] for i in rows)
         return all_known(records, self.dataset.reader.source)
 
     def _content(self, place: int) -> str:
         assert isinstance(self.dataset, Pictures)
         try:
             return provenance(self.dataset.records[place], self.dataset.reader.source).digest
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenImage):
             return ""  # which is told when it is to be decoded
 
     def _encode(self, task: Task, batches: Iterable[dict[str, Any]]) -> None:
@@ -251,7 +252,7 @@ class Filling:
         found: list[Task | Shard] = []
         records = islice(stream.part(part), limit)
         source, size = stream.reader.source, self.scan.shard_size
-        while known := all_known(list(islice(records, size)), source, read=True):
+        while known := all_known(islice(records, size), source, read=True):
             piece = len(found)
             rows = range(piece * size, piece * size + len(known))
             found.append(self._planned(part, piece, rows, known))

@@ -4,15 +4,18 @@ it is what a new cache would be, whoever made it and however often it was stoppe
 import json
 import os
 import signal
+import tarfile
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
 from unittest.mock import patch
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -22,9 +25,21 @@ from safetensors.torch import load_file
 import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
-from calotype.data import CenterCrop, Folder, LatentCache, Parquet, RandomCrop, Transform
+from calotype.data import (
+    CenterCrop,
+    Folder,
+    LatentCache,
+    Parquet,
+    RandomCrop,
+    Transform,
+    WebDataset,
+)
 from calotype.data.cache_index import LATENTS, PROMPTS
-from calotype.data.pictures import Parts, Reader, Record, Stream
+from calotype.data.loader import once
+from calotype.data.mixtures import Mixture
+from calotype.data.pictures import Parts, Pictures, Reader, Record, Stream
+from calotype.data.placed import provenance
+from calotype.data.provenance import own_name
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.caching import begin_work, cache_latents, finish
@@ -262,14 +277,13 @@ def test_names_are_compared_in_their_normal_form(artifacts, folder):
     assert again.images == 0 and "said" in LatentCache(asked.out).captions
 
 
+def png(seed: int) -> bytes:
+    picture(tiny.images(1, seed)[0]).save(data := BytesIO(), "png")
+    return data.getvalue()
+
+
 def table(file: Path, rows: list[tuple[int, str]]) -> None:
-    from io import BytesIO
-
     import datasets
-
-    def png(seed: int) -> bytes:
-        picture(tiny.images(1, seed)[0]).save(data := BytesIO(), "png")
-        return data.getvalue()
 
     columns = {"image": [{"bytes": png(seed), "path": None} for seed, _ in rows],
                "caption": [said for _, said in rows]}  # fmt: skip
@@ -335,8 +349,14 @@ class Files(Parts):
             yield Record(image, f"sample {i}", f"grey {i}")
 
 
-def stream_of(*sizes: int) -> Stream:
-    return Stream(Files(sizes or (5, 0, 8)), Reader("skip", "some"), local=True)
+class Unknown(Files):
+    """Whose lengths only reading tells."""
+
+    counted = False
+
+
+def stream_of(*sizes: int, kind: type[Files] = Files, local: bool = True) -> Stream:
+    return Stream(kind(sizes or (5, 0, 8)), Reader("skip", "some"), local=local)
 
 
 class Stub(Encoder):
@@ -354,30 +374,33 @@ STUB = Stub(tiny.tokenizer(), "f00d", tiny.SIZE)
 SCAN = Scan(None, count=11, batch_size=2, shard_size=3)
 
 
-def fill(root: Path, pause: float = 0.0) -> None:
+def fill(root: Path, kind: type[Files], pause: float = 0.0) -> None:
     global PAUSE
     PAUSE = pause
-    shards = cache_latents(STUB, stream_of(), SCAN, root)
+    shards = cache_latents(STUB, stream_of(kind=kind), SCAN, root)
     if pause:
         return
     finish(STUB, root, shards)
 
 
-def made(root: Path) -> dict[str, bytes]:
+def made(root: Path, kind: type[Files]) -> dict[str, bytes]:
     root.mkdir()
-    fill(root)
+    fill(root, kind)
     return contents(root)
 
 
-def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(tmp_path):
-    one = made(tmp_path / "one")
-    assert LatentCache(tmp_path / "one").index.rows == (3, 2, 3, 3)
+@pytest.mark.parametrize(("kind", "rows"), [(Files, (3, 3, 3, 2)), (Unknown, (3, 2, 3, 3))])
+def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
+    kind, rows, tmp_path
+):
+    one = made(tmp_path / "one", kind)
+    assert LatentCache(tmp_path / "one").index.rows == rows
     random, fork, kills = np.random.default_rng(0), get_context("fork"), 0
     root = tmp_path / "two"
     root.mkdir()
     while kills < 10:
         begin_work(root)
-        both = [fork.Process(target=fill, args=(root, 0.03)) for _ in range(2)]
+        both = [fork.Process(target=fill, args=(root, kind, 0.03)) for _ in range(2)]
         for each in both:
             each.start()
         time.sleep(random.uniform(0.02, 0.15))
@@ -389,23 +412,139 @@ def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
     for file in root.glob("*.safetensors"):
         assert file.name not in one or one[file.name] == file.read_bytes()
     begin_work(root)
-    both = [fork.Process(target=fill, args=(root, 0.001)) for _ in range(2)]
+    both = [fork.Process(target=fill, args=(root, kind, 0.001)) for _ in range(2)]
     for each in both:
         each.start()
     for each in both:
         each.join()
         assert each.exitcode == 0
-    fill(root)
+    fill(root, kind)
     assert contents(root) == one
 
 
+@pytest.mark.parametrize("kind", [Files, Unknown])
 @pytest.mark.parametrize("count", [None, 4, 5, 6, 13, 20])
-def test_so_many_of_a_stream_are_the_first(count, tmp_path):
+def test_so_many_of_a_stream_are_the_first(count, kind, tmp_path):
     scan = replace(SCAN, count=count)
-    shards = cache_latents(STUB, stream_of(), scan, tmp_path)
+    shards = cache_latents(STUB, stream_of(kind=kind), scan, tmp_path)
     finish(STUB, tmp_path, shards)
     wanted = min(13, 13 if count is None else count)
     assert [*LatentCache(tmp_path).captions] == [f"grey {i}" for i in range(wanted)]
+
+
+@pytest.mark.parametrize(
+    ("local", "rows", "loaders"), [(True, (5, 5, 2), 1), (False, (4, 4, 4), 3)]
+)
+def test_shards_are_as_large_as_asked_for_however_small_a_streams_parts_are(
+    local, rows, loaders, tmp_path, monkeypatch
+):
+    """Bug: of tars on disk each 128 samples became a shard, by a loader of their own."""
+    scan, counted = Scan(None, batch_size=2, shard_size=5), []
+    monkeypatch.setattr("calotype.tokenizers.filling.once", lambda *given: (
+        counted.append(given) or once(*given)))  # fmt: skip
+    for workers in (0, 2):
+        root, stream = tmp_path / str(workers), stream_of(*[2] * 6, local=local)
+        shards = cache_latents(STUB, stream, replace(scan, workers=workers), root)
+        finish(STUB, root, shards)
+        assert LatentCache(root).index.rows == rows
+    assert len(counted) == 2 * loaders
+    assert [*LatentCache(root).captions] == [f"grey {i}" for i in range(12)]
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+def tar(file: Path, samples: dict[str, tuple[int, str]]) -> None:
+    with tarfile.open(file, "w") as members:
+        for key, (seed, said) in samples.items():
+            for ending, data in (("png", png(seed)), ("txt", said.encode())):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(data)
+                members.addfile(member, BytesIO(data))
+
+
+def test_samples_of_a_tar_are_followed(artifacts, folder):
+    """Bug: one that was moved into another folder was refused as of other pictures."""
+    (home := folder.parent / "tars").mkdir()
+    samples = {str(i): (i, f"picture {i}") for i in range(COUNT)}
+    tar(home / "0.tar", samples)
+    tar(home / "1.tar", {"z": (30, "last")})
+    asked = recipe(artifacts, folder, "latents", data=WebDataset(str(home / "[0-9].tar")))
+    cache(asked)
+    tar(home / "0.tar", {**samples, "4": (20, "new"), "5": (5, "said otherwise"), "8": (8, "more")})
+    home = home.rename(home.with_name("moved"))
+    asked = replace(asked, data=WebDataset(str(home / "{0..1}.tar")))
+    with Counted() as again:
+        cache(asked)
+    assert again.images == 2
+    assert contents(asked.out) == contents(cache(replace(asked, out=folder.parent / "new")))
+
+
+def test_pictures_at_urls_are_followed(tmp_path):
+    """Bug: a replaced one kept its row, and one that was not there was left out for ever."""
+    there = fsspec.filesystem("memory")
+    urls = [f"memory://{tmp_path.name}/{i}.png" for i in range(4)]
+    for i in (0, 1, 3):
+        there.pipe(urls[i], png(i))
+    data = Pictures(
+        [Record(url, url, url[-5]) for url in urls], Reader("skip", "urls", warns=False)
+    )
+
+    def encoded(root: Path) -> tuple[int, list[str]]:
+        begin_work(root)
+        seen: list[int] = []
+        finish(STUB, root, cache_latents(STUB, data, SCAN, root, seen.append))
+        return sum(seen), [*LatentCache(root).captions]
+
+    root = tmp_path / "latents"
+    assert encoded(root) == (3, ["0", "1", "3"])
+    assert encoded(root) == (0, ["0", "1", "3"])
+    there.pipe(urls[1], png(20))
+    assert encoded(root) == (1, ["0", "1", "3"])
+    there.pipe(urls[2], png(2))
+    assert encoded(root) == (1, ["0", "1", "2", "3"])
+    there.rm(urls[0])
+    assert encoded(root) == (0, ["1", "2", "3"])
+    encoded(tmp_path / "new")
+    assert contents(root) == contents(tmp_path / "new")
+
+
+def test_a_mixture_may_be_moved_and_loses_its_weights_aloud(artifacts, folder, capsys):
+    """Bug: its pictures were known by their whole paths, and refused as others."""
+    (second := folder.with_name("second")).mkdir()
+    put(second, "b0", 9, "of one name")
+    asked = recipe(artifacts, folder, "latents", data=Mixture(
+        Folder(folder), Folder(second), weights=(1.0, 3.0)))  # fmt: skip
+    cache(asked)
+    assert "the cache holds each picture once" in " ".join(capsys.readouterr().err.split())
+    folder, second = (
+        each.rename(each.with_name(f"{each.name} moved")) for each in (folder, second)
+    )
+    with Counted() as again:
+        cache(replace(asked, data=Mixture(Folder(folder), Folder(second), weights=(1.0, 3.0))))
+    assert again.images == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "own"),
+    [
+        ("/x/a/b.png", "folder /x/a", "b.png"),
+        ("/x/a/b.png", "mixture of folder /x; folder /y", "1/a/b.png"),
+        ("/y/b.png", "mixture of folder /x; folder /y", "2/b.png"),
+        ("dataset u/n row 3", "mixture of folder /x; dataset u/n", "2/row 3"),
+        ("/x/a/01.tar:k.jpg", "webdataset /x/a/{00..12}.tar", "01.tar:k.jpg"),
+        ("/x/a/01.tar:k.jpg", "webdataset /x/*/0?.tar", "a/01.tar:k.jpg"),
+        ("/x/t.parquet row 3", "parquet /x/t.parquet", "t.parquet row 3"),
+        ("/x/[a]/b.png", "folder /x/[a]", "b.png"),
+        ("/xy/b.png", "folder /x", "/xy/b.png"),
+        ("http://x/a.png", "mixture of parquet /x; folder /y", "http://x/a.png"),
+    ],
+)
+def test_a_picture_is_known_by_its_name_within_its_source(name, source, own):
+    assert own_name(name, source) == own
+
+
+def test_a_caption_with_half_a_character_is_refused():
+    with pytest.raises(ValueError, match=r"caption of a\.png: .*has half a character"):
+        provenance(Record(b"", "a.png", "a", ("a", "b \ud800")), "some")
 
 
 def test_a_learnt_vocabulary_takes_a_sample(artifacts, folder, monkeypatch):

@@ -16,6 +16,7 @@ from calotype.commands.readers import readers
 from calotype.data import once
 from calotype.data.cache_index import INDEX, Index, is_finished
 from calotype.data.identity import identified, identity
+from calotype.data.mixtures import BalancedPictures, MixedPictures
 from calotype.data.pictures import Pictures, Stream, spread
 from calotype.data.provenance import own_name
 from calotype.data.shards import Shard, made_of, written
@@ -74,6 +75,9 @@ def cache(recipe: CacheRecipe) -> Path:
         begin_work(recipe.out)
     state.wait_for_everyone()
     say(_found(encoder, dataset, recipe))
+    if isinstance(whole, BalancedPictures) or (isinstance(whole, MixedPictures) and whole.weights):
+        say(f"{whole.reader.source}: weights and balance are for training from pictures; the cache "
+            "holds each picture once, and training from it draws all alike")  # fmt: skip
     networks = computing(precision, own_device(), *tokenizer.networks)
     error = _error(encoder, dataset, recipe, precision) if state.is_main_process else None
     total = remaining(dataset, scan, recipe.out)

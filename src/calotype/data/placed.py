@@ -1,6 +1,7 @@
 """Pictures that know their place, so that those that are read are told from each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,9 +13,11 @@ from PIL import Image
 
 from calotype.data.bucketed import SHAPE, Bucketed
 from calotype.data.buckets import Shape
+from calotype.data.captions import captions_of
 from calotype.data.images import TO_RGB, BrokenImage, Decoding
 from calotype.data.pictures import Extent, Pictures, Reader, Record, Stream
 from calotype.data.provenance import Provenance, digest_of, own_name, stamp_of
+from calotype.data.remote import tried
 from calotype.data.transforms import as_is
 
 Transformation = Callable[..., dict[str, Any]]
@@ -31,16 +34,19 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
         read: Whether its file is read for a digest; else that may be empty, if a stamp is known.
 
     Raises:
-        ValueError: a caption is no valid Unicode.
+        ValueError: a caption has half a character.
+        BrokenImage: it is read, and the server says that there is none.
     """
     name, file = own_name(record.name, source), record.file
-    captions = tuple(getattr(record, "captions", ())) or (record.caption,)
-    for caption in captions:
-        _check_caption(caption, record.name)
+    captions = captions_of(record.texts, f"caption of {record.name}")
     stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
     if isinstance(file, Extent):
         stamp = stamp or f"{stamp_of(Path(file.path))} {file.offset} {file.size}"
         return Provenance(name, stamp, digest_of(file.read()) if read else "", captions)
+    if isinstance(file, str):
+        if not read:
+            return Provenance(name, stamp, "", captions)
+        file = _fetched(record).file
     if isinstance(file, bytes):
         digest = digest_of(file) if read or not stamp else ""
         return Provenance(name, stamp or digest, digest, captions)
@@ -49,13 +55,39 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
     return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
 
 
-def _check_caption(caption: str, name: str) -> None:
+def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
+    """What is known of pictures before they are encoded. Those at URLs, of which nothing else tells
+    whether they changed, are fetched, many at once; of one that is not there neither stamp nor
+    digest is known.
+
+    Args:
+        records: The pictures.
+        source: What errors call where they come from.
+        read: Whether files are read too.
+    """
+    with ThreadPoolExecutor(FETCHED) as pool:
+        found = [pool.submit(_known, record, source, read) if isinstance(record.file, str)
+                 else provenance(record, source, read) for record in records]  # fmt: skip
+        return [each.result() if isinstance(each, Future) else each for each in found]
+
+
+FETCHED = 32
+"""Pictures that are fetched at once, to see whether they changed."""
+
+
+def _known(record: Record, source: str, read: bool) -> Provenance:
+    far = isinstance(record.file, str) and not record.stamp
     try:
-        caption.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"caption of {name}: no valid Unicode at character {error.start + 1}; save it in UTF-8"
-        ) from None
+        return provenance(record, source, read or far)
+    except BrokenImage:
+        return provenance(record, source, read=False)
+
+
+def _fetched(record: Record) -> Record:
+    """A picture at a URL with what is there, so that it is fetched once."""
+    if not isinstance(record.file, str):
+        return record
+    return record._replace(file=tried(record.encoded, record.name))
 
 
 class Placed(Record):
@@ -88,17 +120,23 @@ class Placed(Record):
         known, broken, source = self.record, "", self.reader.source
         stamped = provenance(known, source, read=False).stamp  # before it is read
         try:
+            known = _fetched(known)
             found = known.decode(decoding)
         except BrokenImage as error:
             if self.reader.on_error == "stop":
                 raise
             blank = Image.new("RGB", (self.size, self.size))
             found, broken = known._replace(file=blank).decode(decoding), str(error)
-        there = not isinstance(known.file, Path) or known.file.exists()
-        made = provenance(known, source, read=there)._replace(stamp=stamped)
+        there = _is_there(known.file)
+        made = provenance(known, source, read=there)
+        made = made._replace(stamp=stamped or made.stamp)
         made = made if made.digest else made._replace(digest=digest_of(b""))
         shape = {SHAPE: self.shape} if self.shape else {}
         return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
+
+
+def _is_there(file: object) -> bool:
+    return file.exists() if isinstance(file, Path) else not isinstance(file, str)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,20 +91,42 @@ def digest_of(content: bytes) -> str:
 
 def own_name(name: str, source: str) -> str:
     """A picture's name within its source, which may be moved: without the folder or the table that
-    errors name before it.
+    errors name before it, in a mixture with its source's number instead.
 
     Args:
         name: What errors call it.
         source: What errors call its source: a kind, and where it is.
     """
-    where = source.partition(" ")[2]
+    if source.startswith(MIXTURE):
+        # Sources may have pictures of one name, which are told apart by their number.
+        parts = enumerate(source.removeprefix(MIXTURE).split("; "), start=1)
+        inside = [(number, _inside(name, part)) for number, part in parts]
+        number, found = min(inside, key=lambda each: len(each[1]))
+        return unicodedata.normalize("NFC", name if found == name else f"{number}/{found}")
+    return unicodedata.normalize("NFC", _inside(name, source))
+
+
+MIXTURE = "mixture of "
+"""How errors begin the name of several sources, which semicolons divide."""
+PATTERN = re.compile(r"[*?\[{]")
+"""How what stands for several files begins, in a path."""
+
+
+def _inside(name: str, source: str) -> str:
+    """A name without its source's folder, or without that of the source's file or files."""
     if name.startswith(source):
-        name = name[len(source) :].strip()
-    elif where and "://" not in name and os.path.normpath(name).startswith(
-        folder := os.path.join(os.path.normpath(where), "")
-    ):  # fmt: skip
-        name = Path(os.path.normpath(name)[len(folder) :]).as_posix()
-    return unicodedata.normalize("NFC", name)
+        return name[len(source) :].strip()
+    where = os.path.expanduser(source.partition(" ")[2])
+    if not where or "://" in name:
+        return name
+    normal, file = map(os.path.normpath, (name, where))
+    folders, several = [where], PATTERN.search(where)
+    if several or normal.startswith((f"{file}:", f"{file} row ")):
+        folders.append(os.path.dirname(where[: several.start()] if several else where))
+    for folder in filter(None, folders):
+        if normal.startswith(start := os.path.join(os.path.normpath(folder), "")):
+            return Path(normal[len(start) :]).as_posix()
+    return name
 
 
 def stamp_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data.cache_index import INDEX, Files, Index
+from calotype.data.in_order import in_order
 from calotype.data.latents import OLD_TOKENS
 from calotype.data.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
 from calotype.data.work import Work
@@ -52,7 +53,8 @@ def cache_latents(
         ValueError: the source had no images.
     """
     Filling(encoder, dataset, scan, root, progress).fill()
-    count = scan.count if isinstance(dataset, IterableDataset) else None
+    streamed = isinstance(in_order(dataset, scan.shard_size), IterableDataset)
+    count = scan.count if streamed else None
     if not (shards := list(_first(root, count))):
         raise ValueError("no images to encode: the data source is empty, or none can be read")
     return shards
@@ -62,6 +64,7 @@ def remaining(dataset: Dataset, scan: Scan, root: Path) -> int | None:
     """Images that are still to be encoded, if those of the shards that are there did not change;
     None: only the stream's end will tell.
     """
+    dataset = in_order(dataset, scan.shard_size)
     if isinstance(dataset, IterableDataset):
         return scan.count
     total = len(dataset)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.data.bucketed import Bucketed, check_known
 from calotype.data.buckets import Buckets
+from calotype.data.images import BrokenImage
+from calotype.data.in_order import in_order
 from calotype.data.loader import once
 from calotype.data.pictures import Pictures, Reader, Stream, Whole
 from calotype.data.pieces import Piece
@@ -20,6 +22,7 @@ from calotype.data.placed import (
     PlacedPart,
     PlacedRecords,
     PlacedStream,
+    all_known,
     provenance,
 )
 from calotype.data.provenance import Provenance, digest_of
@@ -70,6 +73,7 @@ class Filling:
 
     def __post_init__(self) -> None:
         check_known(self.dataset, self.scan.transform)
+        self.dataset = in_order(self.dataset, self.scan.shard_size)
         self.root.mkdir(parents=True, exist_ok=True)
         self.work = Work(self.root / WORK / "shards")
         self.there = written(self.root)
@@ -124,8 +128,8 @@ class Filling:
         total = len(self.dataset)  # type: ignore[arg-type]
         return total if self.scan.count is None else min(total, self.scan.count)
 
-    # Of a dataset whose pictures have numbers: a part is so many of them as go into a shard, and a
-    # piece those of it that have one shape.
+    # Of a dataset whose pictures have numbers, also as they are read in order: a part is so many of
+    # them as go into a shard, and a piece those of it that have one shape.
 
     def _map(self, parts: Iterator[int]) -> None:
         tasks: list[tuple[Part, int]] = []
@@ -174,7 +178,7 @@ class Filling:
     def _begun(self, part: int, number: int, rows: Sequence[int]) -> Task | Shard:
         if not self.there:
             return Task(self._piece(part, number, len(rows)), rows, rows)
-        found = self._planned(part, number, rows, [self._known(i) for i in rows])
+        found = self._planned(part, number, rows, self._known_of(rows))
         if isinstance(found, Task) and not found.places:
             return found.piece.write(self.root)
         return found
@@ -202,17 +206,18 @@ class Filling:
             part[part < 0] = next(iter(part[part >= 0]), 0)
         return found
 
-    def _known(self, i: int) -> Provenance:
-        """What is known of a picture without reading it."""
-        if isinstance(self.dataset, Pictures):
-            return provenance(self.dataset.records[i], self.dataset.reader.source, read=False)
-        return Provenance(str(i), "", digest_of(str(i).encode()), ())
+    def _known_of(self, rows: Sequence[int]) -> list[Provenance]:
+        """What is known of pictures before they are encoded."""
+        if not isinstance(self.dataset, Pictures):
+            return [_drawn(i) for i in rows]
+        records = (self.dataset.records[i] for i in rows)
+        return all_known(records, self.dataset.reader.source)
 
     def _content(self, place: int) -> str:
         assert isinstance(self.dataset, Pictures)
         try:
             return provenance(self.dataset.records[place], self.dataset.reader.source).digest
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenImage):
             return ""  # which is told when it is to be decoded
 
     def _encode(self, task: Task, batches: Iterable[dict[str, Any]]) -> None:
@@ -224,7 +229,7 @@ class Filling:
                 numbers, known = batch["place"], batch["provenance"]
             else:
                 known = [
-                    self._known(i)._replace(captions=(caption,))
+                    _drawn(i)._replace(captions=(caption,))
                     for i, caption in zip(numbers, batch["caption"], strict=True)
                 ]
             self._put(task.piece, [at[i] for i in numbers], known, batch)
@@ -247,7 +252,7 @@ class Filling:
         found: list[Task | Shard] = []
         records = islice(stream.part(part), limit)
         source, size = stream.reader.source, self.scan.shard_size
-        while known := [provenance(record, source) for record in islice(records, size)]:
+        while known := all_known(islice(records, size), source, read=True):
             piece = len(found)
             rows = range(piece * size, piece * size + len(known))
             found.append(self._planned(part, piece, rows, known))
@@ -282,12 +287,16 @@ class Filling:
         """What is to be done for a piece of these pictures: nothing, for it is there; or some of
         them are to be encoded, and the rows of others are there.
         """
-        for name in self.there.get((part, number), ()):
+        # One of which nothing is known was not there before, and is asked for again.
+        there = (
+            self.there.get((part, number), ()) if all(e.stamp or e.digest for e in known) else ()
+        )
+        for name in there:
             if (found := made_of(self.root, name)) and is_made_of(found[1], known):
                 return found[0]
         piece, places = self._piece(part, number, len(known)), []
         for place, made in enumerate(known):
-            if found := self.stock.broken.get((made.name, made.stamp)):
+            if made.stamp and (found := self.stock.broken.get((made.name, made.stamp))):
                 piece.leave_out(place, made._replace(digest=found[0].digest), found[1])
                 continue
             digest = made.digest or self._digest(made, rows[place])
@@ -352,6 +361,11 @@ class Pieces:
             elif piece := self.open.pop(self.number, None):
                 yield piece.write(root)
             self.number += 1
+
+
+def _drawn(i: int) -> Provenance:
+    """What a picture that is drawn by its number is made of."""
+    return Provenance(str(i), "", digest_of(str(i).encode()), ())
 
 
 def _all(place: int) -> bool:

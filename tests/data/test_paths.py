@@ -1,10 +1,11 @@
 """A name that there is is taken as it stands; any other is a pattern."""
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from calotype.data.paths import files_of
+from calotype.data.paths import alone, files_of
 
 
 def names(path: str | Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 from io import BytesIO
 from pathlib import Path
 
@@ -13,10 +14,8 @@ from PIL import Image, ImageCms
 
 from calotype import cli
 from calotype.commands.data import Data, show_data
-from calotype.data import Filtered, Parquet, Scenes
+from calotype.data import Filtered, Folder, Parquet, Scenes, WebDataset
 from calotype.pages.data import Bars
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*passed over")
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +49,10 @@ def photos(folder: Path) -> Path:
     Image.new("CMYK", (90, 30)).save(folder / "h.jpg")
     (folder / "torn.png").write_bytes((folder / "a.png").read_bytes()[:90])
     (folder / "text.png").write_text("no picture")
-    (folder / "film.psd").touch()
+    (folder / "film.mp4").touch()
     words = {"a": "a <slope>", "b": "turn left " * 30, "d": "", "e": "one red"}
     rows = [{"file_name": file.name, "caption": words.get(file.stem, "grey")}
-            for file in sorted(folder.iterdir()) if file.suffix != ".psd"]  # fmt: skip
+            for file in sorted(folder.iterdir()) if file.suffix != ".mp4"]  # fmt: skip
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -71,7 +70,7 @@ def test_a_folder_is_counted_right_and_what_is_wrong_is_named(here, capsys):
     assert found["pictures"] == "11; all were looked at, all decoded"
     broken = found["cannot be read"]
     assert broken.startswith("2: ") and "torn.png" in broken and "text.png (none of the" in broken
-    assert ".psd" in found["passed over"]
+    assert found["passed over"] == "1 files .mp4, no pictures that can be read here"
     assert found["formats"] == "PNG 6, JPEG 2, GIF 1"
     assert found["modes"].split(", ")[0] == "RGB 5"
     assert {"L 1", "RGBA 1", "P 1", "CMYK 1"} == {*found["modes"].split(", ")[1:]}
@@ -147,6 +146,57 @@ def test_tables_streams_scenes_and_filters_are_looked_at_alike(here, capsys):
     show_data(Data(data=Scenes(size=16, count=6)))
     assert said(capsys.readouterr().out)["sizes"] == "all of 16x16"
     assert Path("data-birds.parquet.html").exists() and Path("data-scenes.html").exists()
+
+
+def test_what_is_passed_over_is_counted_once_with_its_own_mend(here, capsys, monkeypatch):
+    """Metadata of any name are read; a picture without a caption needs no other format; what
+    stands behind ~ is looked at, too."""
+    monkeypatch.setenv("HOME", str(here))
+    folder = here / "some"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        photograph((9, 9)).save(folder / f"{name}.png")
+    rows = [{"file_name": f"{name}.png", "caption": name} for name in "ab"]
+    (folder / "metadata1000.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "film.mp4").touch()
+    with pytest.warns(UserWarning, match="without a caption passed over"):
+        show_data(Data(data=Folder("~/some", captions="metadata", uncaptioned="skip")))
+    output = capsys.readouterr().out
+    assert "jsonl" not in output and "1 files .mp4, no pictures" in output
+    assert f"1, no caption ({folder}/c.png)" in output
+    assert "! pictures without a caption are passed over: give them captions" in output
+    (folder / "layers.psd").touch()
+    with pytest.warns(UserWarning, match="passed over: 1 .psd"):
+        show_data(Data(data=Folder(folder, captions="none")))
+    output = capsys.readouterr().out
+    assert output.count("1, .psd is not read") == 1 and "files .psd, no" not in output
+    assert "! files .psd are passed over: export them as PNG" in output
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_samples_of_a_tar_that_are_passed_over_are_shown(streaming, here, capsys):
+    members = {"a.png": encoded(photograph((9, 9))), "a.txt": b"a", "b.txt": b"alone"}
+    with tarfile.open("some.tar", "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, BytesIO(data))
+    with pytest.warns(UserWarning, match="1 samples passed over"):
+        show_data(Data(data=WebDataset("some.tar", streaming=streaming)))
+    output = capsys.readouterr().out
+    assert "1 samples (no picture in sample some.tar:b; it has .txt)" in output
+    assert "! samples are passed over: give each a picture and a caption" in output
+    assert "to JPEG or PNG" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("a.tgz", WebDataset), ("A.TAR.GZ", WebDataset), ("{0..3}.tar", WebDataset),
+     ("a.parquet", Parquet), ("metadata.parquet", Folder), ("metadata.jsonl", Folder),
+     ("photos", Folder)],
+)  # fmt: skip
+def test_a_path_is_of_the_kind_that_its_name_says(name, source, here):
+    assert Data(here / name).source == source(here / name)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,14 @@ def test_captions_of_a_few_are_no_prompts(tmp_path):
     assert found.captioned == 2 and not found.prompted and found.tell_sides
 
 
+def test_metadata_of_any_name_are_no_files_of_another_kind(tmp_path):
+    folder = photographs(tmp_path / "photos", 2)
+    rows = [{"file_name": f"{i}.png", "caption": "on"} for i in range(2)]
+    (folder / "metadata1000.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = looked(folder)
+    assert found.captioned == 2 and not found.others
+
+
 def test_there_is_time_for_some_and_the_rest_is_said(tmp_path):
     found = looked(photographs(tmp_path / "photos", 6), seconds=0.0)
     assert found.copied == 1

@@ -13,7 +13,7 @@ import pytest
 from calotype.data import Folder, keeping, survey
 from calotype.data.folder import FolderRecords
 from calotype.data.identity import of_files
-from calotype.data.keeping import cache_home
+from calotype.data.paths import cache_home
 
 LOOKED: list[Path] = []
 

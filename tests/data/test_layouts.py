@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from calotype.data import Folder
 from calotype.data.folder import FolderRecords
-from calotype.data.images import SUFFIXES
+from calotype.data.formats import SUFFIXES
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 

@@ -1,10 +1,11 @@
 """A name that there is is taken as it stands; any other is a pattern."""
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from calotype.data.paths import files_of
+from calotype.data.paths import alone, files_of
 
 
 def names(path: str | Path) -> list[str]:
@@ -41,3 +42,22 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing(tmp_path: Path, path: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"no files .*: expected a \.tar file, pattern or"):
         files_of(tmp_path / path, ".tar")
+
+
+def test_of_two_one_is_alone_and_without_a_place_for_a_lock_both_are(tmp_path: Path) -> None:
+    lock, order = tmp_path / "cache" / "some.lock", list[str]()
+
+    def second() -> None:
+        with alone(lock):
+            order.append("second")
+
+    with alone(lock):
+        other = Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    (tmp_path / "file").touch()
+    with alone(tmp_path / "file" / "some.lock"):
+        pass

@@ -1,15 +1,31 @@
+import os
+import tarfile
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from calotype.data import Folder, OnError, Pictures, Record
+from calotype.data import Folder, OnError, Parquet, Pictures, Record, WebDataset, remote
 from calotype.data import Reader as PictureReader
 from calotype.data import sizes as module
+from calotype.data.formats import extra_formats
 from calotype.data.images import FORMATS, BrokenImage
-from calotype.data.sizes import size_of, sizes
+from calotype.data.looks import size_of
+from calotype.data.mixtures import MixedPictures
+from calotype.data.pictures import spread
+from calotype.data.remote import Patience
+from calotype.data.sizes import sizes
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "home"))
+
 
 ORIENTED = {"JPEG", "PNG", "TIFF", "WEBP", "AVIF"} & set(FORMATS)
 
@@ -76,17 +92,162 @@ def test_a_broken_header_obeys_the_policy(on_error: OnError) -> None:
 def test_sizes_of_many_are_kept_until_the_pictures_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MANY", 10)
-    monkeypatch.setattr(module, "LOOKED_AT", 4)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "pictures"
     folder.mkdir()
-    read: list[str] = []
-    real = module.size_of
-    monkeypatch.setattr(module, "size_of", lambda r: (read.append(r.name), real(r))[1])
+    read = counted(monkeypatch)
     first = sizes(pictures(folder))
-    assert len(read) == 20
+    assert len(read) == 20 and list((tmp_path / "home").glob("sizes-*.safetensors"))
     read.clear()
-    assert np.array_equal(sizes(Folder(folder).build()), first) and len(read) == 4
+    assert np.array_equal(sizes(Folder(folder).build()), first) and not read
     Image.new("RGB", (99, 20)).save(folder / "10.png")
     assert sizes(Folder(folder).build())[10].tolist() == [99, 20]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are measured from now on; ten are many."""
+    read: list[str] = []
+    monkeypatch.setattr(module, "MANY", 10)
+    monkeypatch.setattr(module, "size_of", lambda r: (read.append(r.name), size_of(r))[1])
+    return read
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "JXL"])
+def test_a_format_of_an_extra_is_not_broken(kind: str) -> None:
+    pytest.importorskip({"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[kind])
+    extra_formats()
+    record = Record(encoded(kind), kind, "")
+    assert size_of(record) == (12, 20)
+    assert sizes(Pictures([record], PictureReader("stop", "one"))).tolist() == [[12, 20]]
+
+
+def test_a_picture_is_not_broken_by_what_stands_beside_its_pixels() -> None:
+    text, file = PngInfo(), BytesIO()
+    text.add_text("novel", "a" * 2**21, zip=True)  # more than Pillow unpacks
+    Image.new("RGB", (12, 20)).save(file, "PNG", pnginfo=text)
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(BytesIO(file.getvalue()))
+    assert size_of(Record(file.getvalue(), "novel", "")) == (12, 20)
+
+
+def test_a_server_that_fails_once_is_no_broken_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error without a number, as of aiohttp, was taken for the picture's."""
+    tries: list[str] = []
+
+    def busy(url: str) -> bytes:
+        tries.append(url)
+        if len(tries) < 3:
+            raise TimeoutError
+        return encoded("PNG")
+
+    monkeypatch.setattr("calotype.data.pictures.contents", busy)
+    monkeypatch.setattr(remote, "PATIENCE", Patience(sleep=lambda _: None))
+    dataset = Pictures([Record("https://a/b.png", "b", "")], PictureReader("skip", "web"))
+    assert sizes(dataset).tolist() == [[12, 20]] and not dataset.reader.skipped
+    monkeypatch.setattr("calotype.data.pictures.contents", failing)
+    again = Pictures([Record("https://a/c.png", "c", "")], PictureReader("skip", "web"))
+    with pytest.raises(OSError, match="c cannot be read, tried 5 times"):
+        sizes(again)
+
+
+def failing(url: str) -> bytes:
+    raise TimeoutError
+
+
+def test_a_file_that_is_gone_is_no_broken_picture(tmp_path: Path) -> None:
+    dataset = pictures(tmp_path, 3)
+    (tmp_path / "01.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"01\.png cannot be read"):
+        sizes(dataset)
+
+
+def test_what_was_broken_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros that are kept are believed of no picture."""
+    counted(monkeypatch)
+    files = tmp_path / "files"
+    files.mkdir()
+    dataset = pictures(files)
+    records = [dataset.records[i]._replace(stamp="always") for i in range(20)]
+    whole = (files / "03.png").read_bytes()
+
+    def again() -> Pictures:
+        return Pictures(records, PictureReader("skip", "some"), lambda: "known")
+
+    (files / "03.png").write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert sizes(again())[3].tolist() == [0, 0]
+    (files / "03.png").write_bytes(whole)
+    assert sizes(again())[3].tolist() == [13, 20]
+
+
+@pytest.mark.parametrize("kind", ["table", "tar", "extents"])
+def test_a_table_of_as_many_bytes_has_sizes_of_its_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, file = counted(monkeypatch), tmp_path / f"pictures.{kind}"
+
+    def written(width: int, time: int) -> Pictures:
+        images = [Image.new("RGB", (width, 20 + i)) for i in range(12)]
+        if kind == "table":
+            table(file, images)
+        else:
+            tar(file, images)
+        os.utime(file, ns=(time, time))
+        if kind == "table":
+            found = Parquet(file).build()
+        else:
+            found = WebDataset(file, caption_key=None, streaming=False).build()
+        assert isinstance(found, Pictures)
+        if kind == "extents":  # as those that a filter has left
+            found = Pictures([*found.records], found.reader, lambda: "known")
+        return found
+
+    first = sizes(written(30, 1))
+    assert np.array_equal(first, sizes(written(30, 1))) and len(read) == 12
+    assert sizes(written(31, 2))[:, 0].tolist() == [31] * 12
+
+
+def table(file: Path, images: list[Image.Image]) -> None:
+    column = [in_bytes(image) for image in images]
+    pyarrow.parquet.write_table(pyarrow.table({"image": column, "caption": [""] * 12}), file)
+
+
+def tar(file: Path, images: list[Image.Image]) -> None:
+    with tarfile.open(file, "w") as members:
+        for i, image in enumerate(images):
+            data, member = in_bytes(image), tarfile.TarInfo(f"{i:02}.png")
+            member.size = len(data)
+            members.addfile(member, BytesIO(data))
+
+
+def in_bytes(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_of_what_nothing_tells_from_others_no_sizes_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of such, or a mixture, was taken for known."""
+    counted(monkeypatch)
+    records = [Record(encoded("PNG"), f"{i}", "", stamp="1") for i in range(40)]
+    unknown = Pictures(records, PictureReader("stop", "hub"))
+    part = spread(unknown, 20)
+    assert isinstance(part, Pictures) and not part.is_known
+    mixed = MixedPictures([unknown, Pictures(records, unknown.reader, lambda: "known")])
+    assert not mixed.is_known and not (tmp_path / "home").exists()
+    for dataset in (unknown, part, mixed, spread(mixed, 20)):
+        sizes(dataset)
+    assert not (tmp_path / "home").exists()
+    known = spread(Pictures(records, unknown.reader, lambda: "known"), 20)
+    assert isinstance(known, Pictures) and known.is_known
+
+
+def test_the_header_of_a_part_is_not_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both go by one identity."""
+    counted(monkeypatch)
+    records = [Record(in_bytes(Image.new("RGB", (9 + i, 9))), f"{i}", "", stamp="1")
+               for i in range(20)]  # fmt: skip
+    whole = Pictures(records, PictureReader("stop", "some"), lambda: "known")
+    assert sizes(whole)[:, 0].tolist() == [9 + i for i in range(20)]
+    assert sizes(spread(whole, 10))[:, 0].tolist() == [9 + 2 * i for i in range(10)]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calotype.commands.findings import Findings, named
+from calotype.commands.findings import Findings, Passed, named
 from calotype.commands.own_pictures import others
 from calotype.data import (
     Balanced,
@@ -25,9 +25,12 @@ from calotype.data import (
     Stream,
     WebDataset,
 )
+from calotype.data.archives import SUFFIXES as TARS
 from calotype.data.filters import FilteredPictures
+from calotype.data.formats import UNREAD
 from calotype.data.inspection import Inspected, inspected, small_copy, spread_out
 from calotype.data.mixtures import BalancedPictures, MixedPictures
+from calotype.data.survey import ending_of, kind_of
 from calotype.pages.data import Bars, Looked, Shown, write_data
 
 HEADERS = 20_000
@@ -41,7 +44,8 @@ class Data:
     """What would be trained on: sizes, captions, duplicates, what is passed over and why."""
 
     path: tyro.conf.Positional[Path | None] = None
-    """A folder of pictures, or a parquet or tar file or a pattern of them; none: as `data` says."""
+    """A folder of pictures or its metadata file, or a parquet or tar file or a pattern of them;
+    none: as `data` says."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
     size: int = 256
     """Pixels a side of the images that would be trained on."""
@@ -67,8 +71,12 @@ class Data:
         """What is looked at."""
         if self.path is None:
             return self.data
-        kinds = {".parquet": Parquet, ".tar": WebDataset}
-        return kinds.get(self.path.suffix.lower(), Folder)(self.path)
+        name = self.path.name.lower()
+        if name.endswith(TARS):
+            return WebDataset(self.path)
+        # A table of that name names the pictures of its folder.
+        rows = name.endswith(".parquet") and kind_of(name) != "table"
+        return (Parquet if rows else Folder)(self.path)
 
     @property
     def file(self) -> Path:
@@ -153,29 +161,50 @@ def _name(source: Source) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
-def _passed(source: Source, dataset: Any) -> Iterator[str]:
-    """What folders pass over, and why."""
+NO_CAPTION = "give them captions, or read them without by --data.uncaptioned empty"
+NO_PAIR = (
+    "give each a picture and a caption, or name the endings of these by --data.image-keys "
+    "and --data.caption-key"
+)
+OTHER = "convert those that are pictures to JPEG or PNG"
+"""What is to be done about what is passed over."""
+
+
+def _passed(source: Source, dataset: Any) -> Iterator[Passed]:
+    """What sources pass over, why, and what would mend it."""
     for each in _datasets(dataset):
-        if told := getattr(each.records, "passed_over", None):
-            reasons: dict[str, list[str]] = {}
-            for name, why in told():
-                reasons.setdefault(why, []).append(name)
-            yield from (f"{len(of)}, {why} ({named(of)})" for why, of in reasons.items())
+        yield from _passed_by_index(each)
+        # What a tar has that is no sample goes by its reason, a broken picture by its name.
+        if bare := [name for name, why in each.reader.skipped.items() if name == why]:
+            yield Passed(f"{len(bare)} samples ({named(bare)})", "samples", NO_PAIR)
     for each in _sources(source):
-        kinds = others(Path(each.path)) if isinstance(each, Folder) else {}
+        kinds = others(Path(each.path).expanduser()) if isinstance(each, Folder) else {}
         for ending, count in kinds.items():
-            yield f"{count} files {ending}, no pictures that can be read here"
+            yield Passed(f"{count} files {ending}, no pictures that can be read here",
+                         "files of other kinds", OTHER)  # fmt: skip
 
 
-def _datasets(dataset: Any) -> Iterator[Pictures]:
-    """Those that list pictures themselves."""
+def _passed_by_index(dataset: Pictures | Stream) -> Iterator[Passed]:
+    told = getattr(getattr(dataset, "records", None), "passed_over", None)
+    reasons: dict[str, list[str]] = {}
+    for name, why in told() if told else ():
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        ending = ending_of(names[0])
+        what, mend = (f"files {ending}", UNREAD[ending]) if ending in UNREAD else (
+            "pictures without a caption", NO_CAPTION)  # fmt: skip
+        yield Passed(f"{len(names)}, {why} ({named(names)})", what, mend)
+
+
+def _datasets(dataset: Any) -> Iterator[Pictures | Stream]:
+    """Those that list pictures, or read them, themselves."""
     match dataset:
         case FilteredPictures() | BalancedPictures():
             yield from _datasets(dataset.source)
         case MixedPictures():
             for each in dataset.datasets:
                 yield from _datasets(each)
-        case Pictures():
+        case Pictures() | Stream():
             yield dataset
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import shorten
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,17 @@ NAMED = 3
 """Pictures that a row names."""
 
 
+class Passed(NamedTuple):
+    """What is passed over for one reason."""
+
+    line: str
+    """How many, why, and the first of them."""
+    what: str
+    """What they are."""
+    mend: str
+    """What would have them read."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What was found."""
@@ -35,8 +47,8 @@ class Findings:
     """Those that were looked at."""
     decoded: int
     """So many of them were decoded."""
-    passed: Sequence[str]
-    """Files that are passed over, and why, in words."""
+    passed: Sequence[Passed]
+    """What is passed over, and why."""
     size: int
     """Pixels a side of the images that would be trained on."""
     notes: Sequence[str] = ()
@@ -97,8 +109,8 @@ class Findings:
                 f"{len(self.broken)}: "
                 + named(f"{each.name} ({each.broken})" for each in self.broken),
             )
-        for line in self.passed:
-            yield "passed over", line
+        for each in self.passed:
+            yield "passed over", each.line
         if self.whole:
             yield from self._of_files()
             yield from self._of_sizes()
@@ -178,9 +190,8 @@ class Findings:
         if self.broken:
             yield (f"cannot be read: {len(self.broken)}; in training the next one takes the place "
                    "of each; fetch them again, or delete them")  # fmt: skip
-        if self.passed:
-            yield ("files of other kinds are passed over: convert those that are pictures to "
-                   "JPEG or PNG")  # fmt: skip
+        for what, mend in dict.fromkeys((each.what, each.mend) for each in self.passed):
+            yield f"{what} are passed over: {mend}"
         if self.small and len(self.small) == len(self.whole):
             yield (f"every picture is smaller than {self.size} pixels and would be enlarged: train "
                    "on smaller images, and say by --size of how many pixels")  # fmt: skip

@@ -16,9 +16,8 @@ from PIL import Image
 
 from calotype.data import BrokenImage, Folder, Pictures
 from calotype.data.folder import METADATA
-from calotype.data.images import SUFFIXES
 from calotype.data.layouts import Captions
-from calotype.data.survey import TEXTS
+from calotype.data.survey import TEXTS, ending_of, survey
 from calotype.training.files import publish
 
 SIDE = 160
@@ -169,7 +168,7 @@ def _copy(folder: Path, pictures: Pictures, beside: Path, seconds: float, seed: 
     return Looked(
         str(folder.resolve()), len(pictures), len(captions), len(said), len(set(said)),
         bool(words & {"left", "right"}), min(sizes, key=min), max(sizes, key=min), broken,
-        others(folder),
+        others(folder, unread=True),
     )  # fmt: skip
 
 
@@ -182,15 +181,19 @@ def _smaller(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def others(folder: Path) -> dict[str, int]:
-    """Files that are neither pictures nor captions, the most frequent kinds first."""
-    known = SUFFIXES | {*TEXTS}
-    kinds = Counter(
-        path.suffix.lower() or "without an ending"
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.name not in METADATA
-        and path.suffix.lower() not in known
-    )  # fmt: skip
+def others(folder: Path, *, unread: bool = False) -> dict[str, int]:
+    """Files that are neither pictures nor captions, by their ending, the most frequent first.
+
+    Args:
+        folder: Where they are; what is no folder, a metadata file, has none.
+        unread: Count pictures of formats that are not read, too, which an index tells itself.
+    """
+    if not folder.is_dir():
+        return {}
+    found = survey(folder)
+    kinds = Counter({ending or "without an ending": count
+                     for ending, count in found.others.items() if ending not in TEXTS})  # fmt: skip
+    kinds.update(ending_of(name) for name in found.unread if unread)
     return dict(kinds.most_common(5))
 
 

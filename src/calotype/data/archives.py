@@ -81,6 +81,10 @@ class InTars(Sequence[Record]):
         with open(self.tars[tar].tar, "rb") as file:
             return self.tars[tar].record(index - first, self.endings, file)
 
+    def paths(self) -> list[str]:
+        """Files that they lie in."""
+        return [tar.tar for tar in self.tars]
+
 
 class StreamedTars(Parts):
     """Tars that are compressed or not on disk, each read from its start.

@@ -11,11 +11,12 @@ from pathlib import Path
 from warnings import warn
 
 from calotype.data.described import SEPARATOR
-from calotype.data.index import Entry, Index, stamp
+from calotype.data.index import Entry, Index
 from calotype.data.indexing import Uncaptioned
 from calotype.data.keeping import indexed
 from calotype.data.layouts import Captions, text_of
 from calotype.data.pictures import OnError, Pictures, Reader, Record
+from calotype.data.provenance import stamp_of
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
 
@@ -79,7 +80,7 @@ class FolderRecords(Sequence[Record]):
         file, captions = self.entries.root / entry.path, self._captions(entry)
         first = captions[0] if captions else ""
         several = captions if len(captions) > 1 else ()
-        name, seen = printable(str(file)), stamp(file)
+        name, seen = printable(str(file)), stamp_of(file)
         return Record(file, name, first, captions=several, stamp=seen)
 
     def captions(self) -> Iterator[str]:

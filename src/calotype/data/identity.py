@@ -42,11 +42,11 @@ def of_files(files: Sequence[str | Path], root: str | Path | None = None, what: 
     """
     paths = [os.path.abspath(file) for file in files]
     within = os.path.abspath(root) if root else os.path.commonpath([*map(os.path.dirname, paths)])
-    names = sorted((os.path.relpath(path, within), size_of(path)) for path in paths)
+    names = sorted((os.path.relpath(path, within), bytes_of(path)) for path in paths)
     return f"{len(files)} {what or 'files'}, {digest(f'{name} {size}' for name, size in names)}"
 
 
-def size_of(path: str | Path) -> int:
+def bytes_of(path: str | Path) -> int:
     """Bytes of a file; -1: it cannot be read, and whoever reads it meets the policy for that."""
     try:
         return os.stat(path).st_size

@@ -12,7 +12,6 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
 from calotype.data.colour import TO_SRGB, Colour
 from calotype.data.formats import FORMATS, extra_formats, size_of_jxl, what_is
-from calotype.data.formats import SUFFIXES as SUFFIXES  # where it was, and is looked for
 from calotype.data.metadata import bare, profile_of
 from calotype.training.images import Mode
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from calotype.data.arrow import Opened
 from calotype.data.layouts import Captions
+from calotype.data.provenance import stamp_of
 from calotype.data.survey import since
 
 HEADER, ROWS, FOLDERS, PASSED = "header.json", "rows.arrow", "folders.arrow", "passed.arrow"
@@ -103,7 +104,7 @@ class Index(Sequence[Entry]):
             for row in batch.to_pylist():
                 if row["changed"] == -1 or row["changed"] != changed(root, row["path"]):
                     return False
-        return all(stamp(self.root / path) == then for path, then in self.header["seen"])
+        return all(stamp_of(self.root / path) == then for path, then in self.header["seen"])
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map does not travel to a worker.
@@ -122,12 +123,3 @@ def changed(root: bytes, folder: bytes) -> int:
         return since(os.stat(os.path.join(root, folder)))
     except OSError:
         return -1
-
-
-def stamp(file: str | Path) -> str:
-    """What changes with a file: its size and time; "" if it cannot be read."""
-    try:
-        state = os.stat(file)
-    except OSError:
-        return ""
-    return f"{state.st_size} {state.st_mtime_ns}"

@@ -10,9 +10,10 @@ from typing import Literal
 from calotype.data.arrow import Writer
 from calotype.data.described import SEPARATOR
 from calotype.data.formats import passed_over
-from calotype.data.identity import digest, size_of
-from calotype.data.index import FOLDERS, HEADER, PASSED, ROWS, changed, stamp
+from calotype.data.identity import bytes_of, digest
+from calotype.data.index import FOLDERS, HEADER, PASSED, ROWS, changed
 from calotype.data.layouts import Found, Layout, Metadata, Texts
+from calotype.data.provenance import stamp_of
 from calotype.data.survey import Survey, ending_of
 
 Uncaptioned = Literal["refuse", "skip", "empty"]
@@ -70,7 +71,7 @@ class Indexing:
             "layout": self.layout.name,
             "identity": f"{self.rows.count} pictures, {named}",
             "told": list(self._told()),
-            "seen": [(name, stamp(self.survey.place("", name))) for name in self._looked_at()],
+            "seen": [(name, stamp_of(self.survey.place("", name))) for name in self._looked_at()],
         }
         (files / HEADER).write_text(json.dumps(header))
 
@@ -89,7 +90,7 @@ class Indexing:
                 if self.rows.count % SEEN_EVERY == 0:
                     self._seen.append(name)
                 self._add(number, picture)
-                yield f"{name} {size_of(os.path.join(place, picture.name))}"
+                yield f"{name} {bytes_of(os.path.join(place, picture.name))}"
 
     def _is_passed(self, picture: Found, name: str) -> bool:
         if picture.captioned:

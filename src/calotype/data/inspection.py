@@ -9,12 +9,10 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageCms
 
 from calotype.data.images import BrokenImage
-from calotype.data.looks import THREADS, Row, look, opened
+from calotype.data.looks import THREADS, Row, look, opened, upright_size
 from calotype.data.pictures import Record
 from calotype.training.progress import Told
 
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 SIDE = 160
 """Pixels of the longer side of what a page shows, at most."""
 
@@ -86,14 +84,14 @@ def header_of(record: Record) -> Header:
 
 
 def _header(image: Image.Image, size: int) -> Header:
+    upright = upright_size(image)  # before EXIF is asked, which turns a TIFF
     try:
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow raises nearly anything on broken EXIF
         turn = 1
     return Header(
-        image.format or "drawn", image.mode,
-        image.size[::-1] if turn in SIDEWAYS else image.size,
-        turn in range(2, 9), _profile(image.info.get("icc_profile")),
+        image.format or "drawn", image.mode, upright, turn in range(2, 9),
+        _profile(image.info.get("icc_profile")),
         image.has_transparency_data, getattr(image, "n_frames", 1), size,
     )  # fmt: skip
 

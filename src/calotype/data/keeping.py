@@ -5,8 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -17,6 +16,7 @@ from calotype.data.identity import digest
 from calotype.data.index import Index
 from calotype.data.indexing import Indexing, Uncaptioned
 from calotype.data.layouts import Captions, Layout, Metadata, layout
+from calotype.data.paths import alone, cache_home
 from calotype.data.survey import TABLES, Survey, survey
 from calotype.mistakes import is_disk_full
 from calotype.training.files import write_text
@@ -47,19 +47,12 @@ def indexed(path: Path, captions: Captions, uncaptioned: Uncaptioned) -> Index:
         return kept
     found, how = _looked_through(path, captions)
     if _rows(found, how) >= KEPT_FROM and _is_writable(home):
-        with _alone(home):
+        with alone(home / "lock"):
             # Another process may have written it meanwhile.
             return _kept(home, root) or _keep(home, found, how, uncaptioned)
     with TemporaryDirectory(prefix="calotype-") as scratch:
         Indexing(found, how, uncaptioned).write(Path(scratch))
         return Index(root, Path(scratch), mapped=False)
-
-
-def cache_home() -> Path:
-    """Where indices are kept: `$CALOTYPE_CACHE`, else `calotype` in the user's folder of caches."""
-    if own := os.environ.get("CALOTYPE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "calotype")
 
 
 def kept_in(path: Path, captions: Captions, uncaptioned: Uncaptioned) -> Path:
@@ -144,14 +137,3 @@ def _is_writable(home: Path) -> bool:
             "name another folder by CALOTYPE_CACHE", stacklevel=2,
         )  # fmt: skip
         return False
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Let one process at a time look through a folder, where the file system has locks."""
-    with (home / "lock").open("w") as file:
-        with suppress(ImportError, OSError):
-            import fcntl  # absent on Windows
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -10,45 +10,58 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from struct import unpack
+from typing import IO, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from calotype.data.identity import digest
-from calotype.data.images import FORMATS, BrokenImage
-from calotype.data.pictures import Pictures, Record
+from calotype.data.images import FORMATS, SIDEWAYS, BrokenImage
+from calotype.data.paths import alone, cache_home
+from calotype.data.pictures import Extent, Pictures, Record
+from calotype.data.provenance import stamp_of
 from calotype.lazy import scipy
 from calotype.training.progress import Told
 
 COLOUR = 12
 """Levels of 255 that the mean colours of pictures that look alike may be apart."""
+LOOKED_AT = 16
+"""Pictures that are measured again, and named, to see that what was kept is still true."""
 THREADS = min(16, os.cpu_count() or 1)
 
 Row = tuple[int, ...]
 
 
-def size_of(record: Record) -> Row:
-    """Width and height as the header says, before any turn; (0, 0) of what cannot be read."""
+def size_of(record: Record) -> tuple[int, int]:
+    """Width and height of a picture as it is when it is decoded and upright, by its header if that
+    tells; (0, 0) of what cannot be read.
+
+    Raises:
+        OSError: its file cannot be read, which is no fault of the picture.
+    """
     try:
         with opened(record) as image:
-            return image.size
-    except Exception:  # Pillow raises nearly anything; whether the picture is broken others say
+            return upright_size(image)
+    except Exception:  # Pillow raises nearly anything; what is wrong decoding tells
         return _decoded_size(record)
 
 
-def _decoded_size(record: Record) -> Row:
+def _decoded_size(record: Record) -> tuple[int, int]:
     try:
-        return record.decode()["image"].size
+        example = record.decode()
     except BrokenImage:
         return 0, 0
+    return example.get("size", example["image"].size)
 
 
 def opened(record: Record) -> Image.Image:
@@ -61,6 +74,36 @@ def opened(record: Record) -> Image.Image:
     if isinstance(file, Image.Image):
         return file.copy()
     return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture that was opened, after the turn that its EXIF asks for."""
+    # Of a TIFF, Pillow says the size that it has when it is upright.
+    if image.format == "TIFF":
+        return image.size
+    png = isinstance(image, PngImageFile) and "exif" not in image.info and image.fp
+    if png and (late := _late_exif(png)):
+        image.info["exif"] = late
+    try:
+        # Not a PNG's own, which decodes all of it to see what follows the pixels.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in SIDEWAYS
+    except Exception:  # as of `size_of`; the picture beside it may well be good
+        turned = False
+    width, height = image.size
+    return (height, width) if turned else (width, height)
+
+
+def _late_exif(file: IO[bytes]) -> bytes:
+    """EXIF of a PNG that may follow its pixels, which are not read; b"": it has none."""
+    place, found = file.tell(), b""
+    file.seek(8)
+    while not found and len(head := file.read(8)) == 8:
+        length, kind = unpack(">I4s", head)
+        if kind == b"eXIf":
+            found = b"Exif\0\0" + file.read(length)
+        file.seek(length + 4, 1)
+    file.seek(place)
+    return found
 
 
 def look_of(record: Record) -> Row:
@@ -85,17 +128,31 @@ def survey(
     dataset: Pictures, name: str, measure: Callable[[Record], Row]
 ) -> Int64[np.ndarray, "n k"]:
     """Measure every picture; what was measured is kept in the user's cache, and not measured again
-    while the dataset is the same.
+    while the dataset is the same. Of several processes one measures, and the others find it.
 
     Args:
         dataset: The pictures.
         name: What is measured, in a word.
         measure: Measures one.
     """
-    file = _kept(dataset, name)
-    if file is not None and file.exists():
+    file = _place(dataset, name)
+    if file is None:
+        return measured(dataset, name, measure)
+    with alone(file.with_suffix(".lock")):
         with suppress(OSError, SafetensorError, KeyError):
-            return load_file(file)[name].numpy()
+            kept = load_file(file)[name].numpy()
+            if _holds(dataset, kept, measure):
+                return kept
+        found = measured(dataset, name, measure)
+        with suppress(OSError, SafetensorError):  # of a home that is full nothing depends on
+            _keep(file, {name: torch.from_numpy(found)})
+    return found
+
+
+def measured(
+    dataset: Pictures, name: str, measure: Callable[[Record], Row]
+) -> Int64[np.ndarray, "n k"]:
+    """Measure every picture; as of `survey`, but nothing is kept."""
     parts: list[Int64[np.ndarray, "_ k"]] = []
     with ThreadPoolExecutor(THREADS) as pool, Told(f"reading {name}", len(dataset), 0, 1) as told:
         some = range(0, len(dataset), 64 * THREADS)
@@ -104,11 +161,7 @@ def survey(
             rows = list(pool.map(lambda i: measure(dataset.records[i]), places))
             parts.append(np.asarray(rows, np.int64))
             told.advance(len(places))
-    found = np.concatenate(parts)
-    if file is not None:
-        with suppress(OSError):  # of a home that is full or read-only nothing depends on
-            _keep(file, {name: torch.from_numpy(found)})
-    return found
+    return np.concatenate(parts)
 
 
 def alike(looks: Int64[np.ndarray, "n 4"], apart: int) -> dict[int, int]:
@@ -153,29 +206,51 @@ def _bands(apart: int) -> list[tuple[int, int]]:
     return [(low, 2 ** (high - low) - 1) for low, high in pairwise(ends)]
 
 
-def _kept(dataset: Pictures, name: str) -> Path | None:
-    """Where what was measured of a dataset is kept; None: nothing tells it from others."""
-    if not dataset.is_known:
+def _place(dataset: Pictures, name: str) -> Path | None:
+    """Where what was measured of a dataset is kept; None: nothing tells it from others, or whether
+    it changed.
+    """
+    if not dataset.is_known or (stamps := _stamps(dataset.records)) is None:
         return None
-    known = [dataset.reader.source, dataset.identity(), *_times(dataset.records)]
-    return _home() / f"{name}-{digest(known)}.safetensors"
+    some = [dataset.records[i].name for i in _some(len(dataset))]
+    known = [dataset.reader.source, dataset.identity(), str(len(dataset)), *some, *stamps]
+    return cache_home() / f"{name}-{digest(known)}.safetensors"
 
 
-def _home() -> Path:
-    """The user's folder of caches, `$CALOTYPE_CACHE` or `calotype` among those of others."""
-    if own := os.environ.get("CALOTYPE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "calotype")
+def _stamps(records: Sequence[Record]) -> list[str] | None:
+    """What changes with the files, if only in their times: a picture, or a table, may be replaced
+    by one of as many bytes; None: it is not known of all.
+    """
+    paths: Callable[[], Sequence[str]] | None = getattr(records, "paths", None)
+    if paths and not isinstance(records[0].file, Path):
+        found = [stamp_of(path) for path in paths()]
+    else:
+        seen = cache(stamp_of)
+        found = [_stamp(records[i], seen) for i in range(len(records))]
+    return found if all(found) else None
 
 
-def _times(records: Sequence[Record]) -> list[str]:
-    """When each file was written: a picture may be replaced by one of as many bytes."""
-    if not isinstance(records[0].file, Path):
-        return []
-    files = (records[i].file for i in range(len(records)))
-    with suppress(OSError):
-        return [str(file.stat().st_mtime_ns) for file in files if isinstance(file, Path)]
-    return []
+def _stamp(record: Record, stamp: Callable[[str], str]) -> str:
+    if record.stamp:
+        return record.stamp
+    if isinstance(record.file, Extent):
+        return f"{stamp(record.file.path)} {record.file.offset} {record.file.size}".lstrip()
+    return stamp_of(record.file) if isinstance(record.file, Path) else ""
+
+
+def _some(total: int) -> list[int]:
+    count = min(LOOKED_AT, total)
+    return [i * total // count for i in range(count)]
+
+
+def _holds(dataset: Pictures, kept: Int64[np.ndarray, "n k"],
+           measure: Callable[[Record], Row]) -> bool:  # fmt: skip
+    """Whether what was kept is true of some pictures that have no time, being at URLs."""
+    if len(kept) != len(dataset):
+        return False
+    some = ((i, dataset.records[i]) for i in _some(len(dataset)))
+    return all(measure(record) == tuple(kept[i].tolist()) for i, record in some
+               if isinstance(record.file, str))  # fmt: skip
 
 
 def _keep(file: Path, tensors: dict[str, Any]) -> None:

@@ -62,6 +62,11 @@ class BalancedPictures(Pictures):
         self._sorted = np.argsort(whose, kind="stable")
         self._ends = np.cumsum(np.bincount(whose))
 
+    @property
+    def is_known(self) -> bool:
+        """As of the source."""
+        return self.source.is_known
+
     def members(self, k: int) -> Int64[np.ndarray, " members"]:
         """Indices of the k-th class's pictures."""
         return self._sorted[self._ends[k - 1] if k else 0 : self._ends[k]]
@@ -147,6 +152,11 @@ class MixedPictures(Pictures):
         self.datasets, self.weights = tuple(datasets), tuple(weights)
         self.weighted = bool(weights)
         """Whether some are drawn more often than others."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all of them are."""
+        return all(dataset.is_known for dataset in self.datasets)
 
     def draws(self, seed: int) -> Order:
         """The order in which they are drawn; see `calotype.data.order`."""

@@ -258,3 +258,7 @@ class Rows(Sequence[Record]):
         file = bisect_right(self.ends, index)
         footer, row = self.files[file], index - (self.ends[file - 1] if file else 0)
         return self.columns.record(self.table[index], f"{footer.file} row {row}", footer.folder)
+
+    def paths(self) -> list[str]:
+        """Files that they lie in."""
+        return [footer.file for footer in self.files]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from glob import glob
 from itertools import chain
 from pathlib import Path
@@ -89,10 +90,26 @@ def _numbers(first: str, last: str) -> Iterator[str]:
 
 
 def cache_home() -> Path:
-    """Where indices are kept: `$CALOTYPE_CACHE`, else `calotype` in the user's folder of caches."""
+    """Where indices, sizes and looks are kept: `$CALOTYPE_CACHE`, else `calotype` in the user's
+    folder of caches.
+    """
     if own := os.environ.get("CALOTYPE_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "calotype")
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """While it is entered, no other process enters by the same file, which is made; where there
+    can be none, or the file system has no locks, all do.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):
+            import fcntl  # absent on Windows
+
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -279,7 +279,8 @@ def spread(dataset: Dataset[Any], count: int | None) -> Dataset[Any]:
     if not isinstance(dataset, Pictures) or count is None or count >= len(dataset):
         return dataset
     places = [i * len(dataset) // count for i in range(count)]
-    return Pictures(Chosen(dataset.records, places), dataset.reader, dataset.identity)
+    known = dataset.identity if dataset.is_known else None
+    return Pictures(Chosen(dataset.records, places), dataset.reader, known)
 
 
 class Window(Iterator[Record]):

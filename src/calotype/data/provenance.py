@@ -129,10 +129,10 @@ def _inside(name: str, source: str) -> str:
     return name
 
 
-def stamp_of(path: Path) -> str:
+def stamp_of(path: str | Path) -> str:
     """Size in bytes and time in nanoseconds of a file; empty where it cannot be had."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return ""
     return f"{found.st_size} {found.st_mtime_ns}"

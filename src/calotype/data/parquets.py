@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from glob import escape
 from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any
-
-import fsspec
+from typing import Any
 
 from calotype.data.columns import Columns, check_there, checked
 from calotype.data.origin import Origin, broken, reason_of
 from calotype.data.pictures import Parts, Record
+from calotype.data.provenance import stamp_of
+from calotype.data.steady import Steady
 from calotype.lazy import datasets, pyarrow
 
 ROWS = 64
@@ -35,6 +35,8 @@ class Footer:
     schema: "pyarrow.Schema"
     end: "pyarrow.parquet.FileMetaData"
     """All of it."""
+    stamp: str
+    """Size and time of the file when it was read; "" of one at a URL."""
 
     @property
     def features(self) -> "datasets.Features":
@@ -53,6 +55,24 @@ class Footer:
     def folder(self) -> Path | None:
         """Where pictures lie that are only named."""
         return None if "://" in self.file else Path(self.file).parent
+
+    def named(self, row: int) -> str:
+        """What errors call a row."""
+        return f"{self.file} row {row}"
+
+    def record(self, columns: Columns, values: dict[str, Any], row: int) -> Record:
+        """Make a record of a row.
+
+        Args:
+            columns: Of this file.
+            values: Of the row.
+            row: Its number in the file.
+
+        Raises:
+            ValueError: as of `Columns.record`.
+        """
+        stamp = self.stamp and f"{self.stamp} {row}"
+        return columns.record(values, self.named(row), self.folder, stamp)
 
 
 def footers(files: Sequence[str], columns: Columns, name: str) -> list[Footer]:
@@ -86,10 +106,11 @@ def footers(files: Sequence[str], columns: Columns, name: str) -> list[Footer]:
 
 
 def _footer(file: str) -> Footer:
+    stamp = stamp_of(Path(file)) if "://" not in file else ""
     with _reading(file), _opened(file) as data:
         end = pyarrow.parquet.read_metadata(data)
     rows = tuple(end.row_group(i).num_rows for i in range(end.num_row_groups))
-    return Footer(file, rows, end.schema.to_arrow_schema(), end)
+    return Footer(file, rows, end.schema.to_arrow_schema(), end, stamp)
 
 
 @contextmanager
@@ -104,12 +125,12 @@ def _reading(file: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[str | IO[bytes]]:
+def _opened(file: str) -> Iterator[str | Steady]:
     if "://" not in file:
         yield file
         return
-    with fsspec.open(file, "rb") as remote:
-        yield remote  # pyright: ignore[reportReturnType]
+    with Steady(file) as remote:
+        yield remote
 
 
 def _check_captions(found: Sequence[Footer], column: str) -> None:
@@ -223,7 +244,7 @@ class RowGroups(Parts):
         for batch in self._batches(footer, group, columns.names()):
             while place is not None and place < passed + len(batch):
                 row = batch.slice(place - passed, 1).to_pylist()[0]
-                yield columns.record(row, f"{footer.file} row {first + place}", footer.folder)
+                yield footer.record(columns, row, first + place)
                 place = next(places, None)
             if place is None:
                 return
@@ -255,6 +276,19 @@ class Rows(Sequence[Record]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        footer, row = self._place(index)
+        return footer.record(self.columns, self.table[index], row)
+
+    def captions(self) -> Iterator[str]:
+        """The first caption of each, in order; no picture is read for them."""
+
+        def named(index: int) -> str:
+            footer, row = self._place(index)
+            return footer.named(row)
+
+        return self.columns.captions(self.table, named)
+
+    def _place(self, index: int) -> tuple[Footer, int]:
+        """The file of a row, and its number in that."""
         file = bisect_right(self.ends, index)
-        footer, row = self.files[file], index - (self.ends[file - 1] if file else 0)
-        return self.columns.record(self.table[index], f"{footer.file} row {row}", footer.folder)
+        return self.files[file], index - (self.ends[file - 1] if file else 0)

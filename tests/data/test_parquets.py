@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -144,22 +143,6 @@ def test_bug_paths_fell_back_to_where_the_command_ran(
     if streaming:  # or the tests' checks of types look at a record
         with pytest.raises(ValueError, match=r"row 0: its picture is a\.png, a path from a folder"):
             read(Parquet(f"file://{file}", streaming=True))
-
-
-@READ
-def test_a_table_that_is_written_anew_has_other_stamps(tmp_path: Path, streaming: bool) -> None:
-    (tmp_path / "a.png").write_bytes(png(1))
-    image = pa.array([{"bytes": png(3), "path": None}, {"bytes": png(4), "path": "x.png"},
-                      {"bytes": None, "path": "a.png"}])  # fmt: skip
-    file = write(tmp_path / "0.parquet", image, pa.nulls(3))
-    first, again, other = (stamps(file, streaming, time) for time in (1, 1, 2))
-    assert first == again and first[2] == other[2] == ""  # the named picture has its own
-    assert len({*first[:2], *other[:2]}) == 4
-
-
-def stamps(file: Path, streaming: bool, time: int) -> list[str]:
-    os.utime(file, ns=(time, time))
-    return [record.stamp for record in records_of(Parquet(file, streaming=streaming))]
 
 
 def records_of(source: Parquet) -> Iterable[Record]:

@@ -28,17 +28,13 @@ class Columns:
         """List the columns."""
         return [self.image, *([self.caption] if self.caption else [])]
 
-    def record(
-        self, row: dict[str, Any], name: str, folder: Path | None = None, stamp: str = ""
-    ) -> Record:
+    def record(self, row: dict[str, Any], name: str, folder: Path | None = None) -> Record:
         """Make a record of a row.
 
         Args:
             row: Values of the columns.
             name: What errors call it.
             folder: Where pictures that the row only names lie; None: no place is known for them.
-            stamp: What tells the row from what another version of the table has there; of a
-                picture that the row only names it says nothing, and is left out.
 
         Raises:
             ValueError: its caption is no text, or is broken; or its picture is only named, by a
@@ -50,7 +46,7 @@ class Columns:
         file = data if data is not None else _place(path, folder, name)
         named = f"{name} ({path})" if path else name
         texts = self.texts(row[self.caption], named) if self.caption else ()
-        return Record(file, named, *first_and_all(texts), stamp if data is not None else "")
+        return Record(file, named, *first_and_all(texts))
 
     def texts(self, value: Any, name: str) -> tuple[str, ...]:
         """Make captions of a value of the caption column.

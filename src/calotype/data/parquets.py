@@ -13,7 +13,6 @@ from typing import Any
 from calotype.data.columns import Columns, check_there, checked
 from calotype.data.origin import Origin, broken, reason_of
 from calotype.data.pictures import Parts, Record
-from calotype.data.provenance import stamp_of
 from calotype.data.steady import Steady
 from calotype.lazy import datasets, pyarrow
 
@@ -35,8 +34,6 @@ class Footer:
     schema: "pyarrow.Schema"
     end: "pyarrow.parquet.FileMetaData"
     """All of it."""
-    stamp: str
-    """Size and time of the file when it was read; "" of one at a URL."""
 
     @property
     def features(self) -> "datasets.Features":
@@ -71,8 +68,7 @@ class Footer:
         Raises:
             ValueError: as of `Columns.record`.
         """
-        stamp = self.stamp and f"{self.stamp} {row}"
-        return columns.record(values, self.named(row), self.folder, stamp)
+        return columns.record(values, self.named(row), self.folder)
 
 
 def footers(files: Sequence[str], columns: Columns, name: str) -> list[Footer]:
@@ -106,11 +102,10 @@ def footers(files: Sequence[str], columns: Columns, name: str) -> list[Footer]:
 
 
 def _footer(file: str) -> Footer:
-    stamp = stamp_of(Path(file)) if "://" not in file else ""
     with _reading(file), _opened(file) as data:
         end = pyarrow.parquet.read_metadata(data)
     rows = tuple(end.row_group(i).num_rows for i in range(end.num_row_groups))
-    return Footer(file, rows, end.schema.to_arrow_schema(), end, stamp)
+    return Footer(file, rows, end.schema.to_arrow_schema(), end)
 
 
 @contextmanager

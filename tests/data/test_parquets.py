@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from calotype.data import Parquet, Stream
+from calotype.data import Hub, Parquet, Pictures, Record, Stream
+from calotype.data.columns import Columns
+from calotype.data.pictures import Chosen, captions_of_all
 
 READ = pytest.mark.parametrize("streaming", [False, True])
 
@@ -116,3 +119,54 @@ def test_row_groups_are_parts(tmp_path: Path) -> None:
     places = [[r.name.split(".parquet row ")[1] for r in stream.part(n)] for n in range(4)]
     assert places == [["0", "1", "2"], ["3", "4", "5"], ["6"], ["0", "1"]]
     assert [r.name[-5:] for r in stream.source.read(1, [1, 2, 9])] == ["row 4", "row 5"]
+
+
+@READ
+def test_bug_of_several_captions_the_first_was_left(tmp_path: Path, streaming: bool) -> None:
+    """Bug: no other of a list in a column was ever drawn."""
+    file = write(tmp_path / "0.parquet", BYTES, pa.array([["a", "b"], ["c"]]))
+    records = list(records_of(Parquet(file, streaming=streaming)))
+    assert [(r.caption, r.captions) for r in records] == [("a", ("a", "b")), ("c", ())]
+
+
+@READ
+def test_bug_paths_fell_back_to_where_the_command_ran(
+    tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a picture of that name there was read in place of the one that is missing."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").write_bytes(png(1))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    file = write(tmp_path / "0.parquet", pa.array(["a.png"]), pa.nulls(1))
+    with pytest.raises(FileNotFoundError, match=r"0\.parquet row 0 .*cannot be read"):
+        read(Parquet(file, streaming=streaming))
+    if streaming:  # or the tests' checks of types look at a record
+        with pytest.raises(ValueError, match=r"row 0: its picture is a\.png, a path from a folder"):
+            read(Parquet(f"file://{file}", streaming=True))
+
+
+def records_of(source: Parquet) -> Iterable[Record]:
+    dataset = source.build()
+    return dataset.records() if isinstance(dataset, Stream) else dataset.records
+
+
+@pytest.mark.parametrize("caption", ["caption", None])
+def test_bug_captions_were_read_with_all_pictures(
+    tmp_path: Path, caption: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, said in enumerate((["a", None], ["c", "d"])):
+        write(tmp_path / f"{number}.parquet", BYTES, pa.array(said))
+    table = Parquet(tmp_path, caption_column=caption).build()
+    hub = Hub(str(tmp_path), caption_column=caption).build()
+    monkeypatch.setattr(Columns, "record", lambda *_: Record(b"", "", "not read so"))
+    for dataset in (table, hub):
+        assert isinstance(dataset, Pictures)
+        wanted = ["a", "", "c", "d"] if caption else [""] * 4
+        assert list(captions_of_all(dataset.records)) == wanted
+        some = Chosen(dataset.records, [3, 0, 3])
+        assert list(captions_of_all(some)) == [wanted[place] for place in some.places]
+
+
+def test_captions_of_some_records_that_cannot_say_them_alone() -> None:
+    records = [Record(b"", str(i), str(i)) for i in range(4)]
+    assert list(captions_of_all(Chosen(records, [3, 0]))) == ["3", "0"]

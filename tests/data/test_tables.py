@@ -11,6 +11,7 @@ from PIL import Image
 
 from calotype.data import BrokenImage, Hub, Parquet, Pictures, Stream, WebDataset
 from calotype.data.identity import identity
+from calotype.training.network import Place
 
 COLOURS = ["red", "lime", "blue", "white"]
 
@@ -261,3 +262,41 @@ def test_tables_are_told_from_others_by_their_files(tmp_path: Path, streaming: b
     assert identity(Parquet(moved, streaming=streaming).build()) == said
     other = write_parquet(tmp_path / "c/x.parquet", COLOURS[:3], caption=COLOURS[:3])
     assert identity(Parquet(other, streaming=streaming).build()) != said
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bug_the_hub_was_known_by_its_count(tmp_path: Path, streaming: bool) -> None:
+    """Bug: other data of the same length went on in a run; a stream's was known by nothing."""
+    for name in "ac":
+        (tmp_path / name).mkdir()
+    write_parquet(tmp_path / "a/x.parquet", caption=COLOURS)
+    write_parquet(tmp_path / "c/x.parquet", caption=["some longer text"] * 4)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    said = [identity(Hub(str(tmp_path / name), streaming=streaming).build()) for name in "abc"]
+    assert said[0] and said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_is_on_the_hub_is_known_by_its_commit(
+    tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "x.parquet", caption=COLOURS)
+    builder = datasets.load_dataset_builder(str(tmp_path))
+    monkeypatch.setattr("calotype.data.tables.place", Place)
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: builder)
+    for commit in ("0a1b", "2c3d"):
+        builder.hash = commit
+        said = identity(Hub("user/name", streaming=streaming).build())
+        assert said == f"default train of user/name at {commit}"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bug_tables_at_urls_were_known_by_their_count(tmp_path: Path, streaming: bool) -> None:
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    write_parquet(tmp_path / "a/x.parquet", caption=COLOURS)
+    write_parquet(tmp_path / "c/x.parquet", caption=["some longer text"] * 4)
+    shutil.copy(tmp_path / "a/x.parquet", tmp_path / "b/x.parquet")
+    urls = [f"file://{tmp_path}/{name}/x.parquet" for name in "abc"]
+    said = [identity(Parquet(url, streaming=streaming).build()) for url in urls]
+    assert said[0] == said[1] != said[2] and str(said[0]).startswith("1 files, ")

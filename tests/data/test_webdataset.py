@@ -1,4 +1,5 @@
 import json
+import os
 import tarfile
 import warnings
 from io import BytesIO
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from calotype.data import Pictures, Stream, WebDataset
+from calotype.data import Pictures, Record, Stream, WebDataset
 from calotype.data.paths import expanded, files_of, natural
-from calotype.data.tars import Endings, grouped, indexed
+from calotype.data.pictures import captions_of_all
+from calotype.data.tars import Endings, Index, grouped, indexed
 
 ENDINGS = Endings(("jpg", "png"), "txt", "caption", "empty")
 READ = pytest.mark.parametrize("how", ["on disk", "at random", "at a URL", "compressed"])
@@ -77,6 +79,62 @@ def test_bug_a_missing_caption_was_refused_or_not_by_its_place(
         read(tar, how, uncaptioned="refuse")
     with pytest.warns(UserWarning, match=rf"no caption in sample .*:{bare}; it has \.png"):
         assert read(tar, how, uncaptioned="skip") == [(i, str(i)) for i in range(8) if i != bare]
+
+
+@READ
+def test_bug_json_without_a_caption_was_a_caption(tmp_path: Path, how: str) -> None:
+    """Bug: under "skip" it was read as ''; what was refused was said to have no JSON."""
+    said: list[Any] = [{"caption": "zero"}, {"width": 3}, {"caption": None}, {"caption": []}]
+    members = ((f"{i}.{end}", png(i) if end == "png" else json.dumps(each).encode())
+               for i, each in enumerate(said) for end in ("png", "json"))  # fmt: skip
+    tar = write_tar(tmp_path / "a.tar", *members, ("4.png", png(4)))
+    with pytest.warns(UserWarning, match=r"no caption in sample .*:[1-4]; it has"):
+        assert read(tar, how, caption_key="json", uncaptioned="skip") == [(0, "zero")]
+    with pytest.raises(ValueError, match=r":1\.png: no \.json with the field caption beside it"):
+        read(tar, how, caption_key="json", uncaptioned="refuse")
+    if how not in ("on disk", "at random"):
+        return
+    with pytest.warns(UserWarning, match=r"4 of 5 pictures have no \.json with the field caption"):
+        read(tar, how, caption_key="json")
+    with pytest.raises(ValueError, match="no picture in it has a caption, and such are passed"):
+        read(tar, how, caption_key="json", json_field="text", uncaptioned="skip")
+
+
+@READ
+def test_bug_of_several_captions_the_first_was_left(tmp_path: Path, how: str) -> None:
+    """Bug: no other of a list in JSON was ever drawn."""
+    data = json.dumps({"caption": [" one\n", "two "]}).encode()
+    tar = write_tar(tmp_path / "a.tar", ("0.png", png()), ("0.json", data))
+    dataset = built(tar, how, caption_key="json")
+    record = next(iter(dataset.records() if isinstance(dataset, Stream) else dataset.records))
+    assert (record.caption, record.captions) == ("one", ("one", "two"))
+
+
+@READ
+def test_a_tar_that_is_written_anew_has_other_stamps(tmp_path: Path, how: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", *((f"{i}.png", png(i)) for i in range(2)))
+    found: list[list[str]] = []
+    for time in (1, 1, 2):
+        dataset = built(tar, how, caption_key=None)
+        for file in tmp_path.iterdir():
+            os.utime(file, ns=(time, time))
+        dataset = WebDataset(dataset.reader.source.partition(" ")[2], caption_key=None,
+                             streaming=how != "at random").build()  # fmt: skip
+        records = dataset.records() if isinstance(dataset, Stream) else dataset.records
+        found.append([record.stamp for record in records])
+    assert found[0] == found[1]
+    assert len({*found[0], *found[2]}) == (1 if how == "at a URL" else 4)
+
+
+def test_bug_captions_were_read_with_all_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(2):
+        write_tar(tmp_path / f"{shard}.tar", ("0.png", png()), ("0.txt", f"{shard}".encode()))
+    dataset = built(tmp_path, "at random")
+    assert isinstance(dataset, Pictures)
+    monkeypatch.setattr(Index, "record", lambda *_: Record(b"", "", "not read so"))
+    assert list(captions_of_all(dataset.records)) == ["0", "1"]
 
 
 def test_missing_captions_and_pictures_are_told(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import fsspec
 import numpy as np
 from jaxtyping import Int64
 
+from calotype.data.captions import first_and_all
 from calotype.data.origin import broken
 from calotype.data.pictures import Parts, Reader, Record, picked
+from calotype.data.provenance import stamp_of
+from calotype.data.steady import Steady
 from calotype.data.tars import Endings, Index, grouped
 
 STRETCH = 128
@@ -75,6 +78,13 @@ class InTars(Sequence[Record]):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
+    def captions(self) -> Iterator[str]:
+        """The first caption of each, in order; no picture is read for them."""
+        for tar in self.tars:
+            with open(tar.tar, "rb") as file:
+                for sample in range(len(tar)):
+                    yield first_and_all(tar.texts(sample, self.endings, file))[0]
+
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
         tar = int(np.searchsorted(self.ends, index, "right"))
         first = int(self.ends[tar - 1]) if tar else 0
@@ -106,22 +116,25 @@ class StreamedTars(Parts):
         yield from picked(records, places, lambda length: self.learn(part, length))
 
     def _records(self, tar: str) -> Iterator[Record]:
-        for sample in grouped(self._members(tar), tar):
-            found, without = self.endings.picture(sample), self.endings.without(tar, sample)
-            if found is None or without:
-                self.reader.pass_over(without or "")
+        stamp = stamp_of(Path(tar)) if "://" not in tar else ""
+        for number, sample in enumerate(grouped(self._members(tar), tar)):
+            if (found := self.endings.picture(sample)) is None:
+                self.reader.pass_over(sample.without("picture", tar))
                 continue
             name, data = found
-            text = sample.members.get(self.endings.caption or "", ("", None))[1]
             named = f"{tar}:{name}"
-            yield Record(data, named, self.endings.text(text, named))
+            texts = self.endings.texts(self.endings.written(sample), named)
+            if not texts and self.endings.skips:
+                self.reader.pass_over(sample.without("caption", tar))
+                continue
+            yield Record(data, named, *first_and_all(texts), stamp and f"{stamp} {number}")
 
     def _members(self, tar: str) -> Iterator[tuple[str, bytes]]:
         """Read what is needed; of all else the names."""
         try:
-            with fsspec.open(tar, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as members:  # pyright: ignore[reportCallIssue, reportArgumentType]
+            with Steady(tar) as file, tarfile.open(fileobj=file, mode="r|*") as members:
                 for member in members:
-                    members.members = []  # they would all be kept
+                    members.members = []  # pyright: ignore[reportAttributeAccessIssue] (all would be kept)
                     if member.isreg():
                         wanted = self.endings.wants(member.name)
                         data = members.extractfile(member) if wanted else None

@@ -14,6 +14,12 @@ import numpy as np
 
 CaptionChoice = Literal["first", "random"]
 """Of several captions of a picture: the first, or a random one, another each epoch."""
+Uncaptioned = Literal["refuse", "skip", "empty"]
+"""What becomes of pictures without a caption where others have one: they are refused, they are
+passed over, or their caption is empty. A folder refuses them if nothing else is said: it is looked
+through before anything begins. Tars do not: of those that are compressed or far the one missing
+caption would be met hours into a run.
+"""
 
 HALF = re.compile("[\ud800-\udfff]")
 """Halves of characters that UTF-16 writes in two; nothing can encode one alone."""
@@ -60,6 +66,11 @@ def captions_of(value: Any, where: str) -> tuple[str, ...]:
     if not all(isinstance(each, str | bytes) for each in texts):
         raise _no_text(value, where)
     return tuple(_text(each, where) for each in texts)
+
+
+def first_and_all(texts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """A picture's texts as a record has them: the first or "", and all where there are several."""
+    return texts[0] if texts else "", texts if len(texts) > 1 else ()
 
 
 def normal(name: str) -> str:

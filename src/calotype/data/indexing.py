@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from calotype.data.arrow import Writer
+from calotype.data.captions import Uncaptioned
 from calotype.data.described import SEPARATOR
 from calotype.data.formats import passed_over
 from calotype.data.identity import bytes_of, digest
@@ -16,9 +16,6 @@ from calotype.data.layouts import Found, Layout, Metadata, Texts
 from calotype.data.provenance import stamp_of
 from calotype.data.survey import Survey, ending_of
 
-Uncaptioned = Literal["refuse", "skip", "empty"]
-"""What becomes of pictures without a caption where others have one: the folder is not read, they
-are passed over, or their caption is empty."""
 SEEN_EVERY = 1 << 14
 """Pictures of which one is looked at again before an index is believed."""
 

@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 
 from calotype.data.identity import digest
 from calotype.data.paths import cache_home
+from calotype.data.provenance import stamped
 from calotype.data.tars import Endings, Index, indexed
 
-VERSION = 1
+VERSION = 2
 KEPT_FROM = 2**26
 """Bytes of a tar from which on its index is kept; a smaller one is looked through in a moment."""
 AT_ONCE = 8
@@ -43,7 +44,7 @@ def _looked_through(tar: str, endings: Endings) -> Index:
     what = (VERSION, os.path.abspath(tar), said.st_size, said.st_mtime_ns, *astuple(endings))
     home = cache_home() / "tars" / f"{digest(map(str, what))}.safetensors"
     with suppress(OSError, SafetensorError):  # none, or one that was cut off
-        return _read(home, tar)
+        return _read(home, tar, stamped(said))
     index = indexed(tar, endings)
     with suppress(OSError):  # a place that cannot be written: each start looks through them
         _write(home, index)
@@ -62,9 +63,9 @@ def _write(home: Path, index: Index) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _read(home: Path, tar: str) -> Index:
+def _read(home: Path, tar: str, stamp: str) -> Index:
     with safe_open(home, "np") as kept:
         places, names, ends = (kept.get_tensor(name) for name in ("places", "names", "ends"))
         said = kept.metadata()
     endings, bare = json.loads(said["endings"]), json.loads(said["bare"])
-    return Index(tar, places, names.tobytes(), ends, endings, bare)
+    return Index(tar, places, names.tobytes(), ends, endings, bare, stamp)

@@ -1,13 +1,21 @@
 """Where a table comes from: what tells it from others, and which of its files cannot be read."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
 
-from calotype.data.identity import Identity, of_files
+import fsspec
+
+from calotype.data.identity import Identity, digest, of_files
+from calotype.data.remote import check, options_of, tried
 from calotype.lazy import datasets
+
+ASKED = 32
+"""Files at URLs whose sizes are asked for at once."""
 
 
 def is_local(files: Sequence[str]) -> bool:
@@ -15,13 +23,33 @@ def is_local(files: Sequence[str]) -> bool:
     return not any("://" in file for file in files)
 
 
-def identity_of(files: Sequence[str]) -> Identity | None:
-    """What tells files from others, and their order where that is not of their letters; None: they
-    are not at hand.
+def identity_of(files: Sequence[str]) -> Identity:
+    """What tells files from others, and their order where that is not of their letters: their names
+    and sizes, of URLs as the server says them.
     """
-    if not is_local(files):
-        return None
-    return partial(of_files, files, what="files" if files == sorted(files) else "files by number")
+    what = "files" if files == sorted(files) else "files by number"
+    return partial(of_files if is_local(files) else of_urls, files, what=what)
+
+
+def of_urls(files: Sequence[str], what: str) -> str:
+    """As `of_files`; what a URL asks for after `?`, such as a signature, is no part of its name.
+
+    Raises:
+        OSError: a server cannot be asked.
+    """
+    bare = [file.partition("?")[0] for file in files]
+    # Of URLs, which `commonpath` would mend.
+    within = os.path.commonprefix([file.rpartition("/")[0] + "/" for file in bare])  # noqa: RUF071
+    with ThreadPoolExecutor(ASKED) as pool:
+        sizes = pool.map(_size_at, files)
+    names = sorted((file[len(within) :], size) for file, size in zip(bare, sizes, strict=True))
+    return f"{len(files)} {what}, {digest(f'{name} {size}' for name, size in names)}"
+
+
+def _size_at(url: str) -> int:
+    system, path = fsspec.url_to_fs(url, **(options_of(check(url)) if "://" in url else {}))
+    size = tried(lambda: system.size(path), url)
+    return -1 if size is None else size
 
 
 @dataclass(frozen=True)

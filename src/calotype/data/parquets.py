@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from glob import escape
 from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, Any
-
-import fsspec
+from typing import Any
 
 from calotype.data.columns import Columns, check_there, checked
 from calotype.data.origin import Origin, broken, reason_of
 from calotype.data.pictures import Parts, Record
+from calotype.data.steady import Steady
 from calotype.lazy import datasets, pyarrow
 
 ROWS = 64
@@ -53,6 +52,23 @@ class Footer:
     def folder(self) -> Path | None:
         """Where pictures lie that are only named."""
         return None if "://" in self.file else Path(self.file).parent
+
+    def named(self, row: int) -> str:
+        """What errors call a row."""
+        return f"{self.file} row {row}"
+
+    def record(self, columns: Columns, values: dict[str, Any], row: int) -> Record:
+        """Make a record of a row.
+
+        Args:
+            columns: Of this file.
+            values: Of the row.
+            row: Its number in the file.
+
+        Raises:
+            ValueError: as of `Columns.record`.
+        """
+        return columns.record(values, self.named(row), self.folder)
 
 
 def footers(files: Sequence[str], columns: Columns, name: str) -> list[Footer]:
@@ -104,12 +120,12 @@ def _reading(file: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[str | IO[bytes]]:
+def _opened(file: str) -> Iterator[str | Steady]:
     if "://" not in file:
         yield file
         return
-    with fsspec.open(file, "rb") as remote:
-        yield remote  # pyright: ignore[reportReturnType]
+    with Steady(file) as remote:
+        yield remote
 
 
 def _check_captions(found: Sequence[Footer], column: str) -> None:
@@ -223,7 +239,7 @@ class RowGroups(Parts):
         for batch in self._batches(footer, group, columns.names()):
             while place is not None and place < passed + len(batch):
                 row = batch.slice(place - passed, 1).to_pylist()[0]
-                yield columns.record(row, f"{footer.file} row {first + place}", footer.folder)
+                yield footer.record(columns, row, first + place)
                 place = next(places, None)
             if place is None:
                 return
@@ -255,9 +271,22 @@ class Rows(Sequence[Record]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+        footer, row = self._place(index)
+        return footer.record(self.columns, self.table[index], row)
+
+    def captions(self) -> Iterator[str]:
+        """The first caption of each, in order; no picture is read for them."""
+
+        def named(index: int) -> str:
+            footer, row = self._place(index)
+            return footer.named(row)
+
+        return self.columns.captions(self.table, named)
+
+    def _place(self, index: int) -> tuple[Footer, int]:
+        """The file of a row, and its number in that."""
         file = bisect_right(self.ends, index)
-        footer, row = self.files[file], index - (self.ends[file - 1] if file else 0)
-        return self.columns.record(self.table[index], f"{footer.file} row {row}", footer.folder)
+        return self.files[file], index - (self.ends[file - 1] if file else 0)
 
     def paths(self) -> list[str]:
         """Files that they lie in."""

@@ -271,6 +271,15 @@ class Chosen(Sequence[Record]):
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self.records[int(self.places[index])]
 
+    def captions(self) -> Iterable[str]:
+        """The first caption of each, in order."""
+        if not hasattr(self.records, "captions"):
+            return (self[i].caption for i in range(len(self)))
+        wanted = {int(place) for place in self.places}
+        every = enumerate(captions_of_all(self.records))
+        said = {place: caption for place, caption in every if place in wanted}
+        return (said[int(place)] for place in self.places)
+
 
 def spread(dataset: Dataset[Any], count: int | None) -> Dataset[Any]:
     """So many pictures from all over a dataset, which may be sorted by what is in them; None, or as

@@ -135,4 +135,9 @@ def stamp_of(path: str | Path) -> str:
         found = os.stat(path)
     except OSError:
         return ""
+    return stamped(found)
+
+
+def stamped(found: os.stat_result) -> str:
+    """The same of a file that was looked up."""
     return f"{found.st_size} {found.st_mtime_ns}"

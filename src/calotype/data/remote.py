@@ -29,6 +29,10 @@ BY_THE_EXTRA = ("http", "https", "s3", "s3a")
 """Where the libraries of the extra `remote` read from."""
 
 
+class Unread(OSError):  # noqa: N818 (named for what the file is)
+    """A file could not be read, whatever it holds."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How often what may pass is tried again."""
@@ -73,7 +77,7 @@ def contents(file: Path | str) -> bytes:
     """
     if isinstance(file, Path):
         return file.read_bytes()
-    system, path = fsspec.url_to_fs(file, **_options(check(file)))
+    system, path = fsspec.url_to_fs(file, **options_of(check(file)))
     try:
         return system.cat_file(path)
     except Exception as error:
@@ -104,7 +108,8 @@ def check(url: str) -> str:
     return protocol
 
 
-def _options(protocol: str) -> dict[str, Any]:
+def options_of(protocol: str) -> dict[str, Any]:
+    """How its file system is opened: a server is not waited for without end."""
     if protocol not in ("http", "https"):
         return {}
     import aiohttp
@@ -130,7 +135,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _fault(error: Exception, name: str, tries: int) -> OSError:
-    kind = next((kind for kind in STANDING if isinstance(error, kind)), OSError)
+    kind = next((kind for kind in STANDING if isinstance(error, kind)), Unread)
     again = f", tried {tries} times" if tries > 1 else ""
     return kind(f"{name} cannot be read{again}: {_reason(error)}")
 

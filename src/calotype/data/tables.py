@@ -5,7 +5,8 @@ Pictures are left undecoded, so that broken ones meet the same policy everywhere
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Union
 
@@ -15,7 +16,7 @@ from calotype.data.parquets import RowGroups, Rows, copied, footers
 from calotype.data.paths import files_of
 from calotype.data.pictures import OnError, Parts, Pictures, Reader, Record, Stream, picked
 from calotype.lazy import datasets
-from calotype.training.network import place
+from calotype.training.network import Place, place
 
 Table = Union["datasets.Dataset", "datasets.IterableDataset"]
 
@@ -109,11 +110,12 @@ class Hub:
         origin = Origin(name, "what load_dataset reads, on the Hub or in a folder")
         with origin.reading():
             where = place(self.name)
-            table = datasets.load_dataset(
-                where.root, self.config, split=self.split, streaming=self.streaming,
-                data_dir=where.inside or None, revision=where.revision,
-            )  # fmt: skip
+            builder = datasets.load_dataset_builder(
+                where.root, self.config, data_dir=where.inside or None, revision=where.revision
+            )
+            table = _read(builder, self.split, self.streaming)
             there = table.column_names or list(next(iter(table), {}))  # JSON tells by its rows
+        known = partial(_revision, builder, where, self.split)
         columns = Columns(self.image_column, self.caption_column)
         check_there(columns.names(), there, name)
         if table.features:
@@ -123,8 +125,25 @@ class Hub:
         if isinstance(table, datasets.IterableDataset):
             source = Shards(table, columns, origin)
             return Stream(source, reader, lanes=self.lanes, buffer=self.shuffle_buffer,
-                          local=Path(self.name).is_dir())  # fmt: skip
-        return Pictures(RowsOfTable(table, columns, name), reader)
+                          local=Path(self.name).is_dir(), identity=known)  # fmt: skip
+        return Pictures(RowsOfTable(table, columns, name), reader, known)
+
+
+def _read(builder: "datasets.DatasetBuilder", split: str, streaming: bool) -> Table:
+    if streaming:
+        return builder.as_streaming_dataset(split)  # pyright: ignore[reportReturnType] (of one split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split)  # pyright: ignore[reportReturnType] (of one split)
+
+
+def _revision(builder: "datasets.DatasetBuilder", where: Place, split: str) -> str:
+    """What tells a dataset from others: its files here, or its commit on the Hub."""
+    asked = f"{builder.config.name} {split}"
+    files = list(chain.from_iterable((builder.config.data_files or {}).values()))
+    if where.is_here and (known := identity_of(list(map(str, files)))):
+        return f"{asked} of {known()}"
+    inside = where.inside and f"/{where.inside}"
+    return f"{asked} of {where.root}{inside} at {builder.hash}"
 
 
 class Shards(Parts):
@@ -169,7 +188,14 @@ class RowsOfTable(Sequence[Record]):
         return len(self.table)
 
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.columns.record(self.table[index], f"{self.source} row {index}")
+        return self.columns.record(self.table[index], self._named(index))
+
+    def captions(self) -> Iterator[str]:
+        """The first caption of each, in order; no picture is read for them."""
+        return self.columns.captions(self.table, self._named)
+
+    def _named(self, index: int) -> str:
+        return f"{self.source} row {index}"
 
 
 def check_stream(buffer: int, lanes: int) -> None:

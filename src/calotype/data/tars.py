@@ -11,15 +11,18 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
 from warnings import warn
 
 import numpy as np
 from jaxtyping import Int64
 
-from calotype.data.captions import caption_of
+from calotype.data.captions import Uncaptioned, captions_of, first_and_all
 from calotype.data.origin import broken
 from calotype.data.pictures import Extent, Record
+from calotype.data.provenance import stamp_of
+from calotype.data.remote import tried
 
 NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)")
 """The key, up to the first dot of the file's name, and the ending."""
@@ -27,9 +30,6 @@ META = re.compile(r"__[^/]*__($|/)")
 """Members that describe the tar."""
 
 T = TypeVar("T")
-Uncaptioned = Literal["refuse", "skip", "empty"]
-"""What becomes of pictures without a caption where others have one: they are not read at all, they
-are passed over, or their caption is empty."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Sample(Generic[T]):
 
     key: str
     members: dict[str, tuple[str, T]]
+
+    def without(self, what: str, tar: str) -> str:
+        """Why it is passed over: it has no picture, or no caption."""
+        return f"no {what} in sample {tar}:{self.key}; it has .{', .'.join(sorted(self.members))}"
 
 
 def grouped(members: Iterable[tuple[str, T]], tar: str) -> Iterator[Sample[T]]:
@@ -90,35 +94,44 @@ class Endings:
         """The member that is its picture, if there is one."""
         return next((sample.members[e] for e in self.images if e in sample.members), None)
 
-    def without(self, tar: str, sample: Sample[Any]) -> str | None:
-        """Why a sample is passed over; None: it is not."""
-        missing = "picture" if self.picture(sample) is None else "caption"
-        skips = self.uncaptioned == "skip" and self.caption
-        if missing == "picture" or (skips and self.caption not in sample.members):
-            there = ", .".join(sorted(sample.members))
-            return f"no {missing} in sample {tar}:{sample.key}; it has .{there}"
-        return None
+    def written(self, sample: Sample[T]) -> T | None:
+        """The member that may hold its caption, if there is one."""
+        return sample.members.get(self.caption, ("", None))[1] if self.caption else None
 
-    def text(self, data: bytes | None, name: str) -> str:
-        """The caption in a member.
+    @property
+    def in_json(self) -> bool:
+        """Whether captions are fields of JSON, which may be there without one."""
+        return self.caption is not None and self.caption.split(".")[-1] == "json"
+
+    @property
+    def skips(self) -> bool:
+        """Whether pictures without a caption are passed over."""
+        return self.caption is not None and self.uncaptioned == "skip"
+
+    @property
+    def what(self) -> str:
+        """What a picture without a caption has not."""
+        return f".{self.caption}{f' with the field {self.json_field}' if self.in_json else ''}"
+
+    def texts(self, data: bytes | None, name: str) -> tuple[str, ...]:
+        """The captions in a member; none: it has none.
 
         Args:
             data: What it holds; None: there is no such member.
             name: What errors call the picture.
 
         Raises:
-            ValueError: there is none and that is refused, or it is no text, or is broken.
+            ValueError: there are none and that is refused, or one is no text, or is broken.
         """
         where = f"caption of {name}"
-        value: Any = data
-        if data is not None and self.caption and self.caption.split(".")[-1] == "json":
-            value = _field(data, self.json_field, where)
-        if value is None and self.caption and self.uncaptioned == "refuse":
+        value = _field(data, self.json_field, where) if data is not None and self.in_json else data
+        found = tuple(text.strip() for text in captions_of(value, where))
+        if not found and self.caption and self.uncaptioned == "refuse":
             raise ValueError(
-                f"{name}: no .{self.caption} beside it; add it, or let such pictures have the "
-                "caption '' by --data.uncaptioned empty"
+                f"{name}: no {self.what} beside it; add it, or let such pictures have the caption "
+                "'' by --data.uncaptioned empty"
             )
-        return caption_of(value, where).strip()
+        return found
 
 
 def _field(data: bytes, field: str, where: str) -> Any:
@@ -147,6 +160,8 @@ class Index:
     """What else there is: of each ending how many members."""
     bare: Sequence[str]
     """Why other samples are passed over."""
+    stamp: str
+    """Size and time of the tar when it was looked through."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -160,15 +175,25 @@ class Index:
         """A picture of the tar, which is open.
 
         Raises:
-            ValueError: as `Endings.text` does.
+            OSError: the tar cannot be read.
+            ValueError: as `Endings.texts` does.
         """
-        offset, size, text, length = self.places[sample].tolist()
-        name, caption = self.name(sample), None
-        if length >= 0:
-            tar.seek(text)
-            caption = tar.read(length)
+        offset, size, _, _ = self.places[sample].tolist()
+        name, texts = self.name(sample), self.texts(sample, endings, tar)
         file = Extent(self.tar, offset, size) if size >= 0 else _in_pieces(self.tar, offset)
-        return Record(file, name, endings.text(caption, name))
+        stamp = f"{self.stamp} {offset} {size}" if self.stamp else ""
+        return Record(file, name, *first_and_all(texts), stamp)
+
+    def texts(self, sample: int, endings: Endings, tar: IO[bytes]) -> tuple[str, ...]:
+        """Captions of a picture of the tar, which is open.
+
+        Raises:
+            OSError: the tar cannot be read.
+            ValueError: as `Endings.texts` does.
+        """
+        name, (_, _, place, length) = self.name(sample), self.places[sample].tolist()
+        data = tried(lambda: _held(tar, place, length), name) if length >= 0 else None
+        return endings.texts(data, name)
 
 
 def indexed(tar: str, endings: Endings) -> Index:
@@ -177,6 +202,7 @@ def indexed(tar: str, endings: Endings) -> Index:
     Raises:
         ValueError: it is broken or cut off; the message names it.
     """
+    stamp = stamp_of(Path(tar))  # before it is read
     rows: list[tuple[int, int, int, int]] = []
     names: list[bytes] = []
     there: dict[str, int] = {}
@@ -184,12 +210,14 @@ def indexed(tar: str, endings: Endings) -> Index:
     for sample in grouped(_headers(tar), tar):
         for ending in sample.members:
             there[ending] = there.get(ending, 0) + 1
-        found, without = endings.picture(sample), endings.without(tar, sample)
-        if found is None or without:
-            bare.append(without or "")
+        if (found := endings.picture(sample)) is None:
+            bare.append(sample.without("picture", tar))
             continue
         name, picture = found
-        text = sample.members.get(endings.caption or "", ("", None))[1]
+        text = _caption(endings, sample, tar, name)
+        if text is None and endings.skips:
+            bare.append(sample.without("caption", tar))
+            continue
         place, length = (text.offset_data, text.size) if text else (0, -1)
         sparse = picture.issparse()
         offset, size = (picture.offset, -2) if sparse else (picture.offset_data, picture.size)
@@ -197,7 +225,24 @@ def indexed(tar: str, endings: Endings) -> Index:
         names.append(name.encode(errors="surrogateescape"))
     ends = np.cumsum([len(name) for name in names], dtype=np.int64)
     places = np.array(rows, np.int64).reshape(-1, 4)
-    return Index(tar, places, b"".join(names), ends, there, bare)
+    return Index(tar, places, b"".join(names), ends, there, bare, stamp)
+
+
+def _caption(
+    endings: Endings, sample: Sample[tarfile.TarInfo], tar: str, picture: str
+) -> tarfile.TarInfo | None:
+    """The member that holds a caption; JSON is read for it."""
+    text = endings.written(sample)
+    if text is None or not endings.in_json:
+        return text
+    where = f"{tar}:{picture}"
+    data = tried(Extent(tar, text.offset_data, text.size).read, where)
+    return text if endings.texts(data, where) else None
+
+
+def _held(tar: IO[bytes], place: int, size: int) -> bytes:
+    tar.seek(place)
+    return tar.read(size)
 
 
 def _headers(tar: str) -> Iterator[tuple[str, tarfile.TarInfo]]:

@@ -8,12 +8,13 @@ from warnings import warn
 import numpy as np
 
 from calotype.data.archives import SUFFIXES, InTars, StreamedTars, TarsOnDisk, check_packed
+from calotype.data.captions import Uncaptioned
 from calotype.data.kept_tars import looked_through
 from calotype.data.origin import Origin, identity_of, is_local
 from calotype.data.paths import files_of
 from calotype.data.pictures import OnError, Parts, Pictures, Reader, Stream
 from calotype.data.tables import check_stream
-from calotype.data.tars import Endings, Index, Uncaptioned
+from calotype.data.tars import Endings, Index
 from calotype.lazy import datasets
 
 
@@ -100,6 +101,12 @@ def _tell(tars: Sequence[Index], endings: Endings, reader: Reader) -> None:
         for ending, count in tar.endings.items():
             there[ending] = there.get(ending, 0) + count
     if not sum(map(len, tars)):
+        every = [said for tar in tars for said in tar.bare]
+        if endings.skips and not there.keys().isdisjoint(endings.images):
+            raise ValueError(
+                f"{reader.source}: no picture in it has a caption, and such are passed over; "
+                f"{every[0]}; choose --data.uncaptioned empty"
+            )
         raise ValueError(_none_of(reader.source, endings.images, there))
     if endings.caption and endings.caption not in there:
         raise ValueError(_none_of(reader.source, (endings.caption,), there))
@@ -115,9 +122,9 @@ def _tell_uncaptioned(tars: Sequence[Index], endings: Endings, source: str) -> N
     if not without:
         return
     tar, sample = without[0]
-    endings.text(None, tar.name(sample))  # refuses it, if that is asked for
+    endings.texts(None, tar.name(sample))  # refuses it, if that is asked for
     warn(
-        f"{source}: {len(without)} of {sum(map(len, tars))} pictures have no .{endings.caption}, "
+        f"{source}: {len(without)} of {sum(map(len, tars))} pictures have no {endings.what}, "
         f"and so the caption ''; the first is {tar.name(sample)}", stacklevel=2
     )  # fmt: skip
 

@@ -42,6 +42,9 @@ class Counted(fsspec.AbstractFileSystem):
     def _open(self, path: str, *how: Any, **options: Any) -> BytesIO:  # pyright: ignore[reportIncompatibleMethodOverride]
         return Told(path, self.files[path])
 
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return {"name": path, "size": len(self.files[path]), "type": "file"}
+
 
 class Told(BytesIO):
     """One of these files."""

@@ -15,7 +15,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from struct import unpack
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,8 +93,10 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _late_exif(file: IO[bytes]) -> bytes:
-    """EXIF of a PNG that may follow its pixels, which are not read; b"": it has none."""
+def _late_exif(file: Any) -> bytes:
+    """EXIF of a PNG, an open file, that may follow its pixels, which are not read; b"": it has
+    none.
+    """
     place, found = file.tell(), b""
     file.seek(8)
     while not found and len(head := file.read(8)) == 8:

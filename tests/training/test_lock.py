@@ -20,6 +20,24 @@ def test_a_second_run_is_kept_out_and_told_by_whom(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def _try(folder, said):
+    try:
+        with held(folder):
+            said.put("in")
+    except ValueError as error:
+        said.put(str(error))
+
+
+def test_another_process_is_kept_out_too(tmp_path):
+    processes = multiprocessing.get_context("fork")
+    said = processes.Queue()
+    with held(tmp_path):
+        other = processes.Process(target=_try, args=(tmp_path, said))
+        other.start()
+        assert "is in use by process" in said.get(timeout=20)
+        other.join()
+
+
 def _die(folder):
     with held(folder):
         import os
@@ -49,9 +67,9 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path):
 
 
 def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, capfd):
-    def flock(file, how):
+    def lockf(file, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("calotype.training.lock.fcntl.flock", flock)
+    monkeypatch.setattr("calotype.training.lock.fcntl.lockf", lockf)
     with held(tmp_path):
         assert "knows no locks" in capfd.readouterr().err

@@ -67,7 +67,8 @@ class Kept:
     def write(self, folder: Path) -> None:
         """Put it beside an export."""
         described = None if self.bottleneck is None else describe(self.bottleneck)
-        about = {"bottleneck": json.dumps(described), "steps": str(self.steps)}
+        # One entry: several are written in an order of chance.
+        about = {"calotype": json.dumps({"bottleneck": described, "steps": self.steps})}
         tensors = {name: t.detach().cpu().contiguous() for name, t in (self.tensors or {}).items()}
         save_file(tensors, folder / KEPT, metadata=about)
 
@@ -87,8 +88,9 @@ class Kept:
             with safe_open(file, "pt") as found:
                 about = found.metadata()
                 tensors = {name: found.get_tensor(name) for name in found.keys()}
-            bottleneck = restore(BottleneckSpec, json.loads(about["bottleneck"]))
-            return cls(bottleneck, int(about["steps"]), tensors)
+            said = json.loads(about["calotype"]) if "calotype" in about else {
+                name: json.loads(value) for name, value in about.items()}  # fmt: skip
+            return cls(restore(BottleneckSpec, said["bottleneck"]), int(said["steps"]), tensors)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file} cannot be read ({error}): put back a copy") from error
 

@@ -16,6 +16,8 @@ from calotype.training.progress import say
 LOCK = ".lock"
 """In a run's folder: locked by the operating system as long as the process lives that holds it,
 which it names."""
+_HELD: set[Path] = set()
+"""Folders that this process holds: such locks keep only others out."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What disks answer that know of no locks."""
 
@@ -30,15 +32,20 @@ def held(folder: Path) -> Iterator[None]:
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    place, own = folder.resolve(), _own()
+    if place in _HELD:
+        raise _in_use(folder, _words(own))
     with _locked(folder) as file:
         if was := _holder(file):
             say(f"{folder} was held by {was}, which ended without letting go: going on")
         file.truncate(0)
-        file.write(json.dumps(_own()))
+        file.write(json.dumps(own))
         file.flush()
+        _HELD.add(place)
         try:
             yield
         finally:
+            _HELD.discard(place)
             (folder / LOCK).unlink(missing_ok=True)
             if made and not any(folder.iterdir()):
                 folder.rmdir()
@@ -48,13 +55,11 @@ def _locked(folder: Path) -> TextIO:
     """The open file, of which this process alone has the lock."""
     file = (folder / LOCK).open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # A process's own: one by flock would live on in workers for a while, whoever was killed.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
         with file:
-            raise ValueError(
-                f"{folder} is in use by {_holder(file)}: wait for it, stop it, or choose another "
-                "--run.out"
-            ) from None
+            raise _in_use(folder, _holder(file) or "another run") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -73,11 +78,20 @@ def _own() -> dict[str, str]:
     return {"process": str(os.getpid()), "host": socket.gethostname(), "since": since}
 
 
+def _words(said: dict[str, str]) -> str:
+    return f"process {said['process']} of {said['host']} since {said['since']}"
+
+
+def _in_use(folder: Path, by: str) -> ValueError:
+    return ValueError(
+        f"{folder} is in use by {by}: wait for it, stop it, or choose another --run.out"
+    )
+
+
 def _holder(file: TextIO) -> str:
     """Who wrote the lock, in words; nobody, where it is new."""
     file.seek(0)
     try:
-        said = json.loads(file.read())
-        return f"process {said['process']} of {said['host']} since {said['since']}"
+        return _words(json.loads(file.read()))
     except (ValueError, KeyError, TypeError):
         return ""

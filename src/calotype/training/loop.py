@@ -361,7 +361,7 @@ class _Trainer:
         here: Found | None = cast("Any", found)
         for folder, why in here.damaged.items() if here else ():
             place = checkpoint.set_aside(folder)
-            say(f"damaged: {why}; kept as {place}, going on from step {self.step}")
+            say(f"damaged: {why}; kept as {place}, going on from {here.folder.name}")
 
     def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         counts = dict(state)

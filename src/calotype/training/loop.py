@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from signal import SIGTERM
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -345,23 +345,21 @@ class _Trainer:
             ValueError: it is another recipe's, a longer run's, or one's with another global batch;
                 or there are some, and none is whole.
         """
-        found: Found | None = None
+        found: list[Found] = []
 
         def look() -> Mapping[str, Any] | None:
-            nonlocal found
             checkpoint.sweep(self.run.out)
-            found = checkpoint.newest(self.run.checkpoints) if self.run.resume else None
-            return found and found.state
+            if self.run.resume and (newest := checkpoint.newest(self.run.checkpoints)):
+                found.append(newest)
+            return found[0].state if found else None
 
         state = by_main(look)
         if state is None:
             return
-        self._take_up(of_main(lambda: found.groups if found else {}), state)
-        # The checker does not see that `look` is called.
-        here: Found | None = cast("Any", found)
-        for folder, why in here.damaged.items() if here else ():
+        self._take_up(of_main(lambda: found[0].groups if found else {}), state)
+        for folder, why in found[0].damaged.items() if found else ():
             place = checkpoint.set_aside(folder)
-            say(f"damaged: {why}; kept as {place}, going on from {here.folder.name}")
+            say(f"damaged: {why}; kept as {place}, going on from {found[0].folder.name}")
 
     def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
         counts = dict(state)

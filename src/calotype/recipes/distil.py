@@ -7,15 +7,14 @@ from pathlib import Path
 from calotype.data import Folder, Scenes, Source, Transform
 from calotype.data.transforms import Flip, RandomCrop
 from calotype.recipes.small import SIZE
-from calotype.recipes.tokenizer import image_mode, image_size, shortest_side
+from calotype.recipes.tokenizer import OfImages
 from calotype.tokenizers.distillation import NewTiny, Student
 from calotype.tokenizers.terms import L1, L2, LPIPS, Huber
 from calotype.training import AdamW, Run
-from calotype.training.images import Mode
 
 
 @dataclass(frozen=True)
-class DistilRecipe:
+class DistilRecipe(OfImages):
     """Distil a small fast AutoencoderTiny from a tokenizer: it takes that one's place in every
     pipeline of its latents.
     """
@@ -49,21 +48,6 @@ class DistilRecipe:
             raise ValueError(f"originals is {self.originals}: it is a fraction, from 0 to 1")
         if not self.encoding >= 0:
             raise ValueError(f"encoding is {self.encoding}: a weight is 0 or more")
-
-    @property
-    def size(self) -> int:
-        """Pixels a side of the images, of buckets those of the square."""
-        return image_size(self.data, self.transform)
-
-    @property
-    def mode(self) -> Mode:
-        """Channels of the images."""
-        return image_mode(self.transform)
-
-    @property
-    def shortest(self) -> int:
-        """Pixels of the shortest side that an image may have."""
-        return shortest_side(self.data, self.transform)
 
 
 def small_tiny() -> DistilRecipe:

@@ -138,8 +138,30 @@ class Continued:
         return {"start": digest(sorted(began.state_dict().items()))}
 
 
+class OfImages:
+    """What recipes have in common that make images of pictures."""
+
+    data: Source
+    transform: Transform | None
+
+    @property
+    def size(self) -> int:
+        """Pixels a side of the images, of buckets those of the square."""
+        return image_size(self.data, self.transform)
+
+    @property
+    def mode(self) -> Mode:
+        """Channels of the images."""
+        return image_mode(self.transform)
+
+    @property
+    def shortest(self) -> int:
+        """Pixels of the shortest side that an image may have."""
+        return shortest_side(self.data, self.transform)
+
+
 @dataclass(frozen=True)
-class TokenizerRecipe:
+class TokenizerRecipe(OfImages):
     """Train an image tokenizer."""
 
     data: Source = field(default_factory=Scenes)
@@ -183,21 +205,6 @@ class TokenizerRecipe:
                 "channel, and a pretrained decoder emits 1: choose pixel:l1, pixel:l2 or "
                 "pixel:huber"
             )
-
-    @property
-    def size(self) -> int:
-        """Pixels a side of the images, of buckets those of the square."""
-        return image_size(self.data, self.transform)
-
-    @property
-    def mode(self) -> Mode:
-        """Channels of the images."""
-        return image_mode(self.transform)
-
-    @property
-    def shortest(self) -> int:
-        """Pixels of the shortest side that an image may have."""
-        return shortest_side(self.data, self.transform)
 
 
 def image_mode(transform: Transform | None) -> Mode:

@@ -33,6 +33,7 @@ def hand_out(folder: Path) -> None:
     receives = state.is_local_main_process and not seen
     if receives:
         shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
     failed = ""
     for name in names:
         try:

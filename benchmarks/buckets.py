@@ -29,9 +29,9 @@ from torch import Tensor
 
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Flip, Folder, Pictures, RandomCrop, Transform
-from calotype.data.bucketed import Bucketed
-from calotype.data.sizes import sizes
-from calotype.data.transforms import eight_bits, pixels
+from calotype.data.aspect.bucketed import Bucketed
+from calotype.data.aspect.sizes import sizes
+from calotype.data.reading.transforms import eight_bits, pixels
 from calotype.evaluation.distances import frechet
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.features import features

@@ -30,7 +30,7 @@ from transformers import CLIPTokenizer
 
 from calotype.commands.cache_latents import cache as cache_latents
 from calotype.data import LatentCache, Loader, Scenes
-from calotype.data.latents import TEXT_TOKENIZER
+from calotype.data.cache.latents import TEXT_TOKENIZER
 from calotype.diffusion import (
     Flow,
     LatentSource,

@@ -28,10 +28,10 @@ import psutil
 from PIL import Image
 
 from calotype.data import Folder
-from calotype.data.indexing import Indexing
-from calotype.data.keeping import keep, kept_in
-from calotype.data.layouts import Captions, Found, Pictured
-from calotype.data.survey import Survey, survey
+from calotype.data.folders.indexing import Indexing
+from calotype.data.folders.keeping import keep, kept_in
+from calotype.data.folders.layouts import Captions, Found, Pictured
+from calotype.data.folders.survey import Survey, survey
 
 EACH = 1000
 """Pictures in a folder."""

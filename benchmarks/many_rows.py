@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from calotype.data import LatentCache, Loader
-from calotype.data.cache_index import LATENTS, PICTURES, PROMPTS, Files, Index, file_name
-from calotype.data.provenance import Listing, Provenance
-from calotype.data.shards import write_shard, write_tensors
+from calotype.data.cache.index import LATENTS, PICTURES, PROMPTS, Files, Index, file_name
+from calotype.data.cache.provenance import Listing, Provenance
+from calotype.data.cache.shards import write_shard, write_tensors
 
 SHARD, BATCH = 8192, 256
 MADE, LISTED = 1_000_000, 100_000_000

@@ -20,7 +20,7 @@ import tyro
 from PIL import Image
 
 import calotype
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.speed import Peak
 from calotype.tokenizers.preprocessing import Center
 

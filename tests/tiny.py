@@ -26,7 +26,7 @@ from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSam
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Folder, Transform, prompts
-from calotype.data.scenes import Scenes
+from calotype.data.drawn.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling

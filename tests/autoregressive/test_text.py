@@ -37,7 +37,7 @@ from calotype.autoregressive.text import (
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
-from calotype.data.cache_index import TEXT_TOKENIZER
+from calotype.data.cache.index import TEXT_TOKENIZER
 from calotype.data.prompts import tokenize
 from calotype.diffusion import LearntText
 from tokenizers import Tokenizer, processors

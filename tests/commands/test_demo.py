@@ -13,7 +13,7 @@ from calotype.commands import demo_plan
 from calotype.commands.demo import demo
 from calotype.commands.demo_plan import SIZES, Demo, both_ways, is_trained
 from calotype.commands.timing import Speed
-from calotype.data.scenes import held_out_scenes
+from calotype.data.drawn.scenes import held_out_scenes
 from calotype.pipelines import load
 from calotype.training import begin
 

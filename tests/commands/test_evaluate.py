@@ -21,7 +21,7 @@ from calotype.commands.evaluate import Artifact, Bench, Evaluate, Measuring, eva
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder, Scenes, WebDataset
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation import features as networks
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.protocol import ProtocolError

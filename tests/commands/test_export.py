@@ -14,7 +14,7 @@ import tiny
 from calotype.commands.export import Export
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Loader, Scenes, once
-from calotype.data.tables import Parquet
+from calotype.data.tabular.tables import Parquet
 from calotype.evaluation.codebook import codebook_health, draw_histogram
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint

@@ -29,7 +29,7 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.finetune import assemble_finetuned
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache
-from calotype.data.batches import draw_keys
+from calotype.data.loading.batches import draw_keys
 from calotype.diffusion import (
     Denoising,
     Epsilon,

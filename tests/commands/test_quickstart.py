@@ -18,7 +18,7 @@ from calotype.commands.journey import Journey, Part
 from calotype.commands.own_pictures import Looked
 from calotype.commands.quickstart import Quickstart, quickstart
 from calotype.commands.timing import Speed
-from calotype.data.scenes import Scenes
+from calotype.data.drawn.scenes import Scenes
 from calotype.pipelines import load, reads_prompts
 from calotype.recipes.caches import CACHES
 from calotype.recipes.generators import GENERATORS

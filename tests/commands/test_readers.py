@@ -5,7 +5,8 @@ import pytest
 import tiny
 from calotype.commands import readers as module
 from calotype.commands.readers import cores, readers
-from calotype.data.pictures import Reader, Stream, Whole
+from calotype.data.reading.records import Reader
+from calotype.data.streams import Stream, Whole
 
 
 @pytest.mark.parametrize(("asked", "read"), [(0, 0), (2, 2), (4, 2)])

@@ -19,7 +19,7 @@ import tiny
 from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
 from calotype.commands.worst import Worst, rank
 from calotype.data import CenterCrop, Folder, Scenes, Transform, once
-from calotype.data.pictures import Stream, Whole
+from calotype.data.streams import Stream, Whole
 from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr

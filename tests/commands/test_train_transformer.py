@@ -22,8 +22,8 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.commands.train_transformer import assemble_transformer
 from calotype.data import LatentCache
-from calotype.data.batches import draw_keys
-from calotype.data.cache_index import TEXT_TOKENIZER
+from calotype.data.cache.index import TEXT_TOKENIZER
+from calotype.data.loading.batches import draw_keys
 from calotype.data.prompts import tokenize
 from calotype.pipelines import load
 from calotype.recipes.transformer import TrainedTransformer, TransformerRecipe

@@ -24,8 +24,8 @@ from calotype.data import (
     some_of,
 )
 from calotype.data import Reader as PictureReader
-from calotype.data.batches import draw_keys
-from calotype.data.buckets import Shape
+from calotype.data.aspect.buckets import Shape
+from calotype.data.loading.batches import draw_keys
 from calotype.data.mixtures import BalancedPictures, MixedPictures
 
 SIZES = [(24, 16), (16, 24), (20, 20), (30, 16), (24, 17), (21, 20), (16, 25), (60, 16), (9, 9)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calotype.data.captions import caption_of, captions_of, lines_of, normal, read_text
+from calotype.data.reading.captions import caption_of, captions_of, lines_of, normal, read_text
 
 QUICK = settings(max_examples=100, deadline=None, database=None)
 WHOLE = st.text(st.characters(exclude_categories=("Cs", "Cc")))

@@ -8,9 +8,15 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from calotype.data import AsStored, Decoding, Pictures, Reader, Record, once, read_image
-from calotype.data.colour import MAX_PROFILE, _conversion
-from calotype.data.images import decode
-from calotype.data.profiles import ADOBE_CURVE, ADOBE_RGB, REC709, SRGB_CURVE, matrix_profile
+from calotype.data.reading.colour import MAX_PROFILE, _conversion
+from calotype.data.reading.images import decode
+from calotype.data.reading.profiles import (
+    ADOBE_CURVE,
+    ADOBE_RGB,
+    REC709,
+    SRGB_CURVE,
+    matrix_profile,
+)
 
 P3 = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 DISPLAY_P3 = matrix_profile(P3, SRGB_CURVE)

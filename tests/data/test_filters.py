@@ -27,7 +27,7 @@ from calotype.data import (
     looks,
 )
 from calotype.data.filters import FilteredPictures
-from calotype.data.looks import alike, look, size_of
+from calotype.data.reading.looks import alike, look, size_of
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from calotype.data import BrokenImage, Folder, read_image
-from calotype.data import formats as known
-from calotype.data.formats import (
+from calotype.data.reading import formats as known
+from calotype.data.reading.formats import (
     SUFFIXES,
     UNREAD,
     extra_formats,
@@ -93,7 +93,7 @@ def test_without_the_extra_a_picture_says_what_reads_it(
 ) -> None:
     data = encoded(kind)
     monkeypatch.setattr(known, "INSTALLED", ())
-    monkeypatch.setattr("calotype.data.images.extra_formats", lambda: ())
+    monkeypatch.setattr("calotype.data.reading.images.extra_formats", lambda: ())
     with pytest.raises(BrokenImage, match=rf'{kind}: pip install "calotype\[formats\]" reads them'):
         read_image(data, "x")
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from calotype.data import BrokenImage, Decoding, read_image
-from calotype.data.images import decode
+from calotype.data.reading.images import decode
 
 GREY_16 = np.array([[0, 32896, 65535]], dtype=np.uint16)
 """Black, 128 of 255, white."""

@@ -11,9 +11,9 @@ import pyarrow
 import pytest
 
 from calotype.data import Folder, keeping, survey
-from calotype.data.folder import FolderRecords
+from calotype.data.folders.folder import FolderRecords
 from calotype.data.identity import of_files
-from calotype.data.paths import cache_home
+from calotype.data.reading.paths import cache_home
 
 LOOKED: list[Path] = []
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from calotype.data import kept_tars
-from calotype.data.tars import Endings, Index
+from calotype.data.archives.parts import kept as kept_tars
+from calotype.data.archives.tars import Endings, Index
 
 ENDINGS = Endings(("png",), "txt", "caption", "empty")
 

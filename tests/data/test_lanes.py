@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 import tiny
 from calotype.data import Loader, Parquet, Stream, WebDataset, Whole
-from calotype.data.lanes import Lanes
-from calotype.data.pictures import Extent, Reader, Record
-from calotype.data.streaming import Share, StreamBatches, lanes_of
+from calotype.data.loading.lanes import Lanes
+from calotype.data.loading.streaming import Share, StreamBatches, lanes_of
+from calotype.data.reading.records import Extent, Reader, Record
 from calotype.training import AdamW, Batch, Losses, Objective, fit
 
 TARS, EACH = 24, 12
@@ -166,7 +166,7 @@ def _taken(batches: StreamBatches, count: int) -> list[list[str]]:
 def _worker(batches: StreamBatches, worker: int, workers: int) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         info = SimpleNamespace(id=worker, num_workers=workers)
-        patch.setattr("calotype.data.streaming.get_worker_info", lambda: info)
+        patch.setattr("calotype.data.loading.streaming.get_worker_info", lambda: info)
         every = batches._batches()
         first = next(every)
     yield first["caption"]

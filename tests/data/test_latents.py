@@ -20,11 +20,11 @@ from calotype.commands.cache_latents import cache
 from calotype.commands.cached_prompts import read_captions
 from calotype.commands.train_generator import train_generator
 from calotype.data import CenterCrop, Folder, LatentCache, Loader, Stream, Transform, Whole
-from calotype.data.cache_index import LATENTS, PICTURES, PROMPTS, TEXT_TOKENIZER
-from calotype.data.pictures import Reader, Record
+from calotype.data.cache.index import LATENTS, PICTURES, PROMPTS, TEXT_TOKENIZER
+from calotype.data.cache.provenance import Listing, Provenance
+from calotype.data.cache.shards import write_shard
 from calotype.data.prompts import tokenize
-from calotype.data.provenance import Listing, Provenance
-from calotype.data.shards import write_shard
+from calotype.data.reading.records import Reader, Record
 from calotype.diffusion import LatentSource
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.data import Folder
-from calotype.data.folder import FolderRecords
-from calotype.data.formats import SUFFIXES
+from calotype.data.folders.folder import FolderRecords
+from calotype.data.reading.formats import SUFFIXES
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 

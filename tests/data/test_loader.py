@@ -33,11 +33,11 @@ from calotype.data import (
     once,
 )
 from calotype.data import Reader as PictureReader
-from calotype.data.batches import draw_keys
-from calotype.data.columns import Columns
-from calotype.data.images import TO_RGB, Decoding
-from calotype.data.origin import Origin
-from calotype.data.tables import Shards
+from calotype.data.loading.batches import draw_keys
+from calotype.data.reading.images import TO_RGB, Decoding
+from calotype.data.tabular.columns import Columns
+from calotype.data.tabular.origin import Origin
+from calotype.data.tabular.tables import Shards
 
 N = 10
 TRANSFORM = Transform(RandomResizedCrop(8), Flip())

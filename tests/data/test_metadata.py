@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from calotype.data import BrokenImage, read_image
-from calotype.data.colour import MAX_PROFILE
-from calotype.data.images import decode
-from calotype.data.metadata import PNG, bare
-from calotype.data.profiles import SRGB_CURVE, matrix_profile
+from calotype.data.reading.colour import MAX_PROFILE
+from calotype.data.reading.images import decode
+from calotype.data.reading.metadata import PNG, bare
+from calotype.data.reading.profiles import SRGB_CURVE, matrix_profile
 
 P3 = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8))

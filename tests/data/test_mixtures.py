@@ -28,8 +28,8 @@ from calotype.data import (
     Transform,
     once,
 )
+from calotype.data.loading.order import Order, Shuffled
 from calotype.data.mixtures import BalancedPictures, MixedPictures, shares
-from calotype.data.order import Order, Shuffled
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.run import describe, restore
 

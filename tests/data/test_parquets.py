@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from calotype.data import Hub, Parquet, Pictures, Record, Stream
-from calotype.data.columns import Columns
 from calotype.data.pictures import Chosen, captions_of_all
+from calotype.data.tabular.columns import Columns
 
 READ = pytest.mark.parametrize("streaming", [False, True])
 

@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from calotype.data.paths import alone, files_of
+from calotype.data.reading.paths import alone, files_of
 
 
 def names(path: str | Path) -> list[str]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from calotype.data import Loader
-from calotype.data.permutation import Permutation
-from calotype.data.shard_order import ShardOrder
+from calotype.data.cache.shard_order import ShardOrder
+from calotype.data.loading.permutation import Permutation
 from calotype.data.splits import Left, Spread
 
 MANY = 10**8

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calotype.data.plan import Plan
+from calotype.data.loading.plan import Plan
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any)
 

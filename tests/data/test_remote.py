@@ -37,7 +37,7 @@ from calotype.data import (
     once,
     remote,
 )
-from calotype.data.remote import Patience, check, contents, tried
+from calotype.data.reading.remote import Patience, check, contents, tried
 from calotype.mistakes import is_told
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.training.checkpoint import complete

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from calotype.data.scenes import (
+from calotype.data.drawn.scenes import (
     HELD_OUT,
     PHRASES,
     RELATION_WORDINGS,
@@ -21,7 +21,7 @@ from calotype.data.scenes import (
     held_out_scenes,
     layout,
 )
-from calotype.data.shapes import SHAPES, coverage
+from calotype.data.drawn.shapes import SHAPES, coverage
 
 ONE = Scenes()
 TWO = Scenes(objects=2)

@@ -11,8 +11,8 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.data import LatentCache, Loader
-from calotype.data.cache_index import LATENTS
-from calotype.data.shard_order import ShardOrder
+from calotype.data.cache.index import LATENTS
+from calotype.data.cache.shard_order import ShardOrder
 
 URL = "memory://bucket/latents"
 

@@ -12,14 +12,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from calotype.data import Folder, OnError, Parquet, Pictures, Record, WebDataset, remote
 from calotype.data import Reader as PictureReader
-from calotype.data import sizes as module
-from calotype.data.formats import extra_formats
-from calotype.data.images import FORMATS, BrokenImage
-from calotype.data.looks import size_of
+from calotype.data.aspect import sizes as module
+from calotype.data.aspect.sizes import sizes
 from calotype.data.mixtures import MixedPictures
 from calotype.data.pictures import spread
-from calotype.data.remote import Patience
-from calotype.data.sizes import sizes
+from calotype.data.reading.formats import extra_formats
+from calotype.data.reading.images import FORMATS, BrokenImage
+from calotype.data.reading.looks import size_of
+from calotype.data.reading.remote import Patience
 
 
 @pytest.fixture(autouse=True)
@@ -139,11 +139,11 @@ def test_a_server_that_fails_once_is_no_broken_picture(monkeypatch: pytest.Monke
             raise TimeoutError
         return encoded("PNG")
 
-    monkeypatch.setattr("calotype.data.pictures.contents", busy)
+    monkeypatch.setattr("calotype.data.reading.records.contents", busy)
     monkeypatch.setattr(remote, "PATIENCE", Patience(sleep=lambda _: None))
     dataset = Pictures([Record("https://a/b.png", "b", "")], PictureReader("skip", "web"))
     assert sizes(dataset).tolist() == [[12, 20]] and not dataset.reader.skipped
-    monkeypatch.setattr("calotype.data.pictures.contents", failing)
+    monkeypatch.setattr("calotype.data.reading.records.contents", failing)
     again = Pictures([Record("https://a/c.png", "c", "")], PictureReader("skip", "web"))
     with pytest.raises(OSError, match="c cannot be read, tried 5 times"):
         sizes(again)

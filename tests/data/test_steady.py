@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from calotype.data import Parquet, Stream, WebDataset, remote
-from calotype.data.remote import Patience
-from calotype.data.steady import Steady
+from calotype.data.reading.remote import Patience
+from calotype.data.reading.steady import Steady
 from calotype.mistakes import is_told
 
 

@@ -282,7 +282,7 @@ def test_what_is_on_the_hub_is_known_by_its_commit(
 ) -> None:
     write_parquet(tmp_path / "x.parquet", caption=COLOURS)
     builder = datasets.load_dataset_builder(str(tmp_path))
-    monkeypatch.setattr("calotype.data.tables.place", Place)
+    monkeypatch.setattr("calotype.data.tabular.tables.place", Place)
     monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **__: builder)
     for commit in ("0a1b", "2c3d"):
         builder.hash = commit

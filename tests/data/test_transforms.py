@@ -17,8 +17,8 @@ from calotype.data import (
     ToSRGB,
     Transform,
 )
-from calotype.data.images import decode
-from calotype.data.transforms import Crop
+from calotype.data.reading.images import decode
+from calotype.data.reading.transforms import Crop
 
 GRADIENT = Image.fromarray(
     np.stack([*np.indices((64, 96), np.uint8)[::-1], np.zeros((64, 96), np.uint8)], -1)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from calotype.data import Pictures, Record, Stream, WebDataset
-from calotype.data.paths import expanded, files_of, natural
+from calotype.data.archives.tars import Endings, Index, grouped, indexed
 from calotype.data.pictures import captions_of_all
-from calotype.data.tars import Endings, Index, grouped, indexed
+from calotype.data.reading.paths import expanded, files_of, natural
 
 ENDINGS = Endings(("jpg", "png"), "txt", "caption", "empty")
 READ = pytest.mark.parametrize("how", ["on disk", "at random", "at a URL", "compressed"])

@@ -18,8 +18,8 @@ import pytest
 from torch.utils.data import Dataset
 
 from calotype.data import Loader, Record, Stream, Whole
-from calotype.data.pictures import Reader
-from calotype.data.worker_results import WorkerResult, received
+from calotype.data.loading.worker_results import WorkerResult, received
+from calotype.data.reading.records import Reader
 from calotype.mistakes import is_told
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")

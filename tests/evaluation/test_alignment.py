@@ -11,8 +11,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from calotype.data.scenes import RELATIONS, Object, Scene, Scenes, draw, layout, to_tensor
-from calotype.data.shapes import SHAPES
+from calotype.data.drawn.scenes import RELATIONS, Object, Scene, Scenes, draw, layout, to_tensor
+from calotype.data.drawn.shapes import SHAPES
 from calotype.evaluation.alignment import alignment, check
 
 ONE = Scenes(shapes=tuple(SHAPES))

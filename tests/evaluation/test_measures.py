@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distances import (
     Memorisation,
     Nearest,

@@ -32,7 +32,7 @@ import tiny
 from calotype.commands.compare import Compare, compare
 from calotype.commands.evaluate import Evaluate, evaluate
 from calotype.data import Scenes
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.pipelines import Choice, Sampling, load, recommended, sample, size_of
 from calotype.tokenizers import ImageTokenizer, psnr, stock
 from calotype.training.network import Place

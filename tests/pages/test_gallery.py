@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.pages.charts import charts
 from calotype.pages.gallery import PAIR, Gallery, Grid, Stage, Training, write_gallery
 from calotype.pages.tiles import newest, tiles

@@ -23,7 +23,7 @@ import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data.scenes import Scenes
+from calotype.data.drawn.scenes import Scenes
 from calotype.diffusion import Epsilon, Flow, UNet, is_of_stable_diffusion
 from calotype.pipelines import load
 from calotype.recipes.generator import GeneratorRecipe

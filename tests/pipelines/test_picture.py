@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from calotype.data.transforms import pixels
+from calotype.data.reading.transforms import pixels
 from calotype.pipelines import picture
 
 

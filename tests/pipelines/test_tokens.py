@@ -26,9 +26,9 @@ from calotype.commands.score import Score, score_images
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder, LatentCache
+from calotype.data.cache.provenance import Listing, Provenance
+from calotype.data.cache.shards import write_shard
 from calotype.data.prompts import tokenize
-from calotype.data.provenance import Listing, Provenance
-from calotype.data.shards import write_shard
 from calotype.pipelines import (
     Choice,
     Sampling,

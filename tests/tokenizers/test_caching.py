@@ -34,12 +34,14 @@ from calotype.data import (
     Transform,
     WebDataset,
 )
-from calotype.data.cache_index import LATENTS, PROMPTS
-from calotype.data.loader import once
+from calotype.data.cache.index import LATENTS, PROMPTS
+from calotype.data.cache.placed import provenance
+from calotype.data.cache.provenance import own_name
+from calotype.data.loading.loader import once
 from calotype.data.mixtures import Mixture
-from calotype.data.pictures import Parts, Pictures, Reader, Record, Stream
-from calotype.data.placed import provenance
-from calotype.data.provenance import own_name
+from calotype.data.pictures import Pictures
+from calotype.data.reading.records import Reader, Record
+from calotype.data.streams import Parts, Stream
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.caching import begin_work, cache_latents, finish

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import tiny
-from calotype.data.transforms import levels, pixels
+from calotype.data.reading.transforms import levels, pixels
 from calotype.pipelines import picture
 from calotype.recipes.tokenizer import Continued, NewTokenizer, PretrainedDecoder
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction, Tiling, psnr

@@ -13,8 +13,8 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.commands.validation import of_generator, of_tokenizer
 from calotype.data import LatentCache, Scenes
-from calotype.data.latents import LatentRows
-from calotype.data.transforms import eight_bits
+from calotype.data.cache.latents import LatentRows
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import AdamW, Batch, Best, Losses, Objective, Run, fit

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 import tiny
-from calotype.data.shards import write_tensors
+from calotype.data.cache.shards import write_tensors
 from calotype.mistakes import is_told
 from calotype.training import Best, checkpoint, fit
 from calotype.training.checkpoint import SUMS, DamagedError

@@ -19,7 +19,7 @@ from calotype.autoregressive import Linear, Raster, TokenSampling, Transformer
 from calotype.autoregressive.decoder import Decoder
 from calotype.autoregressive.sampling import PromptTokens, draw_codes
 from calotype.commands.validation import _losses, of_tokenizer
-from calotype.data.latents import LatentRows
+from calotype.data.cache.latents import LatentRows
 from calotype.diffusion import Epsilon, Flow, Velocity
 from calotype.diffusion.text import LearntText
 from calotype.evaluation.codebook import codebook_health

@@ -7,7 +7,7 @@ from PIL import Image
 
 import tiny
 from calotype.data import Loader, Pictures, Reader, Record, once
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.training import fit
 from calotype.training.images import in_colour, over_black, scaled, sent_batch, visible
 from calotype.training.sheet import draw_sheet

@@ -14,12 +14,13 @@ from calotype.commands.cached_prompts import read_captions
 from calotype.commands.quiet import quiet
 from calotype.commands.readers import readers
 from calotype.data import once
-from calotype.data.cache_index import INDEX, Index, is_finished
+from calotype.data.cache.index import INDEX, Index, is_finished
+from calotype.data.cache.provenance import own_name
+from calotype.data.cache.shards import Shard, made_of, written
 from calotype.data.identity import identified, identity
 from calotype.data.mixtures import BalancedPictures, MixedPictures
-from calotype.data.pictures import Pictures, Stream, spread
-from calotype.data.provenance import own_name
-from calotype.data.shards import Shard, made_of, written
+from calotype.data.pictures import Pictures, spread
+from calotype.data.streams import Stream
 from calotype.mistakes import noted
 from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe

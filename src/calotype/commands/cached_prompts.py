@@ -14,11 +14,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from calotype.autoregressive.text import Classes, PromptSpec
-from calotype.data.cache_index import PROMPTS, TEXT_TOKENIZER, file_name
+from calotype.data.cache.index import PROMPTS, TEXT_TOKENIZER, file_name
+from calotype.data.cache.shards import Shard, digest_of_arrays, parts, write_tensors
+from calotype.data.cache.texts import from_arrays
+from calotype.data.cache.work import Work
 from calotype.data.prompts import tokenize
-from calotype.data.shards import Shard, digest_of_arrays, parts, write_tensors
-from calotype.data.texts import from_arrays
-from calotype.data.work import Work
 from calotype.diffusion import TextSpec
 from calotype.lazy import transformers
 from calotype.tokenizers.caching import Prompts

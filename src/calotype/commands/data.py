@@ -25,12 +25,12 @@ from calotype.data import (
     Stream,
     WebDataset,
 )
-from calotype.data.archives import SUFFIXES as TARS
+from calotype.data.archives.parts import SUFFIXES as TARS
 from calotype.data.filters import FilteredPictures
-from calotype.data.formats import UNREAD
-from calotype.data.inspection import Inspected, inspected, small_copy, spread_out
+from calotype.data.folders.survey import ending_of, kind_of
 from calotype.data.mixtures import BalancedPictures, MixedPictures
-from calotype.data.survey import ending_of, kind_of
+from calotype.data.reading.formats import UNREAD
+from calotype.data.reading.inspection import Inspected, inspected, small_copy, spread_out
 from calotype.pages.data import Bars, Looked, Shown, write_data
 
 HEADERS = 20_000

@@ -13,8 +13,8 @@ import numpy as np
 from calotype.commands.journey import Journey, Part, last_step, spoken, together
 from calotype.commands.timing import Speed, measure
 from calotype.data import Scenes
-from calotype.data.cache_index import is_finished
-from calotype.data.scenes import held_out_scenes
+from calotype.data.cache.index import is_finished
+from calotype.data.drawn.scenes import held_out_scenes
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.demo import demo_ar, demo_diffusion, demo_kl, demo_latents, demo_vq
 from calotype.recipes.generator import GeneratorRecipe

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from calotype.commands.shared import Shared
-from calotype.data.images import read_image
+from calotype.data.reading.images import read_image
 from calotype.lazy import diffusers
 from calotype.pages.sheet import VISIBLE, enlarged, write_sheet
 from calotype.pipelines import picture

@@ -27,8 +27,8 @@ from calotype.data import (
     Transform,
     once,
 )
+from calotype.data.drawn.scenes import Scene
 from calotype.data.pictures import spread
-from calotype.data.scenes import Scene
 from calotype.evaluation.generator import Reference, evaluate_generator
 from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.prompts import ClipScore

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from calotype.commands.own_pictures import FEW
-from calotype.data.inspection import Header, Inspected
-from calotype.data.looks import alike
+from calotype.data.reading.inspection import Header, Inspected
+from calotype.data.reading.looks import alike
 
 APART = 4
 """Bits that the hashes of pictures that look alike differ in at most."""

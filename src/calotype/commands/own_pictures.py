@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from calotype.data import BrokenImage, Folder, Pictures
-from calotype.data.folder import METADATA
-from calotype.data.layouts import Captions
-from calotype.data.survey import TEXTS, ending_of, survey
+from calotype.data.folders.folder import METADATA
+from calotype.data.folders.layouts import Captions
+from calotype.data.folders.survey import TEXTS, ending_of, survey
 from calotype.training.files import publish
 
 SIDE = 160

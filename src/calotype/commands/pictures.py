@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from calotype.data.boxes import BICUBIC
-from calotype.data.images import read_image
-from calotype.data.transforms import in_mode, pixels
+from calotype.data.aspect.boxes import BICUBIC
+from calotype.data.reading.images import read_image
+from calotype.data.reading.transforms import in_mode, pixels
 from calotype.pipelines import Over, TokenPipeline, Top, mode_of, sides
 from calotype.tokenizers.preprocessing import Center
 

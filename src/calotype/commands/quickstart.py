@@ -22,8 +22,8 @@ from calotype.commands.quickstart_result import show_result
 from calotype.commands.timing import Speed, measure
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data.folder import METADATA
-from calotype.data.layouts import Captions
+from calotype.data.folders.folder import METADATA
+from calotype.data.folders.layouts import Captions
 from calotype.pages.gallery import PAIR, Training
 from calotype.training.devices import device_named
 from calotype.training.files import write_text

@@ -4,7 +4,7 @@ import os
 
 from torch.utils.data import Dataset
 
-from calotype.data.pictures import Stream
+from calotype.data.streams import Stream
 from calotype.training.progress import say
 
 

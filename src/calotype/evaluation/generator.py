@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from calotype.data.scenes import Scene
-from calotype.data.transforms import eight_bits
+from calotype.data.drawn.scenes import Scene
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.alignment import Alignment, check
 from calotype.evaluation.distances import (
     NEIGHBOURS,

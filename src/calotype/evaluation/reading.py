@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from calotype.data.scenes import BACKGROUNDS, COLOURS, PLACES, RELATIONS, SIZES
-from calotype.data.shapes import SHAPES, coverage
+from calotype.data.drawn.scenes import BACKGROUNDS, COLOURS, PLACES, RELATIONS, SIZES
+from calotype.data.drawn.shapes import SHAPES, coverage
 from calotype.lazy import scipy
 
 WORKING_SIZE = 32

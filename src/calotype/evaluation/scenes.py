@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calotype.autoregressive import unigram_bits
 from calotype.data import LatentCache, Scenes, once
-from calotype.data.scenes import Scene, held_out_scenes
+from calotype.data.drawn.scenes import Scene, held_out_scenes
 from calotype.evaluation.alignment import Alignment, alignment
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, score
 from calotype.tokenizers import ImageTokenizer, fingerprint, psnr

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from calotype.data.batches import draw_keys
-from calotype.data.transforms import eight_bits
+from calotype.data.loading.batches import draw_keys
+from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.codebook import CodebookHealth
 from calotype.evaluation.distances import frechet, too_few
 from calotype.evaluation.distortion import distortion

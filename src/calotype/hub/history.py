@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from calotype.data.cache_index import Index
+from calotype.data.cache.index import Index
 from calotype.hub.parts import WAY, Part, parts_of, read_json
 from calotype.lazy import huggingface_hub
 from calotype.recipes.named import fields, folder, nearest

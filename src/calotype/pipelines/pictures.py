@@ -4,7 +4,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from calotype.data.transforms import eight_bits, straight
+from calotype.data.reading.transforms import eight_bits, straight
 from calotype.lazy import torchvision
 
 

@@ -30,7 +30,7 @@ from calotype.autoregressive import (
     draw_codes,
     knows_classes,
 )
-from calotype.data.transforms import straight
+from calotype.data.reading.transforms import straight
 from calotype.lazy import diffusers, huggingface_hub, transformers
 from calotype.pipelines.token_readme import token_readme
 from calotype.tokenizers import ImageTokenizer, fingerprint

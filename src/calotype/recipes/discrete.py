@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from calotype.data import Folder, Scenes, Transform
-from calotype.data.transforms import Flip, RandomCrop
+from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.tokenizers import Backbone
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, VQ, BottleneckSpec, Gumbel

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calotype.data import Folder, Scenes, Source, Transform
-from calotype.data.transforms import Flip, RandomCrop
+from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.recipes.small import SIZE
 from calotype.recipes.tokenizer import OfImages
 from calotype.tokenizers.distillation import NewTiny, Student

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calotype.autoregressive import FromCodes, TokenSampling, Transformer
 from calotype.data import CenterCrop, Folder, Transform
-from calotype.data.transforms import Flip, RandomCrop
+from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.diffusion import Flow, LearntText, UNet
 from calotype.pipelines import Sampling
 from calotype.recipes.cache import CacheRecipe

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
-from calotype.data.transforms import Flip, RandomCrop
+from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.small import small_alpha, small_grey, small_kl, small_vq
 from calotype.recipes.stable import small_kl_f8

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.data.cache_index import INDEX, Files, Index
-from calotype.data.in_order import in_order
-from calotype.data.latents import OLD_TOKENS
-from calotype.data.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
-from calotype.data.work import Work
+from calotype.data.cache.index import INDEX, Files, Index
+from calotype.data.cache.latents import OLD_TOKENS
+from calotype.data.cache.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
+from calotype.data.cache.work import Work
+from calotype.data.loading.in_order import in_order
 from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.tokenizers.filling import WORK, Filling
 

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.data.bucketed import Bucketed, check_known
-from calotype.data.buckets import Buckets
-from calotype.data.images import BrokenImage
-from calotype.data.in_order import in_order
-from calotype.data.loader import once
-from calotype.data.pictures import Pictures, Reader, Stream, Whole
-from calotype.data.pieces import Piece
-from calotype.data.placed import (
+from calotype.data.aspect.bucketed import Bucketed, check_known
+from calotype.data.aspect.buckets import Buckets
+from calotype.data.aspect.sizes import sizes
+from calotype.data.cache.pieces import Piece
+from calotype.data.cache.placed import (
     Crops,
     PlacedPart,
     PlacedRecords,
@@ -25,11 +22,16 @@ from calotype.data.placed import (
     all_known,
     provenance,
 )
-from calotype.data.provenance import Provenance, digest_of
-from calotype.data.shards import Shard, is_made_of, made_of, written
-from calotype.data.sizes import sizes
-from calotype.data.stock import Stock
-from calotype.data.work import Work
+from calotype.data.cache.provenance import Provenance, digest_of
+from calotype.data.cache.shards import Shard, is_made_of, made_of, written
+from calotype.data.cache.stock import Stock
+from calotype.data.cache.work import Work
+from calotype.data.loading.in_order import in_order
+from calotype.data.loading.loader import once
+from calotype.data.pictures import Pictures
+from calotype.data.reading.images import BrokenImage
+from calotype.data.reading.records import Reader
+from calotype.data.streams import Stream, Whole
 from calotype.tokenizers.encoder import Encoder, Scan
 
 WORK = ".work"

@@ -12,9 +12,9 @@ from jaxtyping import Float32
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from calotype.data.boxes import BICUBIC
-from calotype.data.images import Decoding, read_image
-from calotype.data.transforms import pixels
+from calotype.data.aspect.boxes import BICUBIC
+from calotype.data.reading.images import Decoding, read_image
+from calotype.data.reading.transforms import pixels
 from calotype.training.images import Mode
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor

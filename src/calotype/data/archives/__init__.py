@@ -1,0 +1,1 @@
+"""Tars of pictures, as WebDataset's own tools read them."""

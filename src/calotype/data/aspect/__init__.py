@@ -1,0 +1,1 @@
+"""Aspect buckets: pictures of any ratio, of which little is cropped."""

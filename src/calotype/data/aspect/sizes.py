@@ -1,0 +1,50 @@
+"""Widths and heights of a dataset's pictures, of which only the headers are read, and once."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Int32
+from torch.utils.data import Dataset
+
+from calotype.data.pictures import Pictures
+from calotype.data.reading.looks import measured, size_of, survey
+
+Sizes = Int32[np.ndarray, "_ 2"]
+"""Width and height of each picture, upright, in pixels; 0 and 0: it is broken."""
+
+MANY = 10_000
+"""Pictures from which on their sizes are kept from run to run."""
+_KNOWN: WeakKeyDictionary[Dataset[Any], Sizes] = WeakKeyDictionary()
+
+
+def sizes(dataset: Dataset[Any]) -> Sizes:
+    """Sizes of a map-style dataset's pictures. Those of many are kept in the user's cache folder,
+    as `calotype.data.looks.survey` keeps them; what is broken is skipped, or stops, as its source
+    says, and was it once, it is tried again. A dataset of another kind may know them itself, by a
+    method `sizes()`; else its pictures are decoded.
+
+    Raises:
+        BrokenImage: a picture is broken, and the source's policy is "stop".
+        OSError: a file cannot be read, which is no fault of the picture.
+    """
+    if dataset not in _KNOWN:
+        _KNOWN[dataset] = _found(dataset)
+    return _KNOWN[dataset]
+
+
+def _found(dataset: Dataset[Any]) -> Sizes:
+    asked: Callable[[], Sizes] | None = getattr(dataset, "sizes", None)
+    if asked:
+        return asked()
+    if not isinstance(dataset, Pictures):
+        total = len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)
+        found = [dataset[i]["image"].size for i in range(total)]
+        return np.array(found, np.int32).reshape(-1, 2)
+    look = survey if len(dataset) >= MANY else measured
+    found = look(dataset, "sizes", size_of).astype(np.int32)
+    for i in np.flatnonzero(found[:, 0] == 0).tolist():
+        if example := dataset.read_one(i):
+            found[i] = example.get("size", example["image"].size)
+    return found

@@ -1,0 +1,1 @@
+"""Latent caches: what a tokenizer made of pictures, encoded once."""

@@ -1,0 +1,214 @@
+"""Pictures that know their place, so that those that are read are told from each other."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calotype.data.aspect.bucketed import SHAPE, Bucketed
+from calotype.data.aspect.buckets import Shape
+from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of
+from calotype.data.pictures import Pictures
+from calotype.data.reading.captions import captions_of
+from calotype.data.reading.images import TO_RGB, BrokenImage, Decoding
+from calotype.data.reading.records import Extent, Reader, Record
+from calotype.data.reading.remote import tried
+from calotype.data.reading.transforms import as_is
+from calotype.data.streams import Stream
+
+Transformation = Callable[..., dict[str, Any]]
+KEPT = ("place", "provenance", "broken")
+"""What an example says of itself, whatever becomes of its picture."""
+
+
+def provenance(record: Record, source: str, read: bool = True) -> Provenance:
+    """What a row that is made of a picture is made of.
+
+    Args:
+        record: The picture.
+        source: What errors call where it comes from.
+        read: Whether its file is read for a digest; else that may be empty, if a stamp is known.
+
+    Raises:
+        ValueError: a caption has half a character.
+        BrokenImage: it is read, and the server says that there is none.
+    """
+    name, file = own_name(record.name, source), record.file
+    captions = captions_of(record.texts, f"caption of {record.name}")
+    stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
+    if isinstance(file, Extent):
+        stamp = stamp or f"{stamp_of(Path(file.path))} {file.offset} {file.size}"
+        return Provenance(name, stamp, digest_of(file.read()) if read else "", captions)
+    if isinstance(file, str):
+        if not read:
+            return Provenance(name, stamp, "", captions)
+        file = _fetched(record).file
+    if isinstance(file, bytes):
+        digest = digest_of(file) if read or not stamp else ""
+        return Provenance(name, stamp or digest, digest, captions)
+    if not isinstance(file, Path):
+        return Provenance(name, stamp, digest_of(f"{name}\0{stamp}".encode()), captions)
+    return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
+
+
+def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
+    """What is known of pictures before they are encoded. Those at URLs, of which nothing else tells
+    whether they changed, are fetched, many at once; of one that is not there neither stamp nor
+    digest is known.
+
+    Args:
+        records: The pictures.
+        source: What errors call where they come from.
+        read: Whether files are read too.
+    """
+    with ThreadPoolExecutor(FETCHED) as pool:
+        found = [pool.submit(_known, record, source, read) if isinstance(record.file, str)
+                 else provenance(record, source, read) for record in records]  # fmt: skip
+        return [each.result() if isinstance(each, Future) else each for each in found]
+
+
+FETCHED = 32
+"""Pictures that are fetched at once, to see whether they changed."""
+
+
+def _known(record: Record, source: str, read: bool) -> Provenance:
+    far = isinstance(record.file, str) and not record.stamp
+    try:
+        return provenance(record, source, read or far)
+    except BrokenImage:
+        return provenance(record, source, read=False)
+
+
+def _fetched(record: Record) -> Record:
+    """A picture at a URL with what is there, so that it is fetched once."""
+    if not isinstance(record.file, str):
+        return record
+    return record._replace(file=tried(record.encoded, record.name))
+
+
+class Placed(Record):
+    """An undecoded picture and its place. One that cannot be decoded becomes a blank that says so,
+    unless the policy is to stop: no other takes its place.
+    """
+
+    record: Record
+    place: int
+    reader: Reader
+    """Of its source."""
+    size: int
+    """Pixels a side of the blank."""
+    shape: Shape | None = None
+    """What it is cropped to; None: what all are."""
+
+    @classmethod
+    def of(cls, record: Record, place: int, reader: Reader, size: int) -> "Placed":
+        """Give a record its place."""
+        found = cls(*record)
+        found.record, found.place, found.reader, found.size = record, place, reader, size
+        return found
+
+    def decode(self, decoding: Decoding = TO_RGB) -> Any:
+        """Decode it; the example also has `place`, `provenance` and `broken`, what is wrong.
+
+        Raises:
+            BrokenImage: it cannot be, and the policy is to stop.
+        """
+        known, broken, source = self.record, "", self.reader.source
+        stamped = provenance(known, source, read=False).stamp  # before it is read
+        try:
+            known = _fetched(known)
+            found = known.decode(decoding)
+        except BrokenImage as error:
+            if self.reader.on_error == "stop":
+                raise
+            blank = Image.new("RGB", (self.size, self.size))
+            found, broken = known._replace(file=blank).decode(decoding), str(error)
+        there = _is_there(known.file)
+        made = provenance(known, source, read=there)
+        made = made._replace(stamp=stamped or made.stamp)
+        made = made if made.digest else made._replace(digest=digest_of(b""))
+        shape = {SHAPE: self.shape} if self.shape else {}
+        return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
+
+
+def _is_there(file: object) -> bool:
+    return file.exists() if isinstance(file, Path) else not isinstance(file, str)
+
+
+@dataclass(frozen=True)
+class PlacedRecords(Sequence[Record]):
+    """A source's records, each with its place."""
+
+    dataset: Pictures
+    size: int
+    bucketed: Bucketed | None = None
+    """Says what each is cropped to; None: all to one shape."""
+
+    def __len__(self) -> int:
+        return len(self.dataset.records)
+
+    def __getitem__(self, index: int) -> Placed:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = Placed.of(self.dataset.records[index], index, self.dataset.reader, self.size)
+        found.shape = self.bucketed.shape(index) if self.bucketed else None
+        return found
+
+
+@dataclass(frozen=True)
+class PlacedPart:
+    """Some pictures of a stream's part, in order and each with its place in that."""
+
+    stream: Stream
+    part: int
+    size: int
+    wanted: Callable[[int], bool]
+    """Whether the one at this place is."""
+    limit: int | None = None
+    """Pictures of the part that count; None: all."""
+
+    def __call__(self) -> Iterator[Record]:
+        """Give them."""
+        for place, record in enumerate(self.stream.part(self.part)):
+            if place == self.limit:
+                return
+            if self.wanted(place):
+                yield Placed.of(record, place, self.stream.reader, self.size)
+
+
+class PlacedStream(Stream):
+    """A stream of some pictures, or none."""
+
+    def records(self, start: int = 0) -> Iterator[Record]:
+        """Give one pass, from a record on."""
+        yield from self.source.read(0, count(start))
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Some samples of each picture, in one tensor [crops, 3, H, W], or of one crop as it is. Their
+    chance comes from what the picture's file holds, so that wherever it stands they are the same.
+    """
+
+    transform: Transformation | None
+    count: int = 1
+
+    @property
+    def decoding(self) -> Any:
+        """As its transform wants pictures decoded."""
+        return getattr(self.transform, "decoding", None)
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Make a sample of a picture."""
+        if made := example.get("provenance"):
+            rng = np.random.default_rng(int(made.digest, 16))
+        transform = self.transform or as_is
+        samples = [transform(example, rng) for _ in range(self.count)]
+        kept = {name: example[name] for name in KEPT if name in example}
+        if self.count == 1:
+            return {**samples[0], **kept}
+        return {**samples[0], **kept, "image": torch.stack([each["image"] for each in samples])}

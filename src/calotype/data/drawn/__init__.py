@@ -1,0 +1,1 @@
+"""Pictures that are drawn, endless and with their true factors."""

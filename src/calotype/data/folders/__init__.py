@@ -1,0 +1,1 @@
+"""Folders of pictures, and the index that knows when it is stale."""

@@ -1,0 +1,1 @@
+"""Batches: their order, what workers read, and the place in a stream."""

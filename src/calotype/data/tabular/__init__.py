@@ -1,0 +1,1 @@
+"""Tables of pictures: parquet files and the Hub."""

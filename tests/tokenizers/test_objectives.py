@@ -11,7 +11,9 @@ import torch
 
 import tiny
 from calotype.tokenizers import psnr
-from calotype.tokenizers.objectives import Critic, Reconstruction, squared_gradient
+from calotype.tokenizers.critic import Critic
+from calotype.tokenizers.gradients import squared_gradient
+from calotype.tokenizers.objectives import Reconstruction
 from calotype.tokenizers.terms import (
     R1,
     Adaptive,

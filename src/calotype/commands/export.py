@@ -118,7 +118,7 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
             f"pictures about {passes:.0f} times, cropped and flipped anew if training does"
         )
     folded = None
-    if export.latents_may_move:
+    if export.latents_may_move and tokenizer.bottleneck.may_scale:
         folded = fold(tokenizer, measure(tokenizer, export.batches(0)))
     model = export.run.model
     beside = model.with_name(".model.partial")

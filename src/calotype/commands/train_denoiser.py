@@ -84,15 +84,13 @@ def _check_pipeline(recipe: GeneratorRecipe, tokenizer: ImageTokenizer) -> None:
         ValueError: there is no class for the tokenizer, or none that reads a text too.
     """
     bottleneck = tokenizer.bottleneck
-    if not isinstance(bottleneck, Discrete):
-        return
-    if not bottleneck.exported:
+    if not tokenizer.is_stock:
         raise ValueError(
             f"{recipe.tokenizer} has a {type(bottleneck).__name__}, which no stock pipeline "
             "decodes: choose a tokenizer with a stock class, Gaussian, VQ, Gumbel, or LFQ or BSQ "
             f"of no more than {MOST_EXPORTED_BITS} bits"
         )
-    if recipe.text:
+    if isinstance(bottleneck, Discrete) and recipe.text:
         raise ValueError(
             f"{recipe.tokenizer} has codes, and StableDiffusionPipeline decodes none: train a "
             "transformer, as small-ar does, or with text:none, or in an AutoencoderKL's latents"

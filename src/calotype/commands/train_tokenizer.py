@@ -18,7 +18,7 @@ from calotype.commands.watching import Watcher
 from calotype.data import Loader, once, some_of
 from calotype.data.identity import drawn, identified
 from calotype.mistakes import noted
-from calotype.pages.gallery import PAIR
+from calotype.pages.gallery import PAIR, TRIPLE
 from calotype.recipes.tokenizer import (
     Continued,
     TokenizerRecipe,
@@ -34,7 +34,6 @@ from calotype.tokenizers import (
 )
 from calotype.tokenizers.bottlenecks import (
     Bottleneck,
-    Discrete,
     GumbelBottleneck,
 )
 from calotype.tokenizers.terms import Adversary, Term
@@ -143,10 +142,10 @@ def _validation(recipe: TokenizerRecipe) -> Dataset | None:
 
 def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
     bottleneck = tokenizer.bottleneck
-    stock = not isinstance(bottleneck, Discrete) or bottleneck.exported
-    if not stock and processes().is_main_process:
+    if not tokenizer.is_stock and processes().is_main_process:
+        what = type(bottleneck if not bottleneck.exported else tokenizer.autoencoder).__name__
         warnings.warn(
-            f"no stock class holds what {type(bottleneck).__name__} does: {recipe.run.model} will "
+            f"no stock class holds what {what} does: {recipe.run.model} will "
             "load by calotype.tokenizers.ImageTokenizer, and in no stock pipeline",
             stacklevel=3,
         )
@@ -190,6 +189,6 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
         tokenizer.enable_gradient_checkpointing()
     some = some_of(dataset, recipe.examples, recipe.transform)
     examples = [scaled(batch["image"]) for batch in some]
-    made = Reconstruction(tokenizer, terms, recipe.optimizer, examples)
-    made.captions = PAIR * sum(map(len, examples))
+    made = Reconstruction(tokenizer, terms, recipe.optimizer, examples, recipe.corruption)
+    made.captions = (TRIPLE if recipe.corruption else PAIR) * sum(map(len, examples))
     return made

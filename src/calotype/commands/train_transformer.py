@@ -75,7 +75,7 @@ def next_token(
 
 def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:
     bottleneck = tokenizer.bottleneck
-    if isinstance(bottleneck, Discrete) and not bottleneck.exported:
+    if isinstance(bottleneck, Discrete) and not tokenizer.is_stock:
         warnings.warn(
             f"no stock class holds what {type(bottleneck).__name__} does: images of the "
             "transformer will be drawn by calotype, and by no stock class",
@@ -106,8 +106,7 @@ def _pipeline(
         transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     )
     layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
-    bottleneck = tokenizer.bottleneck
-    if isinstance(bottleneck, Discrete) and bottleneck.exported:  # else no stock class decodes them
+    if isinstance(tokenizer.bottleneck, Discrete) and tokenizer.is_stock:  # else none decodes them
         name_images(prompts, layout.vocabulary - layout.first)
     network = _network(recipe, layout, latents.index.tokens, prompts)
     return TokenPipeline(network, prompts, tokenizer, layout)

@@ -1,7 +1,7 @@
 """Small evaluations while training runs, on what is not trained on."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,16 +12,18 @@ from torch.utils.data import Dataset
 from calotype.data import Transform, some_of
 from calotype.data.aspect.bucketed import in_buckets
 from calotype.data.cache.latents import LatentRows
+from calotype.data.loading.batches import draw_keys
 from calotype.data.pictures import spread
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.tokenizer import EXACT_DB
-from calotype.tokenizers import Reconstruction
+from calotype.tokenizers import Reconstruction, psnr
+from calotype.tokenizers.gradients import Images
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective
 from calotype.training.devices import computing
 from calotype.training.images import sent_images
-from calotype.training.noise import sent
+from calotype.training.noise import generators, sent
 from calotype.training.precision import autocast
 from calotype.training.products import exact_products
 
@@ -34,6 +36,8 @@ def of_tokenizer(
 ) -> Callable[[], Figures]:  # fmt: skip
     """PSNR, SSIM and LPIPS by what is given, of `count` pictures from all over the data,
     `each` at a time; encoder and decoder compute in the run's precision, the measures exactly.
+    With a corruption also the PSNR of what that makes of them, `corrupted`, and of what becomes of
+    this, `restored`, by the same chance each time.
     """
     some = spread(dataset, count)
     return partial(_distortion, objective, some, transform, count, lpips, each)
@@ -47,13 +51,28 @@ def _distortion(
     tokenizer = objective.tokenizer
     device = tokenizer.last_layer.weight.device
     values: dict[str, list[Tensor]] = {}
+    seen = 0
     for batch in some_of(dataset, count, transform, each):
         real = sent_images(batch["image"], device)
         with computing(objective.precision, device, *tokenizer.networks):
             fake = tokenizer.reconstruct(real)
-        for name, found in distortion(eight_bits(real), eight_bits(fake), lpips).items():
+        measured = distortion(eight_bits(real), eight_bits(fake), lpips)
+        if objective.corruption:
+            measured |= _restored(objective, real, draw_keys(0, seen, len(real)))
+        for name, found in measured.items():
             values.setdefault(name, []).append(found.clamp(max=EXACT_DB))
+        seen += len(real)
     return {name: torch.cat(parts)[:count].mean().item() for name, parts in values.items()}
+
+
+@torch.no_grad()
+def _restored(objective: Reconstruction, real: Images, keys: Sequence[int]) -> dict[str, Tensor]:
+    assert objective.corruption
+    tokenizer = objective.tokenizer
+    corrupted = objective.corruption(real, generators(keys)).images
+    with computing(objective.precision, real.device, *tokenizer.networks):
+        restored = tokenizer.reconstruct(corrupted)
+    return {"corrupted": psnr(corrupted, real), "restored": psnr(restored, real)}
 
 
 def of_generator(objective: Objective, rows: LatentRows, each: int) -> Callable[[], Figures]:

@@ -24,6 +24,8 @@ REFRESH = 20
 """Seconds after which an unfinished page loads itself again."""
 PAIR = ("original", "decoded")
 """What the two images of a pair are."""
+TRIPLE = ("original", "corrupted", "restored")
+"""What three are, of a tokenizer that is trained with a corruption."""
 
 
 @dataclass(frozen=True)

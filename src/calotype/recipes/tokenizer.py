@@ -16,8 +16,10 @@ from calotype.tokenizers.bottlenecks import (
     Discrete,
     Table,
 )
+from calotype.tokenizers.corruptions import CorruptionSpec
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
+from calotype.tokenizers.vector import Dense, Pooled
 from calotype.training import AdamW, Run
 from calotype.training.images import CHANNELS, Mode
 from calotype.training.weights import digest
@@ -27,7 +29,7 @@ from calotype.training.weights import digest
 class NewTokenizer:
     """A tokenizer all of which is trained, whose latents are normalised when it is trained."""
 
-    backbone: Backbone = field(default_factory=Backbone)
+    backbone: Backbone | Dense | Pooled = field(default_factory=Backbone)
     bottleneck: BottleneckSpec = field(default_factory=Gaussian)
     start: str | None = None
     """Folder or name on the Hub of a trained tokenizer of the same backbone, with whose encoder and
@@ -168,6 +170,9 @@ class TokenizerRecipe(OfImages):
     transform: Transform | None = None
     """How pictures become images of one size, or of the few of some buckets; None: they are squares
     already."""
+    corruption: CorruptionSpec | None = None
+    """What is done to pictures before the encoder sees them; the decoder is to give back clean
+    ones. None: nothing."""
     model: NewTokenizer | PretrainedDecoder | Continued = field(default_factory=NewTokenizer)
     pixel: Pixel = field(default_factory=L1)
     perceptual: LPIPS | None = field(default_factory=LPIPS)

@@ -42,16 +42,27 @@ class Backbone:
         whose decoder emits `maps` for each of these.
         """
         return bottleneck.autoencoder(
-            sample_size=size, in_channels=channels, out_channels=channels * maps, **self._blocks()
-        )
+            sample_size=size, in_channels=channels, out_channels=channels * maps,
+            **(self.of_encoder() | self.of_decoder()),
+        )  # fmt: skip
 
-    def _blocks(self) -> dict[str, Any]:
+    def of_encoder(self) -> dict[str, Any]:
+        """What diffusers' encoder is made by."""
         down = ["DownEncoderBlock2D"] * len(self.widths)
+        if self.last_attention:
+            down[-1] = "AttnDownEncoderBlock2D"
+        return {"down_block_types": tuple(down), **self._common}
+
+    def of_decoder(self) -> dict[str, Any]:
+        """What diffusers' decoder is made by."""
         up = ["UpDecoderBlock2D"] * len(self.widths)
         if self.last_attention:
-            down[-1], up[0] = "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"
+            up[0] = "AttnUpDecoderBlock2D"
+        return {"up_block_types": tuple(up), **self._common}
+
+    @property
+    def _common(self) -> dict[str, Any]:
         return {
-            "down_block_types": tuple(down), "up_block_types": tuple(up),
             "block_out_channels": self.widths, "layers_per_block": self.layers,
             "norm_num_groups": self.groups, "mid_block_add_attention": self.attention,
         }  # fmt: skip

@@ -28,8 +28,8 @@ from calotype.tokenizers.bottlenecks import (
     VectorQuantizer,
 )
 from calotype.tokenizers.bottlenecks.codebook import Codebook, Uniform
+from calotype.tokenizers.critic import Critic
 from calotype.tokenizers.latent_space import LatentStatistics, check_folds, unfold
-from calotype.tokenizers.objectives import Critic
 from calotype.tokenizers.stock import CLASSES, PARTS
 from calotype.tokenizers.tokenizer import KEPT_IN, ImageTokenizer
 from calotype.training.network import located, place

@@ -1,44 +1,37 @@
-"""The two learners of tokenizer training: one rebuilds images, one tells them from real ones."""
+"""The learner that rebuilds images; `calotype.tokenizers.critic` has its opponent."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.nn.grad import conv2d_weight
 
 from calotype.tokenizers.bottlenecks import Latent
+from calotype.tokenizers.corruptions import Corrupted, Corruption
+from calotype.tokenizers.gradients import Images, WithGradient, captured_input
 from calotype.tokenizers.terms import (
-    R1,
     Adaptive,
     Adversary,
     Fixed,
-    LeCAM,
+    Likelihood,
     PatchDiscriminator,
     PerceptualTerm,
     Term,
 )
+from calotype.tokenizers.terms.base import Counted, counting
 from calotype.tokenizers.tokenizer import ImageTokenizer
 from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.devices import computing
 from calotype.training.distributed import all_mean
-from calotype.training.noise import generators
+from calotype.training.noise import Generators, generators
 from calotype.training.objective import Rows
-from calotype.training.precision import UNSCALED, gradient
+from calotype.training.precision import gradient
 from calotype.training.sheet import framed
 
-Images = Float[Tensor, "b c H W"]
 Examples = Sequence[Float[Tensor, "_ _ _ _"]]
 """Images of several shapes, of each a batch."""
-WON = 0.95
-"""Share of patches told apart from which on a discriminator has won. Where the game is even it is
-about half; Karras et al. (2020, "Training generative adversarial networks with limited data",
-section 3.1) hold the sign of the logits of originals at 0.6, which is a share of 0.8."""
-JUDGED = 50
-"""Passes of the discriminator, at least, from which it is told whether it has won."""
 Weighted = Mapping[str, tuple[float, Term]]
 ADVERSARIAL = "adversarial"
 
@@ -50,14 +43,17 @@ class Reconstruction(Objective):
     goes through the decoder once. So a term's parameters (a discriminator's) never receive any of
     it, one term's graph is freed before the next is built, and the adaptive weight of the
     adversary costs two small products instead of two passes through the decoder's end.
+
+    With a corruption the encoder sees what that makes of an image, and what the decoder makes is
+    compared with the clean one, where it counts.
     """
 
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
-        examples: Examples = (),
+        examples: Examples = (), corruption: Corruption | None = None,
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.corruption = tokenizer, corruption
         self.weights = {name: weight for name, (weight, _) in terms.items()}
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
         self.examples = examples
@@ -75,23 +71,36 @@ class Reconstruction(Objective):
         """Score images: `batch["image"]` is float32 [b, c, H, W] in [-1, 1]."""
         real = batch["image"]
         self.tokenizer.bottleneck.step_begin(self.tokenizer.bottleneck.taken + step)
-        latent, maps, last = self._rebuild(batch)
+        latent, maps, last, counted = self._rebuild(batch)
         emitted = maps.detach().float()
-        self.fake = emitted[:, : self.tokenizer.channels]
-        values, gradients = self._image_terms(emitted, real, step)
+        picture = emitted[:, : self.tokenizer.channels]
+        self.fake = counting(picture, real, counted)
+        values, gradients, tuned = self._image_terms(emitted, real, step, counted)
         if ADVERSARIAL in values:
             weight = self._adversarial_weight(last, gradients)
             self.metrics["adversarial_weight"] = weight
             values[ADVERSARIAL] *= weight
             gradients[ADVERSARIAL] *= weight
-        losses = {n: _WithGradient.apply(maps, values[n], gradients[n]) for n in values}
-        self.metrics["psnr"] = psnr(self.fake, real).mean()
+        losses = {n: WithGradient.apply(maps, values[n], gradients[n]) for n in values}
+        losses |= {name: losses[name] + own - own.detach() for name, own in tuned.items()}
+        self.metrics["psnr"] = psnr(picture, real).mean()
         if self.tokenizer.mode == "RGBA":
-            self.metrics["psnr_alpha"] = psnr(self.fake[:, 3:], real[:, 3:]).mean()
+            self.metrics["psnr_alpha"] = psnr(picture[:, 3:], real[:, 3:]).mean()
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
-        self.metrics |= self.tokenizer.bottleneck.metrics
+        self.metrics |= self.tokenizer.bottleneck.metrics | self._bits(values, latent, real)
         return losses | rates | penalties
+
+    def _bits(self, values: Mapping[str, Tensor], latent: Latent, real: Images) -> Losses:
+        """A bound on the bits a dimension that a picture takes, where all of it is a likelihood and
+        a divergence.
+        """
+        for name, term in self.terms.items():
+            if isinstance(term, Likelihood) and latent.divergence is not None:
+                nats = values[name] / self.weights[name]
+                rate = latent.divergence.detach().mean() / real[0].numel()
+                return {"bits": term.bits(nats + rate)}
+        return {}
 
     def wants_survey(self, micro_batches: int, step: int) -> bool:
         """Whether the bottleneck does, or an adaptive weight is to be that of several."""
@@ -111,7 +120,8 @@ class Reconstruction(Objective):
         bottleneck.step_begin(bottleneck.taken + step)
         if bottleneck.wants_survey(len(batches)):
             keys = [key for batch in batches for key in batch["key"]]
-            bottleneck.survey([self.tokenizer.features(b["image"]) for b in batches], keys)
+            features = [self.tokenizer.features(self._seen(b)[0].images) for b in batches]
+            bottleneck.survey(features, keys)
         if self._weighs_ahead(len(batches), step):
             assert isinstance(self._balance, Adaptive)
             bottleneck.observing = False
@@ -119,38 +129,56 @@ class Reconstruction(Objective):
             bottleneck.observing = True
             self.adaptive_weight = self._balance.scale(*all_mean(torch.stack(pairs).mean(0)))
 
-    def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor]:
-        """Latent, all that the decoder makes of it, and what its last layer reads."""
-        latent = self.tokenizer.encode(batch["image"], generators(batch["key"]))
-        with _captured_input(self.tokenizer.last_layer) as captured:
+    def _seen(self, batch: Batch) -> tuple[Corrupted, Generators]:
+        """What the encoder sees of a batch, and what else of its chance there is."""
+        images, chance = batch["image"], generators(batch["key"])
+        return (self.corruption(images, chance) if self.corruption else Corrupted(images)), chance
+
+    def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor, Counted]:
+        """Latent, all that the decoder makes of it, what its last layer reads, and which pixels
+        count.
+        """
+        seen, chance = self._seen(batch)
+        latent = self.tokenizer.encode(seen.images, chance)
+        with captured_input(self.tokenizer.last_layer) as captured:
             maps = self.tokenizer.decode_maps(latent.z)
-        return latent, maps, captured[0].detach().float()
+        return latent, maps, captured[0].detach().float(), seen.counted
 
     def _image_terms(
-        self, maps: Float[Tensor, "b maps H W"], real: Images, step: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms of the image, weighted but for the adversary's, and each one's gradient at all
-        that the decoder emits.
+        self, maps: Float[Tensor, "b maps H W"], real: Images, step: int, counted: Counted
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Terms of the image, weighted but for the adversary's, each one's gradient at all that
+        the decoder emits, and those that have parameters of their own, with the graph to these.
         """
         values: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
+        tuned: dict[str, Tensor] = {}
 
-        def take(name: str, score: Callable[[Tensor], Tensor]) -> None:
+        def take(name: str, score: Callable[[Tensor], Tensor], own: bool = False) -> None:
             with torch.enable_grad():
                 leaf = maps.clone().requires_grad_()
                 value = score(leaf)
+                if own:  # A term's own parameters learn by another graph: this one is freed here.
+                    tuned[name] = score(maps)
             gradients[name] = gradient(value, leaf, self.scaler)
             values[name] = value.detach()
 
         channels = self.tokenizer.channels
         for name, term in self.terms.items():
             read = channels * term.maps  # type: ignore[operator]
-            take(name, lambda x, n=name, t=term, r=read: self.weights[n] * t(x[:, :r], real).mean())
+            own = any(parameter.requires_grad for parameter in term.parameters())
+            take(name, partial(self._score, name, read, real, counted), own)
         if self._is_opposed(step):
             assert self.opponent
             adversary, judge = self.opponent
-            take(ADVERSARIAL, lambda x: adversary.loss.generator(judge(x[:, :channels])).mean())
-        return values, gradients
+            take(ADVERSARIAL, lambda x: adversary.loss.generator(
+                judge(counting(x[:, :channels], real, counted))).mean())  # fmt: skip
+        return values, gradients, tuned
+
+    def _score(
+        self, name: str, read: int, real: Images, counted: Counted, maps: Tensor
+    ) -> Float[Tensor, ""]:
+        return self.weights[name] * self.terms[name](maps[:, :read], real, counted).mean()
 
     def _is_opposed(self, step: int) -> bool:
         return self.opponent is not None and step >= self.opponent[0].effect_start
@@ -171,8 +199,8 @@ class Reconstruction(Objective):
                 return adaptive.scale(*all_mean(self._at_last_layer(last, gradients)))
 
     def _last_layer_pair(self, batch: Batch, step: int) -> Float[Tensor, "2 ..."]:
-        _, maps, last = self._rebuild(batch)
-        _, gradients = self._image_terms(maps.float(), batch["image"], step)
+        _, maps, last, counted = self._rebuild(batch)
+        _, gradients, _ = self._image_terms(maps.float(), batch["image"], step, counted)
         return self._at_last_layer(last, gradients)
 
     def _at_last_layer(
@@ -186,7 +214,8 @@ class Reconstruction(Objective):
         both = (torch.stack(others).sum(0), gradients[ADVERSARIAL])
         shape = layer.weight.shape
         with _no_autocast(last):
-            return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
+            shapes = [g.view(len(g), layer.out_channels, *last.shape[2:]) for g in both]
+            return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in shapes])
 
     def step_end(self, step: int) -> Rows:
         """Let the bottleneck's statistics follow the step."""
@@ -204,120 +233,18 @@ class Reconstruction(Objective):
 
     @torch.no_grad()
     def preview(self) -> Float[Tensor, "n c H W"] | None:
-        """The examples and their reconstructions, side by side."""
+        """The examples, what the encoder sees of them if that is another, and their
+        reconstructions, side by side.
+        """
         return framed([self._pairs(real) for real in self.examples]) if self.examples else None
 
     def _pairs(self, real: Images) -> Float[Tensor, "n c H W"]:
         real = real.to(self.tokenizer.last_layer.weight.device)
         with computing(self.precision, real.device, *self.tokenizer.networks):
-            latent = self.tokenizer.encode(real, generators(range(len(real))))
-            fake = self.tokenizer.decode(latent.z)
-        return torch.stack([real, fake.clamp(-1, 1)], dim=1).flatten(0, 1).cpu()
-
-
-class Critic(Objective):
-    """Tell real images from rebuilt ones.
-
-    It judges the very reconstructions that `opponent` made of this batch, detached: one pass
-    through the tokenizer serves both learners.
-    """
-
-    def __init__(self, adversary: Adversary, opponent: Reconstruction, optimizer: AdamW) -> None:
-        super().__init__(optimizer)
-        self.adversary = adversary
-        self.discriminator = adversary.build(opponent.tokenizer.channels)
-        self.opponent = (opponent,)
-        opponent.opponent = (adversary, self.discriminator)
-        # LeCAM's averages of the real and the fake logits, and this step's sums and count.
-        self.register_buffer("averages", torch.zeros(2))
-        self.register_buffer("sums", torch.zeros(3))
-        self.averages: Tensor
-        self.sums: Tensor
-        # Shares of patches told apart since it was last asked for a warning, and how many shares.
-        self.register_buffer("judged", torch.zeros(2), persistent=False)
-        self.judged: Tensor
-
-    @property
-    def networks(self) -> Sequence[nn.Module]:
-        """The discriminator; not where it is differentiated twice, which no compiled one is."""
-        return () if isinstance(self.adversary.regulariser, R1) else (self.discriminator,)
-
-    def forward(self, batch: Batch, step: int) -> Losses:
-        """Score the images and their reconstructions."""
-        if step < self.adversary.start:
-            return {}
-        real_images: Images = batch["image"]
-        penalised = isinstance(self.adversary.regulariser, R1)
-        if penalised:
-            real_images = real_images.detach().requires_grad_()
-        real, fake = self.discriminator(real_images), self.discriminator(self.opponent[0].fake)
-        apart = (real.detach() > 0).float().mean() / 2 + (fake.detach() < 0).float().mean() / 2
-        self.metrics = {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean(),
-                        "told_apart": apart}  # fmt: skip
-        if step >= self.adversary.effect_start:
-            self.judged += torch.stack([apart, torch.ones_like(apart)])
-        losses = {"discriminator": self.adversary.loss.discriminator(real, fake).mean()}
-        match self.adversary.regulariser:
-            case R1(gamma):
-                slopes = squared_gradient(real, real_images, self.scaler)
-                losses["r1"] = gamma / 2 * slopes.mean()
-            case LeCAM(weight):
-                losses["lecam"] = weight * self._lecam(real, fake).mean()
-        return losses
-
-    def _lecam(self, real: Tensor, fake: Tensor) -> Float[Tensor, " b"]:
-        # The averages of earlier steps, so that micro-batches and ranks see the same ones.
-        means = torch.stack([real.detach().mean(), fake.detach().mean(), self.sums.new_ones(())])
-        self.sums += means
-        average_real, average_fake = self.averages
-        near = (real - average_fake).relu().square() + (average_real - fake).relu().square()
-        return near.mean((1, 2, 3))
-
-    def step_end(self, step: int) -> Rows:
-        """Let LeCAM's averages follow the logits of this step, of all ranks."""
-        if isinstance(self.adversary.regulariser, LeCAM) and step >= self.adversary.start:
-            sums = all_mean(self.sums)
-            self.averages.lerp_(sums[:2] / sums[2], 1 - self.adversary.regulariser.decay)
-            self.sums.zero_()
-        return []
-
-    def step_skipped(self) -> None:
-        """Drop the logits of a step that was not taken."""
-        self.sums.zero_()
-
-    def warning(self) -> str | None:
-        """That the discriminator has won: since it was last asked it told nearly all patches apart,
-        while the decoder could feel it. A decoder that never deceives it is not shown how to.
-        """
-        apart, passes = all_mean(self.judged).tolist()
-        if passes < JUDGED:
-            return None
-        self.judged.zero_()
-        if apart / passes < WON:
-            return None
-        return (
-            f"the discriminator has won: it tells {apart / passes:.1%} of patches apart, and the "
-            "decoder learns little from it; choose a lower adversary.lr, a smaller adversary.width "
-            f"or {self._regulariser}"
-        )
-
-    @property
-    def _regulariser(self) -> str:
-        match self.adversary.regulariser:
-            case R1():
-                return "a higher adversary.regulariser.gamma"
-            case LeCAM():
-                return "a higher adversary.regulariser.weight"
-        return "adversary.regulariser:r1"
-
-
-def squared_gradient(
-    logits: Float[Tensor, "b 1 h w"], images: Images,
-    scaler: GradScaler = UNSCALED,
-) -> Float[Tensor, " b"]:  # fmt: skip
-    """|d (mean logit) / d image|^2 summed over each image, itself differentiable."""
-    scores = logits.mean((1, 2, 3)).sum()
-    return gradient(scores, images, scaler, create_graph=True).square().sum((1, 2, 3))
+            seen, chance = self._seen({"image": real, "key": list(range(len(real)))})
+            fake = self.tokenizer.decode(self.tokenizer.encode(seen.images, chance).z)
+        shown = [real, seen.images, fake] if self.corruption else [real, fake]
+        return torch.stack([each.clamp(-1, 1) for each in shown], dim=1).flatten(0, 1).cpu()
 
 
 def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:
@@ -330,28 +257,3 @@ def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:
 
 def _no_autocast(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-class _WithGradient(torch.autograd.Function):
-    """A scalar whose gradient with respect to a tensor has been computed already."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        ctx.dtype = tensor.dtype
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (gradient,) = ctx.saved_tensors
-        return (upstream[0] * gradient).to(ctx.dtype), None, None
-
-
-@contextmanager
-def _captured_input(layer: nn.Module) -> Iterator[list[Tensor]]:
-    captured: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
-    try:
-        yield captured
-    finally:
-        handle.remove()

@@ -22,6 +22,8 @@ CLASSES = ("AutoencoderKL", "VQModel")
 """Of diffusers, those that calotype trains."""
 OTHERS = ("AsymmetricAutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
 """Of diffusers, those that it takes as they stand."""
+TRAINED = (*CLASSES, "VectorAutoencoder")
+"""Those, and calotype's own."""
 PARTS = ("vae", "vqvae", "")
 """Where in a pipeline one is, or it is no pipeline."""
 WEIGHTS = re.compile(r"diffusion_pytorch_model(\.(?P<variant>\w+))?\.safetensors")
@@ -161,7 +163,7 @@ def _first(shapes: Mapping[str, Sequence[int]], found: "diffusers.AutoencoderKL"
 def is_trained(autoencoder: Any) -> bool:
     """Whether it is of a class that calotype trains, whose layers are called one by one."""
     # By name: what torch.compile follows asks this too, and cannot follow a lazy import.
-    return any(kind.__name__ in CLASSES for kind in type(autoencoder).__mro__)
+    return any(kind.__name__ in TRAINED for kind in type(autoencoder).__mro__)
 
 
 def features(autoencoder: Any, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b in h w"]:
@@ -212,6 +214,8 @@ def mode_of(autoencoder: Any) -> Mode:
 def factor(autoencoder: Autoencoder | Any) -> int:
     """Pixels a side of what becomes one site of the latent."""
     config = autoencoder.config
+    if config.get("_class_name") == "VectorAutoencoder":
+        return config["sample_size"]
     if isinstance(autoencoder, diffusers.AsymmetricAutoencoderKL):
         return 2 ** (len(config["down_block_out_channels"]) - 1)
     widths = config.get("encoder_block_out_channels") or config["block_out_channels"]

@@ -23,7 +23,6 @@ from calotype.tokenizers.bottlenecks import (
     Latent,
     Table,
 )
-from calotype.tokenizers.bottlenecks.discrete import EMBEDDING
 from calotype.tokenizers.preprocessing import Center, Fit, Picture, preprocessed
 from calotype.tokenizers.readme import readme
 from calotype.tokenizers.stock import (
@@ -37,6 +36,7 @@ from calotype.tokenizers.stock import (
     mode_of,
 )
 from calotype.tokenizers.tiling import Tiling, tiled
+from calotype.tokenizers.vector import VectorAutoencoder, again
 from calotype.training.images import Mode, Pixels, scaled
 from calotype.training.network import located, place
 from calotype.training.noise import Generators
@@ -106,9 +106,7 @@ class ImageTokenizer(nn.Module):
         try:
             found = json.loads((folder / OWN_CONFIG).read_text())
             spec = restore(BottleneckSpec, found["bottleneck"])
-            autoencoder: Any = diffusers.VQModel.from_config(found["autoencoder"])
-            autoencoder.quantize = None
-            tokenizer = cls(autoencoder, spec.build())
+            tokenizer = cls(again(found["autoencoder"]), spec.build())
             tokenizer.load_state_dict(load_file(folder / OWN_WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"no tokenizer of calotype's in {folder}: {error}") from error
@@ -125,7 +123,6 @@ class ImageTokenizer(nn.Module):
             stock.save_pretrained(folder, safe_serialization=True)
             make_portable(folder)
             return
-        assert isinstance(self.bottleneck, Discrete)
         config = {"autoencoder": dict(self.autoencoder.config),
                   "bottleneck": describe(self.bottleneck.spec)}  # fmt: skip
         (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
@@ -162,12 +159,10 @@ class ImageTokenizer(nn.Module):
 
         Of a decoder that emits more maps than a picture's channels, the picture's are kept.
         """
-        model, bottleneck = self.autoencoder, self.bottleneck
-        added: dict[str, Tensor] = {}
-        if isinstance(bottleneck, Discrete):
-            if not bottleneck.exported:
-                return None
-            added[EMBEDDING] = bottleneck.table()
+        model = self.autoencoder
+        if not self.is_stock:
+            return None
+        added = self.bottleneck.stock_weights(model)
         if self.maps > (kept := self.channels):
             last = self.last_layer
             assert last.bias is not None
@@ -181,12 +176,22 @@ class ImageTokenizer(nn.Module):
         stock.load_state_dict({**model.state_dict(), **added})
         return stock.to(self.last_layer.weight.device).eval()
 
+    @property
+    def is_stock(self) -> bool:
+        """Whether there is a stock class that does the same."""
+        return self.bottleneck.exported and not isinstance(self.autoencoder, VectorAutoencoder)
+
     def check(self, size: int) -> None:
         """Refuse images that do not come back with the size they went in.
 
         Raises:
             ValueError: `size` pixels a side is no multiple of the factor.
         """
+        if isinstance(self.autoencoder, VectorAutoencoder) and size != self.factor:
+            raise ValueError(
+                f"images of {size} pixels cannot become a vector that was made for {self.factor}: "
+                "choose that size, or a backbone of maps"
+            )
         if size % self.factor:
             raise ValueError(
                 f"images of {size} pixels cannot be encoded by a factor of {self.factor}: choose "
@@ -374,7 +379,7 @@ class ImageTokenizer(nn.Module):
     @property
     def maps(self) -> int:
         """Channels that the decoder emits."""
-        return self.last_layer.out_channels
+        return self.autoencoder.config.get("out_channels") or self.last_layer.out_channels
 
 
 def _own_folder(path: str) -> Path | None:

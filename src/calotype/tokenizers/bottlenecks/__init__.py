@@ -9,11 +9,12 @@ from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
 from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
 from calotype.tokenizers.bottlenecks.gaussian import Gaussian, GaussianBottleneck
 from calotype.tokenizers.bottlenecks.gumbel import Gumbel, GumbelBottleneck
+from calotype.tokenizers.bottlenecks.identity import Identity, IdentityBottleneck
 from calotype.tokenizers.bottlenecks.lookup_free import BSQ, LFQ, Entropy, SignQuantizer
 from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
-BottleneckSpec = Gaussian | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
+BottleneckSpec = Gaussian | Identity | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
 Autoencoder = Union["diffusers.AutoencoderKL", "diffusers.VQModel"]
 """The stock classes around them."""
 
@@ -33,6 +34,8 @@ __all__ = [
     "GaussianBottleneck",
     "Gumbel",
     "GumbelBottleneck",
+    "Identity",
+    "IdentityBottleneck",
     "Latent",
     "ResidualQuantizer",
     "ScalarQuantizer",

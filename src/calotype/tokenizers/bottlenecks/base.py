@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ class Latent:
     the image's C*H*W, as its pixel terms are."""
     penalties: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)
     """Weighted terms that are means over the latent elements and go into the loss as they are."""
+    divergence: Float[Tensor, " b"] | None = None
+    """Kullback-Leibler divergence of what z was drawn from to its prior, in nats per image, without
+    any weight; None: z has no prior."""
 
 
 def check_weight(name: str, value: float) -> None:
@@ -42,6 +46,13 @@ def check_weight(name: str, value: float) -> None:
 class Bottleneck(nn.Module, ABC):
     """Everything between `quant_conv` and `post_quant_conv`. Subclass it to add a family."""
 
+    spec: Any
+    """What it was built from."""
+    exported: bool = True
+    """Whether a stock class does the same around a map."""
+    may_scale: bool = True
+    """Whether z may be shifted and scaled by the layers around it, as `fold` does; not where its
+    numbers are counts, bits or points of a surface."""
     z_channels: int
     """Channels of z, which the decoder will read."""
     metrics: dict[str, Tensor]
@@ -80,6 +91,10 @@ class Bottleneck(nn.Module, ABC):
         self, packed: Num[Tensor, "b ..."], generator: Generators | None = None
     ) -> Float[Tensor, "b c h w"]:
         """Turn what `pack` kept back into a z; may draw a sample."""
+
+    def stock_weights(self, autoencoder: nn.Module) -> dict[str, Tensor]:
+        """Weights by which a stock class around it differs from the autoencoder that is trained."""
+        return {}
 
     def wants_survey(self, micro_batches: int) -> bool:
         """Whether this step needs `survey`, which costs an encoding of all its images."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Num
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
@@ -27,6 +27,18 @@ EMBEDDING = "quantize.embedding.weight"
 """A stock VQModel's codes."""
 
 
+class OfCodes:
+    """What specs of bottlenecks with codes have in common."""
+
+    channels: Any
+    """Channels of z."""
+
+    @property
+    def inputs(self) -> int:
+        """Channels that it is given: those of z."""
+        return self.channels
+
+
 class Discrete(Bottleneck):
     """A latent space of codes, one of `codes` in each of `codebooks` at every site.
 
@@ -35,8 +47,6 @@ class Discrete(Bottleneck):
     they make latents of mean 0 and standard deviation 1.
     """
 
-    exported = True
-    """Whether a stock VQModel with all codes as its embedding finds the same ids."""
     remedy = "its codes were trained elsewhere and stay as they are"
     """What a person can do who sees few codes in use."""
 
@@ -93,6 +103,10 @@ class Discrete(Bottleneck):
         """All codes in the decoder's coordinates, as a stock VQModel's embedding."""
         ids = torch.arange(self.codes, device=self.shift.device)
         return self.out(self.embed(ids[:, None, None]))[:, :, 0, 0]
+
+    def stock_weights(self, autoencoder: nn.Module) -> dict[str, Tensor]:
+        """All codes, as a VQModel's."""
+        return {EMBEDDING: self.table()}
 
     @torch.no_grad()
     def code_vectors(self) -> Float[Tensor, "codebooks k c"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent
-from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.training.noise import Generators
 
 MOST_CODES = 2**24
@@ -19,7 +19,7 @@ INSIDE = 1 - 1e-3
 
 
 @dataclass(frozen=True)
-class FSQ:
+class FSQ(OfCodes):
     """Every channel is rounded to one of a few levels; no loss is needed to keep codes in use."""
 
     levels: tuple[int, ...] = (8, 5, 5, 5)

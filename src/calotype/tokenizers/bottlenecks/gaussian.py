@@ -39,6 +39,11 @@ class Gaussian:
         if self.initial_std <= 0:
             raise ValueError(f"bottleneck.initial_std is {self.initial_std}: it must be positive")
 
+    @property
+    def inputs(self) -> int:
+        """Channels that it is given: mean and log-variance of each of z's."""
+        return 2 * self.channels
+
     def build(self) -> "GaussianBottleneck":
         """Make the bottleneck."""
         return GaussianBottleneck(self)
@@ -58,9 +63,15 @@ class Gaussian:
         """
         assert model.quant_conv is not None and model.quant_conv.bias is not None
         if self.orthogonal:
-            for name in WAIST:
-                nn.init.orthogonal_(model.get_parameter(f"{name}.weight"))
+            orthogonal_waist(model)
         model.quant_conv.bias[self.channels :] += 2 * math.log(self.initial_std)
+
+
+@torch.no_grad()
+def orthogonal_waist(model: nn.Module) -> None:
+    """Let the layers around z begin with orthogonal weights."""
+    for name in WAIST:
+        nn.init.orthogonal_(model.get_parameter(f"{name}.weight"))
 
 
 class GaussianBottleneck(Bottleneck):
@@ -75,7 +86,8 @@ class GaussianBottleneck(Bottleneck):
         """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
         posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
         z = _drawn(posterior, generator)
-        return Latent(z, None, {"kl": self.spec.kl_weight * posterior.kl()})
+        divergence = posterior.kl()
+        return Latent(z, None, {"kl": self.spec.kl_weight * divergence}, divergence=divergence)
 
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
         """The posterior's mean."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent
-from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import assign, look_up, sites
 from calotype.training.noise import Generators
 from calotype.training.schedules import Cosine, Schedule
@@ -42,7 +42,7 @@ class Hard:
 
 
 @dataclass(frozen=True)
-class Gumbel:
+class Gumbel(OfCodes):
     """A dVAE: at each site a distribution over codes, of which training draws a relaxed sample.
 
     Raises:

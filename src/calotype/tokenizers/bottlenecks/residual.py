@@ -16,14 +16,14 @@ from calotype.tokenizers.bottlenecks.codebook import (
     Cosine,
     priorities,
 )
-from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.noise import Generators, generators
 from calotype.training.objective import Rows
 
 
 @dataclass(frozen=True)
-class RVQ:
+class RVQ(OfCodes):
     """Several codes at each site, whose sum is z: each quantises what those before it left."""
 
     codebooks: int = 4

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent, check_weight
 from calotype.tokenizers.bottlenecks.codebook import Codebook, priorities
-from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.noise import Generators, generators
 from calotype.training.objective import Rows
@@ -45,7 +45,7 @@ class Rotation:
 
 
 @dataclass(frozen=True)
-class VQ:
+class VQ(OfCodes):
     """One code of a learnt codebook at each site."""
 
     codebook: Codebook = field(default_factory=Codebook)

@@ -12,11 +12,19 @@ from calotype.tokenizers.terms.adversarial import (
     PatchDiscriminator,
 )
 from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.likelihoods import (
+    BernoulliLikelihood,
+    EmittedDeviation,
+    FixedDeviation,
+    GaussianLikelihood,
+    LearntDeviation,
+    Likelihood,
+)
 from calotype.tokenizers.terms.logit_laplace import LogitLaplace
 from calotype.tokenizers.terms.perceptual import LPIPS, PerceptualTerm
 from calotype.tokenizers.terms.pixel import L1, L2, Huber
 
-Pixel = L1 | L2 | Huber | LogitLaplace
+Pixel = L1 | L2 | Huber | LogitLaplace | GaussianLikelihood | BernoulliLikelihood
 
 __all__ = [
     "L1",
@@ -25,11 +33,17 @@ __all__ = [
     "R1",
     "Adaptive",
     "Adversary",
+    "BernoulliLikelihood",
+    "EmittedDeviation",
     "Fixed",
+    "FixedDeviation",
+    "GaussianLikelihood",
     "Hinge",
     "HingeNonSaturating",
     "Huber",
     "LeCAM",
+    "LearntDeviation",
+    "Likelihood",
     "LogitLaplace",
     "NonSaturating",
     "PatchDiscriminator",

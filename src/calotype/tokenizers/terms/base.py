@@ -2,8 +2,12 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Counted = Float[Tensor, "b 1 H W"] | None
+"""1 where a pixel counts and 0 where it does not; None: all do."""
 
 
 class Term(nn.Module, ABC):
@@ -21,6 +25,37 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def forward(
+        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"],
+        counted: Counted = None,
+    ) -> Float[Tensor, " b"]:  # fmt: skip
+        """Score reconstructions of images in [-1, 1], where they count; smaller is better."""
+
+
+class Pixelwise(Term):
+    """A term that is a mean of what each value of each pixel scores."""
+
+    @abstractmethod
+    def each(
         self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
-        """Score reconstructions of images in [-1, 1]; smaller is better."""
+    ) -> Float[Tensor, "b c H W"]:
+        """Score each value."""
+
+    def forward(
+        self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"],
+        counted: Counted = None,
+    ) -> Float[Tensor, " b"]:  # fmt: skip
+        """Average over channels and those pixels that count."""
+        values = self.each(fake, real)
+        if counted is None:
+            return values.mean((1, 2, 3))
+        share = counted.mean((1, 2, 3)).clamp_min(torch.finfo(values.dtype).tiny)
+        return (values * counted).mean((1, 2, 3)) / share
+
+
+def counting(
+    fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"], counted: Counted
+) -> Float[Tensor, "b c H W"]:
+    """Reconstructions that are the originals where they do not count, for judges that look at whole
+    pictures.
+    """
+    return fake if counted is None else torch.where(counted > 0, fake, real)

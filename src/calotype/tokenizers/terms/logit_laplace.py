@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.interval import Interval
+from calotype.tokenizers.terms.likelihoods import Likelihood
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LogitLaplace:
         return LogitLaplaceTerm(self.epsilon, self.least_scale)
 
 
-class LogitLaplaceTerm(Term):
+class LogitLaplaceTerm(Likelihood):
     """Reads a picture and, in as many more maps, ln (b - least_scale).
 
     The density of x in (0, 1) is f(x | mu, b) = exp(-|logit(x) - mu| / b) / (2 b x (1 - x)). The
@@ -53,28 +55,20 @@ class LogitLaplaceTerm(Term):
 
     def __init__(self, epsilon: float, least_scale: float = 0.0) -> None:
         super().__init__()
-        self.epsilon, self.least_scale = epsilon, least_scale
+        self.interval, self.least_scale = Interval(epsilon), least_scale
 
-    def forward(
+    @property
+    def level(self) -> float:
+        """Of 256 in [epsilon, 1 - epsilon]."""
+        return math.log((1 - 2 * self.interval.epsilon) / 255)
+
+    def each(
         self, fake: Float[Tensor, "b maps H W"], real: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
-        """-ln f in nats, a mean over channels and pixels; it may be negative."""
+    ) -> Float[Tensor, "b c H W"]:
+        """-ln f in nats; it may be negative."""
         picture, log_b = fake.chunk(2, dim=1)
-        x = self.squeeze(real)
-        error = (x.logit() - self.location(picture)).abs()
+        x = self.interval.squeeze(real)
+        error = (x.logit() - self.interval.location(picture)).abs()
         if self.least_scale:
             log_b = torch.logaddexp(log_b, log_b.new_full((), math.log(self.least_scale)))
-        nll = math.log(2) + log_b + x.log() + (1 - x).log() + error * (-log_b).exp()
-        return nll.mean((1, 2, 3))
-
-    def squeeze(self, pixels: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """phi: from [-1, 1] to [epsilon, 1 - epsilon]."""
-        return (1 - 2 * self.epsilon) * (pixels + 1) / 2 + self.epsilon
-
-    def location(self, picture: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Mu, the logit of the squeezed picture; beyond [-1, 1], where no pixel lies, it goes on
-        along its tangents, so that every mu has its picture and no gradient vanishes.
-        """
-        within = picture.clamp(-1, 1)
-        slope = (1 - 2 * self.epsilon) / (2 * self.epsilon * (1 - self.epsilon))
-        return self.squeeze(within).logit() + slope * (picture - within)
+        return math.log(2) + log_b + x.log() + (1 - x).log() + error * (-log_b).exp()

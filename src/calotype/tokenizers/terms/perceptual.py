@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from calotype.lazy import lpips
-from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.base import Counted, Term, counting
 from calotype.training.images import in_colour, over_black
 
 
@@ -83,12 +83,14 @@ class PerceptualTerm(Term):
         return super().train(False)
 
     def forward(
-        self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
+        self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"],
+        counted: Counted = None,
+    ) -> Float[Tensor, " b"]:  # fmt: skip
         """LPIPS, without unit; the gradient reaches `fake` alone, and `real`'s features keep
         no graph because nothing about them requires one. Under autocast the backbone computes in
         its precision; features are compared in float32.
         """
+        fake = counting(fake, real, counted)
         distance = self._seen(in_colour(fake), in_colour(real.detach()))
         if fake.shape[1] != 4:
             return distance

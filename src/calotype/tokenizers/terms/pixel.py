@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from calotype.tokenizers.terms.base import Term
+from calotype.tokenizers.terms.base import Pixelwise, Term
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class Huber:
         return PixelTerm(partial(F.smooth_l1_loss, beta=self.delta))
 
 
-class PixelTerm(Term):
+class PixelTerm(Pixelwise):
     """One of torch's elementwise losses, averaged over each image."""
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
         super().__init__()
         self.loss = loss
 
-    def forward(
+    def each(
         self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
-    ) -> Float[Tensor, " b"]:
-        """Average over channels and pixels."""
-        return self.loss(fake, real, reduction="none").mean((1, 2, 3))
+    ) -> Float[Tensor, "b c H W"]:
+        """That loss."""
+        return self.loss(fake, real, reduction="none")

@@ -1,0 +1,82 @@
+"""Corruptions that draw nothing: what lenses, sensors and formats lose."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from calotype.tokenizers.corruptions.base import Corrupted, Corruption, Images
+from calotype.training.noise import Generators
+
+
+@dataclass(frozen=True)
+class Blur(Corruption):
+    """Out of focus, by a Gaussian kernel."""
+
+    sigma: float = 1.5
+    """Standard deviation in pixels."""
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0:
+            raise ValueError(f"corruption.sigma is {self.sigma}: it must be positive")
+
+    def __call__(self, images: Images, generators: Generators) -> Corrupted:
+        """Blur; a kernel of six standard deviations, or of what the picture has room for."""
+        from torchvision.transforms.v2 import functional
+
+        room = 2 * min(images.shape[-2:]) - 1
+        width = min(2 * round(3 * self.sigma) + 1, room)
+        return Corrupted(functional.gaussian_blur(images, [width, width], [self.sigma] * 2))
+
+
+@dataclass(frozen=True)
+class Downsampling(Corruption):
+    """Of a smaller picture, enlarged again: what super-resolution begins with."""
+
+    factor: int = 4
+    """By which the sides shrink, each pixel the mean of those that it covers."""
+
+    def __post_init__(self) -> None:
+        if self.factor < 2:
+            raise ValueError(f"corruption.factor is {self.factor}: it must be 2 or more")
+
+    def __call__(self, images: Images, generators: Generators) -> Corrupted:
+        """Shrink, and enlarge by the bicubic rule.
+
+        Raises:
+            ValueError: a side is shorter than the factor.
+        """
+        if min(images.shape[-2:]) < self.factor:
+            raise ValueError(
+                f"corruption.factor is {self.factor}, and a side has {min(images.shape[-2:])} "
+                "pixels: choose a smaller one"
+            )
+        sides = [side // self.factor for side in images.shape[-2:]]
+        small = F.interpolate(images, sides, mode="area")
+        grown = F.interpolate(small, images.shape[-2:], mode="bicubic", align_corners=False)
+        return Corrupted(grown.clamp(-1, 1))
+
+
+@dataclass(frozen=True)
+class JPEG(Corruption):
+    """What JPEG leaves of a picture of 8 bits."""
+
+    quality: int = 10
+    """1 to 100."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"corruption.quality is {self.quality}: it lies between 1 and 100")
+
+    def __call__(self, images: Images, generators: Generators) -> Corrupted:
+        """Encode and decode; alpha, which JPEG knows not, stays."""
+        from torchvision.transforms.v2 import functional
+
+        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        seen = torch.stack([functional.jpeg(picture[:3], self.quality) for picture in pixels])
+        return Corrupted(torch.cat([_scaled(seen).to(images), images[:, 3:]], dim=1))
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    return pixels / 127.5 - 1

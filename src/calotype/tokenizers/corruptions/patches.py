@@ -1,0 +1,59 @@
+"""Patches that are hidden, and are to be told from those that are seen."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.tokenizers.corruptions.base import Corrupted, Corruption, Images, check_share
+from calotype.training.noise import Generators, sent
+
+
+@dataclass(frozen=True)
+class HiddenPatches(Corruption):
+    """Square patches at random, of which the same number is hidden in each picture (He et al. 2022,
+    section 3). Encoders of convolutions see them in one value; a ViT encoder of transformers'
+    ViTMAE does not see them at all.
+    """
+
+    share: float = 0.75
+    """Of patches."""
+    size: int = 8
+    """Pixels a side of a patch."""
+    value: float = 0.0
+    """What hidden pixels are set to: middle grey, for images in [-1, 1]."""
+    counts_all: bool = False
+    """Whether pixels that were seen count in the loss too."""
+
+    def __post_init__(self) -> None:
+        check_share("corruption.share", self.share)
+        if self.size < 1:
+            raise ValueError(f"corruption.size is {self.size}: it must be at least 1")
+
+    def __call__(self, images: Images, generators: Generators) -> Corrupted:
+        """Hide them.
+
+        Raises:
+            ValueError: patches do not fill the picture.
+        """
+        grid = self._grid(images)
+        hidden = sent(torch.stack([self._one(*grid, g) for g in generators]), images.device)
+        hidden = hidden.repeat_interleave(self.size, -2).repeat_interleave(self.size, -1)
+        seen = torch.where(hidden > 0, self.value, images)
+        return Corrupted(seen, None if self.counts_all else hidden)
+
+    def _grid(self, images: Images) -> tuple[int, int]:
+        height, width = images.shape[-2:]
+        if height % self.size or width % self.size:
+            raise ValueError(
+                f"corruption.size is {self.size} and does not divide images of {width}x{height} "
+                "pixels: choose one that does"
+            )
+        return height // self.size, width // self.size
+
+    def _one(self, rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "1 h w"]:
+        order = torch.rand(rows * columns, generator=generator).argsort()
+        hidden = torch.zeros(rows * columns)
+        hidden[order[: round(self.share * rows * columns)]] = 1
+        return hidden.view(1, rows, columns)

@@ -2,7 +2,7 @@
 for it. No stock class has them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import prod
@@ -178,7 +178,7 @@ class VectorAutoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(shape.z, shape.z, 1)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "VectorAutoencoder":
+    def from_config(cls, config: dict[str, Any]) -> "VectorAutoencoder":
         """Make one again, with fresh weights.
 
         Raises:
@@ -196,7 +196,7 @@ class VectorAutoencoder(nn.Module):
 VectorBackbone = Dense | Pooled
 
 
-def again(config: Mapping[str, Any]) -> Any:
+def again(config: dict[str, Any]) -> Any:
     """An autoencoder with fresh weights, as the config says of one that no stock class exports.
 
     Raises:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import Latent, check_weight
-from calotype.tokenizers.bottlenecks.discrete import Discrete, straight_through, vq_model
+from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import sites
 from calotype.training.distributed import all_mean
 from calotype.training.noise import Generators
@@ -48,7 +48,7 @@ class Entropy:
 
 
 @dataclass(frozen=True)
-class Signs(ABC):
+class Signs(OfCodes, ABC):
     """What `LFQ` and `BSQ` share: one bit for each channel."""
 
     bits: int = 14

@@ -97,9 +97,8 @@ def test_the_likeliest_scale_is_the_error():
 def test_the_location_goes_on_along_its_tangents():
     edge = logit(1 - EPSILON)
     for picture, expected in ((1.0, edge), (1.5, edge + SLOPE / 2), (-3.0, -edge - 2 * SLOPE)):
-        assert TERM.interval.location(torch.tensor(picture)).item() == pytest.approx(
-            expected, rel=1e-5
-        )
+        found = TERM.interval.location(torch.tensor(picture)).item()
+        assert found == pytest.approx(expected, rel=1e-5)
     pictures = torch.linspace(-3, 3, 601, dtype=torch.float64, requires_grad=True)
     (slopes,) = torch.autograd.grad(TERM.interval.location(pictures).sum(), pictures)
     beyond = pictures.detach().abs() >= 1

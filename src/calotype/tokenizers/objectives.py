@@ -165,7 +165,7 @@ class Reconstruction(Objective):
 
         channels = self.tokenizer.channels
         for name, term in self.terms.items():
-            read = channels * term.maps  # type: ignore[operator]
+            read: int = channels * term.maps  # type: ignore[operator,assignment]
             own = any(parameter.requires_grad for parameter in term.parameters())
             take(name, partial(self._score, name, read, real, counted), own)
         if self._is_opposed(step):

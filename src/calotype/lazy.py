@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     import scipy.fft
     import scipy.ndimage
+    import sklearn.datasets
+    import sklearn.mixture
     import torchvision.models
     import torchvision.transforms.v2.functional
     import torchvision.utils
@@ -72,10 +74,11 @@ else:
     peft = Lazy("peft")
     pyarrow = Lazy("pyarrow")
     scipy = Lazy("scipy")
+    sklearn = Lazy("sklearn")
     torchvision = Lazy("torchvision")
     transformers = Lazy("transformers")
 
 __all__ = [
     "accelerate", "datasets", "diffusers", "huggingface_hub", "lpips", "matplotlib", "peft",
-    "pyarrow", "scipy", "torchvision", "transformers",
+    "pyarrow", "scipy", "sklearn", "torchvision", "transformers",
 ]  # fmt: skip

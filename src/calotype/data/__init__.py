@@ -3,6 +3,7 @@
 from calotype.data.archives.webdataset import WebDataset
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.cache.latents import LatentCache
+from calotype.data.digits import Digits
 from calotype.data.drawn.scenes import Scenes
 from calotype.data.filters import Filtered
 from calotype.data.folders.folder import Folder
@@ -25,7 +26,9 @@ from calotype.data.reading.transforms import (
 from calotype.data.streams import Parts, Stream, Whole
 from calotype.data.tabular.tables import Hub, Parquet
 
-Source = Scenes | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
+Source = (
+    Scenes | Digits | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
+)
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Colour",
     "Crop",
     "Decoding",
+    "Digits",
     "Example",
     "Filtered",
     "Flip",

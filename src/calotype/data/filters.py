@@ -12,6 +12,7 @@ from textwrap import shorten
 import numpy as np
 
 from calotype.data.archives.webdataset import WebDataset
+from calotype.data.digits import Digits
 from calotype.data.folders.folder import Folder
 from calotype.data.identity import Identity
 from calotype.data.openmoji import OpenMoji
@@ -22,7 +23,7 @@ from calotype.data.streams import Parts, Stream, picked
 from calotype.data.tabular.tables import Hub, Parquet
 from calotype.training.progress import say
 
-Listed = Folder | Parquet | Hub | WebDataset | OpenMoji
+Listed = Digits | Folder | Parquet | Hub | WebDataset | OpenMoji
 """Sources that list pictures and are made of no other source."""
 NAMED = 3
 """Pictures that are named of those that a filter removes."""

@@ -123,7 +123,8 @@ class ImageTokenizer(nn.Module):
             stock.save_pretrained(folder, safe_serialization=True)
             make_portable(folder)
             return
-        config = {"autoencoder": dict(self.autoencoder.config),
+        kind = {"_class_name": type(self.autoencoder).__name__}
+        config = {"autoencoder": {**self.autoencoder.config, **kind},
                   "bottleneck": describe(self.bottleneck.spec)}  # fmt: skip
         (folder / OWN_CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}

@@ -202,12 +202,12 @@ def again(config: dict[str, Any]) -> Any:
     Raises:
         ValueError, KeyError, TypeError: it is no such config.
     """
-    match config["_class_name"]:
+    match config.get("_class_name"):
         case "VectorAutoencoder":
             return VectorAutoencoder.from_config(config)
         case "AutoencoderKL":
             return diffusers.AutoencoderKL.from_config(config)
-    found: Any = diffusers.VQModel.from_config(config)
+    found: Any = diffusers.VQModel.from_config(config)  # Versions before named no class.
     found.quantize = None
     return found
 

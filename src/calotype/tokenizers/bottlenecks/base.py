@@ -92,6 +92,16 @@ class Bottleneck(nn.Module, ABC):
     ) -> Float[Tensor, "b c h w"]:
         """Turn what `pack` kept back into a z; may draw a sample."""
 
+    def weigh(
+        self, h: Float[Tensor, "b in h w"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+        """Draw z, and say ln p(z) - ln q(z | h) of it in nats: what importance sampling needs.
+
+        Raises:
+            ValueError: z has no prior.
+        """
+        raise ValueError(f"{type(self).__name__} has no prior, so that no likelihood is known")
+
     def stock_weights(self, autoencoder: nn.Module) -> dict[str, Tensor]:
         """Weights by which a stock class around it differs from the autoencoder that is trained."""
         return {}

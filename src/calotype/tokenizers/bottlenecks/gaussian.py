@@ -28,6 +28,10 @@ class Gaussian:
     so small a KL weight leaves it to the reconstruction to narrow what it needs. Narrower ones
     rebuild sooner, but nothing then makes details large enough to outlive a generator's errors
     (benchmarks/README.md)."""
+    keep_prior: bool = False
+    """Whether latents are left as they are when trained, with N(0, 1) their prior as the divergence
+    has it; no: they are normalised, as generators in them want it. Choose yes for a variational
+    autoencoder that is to draw, or whose likelihood is to be measured."""
     orthogonal: bool = False
     """Whether the layers around z begin with orthogonal weights (Saxe et al. 2014, section 3). As
     stock layers begin, the channels of z are nearly one and the same, and it depends on the seed
@@ -79,7 +83,7 @@ class GaussianBottleneck(Bottleneck):
 
     def __init__(self, spec: Gaussian) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.may_scale = spec, not spec.keep_prior
         self.z_channels = spec.channels
 
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
@@ -88,6 +92,16 @@ class GaussianBottleneck(Bottleneck):
         z = _drawn(posterior, generator)
         divergence = posterior.kl()
         return Latent(z, None, {"kl": self.spec.kl_weight * divergence}, divergence=divergence)
+
+    def weigh(
+        self, h: Float[Tensor, "b in h w"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+        """Draw z; the prior is N(0, 1)."""
+        posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
+        z = _drawn(posterior, generator)
+        away = (z - posterior.mean) / posterior.std
+        ratio = (away.square() - z.square() + posterior.logvar) / 2
+        return z, ratio.flatten(1).sum(1)
 
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
         """The posterior's mean."""

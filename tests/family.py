@@ -1,0 +1,93 @@
+"""What the family of autoencoders is made of, each as small as it can be, and a program that trains
+one in two processes.
+"""
+
+from pathlib import Path
+
+import torch
+
+import tiny
+from calotype.tokenizers import ImageTokenizer, Reconstruction
+from calotype.tokenizers.bottlenecks import BottleneckSpec, Gaussian, Identity
+from calotype.tokenizers.corruptions import (
+    JPEG,
+    Blur,
+    CorruptionSpec,
+    Downsampling,
+    GaussianNoise,
+    HiddenPatches,
+    Masking,
+    SaltAndPepper,
+)
+from calotype.tokenizers.terms import (
+    L2,
+    BernoulliLikelihood,
+    EmittedDeviation,
+    GaussianLikelihood,
+    LearntDeviation,
+    LogitLaplace,
+    Pixel,
+)
+from calotype.tokenizers.vector import Dense, Pooled
+from calotype.training import fit
+from calotype.training.distributed import leave
+
+BOTTLENECKS: dict[str, BottleneckSpec] = {
+    "identity": Identity(2),
+    "gaussian": Gaussian(2, kl_weight=1.0, keep_prior=True),
+    **tiny.BOTTLENECKS,
+}
+CORRUPTIONS: dict[str, CorruptionSpec | None] = {
+    "none": None,
+    "noise": GaussianNoise(0.3),
+    "masking": Masking(),
+    "salt": SaltAndPepper(),
+    "blur": Blur(),
+    "small": Downsampling(),
+    "jpeg": JPEG(),
+    "patches": HiddenPatches(size=4),
+}
+PIXELS: dict[str, Pixel] = {
+    "l2": L2(),
+    "normal": GaussianLikelihood(deviation=LearntDeviation()),
+    "emitted": GaussianLikelihood(deviation=EmittedDeviation()),
+    "bernoulli": BernoulliLikelihood(),
+    "logit-laplace": LogitLaplace(),
+}
+BACKBONES = {"map": tiny.BACKBONE, "dense": Dense((32,)), "pooled": Pooled(tiny.BACKBONE, 16)}
+Names = tuple[str, str, str, str]
+"""Of a backbone, bottleneck, corruption and term."""
+
+
+def member(backbone: str, bottleneck: str, corruption: str, pixel: str) -> Reconstruction:
+    """One of the family, with fresh weights."""
+    torch.manual_seed(0)
+    spec, term = BOTTLENECKS[bottleneck], PIXELS[pixel]
+    autoencoder = BACKBONES[backbone].autoencoder(spec, tiny.SIZE, 3, term.maps)
+    tokenizer = ImageTokenizer(autoencoder, spec.build())
+    return Reconstruction(tokenizer, {"pixel": (1.0, term.build())}, tiny.adam(1e-5),
+                          [tiny.images(2)], CORRUPTIONS[corruption])  # fmt: skip
+
+
+def begun(objective: Reconstruction, count: int = 4) -> Reconstruction:
+    """With its codes where they begin."""
+    if objective.wants_survey(1, 0):
+        objective.survey([tiny.batch(count)], 0)
+    return objective
+
+
+def train(names: Names, out: Path, **changes) -> Reconstruction:
+    """Train one a little."""
+    objective = member(*names)
+    settings = tiny.run(out, **{"ema": None, **changes})
+    out.mkdir(parents=True, exist_ok=True)
+    rows = {"image": tiny.images(16)}
+    fit([objective], tiny.Repeating(rows, settings.batch_size), settings)
+    return objective
+
+
+def ranked(rank: int, world: int, port: int, names: Names, out: Path, settings: dict) -> None:
+    """Train one as one of several ranks."""
+    tiny.join(rank, world, port)
+    train(names, out, **settings)
+    leave()

@@ -1,0 +1,181 @@
+"""Every bottleneck with every corruption and every likelihood keeps the same promises."""
+
+from itertools import product
+
+import pytest
+import torch
+
+import family
+import tiny
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Discrete
+from ranks import together
+
+EVERY = list(product(family.BOTTLENECKS, family.CORRUPTIONS, family.PIXELS))
+SOME = [
+    (backbone, bottleneck, *list(product(family.CORRUPTIONS, family.PIXELS))[(7 * i) % 40])
+    for i, (bottleneck, backbone) in enumerate(product(family.BOTTLENECKS, family.BACKBONES))
+]
+"""Each bottleneck on each backbone, with corruptions and likelihoods in turn."""
+
+
+@pytest.mark.parametrize("names", EVERY, ids="-".join)
+def test_a_batch_repeated_keeps_its_value_and_all_that_learns_is_moved(names):
+    objective = family.begun(family.member("dense", *names))
+    batch = tiny.batch(4)
+    twice = {"image": batch["image"].repeat(2, 1, 1, 1), "key": batch["key"] * 2}
+    values = []
+    for each in (batch, twice):
+        losses = objective(each, 0)
+        values.append({name: value.item() for name, value in losses.items()})
+        objective.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        objective.step_skipped()
+    assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6)
+    unmoved = [name for name, parameter in objective.named_parameters()
+               if parameter.requires_grad and parameter.grad is None]  # fmt: skip
+    assert not unmoved
+
+
+@pytest.mark.parametrize("names", SOME, ids="-".join)
+def test_what_is_saved_reloads(names, tmp_path):
+    objective = family.begun(family.member(*names))
+    tokenizer = objective.tokenizer.eval()
+    tokenizer.save(tmp_path / "model")
+    found = ImageTokenizer.load(tmp_path / "model")
+    image = tiny.images(3)
+    torch.testing.assert_close(found.reconstruct(image), tokenizer.reconstruct(image))
+    assert (tmp_path / "model/config.json").is_file() == tokenizer.is_stock
+    if isinstance(tokenizer.bottleneck, Discrete):
+        assert torch.equal(found.pack(image), tokenizer.pack(image))
+
+
+@pytest.mark.parametrize("names", SOME[::2], ids="-".join)
+def test_resumed_equals_uninterrupted(names, tmp_path):
+    whole = family.train(names, tmp_path / "whole", steps=4)
+    family.train(names, tmp_path / "parts", steps=2)
+    parts = family.train(names, tmp_path / "parts", steps=4, resume=True)
+    state = whole.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in parts.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bottleneck", family.BOTTLENECKS)
+def test_two_ranks_equal_one(bottleneck, tmp_path):
+    number = list(family.BOTTLENECKS).index(bottleneck)
+    corruption = list(family.CORRUPTIONS)[1 + number % 7]
+    names = ("pooled", bottleneck, corruption, "normal")
+    one = family.train(names, tmp_path / "one", steps=2, batch_size=8, save_every=2)
+    settings = {"steps": 2, "batch_size": 4, "save_every": 2}
+    together(2, family.ranked, names, tmp_path / "two", settings)
+    two = tiny.load_step(tmp_path / "two", 2, "model-0")
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+def test_what_is_sought_is_the_clean_picture():
+    """The loss of a perfect decoder is 0 whatever the encoder saw."""
+    for corruption in family.CORRUPTIONS:
+        objective = family.member("map", "identity", corruption, "l2")
+        batch = tiny.batch(2)
+        objective.tokenizer.decode_maps = lambda z, b=batch: b["image"] + 0 * z.sum()  # type: ignore
+        hooked = objective.tokenizer.last_layer(torch.zeros(2, 8, 16, 16))
+        assert hooked.shape[1] == 3
+        terms = objective._image_terms(batch["image"], batch["image"], 0, None)[0]
+        assert terms["pixel"].item() == 0
+
+
+@pytest.mark.parametrize("name", [n for n in family.CORRUPTIONS if n != "none"])
+def test_a_corruption_is_of_its_picture_and_key_alone(name):
+    corruption = family.CORRUPTIONS[name]
+    assert corruption is not None
+    images = tiny.images(3)
+
+    def chance(*keys):
+        return [torch.Generator().manual_seed(key) for key in keys]
+
+    together_ = corruption(images, chance(5, 6, 7)).images
+    alone = corruption(images[1:2], chance(6)).images
+    torch.testing.assert_close(together_[1:2], alone)
+    assert together_.shape == images.shape and not torch.equal(together_, images)
+    assert together_.isfinite().all()
+    for channels in (1, 4):
+        other = images.new_zeros(2, channels, 16, 16)
+        assert corruption(other, chance(1, 2)).images.shape == other.shape
+
+
+def test_hidden_patches_are_so_many_and_they_alone_count():
+    hidden = family.HiddenPatches(0.75, size=4, value=9.0)
+    images = tiny.images(6)
+    seen, counted = hidden(images, [torch.Generator().manual_seed(i) for i in range(6)])
+    assert counted is not None
+    assert counted.mean((1, 2, 3)).tolist() == [0.75] * 6
+    assert torch.equal((seen == 9.0).all(1, keepdim=True).float(), counted)
+    masks = counted.flatten(1)
+    assert len({tuple(row.tolist()) for row in masks}) > 1
+    assert hidden.counts_all is False
+    every = family.HiddenPatches(size=4, counts_all=True)
+    assert every(images, [torch.Generator() for _ in range(6)]).counted is None
+
+
+def test_what_does_not_count_moves_nothing():
+    objective = family.member("map", "identity", "patches", "l2")
+    images = tiny.images(2)
+    maps = torch.zeros_like(images)
+    counted = torch.zeros(2, 1, 16, 16)
+    counted[:, :, :8] = 1
+    _, gradients, _ = objective._image_terms(maps, images, 0, counted)
+    assert not gradients["pixel"][:, :, 8:].any() and gradients["pixel"][:, :, :8].any()
+    values = objective._image_terms(maps, images, 0, counted)[0]
+    assert values["pixel"].item() == pytest.approx(images[:, :, :8].square().mean().item())
+
+
+def test_noise_has_the_deviation_that_it_says():
+    images = torch.zeros(4, 3, 64, 64)
+    noisy = family.GaussianNoise(0.4)(images, [torch.Generator().manual_seed(i) for i in range(4)])
+    assert noisy.images.std().item() == pytest.approx(0.4, rel=0.02)
+    assert abs(noisy.images.mean().item()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [(lambda: family.GaussianNoise(0.0), "corruption.sigma"),
+     (lambda: family.Masking(1.0), "corruption.share"),
+     (lambda: family.JPEG(0), "corruption.quality"),
+     (lambda: family.Downsampling(1), "corruption.factor"),
+     (lambda: family.HiddenPatches(size=5)(tiny.images(1), []), "corruption.size")],
+)  # fmt: skip
+def test_what_cannot_be_is_named(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()
+
+
+@pytest.mark.parametrize("pixel", ["normal", "emitted", "bernoulli", "logit-laplace"])
+def test_a_likelihood_is_normalised(pixel):
+    """Its density, summed over all that a value can be, is 1."""
+    spec = family.PIXELS[pixel]
+    term = spec.build()
+    x = torch.tensor([-1.0, 1.0]) if pixel == "bernoulli" else torch.linspace(-8, 8, 160_001)
+    if pixel == "logit-laplace":  # Of x in (0, 1), squeezed.
+        unit = torch.linspace(1e-6, 1 - 1e-6, 400_001, dtype=torch.float64)
+        x = (unit - 0.1) / 0.8 * 2 - 1
+    real = x.view(-1, 1, 1, 1)
+    fake = torch.full((1, spec.maps, 1, 1), 0.3).to(x).expand(len(x), -1, -1, -1)
+    density = (-term.each(fake, real)).exp().flatten()
+    total = density.sum() if pixel == "bernoulli" else torch.trapezoid(
+        density, unit if pixel == "logit-laplace" else x)  # fmt: skip
+    assert total.item() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_learnt_deviation_is_learnt():
+    """It becomes the root of the mean squared error; in LDM's code no optimiser ever had it."""
+    objective = family.member("dense", "identity", "none", "normal")
+    batch = tiny.batch(4)
+    (deviation,) = [p for n, p in objective.named_parameters() if n.endswith("log_deviation")]
+    optimizer = torch.optim.Adam([deviation], 0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        torch.stack(list(objective(batch, 0).values())).sum().backward()
+        optimizer.step()
+    error = (objective.fake - batch["image"]).square().mean().sqrt()
+    assert deviation.exp().item() == pytest.approx(error.item(), rel=0.02)

@@ -74,6 +74,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "distil-decoder": FromRecipes(
         "distil:DISTILLED", "distil_decoder:distil_decoder", "decoder",
         "distil a small fast AutoencoderTiny from a tokenizer"),
+    "train-encoder": FromRecipes(
+        "masked:MASKED", "train_encoder:train_encoder", "encoder",
+        "train a vision transformer by hiding most of each picture (MAE)"),
     "fit-prior": FromOptions(
         "fit_prior:FitPrior", "fit", "prior",
         "fit a prior to a tokenizer's latents, so that it draws without a generator"),

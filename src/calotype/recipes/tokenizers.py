@@ -6,6 +6,7 @@ from pathlib import Path
 from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
 from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.recipes.discrete import DISCRETE
+from calotype.recipes.family import FAMILY
 from calotype.recipes.small import small_alpha, small_grey, small_kl, small_vq
 from calotype.recipes.stable import small_kl_f8
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
@@ -102,4 +103,5 @@ TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "ldm-kl-f16": ldm_kl_f16,
     "finetune-decoder": finetune_decoder,
     **DISCRETE,
+    **FAMILY,
 }

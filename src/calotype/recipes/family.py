@@ -1,0 +1,113 @@
+"""The family of autoencoders by name, each as small as shows what it is (docs/family.md).
+
+Digits are scikit-learn's of 8 pixels and take seconds to a minute of one core, scenes are drawn and
+take some minutes of two; nothing is downloaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from calotype.data import CenterCrop, Digits, Scenes, Source, Transform
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
+from calotype.tokenizers import Backbone, Gaussian
+from calotype.tokenizers.bottlenecks import BottleneckSpec, Identity
+from calotype.tokenizers.corruptions import GaussianNoise
+from calotype.tokenizers.terms import (
+    L2,
+    FixedDeviation,
+    GaussianLikelihood,
+    LearntDeviation,
+    Pixel,
+)
+from calotype.tokenizers.vector import Dense, Pooled
+from calotype.training import AdamW, Run
+
+BLOCKS = Backbone(widths=(32, 64, 128), layers=1, attention=False, groups=8)
+"""scenes-kl's."""
+GREY = Transform(CenterCrop(Digits.size), mode="L")
+
+
+def digits_ae() -> TokenizerRecipe:
+    """Digits to 8 numbers and back by plain layers (Hinton & Salakhutdinov 2006): half the error of
+    as many principal components.
+    """
+    return _digits("digits-ae", Identity(8), L2())
+
+
+def digits_vae() -> TokenizerRecipe:
+    """Digits to 8 numbers that are drawn (Kingma & Welling 2014): what is decoded from N(0, 1) are
+    digits. The likelihood has a deviation of 0.2 in [-1, 1].
+    """
+    pixel = GaussianLikelihood(deviation=FixedDeviation(0.2))
+    return _digits("digits-vae", Gaussian(8, kl_weight=1.0, keep_prior=True), pixel)
+
+
+def digits_dae() -> TokenizerRecipe:
+    """Digits of which the encoder sees noise of deviation 0.6 in [-1, 1] (Vincent et al. 2008):
+    5 dB and more of it are gone again.
+    """
+    base = _digits("digits-dae", Identity(32), L2())
+    return replace(base, corruption=GaussianNoise(0.6))
+
+
+def scenes_ae() -> TokenizerRecipe:
+    """Scenes of 32 pixels to 8x8 latents of 4 channels by convolutions alone, with no prior: the
+    plainest of tokenizers, saved as a stock AutoencoderKL.
+    """
+    return _scenes("scenes-ae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
+
+
+def scenes_vae() -> TokenizerRecipe:
+    """Scenes of 32 pixels to 32 numbers that are drawn, by the likelihood with a deviation that is
+    learnt (Rybkin et al. 2021): what is decoded from N(0, 1) are blurred scenes.
+    """
+    neck = Gaussian(32, kl_weight=1.0, keep_prior=True)
+    pixel = GaussianLikelihood(deviation=LearntDeviation())
+    return _scenes("scenes-vae", NewTokenizer(Pooled(BLOCKS), neck), pixel)
+
+
+def scenes_dae() -> TokenizerRecipe:
+    """Scenes of which the encoder sees noise of deviation 0.5 in [-1, 1]: restores pictures that
+    are noisy, and its latents are those of the clean.
+    """
+    base = _scenes("scenes-dae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
+    return replace(base, corruption=GaussianNoise(0.5))
+
+
+def tiny(recipe: TokenizerRecipe, out: Path) -> TokenizerRecipe:
+    """A recipe's twin that takes a second: as it is, but for how long."""
+    run = replace(recipe.run, out=out, steps=4, batch_size=8, precision="fp32", save_every=2,
+                  sample_every=4, evaluate_every=4)  # fmt: skip
+    return replace(recipe, measure=16, validate=8, examples=2, run=run)
+
+
+def _digits(name: str, bottleneck: BottleneckSpec, pixel: Pixel) -> TokenizerRecipe:
+    return _recipe(
+        name, Digits(), Digits("test"), NewTokenizer(Dense((256, 256)), bottleneck), pixel,
+        AdamW(1e-3, schedule="cosine"), Run(steps=3000, batch_size=64, ema=None), GREY,
+    )  # fmt: skip
+
+
+def _scenes(name: str, model: NewTokenizer, pixel: Pixel) -> TokenizerRecipe:
+    return _recipe(
+        name, Scenes(size=32), Scenes(size=32, split="held-out", count=512), model, pixel,
+        AdamW(6e-4, (0.9, 0.99), warmup=50, schedule="cosine"), Run(steps=2000, ema=0.99),
+    )  # fmt: skip
+
+
+def _recipe(
+    name: str, data: Source, validation: Source, model: NewTokenizer, pixel: Pixel,
+    optimizer: AdamW, run: Run, transform: Transform | None = None,
+) -> TokenizerRecipe:  # fmt: skip
+    return TokenizerRecipe(
+        data=data, transform=transform, model=model, pixel=pixel, perceptual=None, adversary=None,
+        optimizer=optimizer, measure=2048, validation=validation,
+        run=replace(run, out=Path("runs") / name),
+    )  # fmt: skip
+
+
+FAMILY: dict[str, Callable[[], TokenizerRecipe]] = {
+    "digits-ae": digits_ae, "digits-vae": digits_vae, "digits-dae": digits_dae,
+    "scenes-ae": scenes_ae, "scenes-vae": scenes_vae, "scenes-dae": scenes_dae,
+}  # fmt: skip

@@ -18,6 +18,7 @@ from calotype.data.cache.index import INDEX, Index, is_finished
 from calotype.data.cache.provenance import own_name
 from calotype.data.cache.shards import Shard, made_of, written
 from calotype.data.identity import identified, identity
+from calotype.data.mixed_streams import MixedStream
 from calotype.data.mixtures import BalancedPictures, MixedPictures
 from calotype.data.pictures import Pictures, spread
 from calotype.data.streams import Stream
@@ -76,7 +77,8 @@ def cache(recipe: CacheRecipe) -> Path:
         begin_work(recipe.out)
     state.wait_for_everyone()
     say(_found(encoder, dataset, recipe))
-    if isinstance(whole, BalancedPictures) or (isinstance(whole, MixedPictures) and whole.weights):
+    mixed = isinstance(whole, MixedPictures | MixedStream) and bool(whole.weights)
+    if mixed or isinstance(whole, BalancedPictures):
         say(f"{whole.reader.source}: weights and balance are for training from pictures; the cache "
             "holds each picture once, and training from it draws all alike")  # fmt: skip
     networks = computing(precision, own_device(), *tokenizer.networks)

@@ -39,22 +39,40 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
         ValueError: a caption has half a character.
         BrokenImage: it is read, and the server says that there is none.
     """
-    name, file = own_name(record.name, source), record.file
+    file, stamp = record.file, _stamp(record)
+    if read or (isinstance(file, bytes) and not stamp):
+        file = _held(record).file
+    digest = digest_of(file) if isinstance(file, bytes) else ""
+    return _made_of(record, source, stamp or digest, digest)
+
+
+def _made_of(record: Record, source: str, stamp: str, digest: str) -> Provenance:
+    name = own_name(record.name, source)
+    if isinstance(record.file, Image.Image):  # drawn by its name, and by no file
+        digest = digest_of(f"{name}\0{stamp}".encode())
     captions = captions_of(record.texts, f"caption of {record.name}")
-    stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
+    return Provenance(name, stamp, digest, captions)
+
+
+def _stamp(record: Record) -> str:
+    """What of it is known without reading it; for tables, whose rows have no time, nothing is."""
+    file = record.file
+    if record.stamp or not isinstance(file, Path | Extent):
+        return record.stamp
     if isinstance(file, Extent):
-        stamp = stamp or f"{stamp_of(Path(file.path))} {file.offset} {file.size}"
-        return Provenance(name, stamp, digest_of(file.read()) if read else "", captions)
-    if isinstance(file, str):
-        if not read:
-            return Provenance(name, stamp, "", captions)
-        file = _fetched(record).file
-    if isinstance(file, bytes):
-        digest = digest_of(file) if read or not stamp else ""
-        return Provenance(name, stamp or digest, digest, captions)
-    if not isinstance(file, Path):
-        return Provenance(name, stamp, digest_of(f"{name}\0{stamp}".encode()), captions)
-    return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
+        return f"{stamp_of(file.path)} {file.offset} {file.size}"
+    return stamp_of(file)
+
+
+def _held(record: Record) -> Record:
+    """A picture with what its file, or its URL, holds, so that it is read once.
+
+    Raises:
+        BrokenImage: the server says that there is none.
+    """
+    if isinstance(record.file, bytes | Image.Image):
+        return record
+    return record._replace(file=tried(record.contents, record.name))
 
 
 def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
@@ -85,13 +103,6 @@ def _known(record: Record, source: str, read: bool) -> Provenance:
         return provenance(record, source, read=False)
 
 
-def _fetched(record: Record) -> Record:
-    """A picture at a URL with what is there, so that it is fetched once."""
-    if not isinstance(record.file, str):
-        return record
-    return record._replace(file=tried(record.encoded, record.name))
-
-
 class Placed(Record):
     """An undecoded picture and its place. One that cannot be decoded becomes a blank that says so,
     unless the policy is to stop: no other takes its place.
@@ -119,26 +130,21 @@ class Placed(Record):
         Raises:
             BrokenImage: it cannot be, and the policy is to stop.
         """
-        known, broken, source = self.record, "", self.reader.source
-        stamped = provenance(known, source, read=False).stamp  # before it is read
+        known, broken, stamp = self.record, "", _stamp(self.record)  # before it is read
         try:
-            known = _fetched(known)
+            known = _held(known)
             found = known.decode(decoding)
         except BrokenImage as error:
             if self.reader.on_error == "stop":
                 raise
             blank = Image.new("RGB", (self.size, self.size))
             found, broken = known._replace(file=blank).decode(decoding), str(error)
-        there = _is_there(known.file)
-        made = provenance(known, source, read=there)
-        made = made._replace(stamp=stamped or made.stamp)
-        made = made if made.digest else made._replace(digest=digest_of(b""))
+        # Of a URL at which there is nothing, that is what it holds.
+        there = known.file if isinstance(known.file, bytes) else b""
+        digest = digest_of(there)
+        made = _made_of(known, self.reader.source, stamp or (there and digest), digest)
         shape = {SHAPE: self.shape} if self.shape else {}
         return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
-
-
-def _is_there(file: object) -> bool:
-    return file.exists() if isinstance(file, Path) else not isinstance(file, str)
 
 
 @dataclass(frozen=True)

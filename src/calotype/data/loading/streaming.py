@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from calotype.data.loading.batches import Batch, collate, draw_keys, present
-from calotype.data.loading.lanes import Cut, Dealt, Lanes, Order
+from calotype.data.loading.lanes import Lanes, Order, in_parts
 from calotype.data.loading.worker_results import WorkerResult, worker_result
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.records import Record
@@ -25,14 +25,15 @@ def lanes_of(stream: Stream, seed: int | None, step: int) -> Order:
     """How a run draws a stream.
 
     Args:
-        stream: Which.
+        stream: Which; by a method `draws(seed, lanes)` it may say its order itself.
         seed: Of the order; None: as the records lie, from one place.
         step: Samples of an optimiser step.
     """
     lanes = Lanes.of(1 if seed is None else stream.lanes, step)
-    kind = Cut if stream.source.counted else Dealt
-    block = 1 if seed is None else max(1, stream.buffer // len(lanes))
-    return kind(stream.source, lanes, seed, block)
+    own: Callable[[int, Lanes], Order] | None = getattr(stream, "draws", None)
+    if own is not None and seed is not None:
+        return own(seed, lanes)
+    return in_parts(stream.source, lanes, seed, stream.buffer)
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ class StreamBatches(IterableDataset[WorkerResult]):
 
     def __iter__(self) -> Iterator[WorkerResult]:
         batches, source = self._batches(), self.stream.source
+        source.news()  # what was learnt before is known
         while True:
-            source.news.clear()
             result = worker_result(lambda: next(batches, None), self.stream.reader)
             if result.batch is None:
                 return
-            yield result._replace(learnt=tuple(source.news))
+            yield result._replace(learnt=tuple(source.news()))
 
     def _batches(self) -> Iterator[Batch]:
         worker = get_worker_info() if self.workers else None
@@ -166,19 +167,19 @@ class _Windows:
         window, first = self._open.get(lane, (None, 0))
         between = place - first - window.taken if window else 0
         if window is None or (between and self.stream.source.seeks):
-            window = Window(self._records(lane, ordinal))
+            window = Window(self._records(lane, place))
             self._open[lane] = window, place
         elif between:
             for _ in islice(window, between):
                 pass
         return window
 
-    def _records(self, lane: int, ordinal: int) -> Iterator[Record]:
+    def _records(self, lane: int, place: int) -> Iterator[Record]:
         if self.order is None:
-            return self.stream.records(ordinal)
-        return self._endless(lane, ordinal)
+            return self.stream.records(place)
+        return self._endless(lane, place)
 
-    def _endless(self, lane: int, ordinal: int) -> Iterator[Record]:
+    def _endless(self, lane: int, place: int) -> Iterator[Record]:
         assert self.order
-        yield from self.order.records(lane, ordinal)
+        yield from self.order.records(lane, place)
         raise self.stream.reader.nothing()  # a lane ends where there is nothing at all

@@ -1,7 +1,7 @@
 """What would be trained on: a table, and a page of pictures, before anything is trained."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,14 @@ class Data:
         for name, least in (("size", 1), ("count", 1), ("shown", 0)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"--{name} is {value}: it must be at least {least}")
-        if self.path is not None and self.data != Folder(Path("images")):
+        if self.path is not None and self.data != Folder(Path("images")) and not self._is_folder:
             raise ValueError(f"{self.path} and data: say by one of them what to look at")
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether `path` is a folder, of which `data` may say how it is read."""
+        named = isinstance(self.data, Folder) and self.data.path == Path("images")
+        return named and self.path is not None and self.path.expanduser().is_dir()
 
     @property
     def source(self) -> Source:
@@ -76,7 +82,9 @@ class Data:
             return WebDataset(self.path)
         # A table of that name names the pictures of its folder.
         rows = name.endswith(".parquet") and kind_of(name) != "table"
-        return (Parquet if rows else Folder)(self.path)
+        if rows:
+            return Parquet(self.path)
+        return replace(self.data, path=self.path) if self._is_folder else Folder(self.path)
 
     @property
     def file(self) -> Path:

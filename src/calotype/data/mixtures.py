@@ -21,6 +21,7 @@ from calotype.data.loading.order import (
     shares,
 )
 from calotype.data.mixed_streams import MixedStream
+from calotype.data.nested import within
 from calotype.data.pictures import Pictures, captions_of_all
 from calotype.data.reading.records import Reader, Record
 from calotype.data.streams import Stream
@@ -40,7 +41,8 @@ class Balanced:
         Raises:
             ValueError: it is a stream, or all its captions are the same; or as of the source.
         """
-        dataset = self.source.build()
+        with within("source"):
+            dataset = self.source.build()
         if isinstance(dataset, Stream):
             raise ValueError(
                 f"{dataset.reader.source}: which classes a stream has is not known before it is "
@@ -143,7 +145,7 @@ class Mixture:
             ValueError: they differ in `on_error`, or there are no weights and how many pictures a
                 stream has is not known; or as of a source.
         """
-        built = {name: each.build() for name, each in self.sources.items()}
+        built = {name: _built(name, each) for name, each in self.sources.items()}
         if len(policies := {dataset.reader.on_error for dataset in built.values()}) > 1:
             raise ValueError(
                 f"data: of {' and '.join(built)} some have on_error {' and some '.join(policies)}: "
@@ -215,6 +217,11 @@ class Joined(Sequence[Record]):
         """The first caption of each, in order."""
         for part in self.parts:
             yield from captions_of_all(part)
+
+
+def _built(name: str, source: Listed | Filtered | Balanced) -> Pictures | Stream:
+    with within(name):
+        return source.build()
 
 
 def joint(datasets: Sequence[Pictures | Stream]) -> Reader:

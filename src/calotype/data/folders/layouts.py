@@ -57,8 +57,7 @@ class Metadata:
         """Give all pictures, and those in the folder of which nothing is said."""
         with descriptions(survey.root, self.tables) as said:
             for folder in said.folders(survey):
-                rows = [Found(row.name, bool(row.captions), None, row.captions)
-                        for row in said.of(folder)]  # fmt: skip
+                rows = [Found(row.name, True, None, row.captions) for row in said.of(folder)]
                 named, there = {row.name for row in rows}, survey.folders.get(folder)
                 names = files(survey.place(folder)) if there and there.pictures else []
                 rest = [n for n in names if n not in named and kind_of(n) == "picture"]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,11 @@ from PIL import Image
 
 from calotype.data.aspect.bucketed import SHAPE, Bucketed
 from calotype.data.aspect.buckets import Shape
-from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of
+from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of_record
 from calotype.data.pictures import Pictures
 from calotype.data.reading.captions import captions_of
 from calotype.data.reading.images import TO_RGB, BrokenImage, Decoding
-from calotype.data.reading.records import Extent, Reader, Record
+from calotype.data.reading.records import Reader, Record
 from calotype.data.reading.remote import tried
 from calotype.data.reading.transforms import as_is
 from calotype.data.streams import Stream
@@ -39,7 +38,7 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
         ValueError: a caption has half a character.
         BrokenImage: it is read, and the server says that there is none.
     """
-    file, stamp = record.file, _stamp(record)
+    file, stamp = record.file, stamp_of_record(record)
     if read or (isinstance(file, bytes) and not stamp):
         file = _held(record).file
     digest = digest_of(file) if isinstance(file, bytes) else ""
@@ -52,16 +51,6 @@ def _made_of(record: Record, source: str, stamp: str, digest: str) -> Provenance
         digest = digest_of(f"{name}\0{stamp}".encode())
     captions = captions_of(record.texts, f"caption of {record.name}")
     return Provenance(name, stamp, digest, captions)
-
-
-def _stamp(record: Record) -> str:
-    """What of it is known without reading it; for tables, whose rows have no time, nothing is."""
-    file = record.file
-    if record.stamp or not isinstance(file, Path | Extent):
-        return record.stamp
-    if isinstance(file, Extent):
-        return f"{stamp_of(file.path)} {file.offset} {file.size}"
-    return stamp_of(file)
 
 
 def _held(record: Record) -> Record:
@@ -130,7 +119,7 @@ class Placed(Record):
         Raises:
             BrokenImage: it cannot be, and the policy is to stop.
         """
-        known, broken, stamp = self.record, "", _stamp(self.record)  # before it is read
+        known, broken, stamp = self.record, "", stamp_of_record(self.record)  # before it is read
         try:
             known = _held(known)
             found = known.decode(decoding)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from calotype.data.cache.texts import as_arrays, from_arrays
 from calotype.data.reading.captions import normal
+from calotype.data.reading.records import Extent, Record
 
 Arrays = dict[str, Tensor]
 
@@ -160,6 +161,24 @@ def stamp_of(path: str | Path) -> str:
     except OSError:
         return ""
     return stamped(found)
+
+
+def stamp_of_record(record: Record, stamp: Callable[[str], str] = stamp_of) -> str:
+    """What of a picture is known without reading it; of a table's, whose rows have no time, nothing
+    is.
+
+    Args:
+        record: The picture.
+        stamp: Gives that of a file.
+    """
+    match record.file:
+        case _ if record.stamp:
+            return record.stamp
+        case Extent(path, offset, size):
+            return f"{stamp(path)} {offset} {size}".lstrip()
+        case Path():
+            return stamp(str(record.file))
+    return ""
 
 
 def stamped(found: os.stat_result) -> str:

@@ -128,10 +128,11 @@ class Placed(Record):
                 raise
             blank = Image.new("RGB", (self.size, self.size))
             found, broken = known._replace(file=blank).decode(decoding), str(error)
-        # Of a URL at which there is nothing, that is what it holds.
-        there = known.file if isinstance(known.file, bytes) else b""
-        digest = digest_of(there)
-        made = _made_of(known, self.reader.source, stamp or (there and digest), digest)
+        # A URL at which there is nothing holds nothing, and has no stamp: it may come back.
+        there = known.file if isinstance(known.file, bytes) else None
+        digest = digest_of(there or b"")
+        stamp = stamp or ("" if there is None else digest)
+        made = _made_of(known, self.reader.source, stamp, digest)
         shape = {SHAPE: self.shape} if self.shape else {}
         return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
 

@@ -53,7 +53,7 @@ def test_what_is_no_text_is_refused_by_its_place(value: Any) -> None:
 
 
 def test_bytes_in_another_encoding_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^row 3 line 1: not UTF-8; save it in that encoding"):
+    with pytest.raises(ValueError, match=r"^row 3: not UTF-8; save it in that encoding"):
         caption_of("café".encode("latin-1"), "row 3")
 
 

@@ -91,14 +91,15 @@ def decoded(data: bytes, where: str) -> str:
     """A text in UTF-8, or in UTF-16 or UTF-32 if it begins with their mark.
 
     Raises:
-        ValueError: it is in no such encoding; the message names the line.
+        ValueError: it is in no such encoding; the message names the line, if there are several.
     """
     encoding = _encoding(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].decode(encoding, "ignore").count("\n") + 1
-        raise _not_encoded(where, line, encoding) from None
+        place = f"{where} line {line}" if line > 1 or b"\n" in data else where
+        raise _not_encoded(place, encoding) from None
 
 
 def lines_of(file: Path) -> Iterator[str]:
@@ -116,17 +117,17 @@ def lines_of(file: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
             except UnicodeDecodeError:
-                raise _not_encoded(file, number, "utf-8-sig") from None
+                raise _not_encoded(f"{file} line {number}", "utf-8-sig") from None
 
 
 def _encoding(data: bytes) -> str:
     return next((name for mark, name in MARKED.items() if data.startswith(mark)), "utf-8-sig")
 
 
-def _not_encoded(where: str | Path, line: int, encoding: str) -> ValueError:
+def _not_encoded(where: str, encoding: str) -> ValueError:
     name = encoding.removesuffix("-sig").upper()
     mend = "save it in that encoding" if name == "UTF-8" else f"its first bytes say {name}"
-    return ValueError(f"{where} line {line}: not {name}; {mend}")
+    return ValueError(f"{where}: not {name}; {mend}")
 
 
 def _is_missing(value: Any) -> bool:

@@ -13,11 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -40,8 +41,18 @@ Kind = Literal["good", "torn", "empty", "small", "silent"]
 """What a picture is: whole, cut off, without bytes, too small for the filter, without a caption."""
 KINDS = st.lists(st.sampled_from(["good", "torn", "empty", "small", "silent"]), min_size=1,
                  max_size=8).filter(lambda kinds: "good" in kinds)  # fmt: skip
-MANY = settings(deadline=None, max_examples=8, derandomize=True,
-                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+MANY = settings(deadline=None, max_examples=8, derandomize=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("CALOTYPE_CACHE", str(home))
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", home)
+        datasets.disable_progress_bars()
+        yield
+        datasets.enable_progress_bars()
 
 
 def picture(kind: Kind, number: int) -> bytes:
@@ -141,11 +152,9 @@ def _number(example: Any, rng: np.random.Generator) -> dict[str, Any]:
 @MANY
 @pytest.mark.parametrize("name", SOURCES)
 @given(KINDS)
-def test_listed_is_read_skipped_or_refused_by_name(name: str, monkeypatch, kinds) -> None:
+def test_listed_is_read_skipped_or_refused_by_name(name: str, kinds) -> None:
     with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        monkeypatch.setenv("CALOTYPE_CACHE", str(Path(folder, "home")))
-        monkeypatch.setenv("HF_DATASETS_CACHE", str(Path(folder, "home")))
         assume(len(kinds) > 1 or not name.startswith("hub"))  # `datasets` reads no empty file
         root = Path(folder, "data")
         root.mkdir()
@@ -183,14 +192,10 @@ def _names(key: str, number: int, source: str) -> bool:
 @MANY
 @pytest.mark.parametrize("name", ["texts", "parquet", "tars", "filtered stream", "mixture"])
 @given(KINDS.filter(lambda kinds: len(kinds) > 2))
-def test_in_training_a_broken_ones_neighbour_is_told_for_what_it_is(
-    name: str, monkeypatch, kinds
-) -> None:
+def test_in_training_a_broken_ones_neighbour_is_told_for_what_it_is(name: str, kinds) -> None:
     """What takes a broken picture's place keeps its own number and caption."""
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        monkeypatch.setenv("CALOTYPE_CACHE", str(Path(folder, "home")))
-        monkeypatch.setenv("HF_DATASETS_CACHE", str(Path(folder, "home")))
         root = Path(folder, "data")
         root.mkdir()
         dataset: Any = SOURCES[name](root, kinds).build()

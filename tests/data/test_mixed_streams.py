@@ -265,6 +265,8 @@ def test_what_was_removed_up_to_there_is_told_when_reading_ends(tmp_path, capsys
     stream = Filtered(Tars(tmp_path / "a.tar.gz"), greatest_ratio=2.0).build()
     assert isinstance(stream, Stream)
     stream.buffer = 1
+    next(once(stream, 4))
+    assert "pictures are left" not in capsys.readouterr().err  # of a look at the first few
     next(Loader(stream, 4, seed=0).batches())
     said = capsys.readouterr().err
     assert "pictures are left" in said and "41 of 42" not in said

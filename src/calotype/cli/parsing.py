@@ -74,11 +74,7 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        fail(_one_line(said.getvalue()))
-    except ValueError as error:  # of a field, which does not know in what it is
-        if (as_typed := _as_typed(str(error), given)) == str(error):
-            raise
-        raise ValueError(as_typed) from error
+        fail(_as_typed(_one_line(said.getvalue()), given))
     if unknown:
         fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
     return _at_home(found)

@@ -31,7 +31,6 @@ from calotype.training.progress import say
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
 
-
 Draws = list[tuple[int, int]]
 """(index, key) of each sample of a batch."""
 
@@ -270,7 +269,8 @@ def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterat
 
 def _streamed(batches: StreamBatches) -> Iterator[Batch]:
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
-    return received(opened(results), batches.stream.reader, batches.stream.source.learn)
+    stream = batches.stream
+    return received(opened(results), stream.reader, stream.source.learn, endless=batches.endless)
 
 
 def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batch]:

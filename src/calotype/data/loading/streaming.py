@@ -78,6 +78,11 @@ class StreamBatches(IterableDataset[WorkerResult]):
     """Of the `Loader`."""
 
     @property
+    def endless(self) -> bool:
+        """Whether they are those of a run, and not of one pass."""
+        return self.order is not None
+
+    @property
     def processes(self) -> int:
         """Workers of the DataLoader. Of what is not local as many as share no lane: nothing is
         fetched twice, and threads of theirs make up for the rest.

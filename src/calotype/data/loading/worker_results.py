@@ -54,6 +54,8 @@ def received(
     results: Iterator[WorkerResult],
     reader: Reader | None,
     learn: Callable[[int, int], None] = lambda part, length: None,
+    *,
+    endless: bool = False,
 ) -> Iterator[Batch]:
     """Give the batches in the training process, which warns of what was skipped, tells what filters
     removed, and hears what was learnt of a stream's parts.
@@ -78,7 +80,8 @@ def received(
             yield batch
     finally:
         del results  # ends the workers now, and not when the error's traceback is let go
-        _tell_removed(reader, (), ending=True)
+        # Of a look at the first few what was removed is no news; of a run, that ends here, it is.
+        _tell_removed(reader, (), ending=endless)
 
 
 def _tell_removed(reader: Reader | None, removed: Iterable[News], *, ending: bool = False) -> None:

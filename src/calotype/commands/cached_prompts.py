@@ -146,6 +146,8 @@ def _read_shard(
         some = [captions[i : i + AT_ONCE] for i in range(0, len(captions), AT_ONCE)]
         columns = [[each.int() for each in tokenize(tokenizer, part)] for part in some]
         tokens, lengths = map(torch.cat, zip(*columns, strict=True))
+        full = [captions[i] for i in torch.where(lengths == tokenizer.model_max_length)[0].tolist()]
+        some = (full[i : i + AT_ONCE] for i in range(0, len(full), AT_ONCE))
         cut = torch.tensor(sum(_cut(tokenizer, part) for part in some))
         arrays = {"tokens": tokens, "lengths": lengths, "captions_each": ends, "cut": cut}
         write_tensors(root / name, arrays)
@@ -154,6 +156,6 @@ def _read_shard(
 
 
 def _cut(tokenizer: "transformers.PreTrainedTokenizerFast", captions: list[str]) -> int:
-    """How many captions are longer than a prompt."""
+    """How many captions, of those that fill a prompt, are longer."""
     limit = tokenizer.model_max_length
     return sum(len(row) > limit for row in tokenizer(captions, verbose=False).input_ids)

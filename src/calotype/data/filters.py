@@ -17,7 +17,7 @@ from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Pictures
 from calotype.data.reading.looks import Row, alike, look_of, size_of, survey
 from calotype.data.reading.records import Reader, Record
-from calotype.data.reading.removed import NAMED, News, Tally, removed
+from calotype.data.reading.removed import NAMED, News, Tally, line_of
 from calotype.data.streams import Parts, Stream, picked
 from calotype.data.tabular.tables import Hub, Parquet
 from calotype.training.progress import say
@@ -171,7 +171,7 @@ class FilteredPictures(Pictures):
         if self.like and places[0] in self.like:
             first = self.source.records[self.like[places[0]]].name
             named[0] = f"{named[0]} is like {first}"
-        return removed(why, named, len(places))
+        return line_of(why, named, len(places))
 
     def _worded(self, places: Sequence[int]) -> Sequence[int]:
         if self.spec.words is None:

@@ -44,7 +44,7 @@ class Tally:
         left = self.read - self.removed.total()
         yield f"{source}: {left} of {self.read} pictures are left"
         for why, count in self.removed.items():
-            yield f"  {removed(why, self.names[why], count)}"
+            yield f"  {line_of(why, self.names[why], count)}"
 
 
 class News(NamedTuple):
@@ -132,7 +132,7 @@ class Removals:
         return [*chain.from_iterable(each)]
 
 
-def removed(why: str, names: list[str], count: int) -> str:
+def line_of(why: str, names: list[str], count: int) -> str:
     """Say what was removed for one reason, and name the first."""
     more = ", ..." if count > len(names) else ""
     return f"removed: {count}, {why} ({shorten(', '.join(names), 300)}{more})"

@@ -77,8 +77,9 @@ def cache(recipe: CacheRecipe) -> Path:
         begin_work(recipe.out)
     state.wait_for_everyone()
     say(_found(encoder, dataset, recipe))
-    mixed = isinstance(whole, MixedPictures | MixedStream) and bool(whole.weights)
-    if mixed or isinstance(whole, BalancedPictures):
+    if isinstance(whole, BalancedPictures) or (
+        isinstance(whole, MixedPictures | MixedStream) and whole.weights
+    ):
         say(f"{whole.reader.source}: weights and balance are for training from pictures; the cache "
             "holds each picture once, and training from it draws all alike")  # fmt: skip
     networks = computing(precision, own_device(), *tokenizer.networks)

@@ -30,8 +30,8 @@ from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.caching import begin_work, cache_latents, finish, remaining
 from calotype.tokenizers.encoder import Encoder, Scan
+from calotype.training.description import describe
 from calotype.training.noise import generators, normal
-from calotype.training.run import describe
 
 COUNT = 20
 SCAN = Scan(None, count=COUNT, batch_size=4, shard_size=8)

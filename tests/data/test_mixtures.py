@@ -33,7 +33,7 @@ from calotype.data import (
 from calotype.data.loading.order import Order, Shuffled
 from calotype.data.mixtures import BalancedPictures, MixedPictures, shares
 from calotype.recipes.tokenizers import TOKENIZERS
-from calotype.training.run import describe, restore
+from calotype.training.description import describe, restore
 
 PICTURE = Image.new("RGB", (4, 4))
 WEIGHTS = st.floats(0.01, 10)

@@ -32,7 +32,7 @@ from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.distillation import REPORT, NewTiny
-from calotype.training.run import describe
+from calotype.training.description import describe
 from calotype.training.upload import Destination
 from hub.server import card_errors
 

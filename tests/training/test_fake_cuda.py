@@ -40,9 +40,9 @@ from calotype.tokenizers.encoder import Encoder
 from calotype.tokenizers.terms import R1, LeCAM, PerceptualTerm
 from calotype.training import Batch, Objective, Run
 from calotype.training.log import Log
-from calotype.training.loop import _Trainer
 from calotype.training.noise import sent
 from calotype.training.precision import autocast
+from calotype.training.trainer import Trainer
 from fake_cuda import CUDA, Watch, fake_cuda, moved
 
 TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
@@ -103,7 +103,7 @@ class Silent(Log):
 def trained(watch: Watch, name: str, run: Run) -> Iterator[dict[str, int]]:
     """The waits of each step."""
     objectives = [moved(o, CUDA) for o in OBJECTIVES[name]()]
-    trainer = _Trainer(objectives, run)
+    trainer = Trainer(objectives, run)
     assert {p.device for o in objectives for p in o.parameters()} == {CUDA}
     assert trainer.precision == run.precision
     log = Silent(run, trainer.accelerator, 0, 4, trainer.precision)
@@ -273,7 +273,7 @@ def test_measures_of_a_tokenizer_while_it_trains(precision, watch, monkeypatch):
 
 def test_averages_are_swapped_on_the_device(watch, tmp_path):
     objective = moved(OBJECTIVES["flow"]()[0], CUDA)
-    trainer = _Trainer([objective], tiny.run(tmp_path, ema=0.9))
+    trainer = Trainer([objective], tiny.run(tmp_path, ema=0.9))
     watch.taken()
     trainer._averaged(lambda: None)
     assert watch.taken() == {}
@@ -351,7 +351,7 @@ def test_bug_norms_and_what_follows_them_were_float32_in_bf16(
     range.
     """
     (objective,) = (moved(each, CUDA) for each in OBJECTIVES[name]())
-    _Trainer([objective], tiny.run(tmp_path, precision=precision))
+    Trainer([objective], tiny.run(tmp_path, precision=precision))
     network = objective.tokenizer if name == "kl, lpips" else objective.unet
     seen = set()
     for module in network.modules():

@@ -33,9 +33,9 @@ from calotype.training import (
 )
 from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
-from calotype.training.loop import _Trainer
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
+from calotype.training.trainer import Trainer
 from ranks import alone, ranks
 
 KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
@@ -577,13 +577,13 @@ def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypa
         traced.append(graph)
         return graph.forward
 
-    taken = _Trainer.update
+    taken = Trainer.update
 
-    def update(trainer: _Trainer, *arguments: Any) -> int:
+    def update(trainer: Trainer, *arguments: Any) -> int:
         after.append(len(traced))
         return taken(trainer, *arguments)
 
-    monkeypatch.setattr(_Trainer, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     tiny.train(kind, tiny.run(tmp_path / "plain"))
     assert traced == [] and after
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=as_it_is))

@@ -31,12 +31,12 @@ from calotype.tokenizers.caching import begin_work, cache_latents, finish, is_un
 from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
+from calotype.training.description import describe
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
 from calotype.training.noise import sent
 from calotype.training.precision import Name, described, settled, warn_of_emulation
 from calotype.training.progress import Told, say
-from calotype.training.run import describe
 
 
 def cache(recipe: CacheRecipe) -> Path:

@@ -23,10 +23,10 @@ from calotype.diffusion import TextSpec
 from calotype.lazy import transformers
 from calotype.tokenizers.caching import Prompts
 from calotype.tokenizers.filling import WORK
+from calotype.training.description import describe
 from calotype.training.distributed import processes
 from calotype.training.files import publish
 from calotype.training.progress import Told, track
-from calotype.training.run import describe
 
 LEARNT_FROM = 100_000
 """Captions, from all over a cache, that a vocabulary is learnt from at most; classes are counted in

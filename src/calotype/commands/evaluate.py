@@ -54,11 +54,11 @@ from calotype.pipelines import (
 )
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch
+from calotype.training.description import describe
 from calotype.training.files import write_text
 from calotype.training.images import Mode
 from calotype.training.products import exact_products
 from calotype.training.progress import Told, track
-from calotype.training.run import describe
 
 STEPS = (32, 16, 8, 4, 2)
 """Pixels that sides of whole pictures are multiples of: the most of which there are eight to the

@@ -28,10 +28,10 @@ from calotype.pipelines import (
     turns,
 )
 from calotype.pipelines.folders import fingerprint, pipelines_under
+from calotype.training.description import describe
 from calotype.training.devices import Computation, threads
 from calotype.training.distributed import processes
 from calotype.training.progress import Told
-from calotype.training.run import describe
 
 RUNS = Path("runs")
 SEEDS = 2**64

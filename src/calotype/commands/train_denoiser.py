@@ -24,8 +24,8 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
 from calotype.training.attention import plain_is_faster
+from calotype.training.description import describe
 from calotype.training.distributed import processes
-from calotype.training.run import describe
 
 
 def train_denoiser(recipe: GeneratorRecipe) -> Path:

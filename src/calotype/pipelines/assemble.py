@@ -27,12 +27,12 @@ from calotype.pipelines.sampling import (
 from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.description import describe, restore
 from calotype.training.files import publish, room
 from calotype.training.holds import instead
 from calotype.training.images import Mode
 from calotype.training.network import located, place, reason
 from calotype.training.portable import make_portable
-from calotype.training.run import describe, restore
 
 
 def text_to_image(

@@ -36,12 +36,12 @@ from calotype.pipelines.token_readme import token_readme
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.preprocessing import Center
+from calotype.training.description import describe, restore
 from calotype.training.devices import DTYPES, settled
 from calotype.training.files import publish, room
 from calotype.training.images import Pixels
 from calotype.training.network import Place, place
 from calotype.training.portable import make_portable
-from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
 
 IMAGES = "vqvae"

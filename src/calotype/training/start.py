@@ -10,6 +10,8 @@ import torch
 
 from calotype import __version__
 from calotype.training.agreement import agree, by_main
+from calotype.training.begun import begin, begun_in
+from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
 from calotype.training.lock import held
 from calotype.training.portable import flat
@@ -21,7 +23,7 @@ from calotype.training.precision import (
     warn_of_emulation,
 )
 from calotype.training.progress import say
-from calotype.training.run import Run, begin, begun_in, describe, is_place
+from calotype.training.run import Run
 
 
 @contextmanager

@@ -1,0 +1,198 @@
+"""The checkpoints of a run: when they are written, what they hold, and how one is taken up."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from calotype.training import checkpoint
+from calotype.training.agreement import by_main, of_main
+from calotype.training.background import Writer
+from calotype.training.checkpoint import Found, Tensors
+from calotype.training.distributed import all_gather, all_mean
+from calotype.training.objective import Batches, Learning
+from calotype.training.progress import say
+from calotype.training.trainer import DivergedError, Trainer
+
+BEST = "best"
+"""Name of the best checkpoint."""
+
+
+class Keeper:
+    """Writes the checkpoints of a trainer, and gives it what one holds; its loader too, if that has
+    learnt anything.
+    """
+
+    def __init__(self, trainer: Trainer, loader: Batches) -> None:
+        self.trainer, self.loader, self.run = trainer, loader, trainer.run
+        self.writer, self.saved = Writer(), time.monotonic()
+
+    def is_late(self) -> bool:
+        """Whether the last checkpoint is as old as one may be; the main process's clock tells."""
+        if self.run.save_minutes is None or not self.trainer.accelerator.is_main_process:
+            return False
+        return time.monotonic() - self.saved >= 60 * self.run.save_minutes
+
+    def is_due(self, late: bool) -> bool:
+        """Whether it is the step for a checkpoint, or the time, on which all ranks agreed."""
+        self.writer.check()
+        step = self.trainer.step
+        return step % self.run.save_every == 0 or step == self.run.steps or late
+
+    def save(self, name: str | None = None) -> None:
+        """Begin to write a checkpoint, named after the step unless told otherwise; ranks hold the
+        same state, so the main one writes, from a copy, while training goes on.
+        """
+        self.saved = time.monotonic()
+        for mean in sorted(self.trainer.means.sums):
+            self.trainer.means.sums[mean] = all_mean(self.trainer.means.sums[mean])
+        learnt = self._learnt()
+        if not self.trainer.accelerator.is_main_process:
+            return
+        self.writer.wait()  # before there is another copy
+        parts = [learner.state() for learner in self.trainer.learners]
+        groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
+        groups["means"] = self.trainer.means.sums
+        if self.trainer.average:
+            groups["ema"] = self.trainer.average.tensors()
+        if learnt is not None:
+            groups["data"] = {"learnt": learnt}
+        copies = {group: _copied(tensors) for group, tensors in groups.items()}
+        counts, name = self._counts(), name or f"step-{self.trainer.step}"
+
+        def write() -> None:
+            checkpoint.write(self.run.checkpoints / name, copies, counts)
+            checkpoint.prune(self.run.checkpoints, self.run.keep)
+
+        self.writer.start(write)
+
+    def written(self) -> None:
+        """Wait until every checkpoint is on disk, for all ranks."""
+        by_main(self.writer.wait)
+
+    def _learnt(self) -> Tensor | None:
+        """What the loaders of all ranks have learnt."""
+        mine = self.loader.learnt() if isinstance(self.loader, Learning) else None
+        if mine is None:
+            return None
+        return all_gather(mine.to(self.trainer.accelerator.device)[None]).amax(0)
+
+    def restore(self) -> None:
+        """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
+        that are newer are named and set aside.
+
+        The main process reads it, and tells the others.
+
+        Raises:
+            ValueError: it is another recipe's, a longer run's, or one's with another global batch;
+                or there are some, and none is whole.
+        """
+        found: list[Found] = []
+
+        def look() -> Mapping[str, Any] | None:
+            checkpoint.sweep(self.run.out)
+            if self.run.resume and (newest := checkpoint.newest(self.run.checkpoints)):
+                found.append(newest)
+            return found[0].state if found else None
+
+        state = by_main(look)
+        if state is None:
+            return
+        self._take_up(of_main(lambda: found[0].groups if found else {}), state)
+        for folder, why in found[0].damaged.items() if found else ():
+            place = checkpoint.set_aside(folder)
+            say(f"damaged: {why}; kept as {place}, going on from {found[0].folder.name}")
+
+    def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        counts = dict(state)
+        self._check(counts["step"], counts["samples"])
+        for i, learner in enumerate(self.trainer.learners):
+            learner.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
+        self.trainer.means.sums = {
+            k: v.to(self.trainer.accelerator.device) for k, v in groups["means"].items()
+        }
+        self.trainer.means.counts = counts.pop("means")
+        if (scaling := counts.pop("scaler", None)) and self.trainer.scaler.is_enabled():
+            self.trainer.scaler.load_state_dict(scaling)
+        for name, value in counts.items():
+            setattr(self.trainer, name, value)
+        if self.trainer.average:
+            self.trainer.average.load(groups["ema"], self.trainer.updates)
+        if "data" in groups and isinstance(self.loader, Learning):
+            self.loader.take_up(groups["data"]["learnt"])
+
+    def _check(self, step: int, samples: int) -> None:
+        if step > self.run.steps:
+            raise ValueError(
+                f"run.steps is {self.run.steps}, but {self.run.out} has been trained for {step}: "
+                "ask for as many or more, or choose another --run.out"
+            )
+        # Sample j is the same however ranks and micro-batches share a step's samples.
+        if samples != step * self.trainer.images:
+            raise ValueError(
+                f"{self.run.out} took {samples // step} samples a step and would now take "
+                f"{self.trainer.images}, processes * run.batch_size * run.accumulate: start as "
+                "many processes as before, or change --run.accumulate or --run.batch-size to make "
+                "it up"
+            )
+
+    def _counts(self) -> Mapping[str, Any]:
+        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best")
+        counts = {name: getattr(self.trainer, name) for name in names}
+        scaling = (
+            {"scaler": self.trainer.scaler.state_dict()} if self.trainer.scaler.is_enabled() else {}
+        )
+        return {**counts, "means": dict(self.trainer.means.counts), **scaling}
+
+    def where(self) -> str:
+        """Where the run stands, and how it goes on."""
+        run, found = self.run, checkpoint.complete(self.run.checkpoints)
+        mend = (
+            f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command"
+            f"{'' if run.resume else ' with --run.resume'} goes on from there"
+            if found
+            else "there is no checkpoint yet: the same command begins anew"
+        )
+        return f"{run.out}: after step {self.trainer.step} of {run.steps}; {mend}"
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the first objective, ready for export; of the best
+        checkpoint, if the run keeps one.
+
+        Raises:
+            DivergedError: nothing was learnt.
+        """
+        self.written()
+        if not self.trainer.updates:
+            raise DivergedError(
+                f"each of {self.trainer.step} steps was skipped, and there is nothing to export: "
+                "begin anew with --run.overwrite and a lower optimizer.lr, or in fp32"
+            )
+        if self.run.best and (groups := of_main(self._of_best)):
+            self.trainer.learners[0].load(groups["model-0"], groups["optimizer-0"])
+            if self.trainer.average:
+                self.trainer.average.load(groups["ema"], self.trainer.updates)
+        if self.trainer.average:
+            self.trainer.average.apply()
+        for learner in self.trainer.learners:
+            learner.objective.eval()
+        self.trainer.accelerator.wait_for_everyone()
+
+    def _of_best(self) -> Mapping[str, Tensors]:
+        """What it holds; nothing, if no figure was ever a number."""
+        folder = self.run.checkpoints / BEST
+        if not folder.exists():
+            return {}
+        try:
+            return checkpoint.read(folder)[0]
+        except checkpoint.DamagedError as error:
+            raise checkpoint.DamagedError(
+                f"{error}: put back a copy, or delete {folder}, and --run.resume exports the last "
+                "weights"
+            ) from error
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    """Tensors as they are now, in the memory of the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -48,7 +48,13 @@ class Numbers:
         self.width, self.batch_size = width, batch_size
         self.seen: list[float] = []
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
         """From a position on, noting when each was asked for."""
         while True:
             self.seen.append(time.perf_counter())

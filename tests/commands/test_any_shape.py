@@ -83,7 +83,7 @@ def test_its_previews_show_every_shape(trained: TokenizerRecipe) -> None:
 
 
 def test_micro_batches_make_the_same_steps(trained: TokenizerRecipe, tmp_path: Path) -> None:
-    run = replace(trained.run, out=tmp_path / "halves", batch_size=2, accumulate=2)
+    run = replace(trained.run, out=tmp_path / "halves", micro_batch=2)
     train_tokenizer(replace(trained, run=run))
     for name in ("model-0", "model-1"):
         halves = weights(run, name)
@@ -207,8 +207,8 @@ def test_diffusion_in_latents_of_several_shapes(cached: CacheRecipe, tmp_path: P
     assert size_of(pipeline) == 32  # the square's
     figures = logged(recipe.run)
     assert any("validation/loss" in line for line in figures)
-    halves = replace(recipe, run=replace(recipe.run, out=tmp_path / "halves", batch_size=2,
-                                         accumulate=2))  # fmt: skip
+    halves = replace(recipe, run=replace(recipe.run, out=tmp_path / "halves",
+                                         micro_batch=2))  # fmt: skip
     train_generator(halves)
     for name, whole in weights(recipe.run).items():
         torch.testing.assert_close(weights(halves.run)[name], whole, rtol=1e-3, atol=1e-4)

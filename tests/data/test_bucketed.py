@@ -68,8 +68,8 @@ def test_a_batch_is_of_one_bucket_and_all_of_them_come() -> None:
 
 def test_ranks_and_micro_batches_together_are_one_batch() -> None:
     alone = flat(loader(8).batches(), 12)
-    accumulated = flat(loader(2, accumulate=4).batches(), 48)
-    two = [loader(2, accumulate=2).batches(0, rank, 2) for rank in (0, 1)]
+    accumulated = flat(loader(8).batches(micro_batch=2), 48)
+    two = [loader(8).batches(0, rank, 2, micro_batch=2) for rank in (0, 1)]
     ranks = [sample for _ in range(24) for each in two for sample in flat(each, 1)]
     assert alone == accumulated == ranks
 
@@ -77,8 +77,9 @@ def test_ranks_and_micro_batches_together_are_one_batch() -> None:
 @MANY
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(workers: int) -> None:
-    expected = flat(loader(4, accumulate=2).batches(8, 1, 2), 9)
-    assert flat(loader(4, accumulate=2, workers=workers).batches(8, 1, 2), 9) == expected
+    expected = flat(loader(16).batches(16, 1, 2, micro_batch=4), 9)
+    found = flat(loader(16, workers=workers).batches(16, 1, 2, micro_batch=4), 9)
+    assert found == expected
 
 
 @pytest.mark.parametrize("position", [4, 8, 36, 400])

@@ -109,7 +109,7 @@ def test_ranks_and_a_resumed_run_see_what_one_process_sees():
     mixed = MixedPictures([inside, pictures(["sea"] * 3, "seas")], [1.0, 2.0])
 
     def names(batch_size: int, position: int = 0, rank: int = 0, world: int = 1, workers: int = 0):
-        loader = Loader(mixed, batch_size, seed=5, workers=workers)
+        loader = Loader(mixed, batch_size * world, seed=5, workers=workers)
         batches = islice(loader.batches(position, rank, world), 24 // batch_size // world)
         return [list(zip(b["name"], b["key"], strict=True)) for b in batches]
 

@@ -86,8 +86,14 @@ def test_training_does_not_wait_for_the_disk(slow_disk, tmp_path, monkeypatch):
 
 def test_a_signal_is_answered_when_all_is_saved(slow_disk, tmp_path, capfd, monkeypatch):
     class Stopping(tiny.Repeating):
-        def batches(self, position=0, rank=0, world=1):
-            for number, batch in enumerate(super().batches(position, rank, world)):
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ):
+            for number, batch in enumerate(super().batches(position, rank, world, micro_batch)):
                 if number == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield batch

@@ -137,7 +137,7 @@ def test_a_step_waits_for_the_device_once(name, precision, watch, tmp_path):
 @pytest.mark.parametrize("name", ["kl, lpips, adversary", "vq", "lfq", "flow", "transformer"])
 def test_a_step_of_several_micro_batches_waits_once(name, watch, tmp_path):
     """Adaptive weights and surveys look at all of them first."""
-    waits = trained(watch, name, tiny.run(tmp_path, accumulate=3, steps=100))
+    waits = trained(watch, name, tiny.run(tmp_path, batch_size=12, micro_batch=4, steps=100))
     deque(islice(waits, 2), maxlen=0)
     assert next(waits) == ONE
 

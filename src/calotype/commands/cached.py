@@ -23,6 +23,7 @@ from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
 from calotype.training.distributed import processes
+from calotype.training.division import Division, shared
 from calotype.training.hosts import hand_out
 from calotype.training.learner import check_compiled
 from calotype.training.start import count, started
@@ -35,6 +36,7 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
         ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
     """
     quiet()
+    shared(recipe.run.batch_size, processes().num_processes)
     latents = LatentCache(recipe.cache)
     check_compiled(recipe.run.compile, len(latents.grids))
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
@@ -71,6 +73,7 @@ def train(
         begun: Fingerprints of what it begins with.
     """
     state = processes()
+    division = Division.of(recipe.run, state.num_processes)
     rows, held_out = latents.split(recipe.held_out)
     found, inputs = _found(objective, latents, len(rows)), partial(_inputs, latents, begun or {})
     with started(recipe.run, recipe, inputs, found) as run:
@@ -80,9 +83,8 @@ def train(
             objective.picture = partial(_picture, how, prompts, pipeline)
             objective.captions = prompts if reads_prompts(pipeline) else ()
         if len(held_out):
-            objective.evaluation = of_generator(objective, held_out, run.batch_size)
-        loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows),
-                        accumulate=run.accumulate)  # fmt: skip
+            objective.evaluation = of_generator(objective, held_out, division.measured)
+        loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows))
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
         if state.is_main_process:

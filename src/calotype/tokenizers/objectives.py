@@ -115,8 +115,10 @@ class Reconstruction(Objective):
         if self._weighs_ahead(len(batches), step):
             assert isinstance(self._balance, Adaptive)
             bottleneck.observing = False
-            pairs = [self._last_layer_pair(batch, step) for batch in batches]
-            bottleneck.observing = True
+            try:
+                pairs = [self._last_layer_pair(batch, step) for batch in batches]
+            finally:  # where memory runs out, the step is taken again
+                bottleneck.observing = True
             self.adaptive_weight = self._balance.scale(*all_mean(torch.stack(pairs).mean(0)))
 
     def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor]:
@@ -187,6 +189,10 @@ class Reconstruction(Objective):
         shape = layer.weight.shape
         with _no_autocast(last):
             return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in both])
+
+    def stage(self, step: int) -> int:
+        """The adversary costs a discriminator's activations more."""
+        return int(self._is_opposed(step))
 
     def step_end(self, step: int) -> Rows:
         """Let the bottleneck's statistics follow the step."""
@@ -272,6 +278,10 @@ class Critic(Objective):
         average_real, average_fake = self.averages
         near = (real - average_fake).relu().square() + (average_real - fake).relu().square()
         return near.mean((1, 2, 3))
+
+    def stage(self, step: int) -> int:
+        """Before its start it does nothing."""
+        return int(step >= self.adversary.start)
 
     def step_end(self, step: int) -> Rows:
         """Let LeCAM's averages follow the logits of this step, of all ranks."""

@@ -1,9 +1,8 @@
 """The folder that a run fills: begun, taken up, or begun anew."""
 
-import dataclasses
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ from calotype.training import checkpoint
 from calotype.training.description import describe
 from calotype.training.differences import compare
 from calotype.training.files import write_text
+from calotype.training.fitting import FOUND
+from calotype.training.former import began
 from calotype.training.precision import Name
 from calotype.training.run import Run
 
@@ -39,7 +40,7 @@ def begin(
     elif run.overwrite:
         _delete(run)
     elif _holds_work(run):
-        compare(_began(file, recipe), settings, run, free)
+        compare(began(file, recipe), settings, run, free)
     run.out.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(settings, indent=1) + "\n")
 
@@ -62,33 +63,23 @@ def has_ended(run: Run, recipe: Any) -> bool:
     file = run.out / "recipe.json"
     if not (run.model.exists() or (file.exists() and _holds_work(run))):
         return False
-    began = _began(file, recipe)
-    compare(began, {**describe(recipe), "inputs": began["inputs"]}, run, ())
-    if not run.model.exists():
-        return False
-    # What is still to come may be cut otherwise, but not what is over.
-    steps, samples = began["run"]["steps"], _samples(**began["run"])
-    for name, was, now in (
-        ("run.steps", steps, run.steps),
-        ("run.batch_size * run.accumulate", samples, run.batch_size * run.accumulate),
-        *_of_precision(began, run),
-    ):
+    before = began(file, recipe)
+    ended = run.model.exists()
+    for name, was, now in _lasting(before["run"], run) if ended else ():
         if was != now:
             raise ValueError(
                 f"{name} was {was} in {run.out}, which has ended, and is {now}: set it back, or "
                 "choose another folder"
             )
-    return True
+    compare(before, {**describe(recipe), "inputs": before["inputs"]}, run, ())
+    return ended
 
 
-def _of_precision(began: Mapping[str, Any], run: Run) -> list[tuple[str, str, str]]:
-    """What it was and is asked to be; nothing where any will do."""
-    was = began["run"]["precision"]
-    return [] if run.precision == "auto" else [("run.precision", was, run.precision)]
-
-
-def _samples(batch_size: int, accumulate: int, **rest: Any) -> int:
-    return batch_size * accumulate
+def _lasting(was: Mapping[str, Any], run: Run) -> Iterator[tuple[str, Any, Any]]:
+    """What a run that is over was and is asked to be: only what is to come may be cut otherwise."""
+    for name in ("steps", "batch_size", "precision"):
+        if name != "precision" or run.precision != "auto":
+            yield f"run.{name}", was[name], getattr(run, name)
 
 
 def _check_empty(folder: Path) -> None:
@@ -117,39 +108,8 @@ def _delete(run: Run) -> None:
     checkpoint.sweep(run.out)
     for folder in (run.model, run.checkpoints, run.out / "samples"):
         shutil.rmtree(folder, ignore_errors=True)
-    names = ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json")
+    names = ("metrics.jsonl", "history.jsonl", "index.html", "tracker.json", FOUND)
     # Whatever else is in a folder of this name is not tensorboard's: sources of ours, perhaps.
     events = (run.out / "calotype").glob("events.out.tfevents.*")
     for file in [*(run.out / name for name in names), *events]:
         file.unlink(missing_ok=True)
-
-
-def _began(file: Path, recipe: Any) -> dict[str, Any]:
-    """What a run was begun with; what recipes had no field for then, it had by default."""
-    return _completed(json.loads(file.read_text()), recipe)
-
-
-ONCE = {
-    ("CacheRecipe", "precision"): "fp32",
-    ("Transform", "colour"): {"type": "AsStored"},
-}
-"""What versions did that had no field for it, where that is not what it is by default now."""
-CALLED_BEFORE = {"cache": "latents"}
-"""Fields of recipes, and what they were called when some runs began."""
-
-
-def _completed(began: dict[str, Any], value: Any) -> dict[str, Any]:
-    for field in dataclasses.fields(value):
-        now, before = getattr(value, field.name), CALLED_BEFORE.get(field.name)
-        if before in began and field.name not in began:
-            began[field.name] = began.pop(before)
-        if (once := ONCE.get((type(value).__name__, field.name))) and field.name not in began:
-            began[field.name] = once
-        elif field.name not in began:
-            if field.default is not dataclasses.MISSING:
-                began[field.name] = describe(field.default)
-            elif field.default_factory is not dataclasses.MISSING:
-                began[field.name] = describe(field.default_factory())
-        elif dataclasses.is_dataclass(now) and isinstance(began[field.name], dict):
-            began[field.name] = _completed(began[field.name], now)
-    return began

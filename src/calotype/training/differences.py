@@ -12,15 +12,13 @@ MAY_CHANGE = {
     *(f"run.{name}" for name in ("resume", "requeue", "overwrite", "precision", "products",
                                  "compile", "workers", "trackers", "keep", "steps", "patience",
                                  "log_every", "save_every", "save_minutes", "sample_every",
-                                 "evaluate_every", "batch_size", "accumulate")),
+                                 "evaluate_every", "micro_batch")),
     "workers", "model.discriminator", "model.bottleneck.initial_std", "model.bottleneck.orthogonal",
     "examples", "measure", "prompts",
 }  # fmt: skip
 """Fields of recipes that may differ when a run is resumed: what is trained stays the same, and how
 it began is over. Data, a cache, a tokenizer and what is begun from may have moved, and are compared
-by fingerprint.
-The samples of a step are compared by `fit`; `run.steps` stays where the learning rate depends on
-it."""
+by fingerprint. `run.steps` stays where the learning rate depends on it."""
 
 
 FINGERPRINTED_LATER = ("inputs.data", "inputs.validation", "inputs.rows")
@@ -76,11 +74,11 @@ def _refused(
 def _counted(
     began: Mapping[str, Any], settings: Mapping[str, Any], run: Run
 ) -> Iterator[tuple[str, Any]]:
-    """What may differ, but not so that steps were of another size or more of them taken."""
+    """What may differ, but not so that more steps were taken."""
     there = checkpoint.complete(run.checkpoints)
     taken = int(there[-1].name.removeprefix("step-")) if there else 0
     for name, was, now in _differences(began, settings):
-        if name in ("run.batch_size", "run.accumulate") or (name == "run.steps" and now < taken):
+        if name == "run.steps" and now < taken:
             yield name, was
 
 

@@ -1,6 +1,9 @@
 """Who the ranks are, and what they say to one another within a step."""
 
 import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
@@ -42,10 +45,27 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process hears of no other: what fails here keeps nobody waiting."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def _among_others() -> bool:
+    return dist.is_available() and dist.is_initialized() and not _ALONE.get()
+
+
 @torch.no_grad()
 def all_gather(tensor: Tensor) -> Tensor:
     """The tensors of all ranks, one behind the other along the first axis."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _among_others():
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
@@ -55,7 +75,7 @@ def all_gather(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def all_mean(tensor: Tensor) -> Tensor:
     """The mean over ranks; the tensor itself where there is one process."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _among_others():
         return tensor
     total = tensor.clone()
     dist.all_reduce(total)

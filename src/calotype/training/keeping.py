@@ -129,12 +129,11 @@ class Keeper:
                 "ask for as many or more, or choose another --run.out"
             )
         # Sample j is the same however ranks and micro-batches share a step's samples.
-        if samples != step * self.trainer.images:
+        if samples != step * self.run.batch_size:
             raise ValueError(
                 f"{self.run.out} took {samples // step} samples a step and would now take "
-                f"{self.trainer.images}, processes * run.batch_size * run.accumulate: start as "
-                "many processes as before, or change --run.accumulate or --run.batch-size to make "
-                "it up"
+                f"{self.run.batch_size}: choose --run.batch-size {samples // step}, which is of "
+                "all processes and micro-batches together"
             )
 
     def _counts(self) -> Mapping[str, Any]:

@@ -51,12 +51,12 @@ def fit(
 def _fit(trainer: Trainer, keeper: Keeper, watch: Watch | None) -> None:
     run = trainer.run
     keeper.restore()
-    log = Log(run, trainer.accelerator, trainer.step, trainer.images, trainer.precision, watch)
+    log = Log(run, trainer.accelerator, trainer.step, run.batch_size, trainer.precision, watch)
     with noted(keeper.where), Interrupts(log.main) as interrupts, log, keeper.writer:
         check_best(trainer)
         batches = keeper.loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
-            world=trainer.accelerator.num_processes,
+            world=trainer.accelerator.num_processes, micro_batch=trainer.loaded.micro_batch,
         )  # fmt: skip
         asked = Asked()
         while trainer.step < run.steps and not asked.signal:

@@ -26,8 +26,12 @@ Losses = dict[str, Float[Tensor, ""]]
 class Batches(Protocol):
     """Where batches come from: `calotype.data.Loader`, or whatever keeps its promise."""
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Endless batches of one rank, from the sample at which all ranks together stand."""
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
+        """Endless batches of one rank, from the sample at which all ranks together stand: of its
+        equal share of a step, or of so many samples, which divide that.
+        """
         ...
 
 
@@ -94,6 +98,12 @@ class Objective(nn.Module, ABC):
         """Look at all of a rank's micro-batches of an optimiser step: here belongs what cannot be
         added up from their parts.
         """
+
+    def stage(self, step: int) -> int:
+        """How much of it is at work in a step: another number where a step may take more memory
+        than those before.
+        """
+        return 0
 
     def step_end(self, step: int) -> Rows:
         """Update statistics that are not parameters, once per optimiser step, on every rank.

@@ -42,8 +42,8 @@ class Run:
     """How long, how fast, how often. Means the same for every objective.
 
     The folder it fills: `recipe.json`, `metrics.jsonl`, `history.jsonl`, `index.html`, `samples/`,
-    `checkpoints/step-N/` and `checkpoints/best/`, what trackers keep there, and, when the recipe
-    has ended, `model/`.
+    `checkpoints/step-N/` and `checkpoints/best/`, `micro-batch.json` where memory ran out, what
+    trackers keep there, and, when the recipe has ended, `model/`.
     """
 
     out: Path = Path("runs/default")
@@ -51,10 +51,12 @@ class Run:
     steps: int = 100_000
     """Optimiser steps."""
     batch_size: int = 32
-    """Samples per process and micro-batch."""
-    accumulate: int = 1
-    """Micro-batches per optimiser step. When a run is resumed, processes * batch_size * accumulate
-    stays what it was."""
+    """Samples of an optimiser step, of all processes and micro-batches together. When a run is
+    resumed, it stays what it was."""
+    micro_batch: int | None = None
+    """Most samples that a process takes at once; its share of the batch goes in equal parts. None:
+    all of its share. Where memory runs out they are halved until they fit, and a run that is
+    resumed begins with what it found."""
     clip: float | None = 1.0
     """Largest norm of an objective's whole gradient; None: only measured."""
     ema: float | None = 0.999
@@ -104,11 +106,13 @@ class Run:
     these three the pictures too."""
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "accumulate", "log_every", "save_every",
+        positive = ("steps", "batch_size", "log_every", "save_every",
                     "sample_every", "evaluate_every", "keep", "patience")  # fmt: skip
         for name in positive:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"run.{name} is {value}: it must be at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"run.micro_batch is {self.micro_batch}: it must be at least 1")
         for name in ("seed", "workers"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"run.{name} is {value}: it must be 0 or more")

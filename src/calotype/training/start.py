@@ -13,6 +13,7 @@ from calotype.training.agreement import agree, by_main
 from calotype.training.begun import begin, begun_in
 from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
+from calotype.training.division import Division
 from calotype.training.lock import held
 from calotype.training.portable import flat
 from calotype.training.precision import (
@@ -78,15 +79,17 @@ def _said(recipe: Any) -> dict[str, Any]:
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:
-    state, device = processes(), own_device()
-    parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
+    division, device = Division.of(run, processes().num_processes), own_device()
+    parts = (f"{division.processes} processes", f"{division.count} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
-    samples = run.batch_size * run.accumulate * state.num_processes
     threads = torch.get_num_threads()
     some = "1 thread" if threads == 1 else f"{threads} threads"
     cores = f", {some}" if device.type == "cpu" else ""
     say(found)
-    say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
+    say(
+        " of ".join([f"{run.steps} steps of {run.batch_size} samples", *shares])
+        + f", into {run.out}"
+    )
     say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")
 
 

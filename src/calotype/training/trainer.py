@@ -1,6 +1,6 @@
 """What a run trains, and the step that it takes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from signal import SIGTERM
@@ -8,10 +8,13 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from calotype.lazy import accelerate
-from calotype.training.distributed import all_mean, on_cpu
+from calotype.mistakes import note
+from calotype.training.distributed import all_mean, alone, on_cpu
 from calotype.training.ema import Average
+from calotype.training.fitting import Drawn, begun, may_run_out, ran_out, shapes, smaller
 from calotype.training.images import sent_batch
 from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
@@ -40,14 +43,15 @@ class Trainer:
     """The state of a run between two steps."""
 
     def __init__(self, objectives: Sequence[Objective], run: Run) -> None:
-        self.run = run
+        self.run, self.division = run, begun(run)
+        self.loaded = self.division
         # One process may hold several runs, each with a precision of its own; processes and
         # devices, which live in PartialState, stay.
         accelerate.state.AcceleratorState._reset_state()
         self.accelerator = accelerate.Accelerator(
             # It knows no fp16 on CPUs; what is computed in what is the learners' business.
             cpu=on_cpu(), mixed_precision="no",
-            gradient_accumulation_steps=run.accumulate,
+            gradient_accumulation_steps=self.division.count,
             log_with=list(run.trackers) or None, project_dir=run.out,
             # Buffers are equal on all ranks because whoever changes one reduces first.
             kwargs_handlers=[accelerate.utils.DistributedDataParallelKwargs(
@@ -69,16 +73,77 @@ class Trainer:
         average = None if run.ema is None else Average(self.learners[0].learnt, run.ema)
         self.average, self.means = average, Means()
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
-        self.images = run.batch_size * run.accumulate * self.accelerator.num_processes
         self.values: dict[str, Tensor] = {}
+        self.fits: set[Hashable] = set()
         self.best: float | None = None
 
     def gradients(self, batches: Iterator[Batch]) -> None:
-        """Accumulate one optimiser step's gradients."""
+        """Accumulate one optimiser step's gradients: where memory runs out from its beginning, in
+        smaller micro-batches, before any weight has moved.
+        """
+        drawn = Drawn(batches, self.loaded.count)
+        while not (self._tried(drawn) and self._accumulated(drawn)):
+            self._forget()
+            self.division = smaller(self.run, self.division)
+            self.accelerator.gradient_accumulation_steps = self.division.count
+
+    def _forget(self) -> None:
+        """Take back what a step has gathered so far."""
+        for learner in self.learners:
+            learner.objective.step_skipped()
+            learner.optimizer.zero_grad()
+
+    def _tried(self, drawn: Drawn) -> bool:
+        """Whether a micro-batch fits, on every rank. Each tries by itself where a step may take
+        more memory than those before: a rank that fails in a step leaves the others waiting.
+        """
+        apart = [isinstance(learner.module, DistributedDataParallel) for learner in self.learners]
+        if not (all(apart) and may_run_out(self.accelerator.device)):
+            return True
+        batch = next(drawn.micro_batches(self.division.micro_batch))
+        stages = tuple(learner.objective.stage(self.step) for learner in self.learners)
+        kind = (shapes(batch), stages, self.updates > 0)  # the first update makes moments
+        if kind in self.fits:
+            return True
+        failed = torch.tensor(float(not self._fits_alone(batch)), device=self.accelerator.device)
+        self._forget()
+        if all_mean(failed).item():
+            return False
+        self.fits.add(kind)
+        return True
+
+    def _fits_alone(self, batch: Batch) -> bool:
+        try:
+            with alone():
+                sent = sent_batch(batch, self.accelerator.device)
+                for learner in self.learners:
+                    learner.backward(sent, self.step, last=False)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            return False
+        return True
+
+    def _accumulated(self, drawn: Drawn) -> bool:
+        """Whether the gradients of all micro-batches are there."""
+        try:
+            self._accumulate(drawn)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            if self.accelerator.num_processes > 1:
+                less = self.division.halved()
+                note(error, f"choose --run.micro-batch {less.micro_batch if less else 1} or less")
+                raise
+            return False
+        return True
+
+    def _accumulate(self, drawn: Drawn) -> None:
         seed_ambient(self.run.seed, self.step, self.accelerator.process_index)
-        within, device = Means(), self.accelerator.device
-        count, objectives = self.run.accumulate, [learner.objective for learner in self.learners]
-        micro = (sent_batch(next(batches), device) for _ in range(count))
+        within, device, count = Means(), self.accelerator.device, self.division.count
+        objectives = [learner.objective for learner in self.learners]
+        pieces = drawn.micro_batches(self.division.micro_batch)
+        micro = (sent_batch(piece, device) for piece in pieces)
         if looking := [o for o in objectives if o.wants_survey(count, self.step)]:
             every = list(micro)
             with autocast(self.precision, device):
@@ -110,7 +175,7 @@ class Trainer:
             self.means.add({p.gradient: n for p, n in zip(learners, norms, strict=True)})
         for learner in self.learners:
             learner.optimizer.zero_grad()
-        self.step, self.samples = self.step + 1, self.samples + self.images
+        self.step, self.samples = self.step + 1, self.samples + self.run.batch_size
         return Asked(asked.signal or (SIGTERM if signals else 0), bool(save))
 
     def _move(self, learners: Sequence[Learner]) -> None:

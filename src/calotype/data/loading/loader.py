@@ -26,6 +26,7 @@ from calotype.data.reading.records import MAX_BROKEN, Reader
 from calotype.data.reading.transforms import as_is
 from calotype.data.streams import Stream
 from calotype.training.distributed import own_device
+from calotype.training.division import shared
 from calotype.training.progress import say
 
 Transformation = Callable[..., dict[str, Any]]
@@ -39,7 +40,7 @@ class Loader:
     """Endless, seeded, resumable batches.
 
     Sample j of a run, counted over all ranks from its start, is the same whatever the workers,
-    ranks, batch size or restarts: the same example with the same key, which seeds its transform
+    ranks, micro-batches or restarts: the same example with the same key, which seeds its transform
     and may seed all else that is random about it. Of a stream that holds as long as a step has as
     many samples.
 
@@ -62,14 +63,13 @@ class Loader:
 
     Args:
         dataset: Map-style, or a `Stream`.
-        batch_size: Samples in a batch of one rank.
+        batch_size: Samples of an optimiser step, of all ranks and micro-batches.
         seed: Of the order and the keys; 0 or more.
         transform: Makes a sample of an example, with the generator of its key; None: pictures
             become tensors of 8 bits as they are.
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
             URL's) only so many that no two fetch the same; these have threads instead.
         shuffle: Draw in a random order, else in the dataset's.
-        accumulate: Batches of a rank in an optimiser step.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
@@ -85,7 +85,6 @@ class Loader:
         transform: Transformation | None = None,
         workers: int = 0,
         shuffle: bool = True,
-        accumulate: int = 1,
     ) -> None:
         _check(dataset, batch_size)
         if seed < 0:
@@ -93,7 +92,6 @@ class Loader:
         self.dataset = _sorted(dataset, transform)
         self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
-        self.accumulate = accumulate
         if isinstance(self.dataset, Bucketed):
             check_weights(dataset)
             say(self.dataset.said())
@@ -104,27 +102,37 @@ class Loader:
         reader = _reader(self.dataset)
         return len(reader.skipped) if reader else 0
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
         """Give one rank's batches, without end.
 
-        Batch k of rank r has the samples from `position + (k * world + r) * batch_size` on; of a
+        Batch k of rank r has the samples from `position + (k * world + r) * micro_batch` on; of a
         stream, those of a step lie beside each other.
 
         Args:
             position: Samples that all ranks together have had.
             rank: Of this process.
             world: Number of ranks.
+            micro_batch: Samples of a batch, in so many parts of which the rank takes its share of a
+                step; None: that share is one batch.
+
+        Raises:
+            ValueError: the ranks do not divide the batch, or it does not divide a rank's share.
         """
-        size = self.batch_size
+        share = shared(self.batch_size, world)
+        size = micro_batch or share
+        if share % size:
+            raise ValueError(f"micro_batch: {size} does not divide a share of {share} samples")
         if isinstance(self.dataset, Stream):
-            share = Share(position, size, rank, world, self.accumulate)
+            share = Share(position, size, rank, world, share // size)
             order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
             transform = self.transform or as_is
             return _streamed(
                 StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
             )
         starts = range(position + rank * size, sys.maxsize, world * size)
-        draws = self._draws(starts, size * world * self.accumulate)
+        draws = self._draws(starts, size)
         return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
 
     def learnt(self) -> Int64[torch.Tensor, " parts"] | None:
@@ -143,17 +151,17 @@ class Loader:
             if length >= 0:
                 self.dataset.source.learn(part, length)
 
-    def _draws(self, starts: range, step: int) -> Iterator[Draws]:
-        order = self._order(step)
+    def _draws(self, starts: range, size: int) -> Iterator[Draws]:
+        order = self._order()
         for start in starts:
-            keys = draw_keys(self.seed, start, self.batch_size)
-            yield list(zip(order(start, self.batch_size).tolist(), keys, strict=True))
+            keys = draw_keys(self.seed, start, size)
+            yield list(zip(order(start, size).tolist(), keys, strict=True))
 
-    def _order(self, step: int) -> Order:
-        """In which order examples are drawn, of which a step takes so many."""
+    def _order(self) -> Order:
+        """In which order examples are drawn."""
         n, seed = _length(self.dataset), self.seed if self.shuffle else None
         if buckets := _buckets(self.dataset):
-            return Plan(buckets, step, seed)
+            return Plan(buckets, self.batch_size, seed)
         return InOrder(n) if seed is None else order_of(self.dataset, n, seed)
 
 

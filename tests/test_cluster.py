@@ -12,6 +12,7 @@ from torch.distributed.run import get_args_parser
 
 from calotype import cli
 from calotype.training import Run
+from calotype.training.division import Division
 
 FOLDER = Path(__file__).parents[1] / "examples/cluster"
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix != ".md")
@@ -42,6 +43,7 @@ def test_calotype_understands_its_part(path, monkeypatch):
     cli.main(said[said.index("calotype") + 1 :])
     (recipe,) = given
     assert isinstance(recipe.run, Run) and recipe.run.requeue and recipe.run.resume
+    assert Division.of(recipe.run, 16).share == 4, "as many pictures as one card takes"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
+import torch
 
 import tiny
 from calotype.commands.cache_latents import cache

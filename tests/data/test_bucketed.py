@@ -90,7 +90,7 @@ def test_resumed_anywhere_equals_uninterrupted(position: int) -> None:
 
 def test_a_resume_with_other_ranks_goes_on_exactly() -> None:
     whole = flat(loader(8).batches(), 6)
-    halves = [flat(loader(4).batches(16, rank, 2), 4) for rank in (0, 1)]
+    halves = [flat(loader(8).batches(16, rank, 2), 4) for rank in (0, 1)]
     assert whole[16:24] == halves[0][:4] + halves[1][:4]
 
 

@@ -23,25 +23,24 @@ FOUND = "micro-batch.json"
 
 
 def begun(run: Run) -> Division:
-    """How a run shares its batch when it starts: one that is resumed begins with what it found to
-    fit, if it asks for the same on the same device. The main process knows.
+    """How a run shares its batch when it starts; the main process knows what fitted before.
 
     Raises:
         ValueError: the processes do not divide the batch.
     """
-    world = processes().num_processes
-    division = Division.of(run, world)
-    found = by_main(lambda: _found(run)) if run.resume else None
-    return division if found is None else Division.of(replace(run, micro_batch=found), world)
+    return Division.of(by_main(lambda: remembered(run)), processes().num_processes)
 
 
-def _found(run: Run) -> int | None:
+def remembered(run: Run) -> Run:
+    """A run that is resumed, with the micro-batch that its folder says to fit, if it asks for the
+    same as then on the same device.
+    """
     file = run.out / FOUND
-    if not file.exists():
-        return None
+    if not (run.resume and file.exists()):
+        return run
     known = json.loads(file.read_text())
     same = (known["asked"], known["device"]) == (run.micro_batch, described(own_device()))
-    return known["samples"] if same else None
+    return replace(run, micro_batch=known["samples"]) if same else run
 
 
 def smaller(run: Run, division: Division) -> Division:

@@ -14,6 +14,7 @@ from calotype.training.begun import begin, begun_in
 from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division
+from calotype.training.fitting import remembered
 from calotype.training.lock import held
 from calotype.training.portable import flat
 from calotype.training.precision import (
@@ -79,7 +80,7 @@ def _said(recipe: Any) -> dict[str, Any]:
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:
-    division, device = Division.of(run, processes().num_processes), own_device()
+    division, device = Division.of(remembered(run), processes().num_processes), own_device()
     parts = (f"{division.processes} processes", f"{division.count} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
     threads = torch.get_num_threads()

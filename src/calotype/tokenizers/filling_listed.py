@@ -1,5 +1,5 @@
-"""Filling a cache with pictures that have numbers, also as a stream's are read in order: a part is so
-many of them as go into a shard, and a piece those of it that have one shape.
+"""Filling a cache with pictures that have numbers, also as a stream's are read in order: a part is
+so many of them as go into a shard, and a piece those of it that have one shape.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from calotype.data.aspect.sizes import sizes
 from calotype.data.cache.placed import Crops, PlacedRecords, all_known
 from calotype.data.cache.provenance import Provenance, digest_of
 from calotype.data.cache.shards import Shard
-from calotype.data.loading.loader import once
+from calotype.data.loading.passes import once
 from calotype.data.pictures import Pictures
 from calotype.tokenizers.filling import Filling
 from calotype.tokenizers.reuse import Task
@@ -83,8 +83,8 @@ class ListedFilling(Filling):
     ) -> Iterator[Sequence[int]]:
         """Places of the pictures to encode, by pieces, each of which becomes a task."""
         for number in parts:
-            part = Part(number, [self._begun(number, k, rows)
-                                 for k, rows in enumerate(self._alike(self._rows(number))) if rows])  # fmt: skip
+            pieces = enumerate(self._alike(self._rows(number)))
+            part = Part(number, [self._begun(number, k, rows) for k, rows in pieces if rows])
             self._done(part)
             for place, piece in enumerate(part.pieces):
                 if isinstance(piece, Task):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, all_known
 from calotype.data.cache.shards import Shard
-from calotype.data.loading.loader import once
+from calotype.data.loading.passes import once
 from calotype.data.streams import Stream, Whole
 from calotype.tokenizers.filling import Filling
 from calotype.tokenizers.reuse import Task
@@ -23,7 +23,7 @@ class StreamFilling(Filling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._before = 0, 0  # parts that are done without a gap, and pictures in them
+        self._before = [0]  # pictures before each part, as far as all parts before it are done
 
     def is_last(self, part: int) -> bool:  # noqa: D102
         return part >= self.dataset.parts or self._left(part) == 0
@@ -37,10 +37,12 @@ class StreamFilling(Filling):
         """
         if self.scan.count is None:
             return None
-        while self._before[0] < part and (done := self.work.result(self._before[0])) is not None:
+        while len(self._before) <= part:
+            if (done := self.work.result(len(self._before) - 1)) is None:
+                break
             listed = sum(Shard(*shard).listed for shard in done)
-            self._before = self._before[0] + 1, self._before[1] + listed
-        return max(0, self.scan.count - self._before[1])
+            self._before.append(self._before[-1] + listed)
+        return max(0, self.scan.count - self._before[: part + 1][-1])
 
     def do(self, parts: Iterator[int]) -> None:  # noqa: D102
         for part in parts:

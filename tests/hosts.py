@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import sharing
 import tiny
 from calotype.training import Run
 from calotype.training.agreement import agree, by_main, of_main
@@ -94,3 +95,9 @@ def train_twice(rank: int) -> list[str]:
     tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=3))
     tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=5, resume=True))
     return sorted(folder.name for folder in Path("run").glob("checkpoints/step-*"))
+
+
+def fill_a_cache(rank: int) -> None:
+    """Into a folder of its own."""
+    asked = sharing.recipe(Path.cwd().parent, 24, 8, out=Path("latents"))
+    sharing.fill(asked)

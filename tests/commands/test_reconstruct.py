@@ -20,6 +20,7 @@ from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
 from calotype.commands.worst import Worst, rank
 from calotype.data import CenterCrop, Folder, Scenes, Transform, once
 from calotype.data.streams import Stream, Whole
+from calotype.evaluation.tokenizer import in_order
 from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
@@ -156,7 +157,7 @@ def ranked(page: Path) -> list[dict[str, Any]]:
 def test_the_worst_are_ranked_and_shown(tmp_path):
     levels = [5, 90, 20, 70, 40, 60, 10, 80]
     page = tmp_path / "new/worst.html"
-    said = rank(Dimmed(), greens(levels), None, 3, page, "by what")
+    said = rank(Dimmed(), in_order(greens(levels)), None, 3, page, "by what")
     places = ranked(page)
     expected = [f"{level} <b>.png" for level in sorted(levels, reverse=True)]
     assert [each["picture"] for each in places] == expected

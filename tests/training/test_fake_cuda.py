@@ -23,7 +23,8 @@ from calotype.data.cache.latents import LatentRows
 from calotype.diffusion import Epsilon, Flow, Velocity
 from calotype.diffusion.text import LearntText
 from calotype.evaluation.codebook import codebook_health
-from calotype.evaluation.tokenizer import Judges, evaluate_tokenizer
+from calotype.evaluation.judges import Judges
+from calotype.evaluation.tokenizer import evaluate_tokenizer
 from calotype.pipelines import (
     Sampling,
     TokenPipeline,

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -28,10 +27,13 @@ from calotype.pipelines import (
     turns,
 )
 from calotype.pipelines.folders import fingerprint, pipelines_under
+from calotype.training.agreement import by_main
 from calotype.training.description import describe
 from calotype.training.devices import Computation, threads
 from calotype.training.distributed import processes
+from calotype.training.hosts import check_shared
 from calotype.training.progress import Told
+from calotype.training.sharing import wait_for_all
 
 RUNS = Path("runs")
 SEEDS = 2**64
@@ -119,7 +121,7 @@ def generate(options: Generate) -> Path:
     """
     quiet()
     if options.like is not None:
-        return _like(options, options.like)
+        return _like(options, options.like) if processes().is_main_process else options.out
     asked = options.prompt if options.prompts is None else _from_file(options.prompts)
     wanted = list(_wanted(options, asked or ("",)))
     if options.between is None and (again := len(asked) - len({*asked})):
@@ -143,7 +145,8 @@ def generate(options: Generate) -> Path:
     given = sources(image=options.image, top=options.top)
     plan = [Likeness(one, model_of(path), by["fingerprint"], how, options.height, options.width,
                      given) for one in wanted]  # fmt: skip
-    pipeline.to(_place(options))
+    check_shared(options.out, "--out")
+    pipeline.to(options.place)
     with Drawings(options.out, by) as drawings:
         _draw(options, drawer, plan, drawings, turns(pipeline))
     return options.out
@@ -164,9 +167,8 @@ def _draw(
     ])  # fmt: skip
     if left < len(of):
         _say(f"{len(of) - left} of {len(of)} are in {options.out} already")
-    many = max(1, drawer.sampling.batch_size // options.candidates)
-    # Ranks of one command would rather share few than leave them to the first.
-    many = min(many, max(1, -(-left // processes().num_processes)))
+    drawings.left = by_main(lambda: drawings.left)  # before any of them is drawn
+    many = _at_a_time(drawer, options, len(drawings.left))
     counted = "tokens" if isinstance(drawer, Continuer) else "steps"
     with Told(f"drawing, {counted}", left * options.candidates * each) as told:
         for numbers in drawings.claimed(many):
@@ -177,11 +179,27 @@ def _draw(
                 how = written(kept, drawn.batch, options.place)
                 drawings.add(drawn.image, one.wanted.prompt, drawn.seed,
                              numbers[drawn.place], how)  # fmt: skip
+    wait_for_all()  # the last pictures of other ranks are there, too
+    if not processes().is_main_process:
+        return
+    if processes().num_processes > 1:
+        drawings.show_all()
     if missing := drawings.missing():
         _say(f"{missing} of {len(of)} are being drawn by another process")
     elif options.grid:
         _say(f"grid: {drawings.grid(_columns(options, len(of)))}")
     _say_seeds(options)
+
+
+def _at_a_time(drawer: Artist, options: Generate, left: int) -> int:
+    """Images at a time: as one process would, or fewer, so that each rank has some."""
+    many = max(1, drawer.sampling.batch_size // options.candidates)
+    world = processes().num_processes
+    few = max(1, -(-left // world))
+    if few < min(many, left):
+        _say(f"{few} images at a time, so that each of {world} processes has some; of one process, "
+             "which draws more at a time, the last bits may be others")  # fmt: skip
+    return min(many, few)
 
 
 def _like(options: Generate, file: Path) -> Path:
@@ -243,12 +261,6 @@ def _from_file(path: Path) -> tuple[str, ...]:
     if path == STDIN and processes().num_processes > 1:
         raise ValueError("--prompts -: several processes cannot share standard input: name a file")
     return read_prompts(path)
-
-
-def _place(options: Generate) -> Any:
-    """Where it draws; each rank of one command on a device of its own."""
-    several = processes().num_processes > 1 and options.device == "auto"
-    return processes().device if several else options.place
 
 
 def _newest() -> str:

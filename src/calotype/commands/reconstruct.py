@@ -1,6 +1,5 @@
 """Pictures beside what a tokenizer makes of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,17 @@ from torch.utils.data import Dataset, IterableDataset
 from calotype.commands.quiet import quiet
 from calotype.commands.readers import readers
 from calotype.commands.worst import Rebuild, rank
-from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data import CenterCrop, Folder, Source, Transform
+from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.pipelines import checked
 from calotype.tokenizers import ImageTokenizer, psnr
-from calotype.training import Batch
 from calotype.training.devices import Computation, computing
+from calotype.training.distributed import processes
 from calotype.training.images import scaled
-from calotype.training.progress import Told
+from calotype.training.progress import track
+from calotype.training.sharing import in_turn
 
 EACH = 16
 """Pictures at a time, and as many as are reconstructed where nothing else is said."""
@@ -30,7 +31,9 @@ EACH = 16
 
 @dataclass(frozen=True)
 class Reconstruct(Computation):
-    """Pictures beside what a tokenizer makes of them, and their PSNR."""
+    """Pictures beside what a tokenizer makes of them, and their PSNR. Processes of a launcher share
+    them.
+    """
 
     tokenizer: tyro.conf.Positional[str]
     """Folder of a tokenizer, ours or a stock one, or a name on the Hub."""
@@ -92,15 +95,32 @@ def reconstruct(options: Reconstruct) -> Path:
             _rank(options, dataset, options.worst, rebuild, transform, how)
             return file
         count = options.count or EACH
-        real = scaled(next(_batches(options, dataset, transform, count, count))["image"])
-        with Told("reconstructing", len(real), images=1) as told:
-            fake = torch.cat([_counted(rebuild(some), told) for some in real.split(EACH)])
+        turns = own_turns(spread(dataset, count), EACH, transform, count=count)
+        told = track(turns, "reconstructing", -(-count // EACH), EACH)
+        found = list(filter(None, in_turn(told, partial(_pair, rebuild))))
+    if processes().is_main_process:
+        if not found:
+            raise ValueError("no pictures to reconstruct: none of them can be read")
+        real, fake = (torch.cat(each) for each in zip(*found, strict=True))
+        print(f"{_psnr(real, fake, tokenizer)} over {len(real)} pictures {how}")
+        write_pairs(file, real, fake)
+    return file
+
+
+def _psnr(
+    real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], tokenizer: ImageTokenizer
+) -> str:
     beside = ""
     if tokenizer.mode == "RGBA":
         beside = f" on white, {psnr(fake[:, 3:], real[:, 3:]).mean():.2f} dB of alpha,"
-    print(f"PSNR {psnr(fake, real).mean():.2f} dB{beside} over {len(real)} pictures {how}")
-    write_pairs(file, real, fake)
-    return file
+    return f"PSNR {psnr(fake, real).mean():.2f} dB{beside}"
+
+
+def _pair(rebuild: Rebuild, turn: Turn) -> tuple[Tensor, Tensor] | None:
+    if not turn.batch:
+        return None
+    real = scaled(turn.batch["image"])
+    return real, rebuild(real)
 
 
 def _rank(
@@ -109,16 +129,12 @@ def _rank(
 ) -> None:  # fmt: skip
     there = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     total = min((n for n in (options.count, there) if n is not None), default=None)
-    batches = _batches(options, dataset, transform, options.count, EACH)
+    workers = readers(options.workers, dataset)
+    turns = own_turns(spread(dataset, options.count), EACH, transform, workers, options.count)
     of = f"By {options.tokenizer}, {how}."
-    print(f"{rank(rebuild, batches, total, worst, options.file, of)}; {how}")
-
-
-def _batches(
-    options: Reconstruct, dataset: Dataset, transform: Transform, count: int | None, each: int
-) -> Iterator[Batch]:
-    chosen = spread(dataset, count)
-    return once(chosen, each, transform, readers(options.workers, dataset))
+    found = rank(rebuild, turns, total, worst, options.file, of)
+    if processes().is_main_process:
+        print(f"{found}; {how}")
 
 
 @torch.no_grad()
@@ -126,11 +142,6 @@ def _rebuilt(
     tokenizer: ImageTokenizer, device: torch.device, images: Float[Tensor, "b c H W"]
 ) -> Float[Tensor, "b c H W"]:
     return checked(tokenizer.reconstruct(images.to(device)).cpu()).clamp(-1, 1)
-
-
-def _counted(images: Tensor, told: Told) -> Tensor:
-    told.advance(len(images))
-    return images
 
 
 def write_pairs(path: Path, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"]) -> None:

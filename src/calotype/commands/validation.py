@@ -15,7 +15,7 @@ from calotype.data.cache.latents import LatentRows
 from calotype.data.pictures import spread
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
-from calotype.evaluation.tokenizer import EXACT_DB
+from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers import Reconstruction
 from calotype.tokenizers.terms import Term
 from calotype.training import Objective

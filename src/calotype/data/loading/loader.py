@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,17 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.aspect.bucketed import Bucketed, check_known, check_weights, in_buckets
+from calotype.data.aspect.bucketed import Bucketed, check_known, check_weights
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.aspect.sizes import sizes
-from calotype.data.loading.batches import Batch, collate, draw_keys, keys_of, present
+from calotype.data.loading.batches import Batch, collate, draw_keys
 from calotype.data.loading.order import InOrder, Order, Places, order_of
 from calotype.data.loading.plan import Plan
 from calotype.data.loading.streaming import Share, StreamBatches, lanes_of
 from calotype.data.loading.worker_results import WorkerResult, received, worker_result
 from calotype.data.loading.workers import let_the_run_end, opened
-from calotype.data.pictures import spread
 from calotype.data.reading.images import Decoding
-from calotype.data.reading.records import MAX_BROKEN, Reader
+from calotype.data.reading.records import Reader
 from calotype.data.reading.transforms import as_is
 from calotype.data.streams import Stream
 from calotype.training.distributed import own_device
@@ -86,10 +84,10 @@ class Loader:
         workers: int = 0,
         shuffle: bool = True,
     ) -> None:
-        _check(dataset, batch_size)
+        check_source(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset = _sorted(dataset, transform)
+        self.dataset = arranged(dataset, transform)
         self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
         if isinstance(self.dataset, Bucketed):
@@ -99,7 +97,7 @@ class Loader:
     @property
     def skipped(self) -> int:
         """Broken pictures of the dataset that were met so far, each counted once."""
-        reader = _reader(self.dataset)
+        reader = reader_of(self.dataset)
         return len(reader.skipped) if reader else 0
 
     def batches(
@@ -128,12 +126,12 @@ class Loader:
             share = Share(position, size, rank, world, share // size)
             order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
             transform = self.transform or as_is
-            return _streamed(
+            return stream_batches(
                 StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
             )
         starts = range(position + rank * size, sys.maxsize, world * size)
         draws = self._draws(starts, size)
-        return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
+        return map_batches(MapBatches(self.dataset, self.transform), draws, self.workers)
 
     def learnt(self) -> Int64[torch.Tensor, " parts"] | None:
         """What reading has told of where things are: the lengths of a stream's parts, -1 where they
@@ -159,70 +157,10 @@ class Loader:
 
     def _order(self) -> Order:
         """In which order examples are drawn."""
-        n, seed = _length(self.dataset), self.seed if self.shuffle else None
-        if buckets := _buckets(self.dataset):
+        n, seed = length_of(self.dataset), self.seed if self.shuffle else None
+        if buckets := buckets_of(self.dataset):
             return Plan(buckets, self.batch_size, seed)
         return InOrder(n) if seed is None else order_of(self.dataset, n, seed)
-
-
-def once(
-    dataset: Dataset[Any],
-    batch_size: int,
-    transform: Transformation | None = None,
-    workers: int = 0,
-    rows: range | Iterable[Sequence[int]] | None = None,
-) -> Iterator[Batch]:
-    """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
-    A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
-    in the dataset.
-    Where pictures come in buckets, the batches of the fullest come first, and the last of each may
-    be short.
-
-    Args:
-        dataset: Map-style, or a `Stream`.
-        batch_size: Samples in a batch.
-        transform: As of `Loader`.
-        workers: As of `Loader`.
-        rows: The part of a map-style dataset to read, step 1, or parts, one after another and
-            asked for as they are needed, of each of which the last batch may be short; None: all.
-
-    Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1, `rows` of a
-            stream, or none of its pictures can be read.
-    """
-    _check(dataset, batch_size)
-    dataset = _sorted(dataset, transform)
-    if isinstance(dataset, Stream):
-        if rows is not None:
-            raise ValueError("rows: a stream is read from its start")
-        share = Share(0, batch_size, 0, 1, 1)
-        batches = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
-        return _not_empty(_streamed(batches), dataset.reader)
-    rows = range(_length(dataset)) if rows is None else rows
-    parts = [rows] if isinstance(rows, range) else rows
-    if buckets := _buckets(dataset):
-        draws = chain.from_iterable(in_buckets(buckets, part, batch_size) for part in parts)
-    else:
-        spans = (part[i : i + batch_size] for part in parts
-                 for i in range(0, len(part), batch_size))  # fmt: skip
-        draws = (list(zip(span, keys_of(span), strict=True)) for span in spans)
-    return _not_empty(_mapped(PassBatches(dataset, transform), draws, workers), _reader(dataset))
-
-
-def some_of(
-    dataset: Dataset[Any],
-    count: int,
-    transform: Transformation | None = None,
-    batch_size: int | None = None,
-) -> Iterator[Batch]:
-    """Batches of `count` pictures from all over a dataset, of a stream the first, the last perhaps
-    larger; with no `batch_size` one, or one of each bucket.
-    """
-    left = count
-    for batch in once(spread(dataset, count), batch_size or count, transform):
-        yield batch
-        if (left := left - len(batch["key"])) <= 0:
-            return
 
 
 @dataclass
@@ -234,7 +172,7 @@ class MapBatches(Dataset[WorkerResult]):
 
     def __getitems__(self, draws: Draws) -> WorkerResult:
         """Read a batch; DataLoader's fetcher looks for this name."""
-        return worker_result(lambda: self._batch(draws), _reader(self.dataset))
+        return worker_result(lambda: self._batch(draws), reader_of(self.dataset))
 
     def _batch(self, draws: Draws) -> Batch:
         indices, keys = [index for index, _ in draws], [key for _, key in draws]
@@ -255,50 +193,20 @@ class MapBatches(Dataset[WorkerResult]):
         return collate(samples, keys)
 
 
-class PassBatches(MapBatches):
-    """Of one pass, which leaves out what is broken."""
-
-    def _batch(self, draws: Draws) -> Batch:
-        batch = super()._batch(draws)
-        return batch and {"row": [index for index, _ in draws], **batch}
-
-    def _example(self, index: int) -> dict[str, Any] | None:
-        read_one = getattr(self.dataset, "read_one", None)
-        return super()._example(index) if read_one is None else read_one(index)
-
-    def _collated(self, samples: list[Any], keys: list[int], indices: list[int]) -> Batch:
-        return present(samples, keys, indices)
-
-
-def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
+def map_batches(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
+    """Read batches of these draws."""
     results = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
-    return received(opened(results), _reader(batches.dataset))
+    return received(opened(results), reader_of(batches.dataset))
 
 
-def _streamed(batches: StreamBatches) -> Iterator[Batch]:
+def stream_batches(batches: StreamBatches) -> Iterator[Batch]:
+    """Read batches of a stream."""
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
     stream = batches.stream
     return received(opened(results), stream.reader, stream.source.learn, endless=batches.endless)
 
 
-def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batch]:
-    """Those batches of a pass in which something is left.
-
-    Raises:
-        ValueError: there are none, or the first thousand pictures are broken.
-    """
-    found = False
-    for batch in batches:
-        found = found or bool(batch)
-        if batch:
-            yield batch
-        elif not found and reader and len(reader.skipped) >= MAX_BROKEN:
-            break
-    if not found and reader and reader.skipped:
-        raise reader.none_of([*reader.skipped])
-
-
-def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+def arranged(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
     """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
     check_known(dataset, transform)
     crop = getattr(transform, "crop", None)
@@ -307,13 +215,13 @@ def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 
 
-def _buckets(dataset: Dataset[Any]) -> Sequence[Places] | None:
+def buckets_of(dataset: Dataset[Any]) -> Sequence[Places] | None:
     """Indices of what may be in one batch; None: all may."""
     asked: Callable[[], Sequence[Places]] | None = getattr(dataset, "buckets", None)
     return asked() if asked else None
 
 
-def _reader(dataset: Dataset[Any]) -> Reader | None:
+def reader_of(dataset: Dataset[Any]) -> Reader | None:
     """Who decodes the dataset's pictures; None: it is not known."""
     reader = getattr(dataset, "reader", None)
     return reader if isinstance(reader, Reader) else None
@@ -341,7 +249,12 @@ def _as_it_is(result: WorkerResult) -> WorkerResult:
     return result
 
 
-def _check(dataset: Dataset[Any], batch_size: int) -> None:
+def check_source(dataset: Dataset[Any], batch_size: int) -> None:
+    """Refuse what cannot be read by batches.
+
+    Raises:
+        ValueError: it is empty or of another kind, or `batch_size` < 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is not possible; choose 1 or more")
     if isinstance(dataset, Stream):
@@ -349,9 +262,10 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
     if isinstance(dataset, IterableDataset):
         kind = type(dataset).__name__
         raise ValueError(f"{kind}: only a Stream can be resumed; give its passes to one")
-    if not _length(dataset):
+    if not length_of(dataset):
         raise ValueError(f"{type(dataset).__name__}: no examples in it")
 
 
-def _length(dataset: Dataset[Any]) -> int:
+def length_of(dataset: Dataset[Any]) -> int:
+    """Examples of a map-style dataset."""
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)

@@ -77,6 +77,13 @@ def all_mean(tensor: Tensor) -> Tensor:
     """The mean over ranks; the tensor itself where there is one process."""
     if not _among_others():
         return tensor
+    return all_sum(tensor) / dist.get_world_size()
+
+
+@torch.no_grad()
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum over ranks."""
     total = tensor.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total)
+    return total

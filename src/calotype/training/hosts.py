@@ -26,7 +26,7 @@ def hand_out(folder: Path) -> None:
     if state.num_processes == 1:
         return
     seen = _sees(folder)
-    if all_gather(torch.tensor([int(seen)], device=own_device())).all():
+    if _of_all(seen):
         return
     names = by_main(lambda: sorted(str(f.relative_to(folder)) for f in _files(folder)))
     beside = folder.with_name(f".{folder.name}.received")
@@ -45,6 +45,15 @@ def hand_out(folder: Path) -> None:
     if receives:
         publish(beside, folder)
     state.wait_for_everyone()
+
+
+def seen_by_all(folder: Path) -> bool:
+    """Whether all ranks see the main process's folder, which is there."""
+    return _of_all(_sees(folder))
+
+
+def _of_all(here: bool) -> bool:
+    return bool(all_gather(torch.tensor([int(here)], device=own_device())).all())
 
 
 def _sees(folder: Path) -> bool:

@@ -84,6 +84,16 @@ class Objective(nn.Module, ABC):
         """
         return ()
 
+    measured_by_all = False
+    """Whether all processes want the trained weights, or the main one alone, which saves them."""
+
+    @property
+    def kept_whole(self) -> Sequence[nn.Module]:
+        """Where processes hold weights in shares, modules of which each holds all: those that are
+        read or set between steps, such as codes.
+        """
+        return ()
+
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""

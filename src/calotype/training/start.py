@@ -15,6 +15,7 @@ from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division
 from calotype.training.fitting import remembered
+from calotype.training.launcher import check_shares
 from calotype.training.lock import held
 from calotype.training.portable import flat
 from calotype.training.precision import (
@@ -51,6 +52,7 @@ def started(
             cannot be used, as `begin` says; or the device lacks the precision.
     """
     with ExitStack() as kept:
+        check_shares(run.precision, run.compile)
         known = inputs()
         agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})
 

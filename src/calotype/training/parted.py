@@ -9,6 +9,8 @@ see the folder.
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,25 +49,26 @@ def write(
     beside = folder.with_name(f".{folder.name}.partial")
     main = dist.get_rank(group) == 0
 
-    def work() -> None:
-        """Each step ends on all processes before the next begins."""
-        _together(lambda: _prepared(beside) if main else None, group)
+    need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+    # Each step ends on all processes before the next begins.
+    with ExitStack() as kept:
+
+        def begin() -> None:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)
+            kept.enter_context(room(beside, folder, need, "checkpoints of before are as they were"))
+            beside.mkdir()
+
+        _together(begin if main else _nothing, group)
         _saved(beside, tensors, group)
         sums = _summed(beside, group)
-        _together(lambda: checkpoint.seal(beside, folder, state, sums) if main else None, group)
-
-    if not main:
-        work()
-        return
-    need = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with room(beside, folder, need, "checkpoints of before are as they were"):
-        work()
+        end = partial(checkpoint.seal, beside, folder, state, sums)
+        _together(end if main else _nothing, group)
 
 
-def _prepared(beside: Path) -> None:
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+def _nothing() -> None:
+    """What the others do meanwhile."""
 
 
 def _saved(beside: Path, tensors: Tensors, group: dist.ProcessGroup) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from calotype.training import checkpoint, parted
+from calotype.commands.cache_latents import cache
+from calotype.training import Best, checkpoint, parted
 from calotype.training.distributed import leave
 from calotype.training.run import Run
 from ranks import together
@@ -117,6 +119,42 @@ def copied(folder: Path, place: Path) -> None:
     place.mkdir(parents=True)
     for file in folder.iterdir():
         (place / file.name).write_bytes(file.read_bytes())
+
+
+def whole_way(rank: int, world: int, port: int, shared: bool, root: Path, artifacts: Path) -> None:
+    """A tokenizer with codes that a loss moves, and its adversary; a cache; a transformer over it,
+    and a diffusion pipeline over others' latents: with pictures and figures on the way."""
+    if shared:
+        os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    tiny.join(rank, world, port)
+    torch.set_num_threads(1)
+    tokenizer, cached, transformer = tiny.token_recipes(root, tiny.BOTTLENECKS["vq-loss"])
+    often = {"steps": 2, "batch_size": 2, "sample_every": 1, "evaluate_every": 1, "save_every": 1}
+    held_out = tiny.Scenes(size=tiny.SIZE, split="held-out", count=4)
+    best = tiny.run(tokenizer.run.out, **often, best=Best())
+    tiny.train_tokenizer(replace(tokenizer, adversary=tiny.adversary(), validation=held_out,
+                                 run=best))  # fmt: skip
+    cache(cached)
+    tiny.train_generator(replace(transformer, run=tiny.run(transformer.run.out, **often)))
+    diffusion = tiny.run(root / "diffusion", **often)
+    tiny.train("pipeline", diffusion, artifacts)
+    leave()
+
+
+def test_a_whole_way_in_shares_ends_in_the_same_folders(artifacts, tmp_path):
+    for shared in (False, True):
+        together(2, whole_way, shared, tmp_path / str(shared), artifacts)
+    for name in ("codes", "transformer", "diffusion"):
+        one, other = (tmp_path / str(shared) / name for shared in (False, True))
+        models = [sorted(f.relative_to(out) for f in (out / "model").rglob("*") if f.is_file())
+                  for out in (one, other)]  # fmt: skip
+        assert models[0] == models[1]
+        for file in models[0]:
+            if file.suffix == ".safetensors":
+                assert apart(load_file(one / file), load_file(other / file)) < 1e-4, (name, file)
+        assert (other / "samples/0000002.png").exists()
+    said = (tmp_path / "True/codes/metrics.jsonl").read_text()
+    assert "validation/psnr_db" in said and "critic_gradient" in said
 
 
 def broken(rank: int, world: int, port: int, run: Run) -> None:

@@ -61,7 +61,8 @@ class Sharded(Weights):
 
     def prepare(self, objective: Objective) -> Prepared:
         """Share it out; fused optimisers take shares and whole tensors apart."""
-        self.shares.append(Shares(objective, self.mesh, self.free))
+        device = self.accelerator.device
+        self.shares.append(Shares(objective, self.mesh, device, self.free))
         learnt = [p for p in objective.parameters() if p.requires_grad]
         apart = (_shared(learnt), _whole(learnt))
         optimizer = objective.optimizer.build([{"params": some} for some in apart if some])

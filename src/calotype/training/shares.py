@@ -72,15 +72,16 @@ class Shares:
     Args:
         objective: With weights that may differ between processes: the main one's count, as in DDP.
         mesh: Of all processes.
+        device: Where this one trains.
         free: Whether blocks are given up behind the forward pass, too, and gathered once more.
     """
 
-    def __init__(self, objective: Objective, mesh: DeviceMesh, free: bool) -> None:
+    def __init__(
+        self, objective: Objective, mesh: DeviceMesh, device: torch.device, free: bool
+    ) -> None:
         self.objective = objective
         kept = {p for module in objective.kept_whole for p in module.parameters()}
         whole = kept | {p for p in objective.parameters() if not p.requires_grad}
-        device = torch.device(mesh.device_type, torch.accelerator.current_device_index()
-                              if mesh.device_type != "cpu" else None)  # fmt: skip
         self._broadcast(device)
         for parameter in whole:
             parameter.data = parameter.data.to(device)

@@ -49,14 +49,16 @@ def rank(limit: int) -> None:
     class Counted:
         """Batches, until there are enough."""
 
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        def batches(
+            self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+        ) -> Iterator[Batch]:  # fmt: skip
             for step in range(STEPS):
                 ids = torch.randint(256, (1, 8, 8), generator=torch.Generator().manual_seed(step))
                 yield {"packed": ids.int(), "key": [step * world + rank]}
             raise Enough
 
     torch.set_num_threads(1)
-    processes()
+    world = processes().num_processes
     layout = Layout(text=2, codes=256, codebooks=1, height=8, width=8)
     # What libraries take when they are imported is no part of it.
     for name in ("diffusers.training_utils", "accelerate.tracking", "calotype.training.sharded"):
@@ -69,7 +71,7 @@ def rank(limit: int) -> None:
     model = Transformer(512, 8, 8).build(layout, 0)
     count = sum(parameter.numel() for parameter in model.parameters())
     objective = NextToken(model, layout, Raster(), AdamW(1e-4), prompted=False)
-    run = Run(Path(os.environ["OUT"]), steps=10**6, batch_size=1, precision="fp32")
+    run = Run(Path(os.environ["OUT"]), steps=10**6, batch_size=world, precision="fp32")
     try:
         fit([objective], Counted(), run)
     except Enough:

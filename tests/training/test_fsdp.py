@@ -58,7 +58,7 @@ def test_shares_equal_whole_weights(tmp_path):
     """50 steps of a diffusion model, a transformer, and a tokenizer with its adversary: weights,
     averages, moments, pictures and what is left for export."""
     kinds = ("generator", "transformer", "tokenizer")
-    changes = {"steps": 50, "batch_size": 2, "save_every": 50, "sample_every": 50, "log_every": 25}
+    changes = {"steps": 50, "batch_size": 4, "save_every": 50, "sample_every": 50, "log_every": 25}
     runs = {
         shared: [(kind, tiny.run(tmp_path / f"{kind}-{shared}", **changes)) for kind in kinds]
         for shared in (False, True)
@@ -92,7 +92,7 @@ def lines(run: Run) -> list[dict[str, float]]:
 def test_shares_resume_exactly_and_on_other_numbers_of_ranks(tmp_path):
     """Two ranks as if never stopped, bit for bit; three, one, and two that hold all, from the same
     checkpoint: what they take up is what was written."""
-    changes = {"steps": 4, "batch_size": 6, "save_every": 2, "keep": 9}
+    changes = {"steps": 4, "batch_size": 12, "save_every": 2, "keep": 9}
     whole = tiny.run(tmp_path / "whole", **changes)
     parts = tiny.run(tmp_path / "parts", **{**changes, "steps": 2})
     on = tiny.run(tmp_path / "parts", **changes, resume=True)
@@ -106,11 +106,10 @@ def test_shares_resume_exactly_and_on_other_numbers_of_ranks(tmp_path):
     for once, twice in ((whole, on), (through, more)):
         one, other = groups(once, 4), groups(twice, 4)
         assert one.keys() == other.keys() and apart(one, other) == 0
-    for world, shared, each in ((3, True, 4), (1, False, 12), (2, False, 6)):
+    for world, shared in ((3, True), (1, False), (2, False)):
         out = tmp_path / f"on-{world}-{shared}"
-        run = tiny.run(out, steps=2, batch_size=each, save_every=1, resume=True, keep=9)
-        copied(parts.checkpoints / "step-2", run.checkpoints / "step-2")
-        then = tiny.run(out, steps=4, batch_size=each, save_every=4, resume=True, keep=9)
+        then = tiny.run(out, **changes, resume=True)
+        copied(parts.checkpoints / "step-2", then.checkpoints / "step-2")
         together(world, in_shares, shared, [("generator", then)])
         assert apart(groups(whole, 4)["model-0"], groups(then, 4)["model-0"]) < 1e-5, world
 
@@ -129,7 +128,7 @@ def whole_way(rank: int, world: int, port: int, shared: bool, root: Path, artifa
     tiny.join(rank, world, port)
     torch.set_num_threads(1)
     tokenizer, cached, transformer = tiny.token_recipes(root, tiny.BOTTLENECKS["vq-loss"])
-    often = {"steps": 2, "batch_size": 2, "sample_every": 1, "evaluate_every": 1, "save_every": 1}
+    often = {"steps": 2, "batch_size": 4, "sample_every": 1, "evaluate_every": 1, "save_every": 1}
     held_out = tiny.Scenes(size=tiny.SIZE, split="held-out", count=4)
     best = tiny.run(tokenizer.run.out, **often, best=Best())
     tiny.train_tokenizer(replace(tokenizer, adversary=tiny.adversary(), validation=held_out,
@@ -169,7 +168,7 @@ def broken(rank: int, world: int, port: int, run: Run) -> None:
     said = []
     run.out.mkdir(parents=True, exist_ok=True)
     try:
-        tiny.fit([objective], tiny.Repeating(rows, 2), run)
+        tiny.fit([objective], tiny.Repeating(rows, 4), run)
     except ValueError as error:
         said.append(str(error))
     (run.out / f"said-{rank}.json").write_text(json.dumps(said))
@@ -177,14 +176,14 @@ def broken(rank: int, world: int, port: int, run: Run) -> None:
 
 
 def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path):
-    run = tiny.run(tmp_path / "run", steps=9, batch_size=2, patience=2, save_every=9)
+    run = tiny.run(tmp_path / "run", steps=9, batch_size=4, patience=2, save_every=9)
     together(2, broken, run)
     said = [json.loads((run.out / f"said-{rank}.json").read_text()) for rank in (0, 1)]
     assert said[0] == said[1] and "not finite for 2 steps in a row" in said[0][0]
 
 
 def test_a_damaged_part_is_noticed(tmp_path):
-    run = tiny.run(tmp_path / "run", steps=1, batch_size=2, save_every=1)
+    run = tiny.run(tmp_path / "run", steps=1, batch_size=4, save_every=1)
     together(2, in_shares, True, [("generator", run)])
     folder = run.checkpoints / "step-1"
     assert parted.checked(folder)[1]["step"] == 1

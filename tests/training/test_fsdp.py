@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -180,6 +181,39 @@ def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path):
     together(2, broken, run)
     said = [json.loads((run.out / f"said-{rank}.json").read_text()) for rank in (0, 1)]
     assert said[0] == said[1] and "not finite for 2 steps in a row" in said[0][0]
+
+
+def full(rank: int, world: int, port: int, run: Run) -> None:
+    """Save twice; the second time the disk fails under one rank alone."""
+    os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
+    tiny.join(rank, world, port)
+    torch.set_num_threads(1)
+    checksum, count = checkpoint.checksum, 0
+
+    def failing(file: Path) -> str:
+        nonlocal count
+        count += 1
+        if rank == 1 and count > 1:
+            raise OSError(28, "No space left on device", str(file))
+        return checksum(file)
+
+    said = ""
+    with patch.object(checkpoint, "checksum", failing):
+        try:
+            tiny.train("generator", run)
+        except OSError as error:
+            said = str(error)
+    run.out.joinpath(f"said-{rank}.json").write_text(json.dumps(said))
+    leave()
+
+
+def test_a_checkpoint_that_one_rank_cannot_write_is_none(tmp_path):
+    """It ends all of them, and leaves the one before."""
+    run = tiny.run(tmp_path / "run", steps=2, batch_size=4, save_every=1)
+    together(2, full, run)
+    said = [json.loads((run.out / f"said-{rank}.json").read_text()) for rank in (0, 1)]
+    assert "make room there" in said[0] and "No space left" in said[1]
+    assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-1"]
 
 
 def test_a_damaged_part_is_noticed(tmp_path):

@@ -85,8 +85,8 @@ class Objective(nn.Module, ABC):
         return ()
 
     measured_by_all = False
-    """Whether all processes want the trained weights, where they train, or the main one alone, which
-    saves them."""
+    """Whether all processes want the trained weights, where they train, or the main one alone,
+    which saves them."""
 
     @property
     def kept_whole(self) -> Sequence[nn.Module]:

@@ -45,7 +45,9 @@ def test_shares_equal_whole_weights(tmp_path):
     for (kind, whole), (_, shared) in zip(*runs.values(), strict=True):
         one, other = groups(whole, 50), groups(shared, 50)
         for name in one.keys() - {"means"}:
-            assert apart(one[name], other[name]) < 1e-4, (kind, name)
+            # An adversary's gradients are of size 10, and so are their moments.
+            least = 1e-3 if name.startswith("optimizer") else 1e-4
+            assert apart(one[name], other[name]) < least, (kind, name)
         left = [load_file(run.out / "left.safetensors") for run in (whole, shared)]
         assert apart(*left) < 1e-4, kind
         for line, same in zip(*(lines(run) for run in (whole, shared)), strict=True):

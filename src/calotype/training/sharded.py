@@ -52,7 +52,7 @@ class Sharded(Weights):
         self.writers = dist.new_group(backend="gloo")
         assert isinstance(self.writers, dist.ProcessGroup)
         self.copies = DeviceMesh.from_group(self.writers, "cpu")
-        self.shares: list[Shares] = []
+        self.held: list[Shares] = []
 
     @property
     def writes(self) -> bool:
@@ -62,7 +62,7 @@ class Sharded(Weights):
     def prepare(self, objective: Objective) -> Prepared:
         """Share it out; fused optimisers take shares and whole tensors apart."""
         device = self.accelerator.device
-        self.shares.append(Shares(objective, self.mesh, device, self.free))
+        self.held.append(Shares(objective, self.mesh, device, self.free))
         learnt = [p for p in objective.parameters() if p.requires_grad]
         apart = (_shared(learnt), _whole(learnt))
         optimizer = objective.optimizer.build([{"params": some} for some in apart if some])
@@ -91,7 +91,7 @@ class Sharded(Weights):
         """One objective's forward pass may read another's weights, as a tokenizer's does its
         critic's.
         """
-        for shares in self.shares:
+        for shares in self.held:
             shares.gather()
 
     @contextmanager
@@ -101,7 +101,7 @@ class Sharded(Weights):
         try:
             yield
         finally:
-            for shares in self.shares:
+            for shares in self.held:
                 shares.part()
 
     def own(self, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
@@ -161,7 +161,7 @@ class Sharded(Weights):
 
     def leave(self) -> None:
         """As each objective wants it."""
-        for shares in self.shares:
+        for shares in self.held:
             shares.leave()
 
 

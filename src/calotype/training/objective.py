@@ -88,6 +88,9 @@ class Objective(nn.Module, ABC):
     """Whether all processes want the trained weights, where they train, or the main one alone,
     which saves them."""
 
+    drawn_from_whole = False
+    """Whether its pictures are drawn by reading blocks' weights, and not by calling blocks alone."""
+
     @property
     def kept_whole(self) -> Sequence[nn.Module]:
         """Where processes hold weights in shares, modules of which each holds all: those that are

@@ -96,8 +96,11 @@ class Sharded(Weights):
 
     @contextmanager
     def seen(self) -> Iterator[None]:
-        """Gathered; afterwards given up, because the shares may be others then."""
-        self.gather()
+        """Gathered, and where an objective is drawn from whole weights the blocks too; afterwards
+        given up, because the shares may be others then.
+        """
+        for shares in self.held:
+            shares.gather_all() if shares.objective.drawn_from_whole else shares.gather()
         try:
             yield
         finally:

@@ -51,6 +51,11 @@ class _Unit:
     def _hooks(self) -> tuple[dict, dict]:
         return self.module._forward_pre_hooks, self.module._forward_hooks
 
+    def gather(self) -> None:
+        """Have its parameters at hand."""
+        assert isinstance(self.module, FSDPModule)
+        self.module.unshard()
+
     def part(self) -> None:
         """Give up what was gathered."""
         assert isinstance(self.module, FSDPModule)
@@ -106,8 +111,12 @@ class Shares:
 
     def gather(self) -> None:
         """Have all but the blocks at hand; these see to themselves."""
-        assert isinstance(self.objective, FSDPModule)
-        self.objective.unshard()
+        self.units[-1].gather()
+
+    def gather_all(self) -> None:
+        """Have blocks at hand too."""
+        for unit in self.units:
+            unit.gather()
 
     def part(self) -> None:
         """Give up all that is gathered."""

@@ -89,7 +89,7 @@ class Objective(nn.Module, ABC):
     which saves them."""
 
     drawn_from_whole = False
-    """Whether its pictures are drawn by reading blocks' weights, and not by calling blocks alone."""
+    """Whether its pictures are drawn by reading weights of blocks, which are not called then."""
 
     @property
     def kept_whole(self) -> Sequence[nn.Module]:

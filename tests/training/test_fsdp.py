@@ -1,6 +1,7 @@
 """FSDP2: processes that hold shares of weights train what processes that hold all of them do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ def test_shares_resume_exactly_and_on_other_numbers_of_ranks(tmp_path):
         copied(parts.checkpoints / "step-2", then.checkpoints / "step-2")
         together(world, in_shares.train, shared, [("generator", then)])
         assert apart(groups(whole, 4)["model-0"], groups(then, 4)["model-0"]) < 1e-5, world
+    back = tiny.run(tmp_path / "back", **changes, resume=True)
+    together(2, in_shares.train, False, [("generator", replace(back, steps=2))])
+    together(2, in_shares.train, True, [("generator", back)])
+    assert apart(groups(whole, 4), groups(back, 4)) < 1e-5, "from whole weights to shares"
 
 
 def copied(folder: Path, place: Path) -> None:

@@ -100,7 +100,8 @@ class Sharded(Weights):
         given up, because the shares may be others then.
         """
         for shares in self.held:
-            shares.gather_all() if shares.objective.drawn_from_whole else shares.gather()
+            whole = shares.objective.drawn_from_whole
+            (shares.gather_all if whole else shares.gather)()
         try:
             yield
         finally:

@@ -49,8 +49,9 @@ class Sharded(Weights):
         world = accelerator.num_processes
         self.mesh = init_device_mesh(accelerator.device.type, (world,))
         # Of its own: a checkpoint is written while training exchanges gradients.
-        self.writers = dist.new_group(backend="gloo")
-        assert isinstance(self.writers, dist.ProcessGroup)
+        writers = dist.new_group(backend="gloo")
+        assert isinstance(writers, dist.ProcessGroup)
+        self.writers = writers
         self.copies = DeviceMesh.from_group(self.writers, "cpu")
         self.held: list[Shares] = []
 

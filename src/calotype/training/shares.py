@@ -92,8 +92,8 @@ class Shares:
             parameter.data = parameter.data.to(device)
         self.units = [_Unit(module) for module in [*blocks(objective), objective]]
         for unit in self.units:
-            again = {} if unit.module is objective else {"reshard_after_forward": free}
-            fully_shard(unit.module, mesh=mesh, ignored_params=whole, **again)
+            again = None if unit.module is objective else free  # None: going back all need it
+            fully_shard(unit.module, mesh=mesh, ignored_params=whole, reshard_after_forward=again)
         self._call_nothing()
 
     def _broadcast(self, device: torch.device) -> None:

@@ -30,7 +30,8 @@ class Whole(Weights):
         # Before prepare: afterwards the same tensors are on the device.
         learnt = [p for p in objective.parameters() if p.requires_grad]
         optimizer = objective.optimizer.build(learnt)
-        return Prepared(*self.accelerator.prepare(objective, optimizer), learnt)
+        module, optimizer = self.accelerator.prepare(objective, optimizer)
+        return Prepared(module, optimizer, learnt)
 
     def accumulating(self, module: nn.Module, last: bool) -> AbstractContextManager[object]:
         """Ranks exchange gradients only at the last one."""

@@ -23,6 +23,8 @@ class NextToken(Objective):
     prompt whole, so that guidance can be used (Ho & Salimans 2022, algorithm 1).
     """
 
+    drawn_from_whole = True
+
     def __init__(
         self, transformer: "transformers.LlamaForCausalLM", layout: Layout, order: Order,
         optimizer: AdamW, drop: float = 0.1, image_weight: float = 7.0, prompted: bool = True,

@@ -52,6 +52,8 @@ class Reconstruction(Objective):
     adversary costs two small products instead of two passes through the decoder's end.
     """
 
+    measured_by_all = True
+
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
         examples: Examples = (),
@@ -64,6 +66,11 @@ class Reconstruction(Objective):
         self.opponent: tuple[Adversary, PatchDiscriminator] | None = None
         self.fake = torch.empty(0)
         self.adaptive_weight: Tensor | None = None
+
+    @property
+    def kept_whole(self) -> Sequence[nn.Module]:
+        """The bottleneck: codes are set anew between steps."""
+        return (self.tokenizer.bottleneck,)
 
     @property
     def networks(self) -> Sequence[nn.Module]:

@@ -75,8 +75,13 @@ def all_gather(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def all_mean(tensor: Tensor) -> Tensor:
     """The mean over ranks; the tensor itself where there is one process."""
-    if not _among_others():
-        return tensor
+    return all_sum(tensor) / dist.get_world_size() if _among_others() else tensor
+
+
+@torch.no_grad()
+def all_sum(tensor: Tensor) -> Tensor:
+    """The sum over ranks."""
     total = tensor.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    if _among_others():
+        dist.all_reduce(total)
+    return total

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from calotype.training.agreement import by_main, gathered
 from calotype.training.claims import Claims
-from calotype.training.distributed import all_gather, own_device, processes
+from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish
 
 PIECE = 2**24
@@ -28,7 +28,7 @@ def hand_out(folder: Path) -> None:
     if state.num_processes == 1:
         return
     seen = _sees(folder)
-    if all_gather(torch.tensor([int(seen)], device=own_device())).all():
+    if all(gathered(seen)):
         return
     names = by_main(lambda: sorted(str(f.relative_to(folder)) for f in _files(folder)))
     beside = folder.with_name(f".{folder.name}.received")

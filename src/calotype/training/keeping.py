@@ -1,16 +1,18 @@
 """The checkpoints of a run: when they are written, what they hold, and how one is taken up."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from calotype.training import checkpoint
-from calotype.training.agreement import by_main, of_main
+from calotype.training.agreement import by_main
 from calotype.training.background import Writer
 from calotype.training.checkpoint import Found, Tensors
 from calotype.training.distributed import all_gather, all_mean
+from calotype.training.holding import Groups
+from calotype.training.learner import Learner
 from calotype.training.objective import Batches, Learning
 from calotype.training.progress import say
 from calotype.training.trainer import DivergedError, Trainer
@@ -41,31 +43,38 @@ class Keeper:
         return step % self.run.save_every == 0 or step == self.run.steps or late
 
     def save(self, name: str | None = None) -> None:
-        """Begin to write a checkpoint, named after the step unless told otherwise; ranks hold the
-        same state, so the main one writes, from a copy, while training goes on.
+        """Begin to write a checkpoint, named after the step unless told otherwise, from a copy,
+        while training goes on; by each rank that holds what others do not, or else the main one.
         """
         self.saved = time.monotonic()
         for mean in sorted(self.trainer.means.sums):
             self.trainer.means.sums[mean] = all_mean(self.trainer.means.sums[mean])
         learnt = self._learnt()
-        if not self.trainer.accelerator.is_main_process:
+        weights, main = self.trainer.weights, self.trainer.accelerator.is_main_process
+        if not weights.writes:
             return
         self.writer.wait()  # before there is another copy
-        parts = [learner.state() for learner in self.trainer.learners]
-        groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
-        groups["means"] = self.trainer.means.sums
-        if self.trainer.average:
-            groups["ema"] = self.trainer.average.tensors()
+        groups = self._groups([learner.state() for learner in self.trainer.learners])
         if learnt is not None:
             groups["data"] = {"learnt": learnt}
-        copies = {group: _copied(tensors) for group, tensors in groups.items()}
-        counts, name = self._counts(), name or f"step-{self.trainer.step}"
+        folder = self.run.checkpoints / (name or f"step-{self.trainer.step}")
+        write_copies = weights.writing(folder, groups, self._counts())
 
         def write() -> None:
-            checkpoint.write(self.run.checkpoints / name, copies, counts)
-            checkpoint.prune(self.run.checkpoints, self.run.keep)
+            write_copies()
+            if main:
+                checkpoint.prune(self.run.checkpoints, self.run.keep)
 
         self.writer.start(write)
+
+    def _groups(self, parts: Sequence[Mapping[str, Tensors]]) -> dict[str, Tensors]:
+        """What a checkpoint keeps, by group; what is each learner's is given."""
+        groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
+        groups["means"] = self.trainer.means.sums
+        if average := self.trainer.average:
+            moving = self.trainer.learners[0].learnt
+            groups["ema"] = self.trainer.weights.parts(average.tensors(), moving)
+        return groups
 
     def written(self) -> None:
         """Wait until every checkpoint is on disk, for all ranks."""
@@ -82,7 +91,7 @@ class Keeper:
         """Take up the newest whole checkpoint, if the run resumes and there is one. Damaged ones
         that are newer are named and set aside.
 
-        The main process reads it, and tells the others.
+        The main process finds it, and tells the others.
 
         Raises:
             ValueError: it is another recipe's, a longer run's, or one's with another global batch;
@@ -92,35 +101,45 @@ class Keeper:
 
         def look() -> Mapping[str, Any] | None:
             checkpoint.sweep(self.run.out)
-            if self.run.resume and (newest := checkpoint.newest(self.run.checkpoints)):
-                found.append(newest)
+            if self.run.resume:
+                newest = checkpoint.newest(self.run.checkpoints, self.trainer.weights.look)
+                found.extend([newest] if newest else [])
             return found[0].state if found else None
 
         state = by_main(look)
         if state is None:
             return
-        self._take_up(of_main(lambda: found[0].groups if found else {}), state)
+        self._take_up(self._read(found), state)
         for folder, why in found[0].damaged.items() if found else ():
             place = checkpoint.set_aside(folder)
             say(f"damaged: {why}; kept as {place}, going on from {found[0].folder.name}")
 
-    def _take_up(self, groups: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    def _read(self, found: Sequence[Found]) -> Groups:
+        """What the checkpoint holds that the main process has found."""
+        likes = self._groups([learner.likes() for learner in self.trainer.learners])
+        return self.trainer.weights.read(found[0] if found else None, likes)
+
+    def _take_up(self, groups: Groups, state: Mapping[str, Any]) -> None:
         counts = dict(state)
         self._check(counts["step"], counts["samples"])
-        for i, learner in enumerate(self.trainer.learners):
-            learner.load(groups[f"model-{i}"], groups[f"optimizer-{i}"])
-        self.trainer.means.sums = {
-            k: v.to(self.trainer.accelerator.device) for k, v in groups["means"].items()
-        }
+        device, kept = self.trainer.accelerator.device, groups.get("means", {})
+        self.trainer.means.sums = {name: sums.to(device) for name, sums in kept.items()}
         self.trainer.means.counts = counts.pop("means")
         if (scaling := counts.pop("scaler", None)) and self.trainer.scaler.is_enabled():
             self.trainer.scaler.load_state_dict(scaling)
         for name, value in counts.items():
             setattr(self.trainer, name, value)
-        if self.trainer.average:
-            self.trainer.average.load(groups["ema"], self.trainer.updates)
+        self._load(groups, self.trainer.learners)
         if "data" in groups and isinstance(self.loader, Learning):
             self.loader.take_up(groups["data"]["learnt"])
+
+    def _load(self, groups: Groups, learners: Sequence[Learner]) -> None:
+        """Give learners, and the average, what a checkpoint holds of them."""
+        for i, learner in enumerate(learners):
+            learner.load(groups[f"model-{i}"], groups.get(f"optimizer-{i}", {}))
+        if average := self.trainer.average:
+            shares = self.trainer.weights.shares(groups["ema"], learners[0].learnt)
+            average.load(shares, self.trainer.updates)
 
     def _check(self, step: int, samples: int) -> None:
         if step > self.run.steps:
@@ -168,30 +187,29 @@ class Keeper:
                 f"each of {self.trainer.step} steps was skipped, and there is nothing to export: "
                 "begin anew with --run.overwrite and a lower optimizer.lr, or in fp32"
             )
-        if self.run.best and (groups := of_main(self._of_best)):
-            self.trainer.learners[0].load(groups["model-0"], groups["optimizer-0"])
-            if self.trainer.average:
-                self.trainer.average.load(groups["ema"], self.trainer.updates)
+        if self.run.best:
+            self._take_best()
         if self.trainer.average:
             self.trainer.average.apply()
+        self.trainer.weights.leave()
         for learner in self.trainer.learners:
             learner.objective.eval()
         self.trainer.accelerator.wait_for_everyone()
 
-    def _of_best(self) -> Mapping[str, Tensors]:
-        """What it holds; nothing, if no figure was ever a number."""
-        folder = self.run.checkpoints / BEST
-        if not folder.exists():
-            return {}
+    def _take_best(self) -> None:
+        """Take up the best checkpoint; there is none if no figure was ever a number."""
+        folder, found = self.run.checkpoints / BEST, []
+
+        def look() -> bool:
+            if folder.exists():
+                found.append(Found(folder, *self.trainer.weights.look(folder), {}))
+            return folder.exists()
+
         try:
-            return checkpoint.read(folder)[0]
+            if by_main(look):
+                self._load(self._read(found), self.trainer.learners[:1])
         except checkpoint.DamagedError as error:
             raise checkpoint.DamagedError(
                 f"{error}: put back a copy, or delete {folder}, and --run.resume exports the last "
                 "weights"
             ) from error
-
-
-def _copied(tensors: Tensors) -> Tensors:
-    """Tensors as they are now, in the memory of the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}

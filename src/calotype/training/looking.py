@@ -18,10 +18,10 @@ def warn(trainer: Trainer, log: Log) -> None:
 def preview(trainer: Trainer, log: Log) -> None:
     """Save the first objective's picture of itself, by its averaged weights."""
     objective = trainer.learners[0].objective
-    if not log.main:
+    if not trainer.weights.writes:
         return
     images = trainer.averaged(objective.preview)
-    if images is None:
+    if images is None or not log.main:
         return
     if not images.isfinite().all():  # an early one may be anything; training is told by losses
         log.warn(trainer.step, "what was drawn is not finite, and there is no picture")

@@ -84,6 +84,20 @@ class Objective(nn.Module, ABC):
         """
         return ()
 
+    measured_by_all = False
+    """Whether all processes want the trained weights, where they train, or the main one alone,
+    which saves them."""
+
+    drawn_from_whole = False
+    """Whether its pictures are drawn by reading weights of blocks, which are not called then."""
+
+    @property
+    def kept_whole(self) -> Sequence[nn.Module]:
+        """Where processes hold weights in shares, modules of which each holds all: those that are
+        read or set between steps, such as codes.
+        """
+        return ()
+
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""

@@ -15,6 +15,7 @@ from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division
 from calotype.training.fitting import remembered
+from calotype.training.launcher import asks_for_shares, check_shares
 from calotype.training.lock import held
 from calotype.training.portable import flat
 from calotype.training.precision import (
@@ -51,6 +52,7 @@ def started(
             cannot be used, as `begin` says; or the device lacks the precision.
     """
     with ExitStack() as kept:
+        check_shares(run.precision, run.compile)
         known = inputs()
         agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})
 
@@ -76,7 +78,8 @@ def _said(recipe: Any) -> dict[str, Any]:
     """What a rank knows of recipe and versions; where things lie may be another place for each."""
     fields = {name: value for name, value in flat(describe(recipe)) if not is_place(name)}
     packages = ("torch", "diffusers", "transformers")
-    return {**fields, "calotype": __version__, **{name: version(name) for name in packages}}
+    versions = {"calotype": __version__, **{name: version(name) for name in packages}}
+    return {**fields, "FSDP": asks_for_shares(), **versions}
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:

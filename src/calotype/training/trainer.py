@@ -22,6 +22,7 @@ from calotype.training.noise import seed_ambient
 from calotype.training.objective import Batch, Objective
 from calotype.training.precision import Name, agreed, autocast, ease, loss_scaling, settled
 from calotype.training.run import Run
+from calotype.training.whole import holding
 
 R = TypeVar("R")
 
@@ -63,14 +64,17 @@ class Trainer:
         self.scaler = loss_scaling(self.precision, device)
         for objective in objectives:
             objective.train()
+        self.weights = holding(self.accelerator, run.out)
         self.learners: list[Learner] = []
         for objective in objectives:
-            twins = sum(type(p.objective) is type(objective) for p in self.learners)
+            twins = sum(p.kind is type(objective) for p in self.learners)
             mark = f"_{twins + 1}" if twins else ""
             self.learners.append(
-                Learner(objective, self.accelerator, self.precision, self.scaler, mark, run.compile)
-            )
-        average = None if run.ema is None else Average(self.learners[0].learnt, run.ema)
+                Learner(objective, self.accelerator, self.weights, self.precision, self.scaler,
+                        mark, run.compile)
+            )  # fmt: skip
+        moving = self.weights.own(self.learners[0].learnt)
+        average = None if run.ema is None else Average(moving, run.ema)
         self.average, self.means = average, Means()
         self.step = self.samples = self.updates = self.skipped = self.skipped_in_a_row = 0
         self.values: dict[str, Tensor] = {}
@@ -146,11 +150,13 @@ class Trainer:
         micro = (sent_batch(piece, device) for piece in pieces)
         if looking := [o for o in objectives if o.wants_survey(count, self.step)]:
             every = list(micro)
+            self.weights.gather()
             with autocast(self.precision, device):
                 for objective in looking:
                     objective.survey(every, self.step)
             micro = iter(every)
         for number, batch in enumerate(micro):
+            self.weights.gather()
             for learner in self.learners:
                 losses = learner.backward(batch, self.step, number == count - 1)
                 within.add(learner.measured(losses))
@@ -211,7 +217,8 @@ class Trainer:
         objective.eval()
         # What is compiled is compiled for training's batches alone.
         stance = torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext()
-        with stance, self.average.applied() if self.average else nullcontext():
+        averaged = self.average.applied() if self.average else nullcontext()
+        with stance, averaged, self.weights.seen():
             seen = look()
         objective.train()
         return seen

@@ -147,6 +147,8 @@ class Keeper:
     def where(self) -> str:
         """Where the run stands, and how it goes on."""
         run, found = self.run, checkpoint.complete(self.run.checkpoints)
+        if not self.trainer.accelerator.is_main_process:  # which may have a disk of its own
+            return f"{run.out}: after step {self.trainer.step} of {run.steps}"
         mend = (
             f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command"
             f"{'' if run.resume else ' with --run.resume'} goes on from there"

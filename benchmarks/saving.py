@@ -105,7 +105,7 @@ def killed(root: Path, kills: int) -> None:
     that was not.
     """
     began, chance, out = time.monotonic(), random.Random(0), root / "killed"
-    settings = {"steps": 400, "save_every": 1, "batch_size": 4}
+    settings = {"steps": 200, "save_every": 1, "batch_size": 4}
     # Loaded once for all that are forked, which then train at once. What is forked from must not.
     for name in ("accelerate.tracking", "diffusers.training_utils", "diffusers.optimization"):
         importlib.import_module(name)
@@ -133,8 +133,8 @@ def killed(root: Path, kills: int) -> None:
             shutil.rmtree(out)  # it came to its end: another one is killed
             newest = 0
     train(out, SMALL, **settings, resume=True)
-    for file in sorted((root / "whole/checkpoints/step-400").iterdir()):
-        again = out / "checkpoints/step-400" / file.name
+    for file in sorted((root / "whole/checkpoints/step-200").iterdir()):
+        again = out / "checkpoints/step-200" / file.name
         assert file.read_bytes() == again.read_bytes(), file.name
     print(f"{done} kills in {time.monotonic() - began:.0f} s, {writing} of them while a checkpoint "
           "was being written or deleted; none lost: the last is the uninterrupted run's, bit for "

@@ -1,5 +1,5 @@
 """What examples/cluster/ has people type is understood, by launchers and by calotype, and does on
-this machine, with two nodes of one process each, what it says.
+this machine, with two nodes of one process each, what it says; torchrun.sh does in test_two_hosts.
 """
 
 import os
@@ -156,9 +156,8 @@ def test_sky_command(nodes):
 
 @pytest.mark.slow
 def test_accelerate_by_its_config(nodes):
-    """With CPUs in place of cards; the rest of it is the file's."""
-    text = (FOLDER / "accelerate.yaml").read_text()
-    text = text.replace("MULTI_GPU", "MULTI_CPU").replace("29500", str(port()))
+    """All of it is the file's but for the port, and eight processes a machine."""
+    text = (FOLDER / "accelerate.yaml").read_text().replace("29500", str(port()))
     (nodes / "accelerate.yaml").write_text(text.replace("processes: 16", "processes: 2"))
     processes = []
     for rank, name in enumerate(("one", "two")):
@@ -174,7 +173,7 @@ import os, signal, subprocess, sys
 words = [word for word in sys.argv[1:] if word != "--kill-on-bad-exit=1"]
 tasks = [subprocess.Popen(words, cwd=os.path.join("{root}", name)) for name in ("one", "two")]
 signal.signal(signal.SIGTERM, lambda *_: [task.terminate() for task in tasks])
-open("{root}/srun", "w").write(str(os.getpid()))
+open("{root}/srun.pid", "w").write(str(os.getpid()))
 sys.exit(max(abs(task.wait()) for task in tasks))
 """
 SCONTROL = """#!/bin/sh
@@ -199,7 +198,7 @@ def test_slurm_script_saves_is_requeued_and_goes_on(nodes, monkeypatch):
         if checkpoint.complete(nodes / "one/run/checkpoints") or first.poll() is not None:
             break
         time.sleep(0.1)
-    os.kill(int((nodes / "srun").read_text()), signal.SIGTERM)
+    os.kill(int((nodes / "srun.pid").read_text()), signal.SIGTERM)
     assert first.wait(120), "SLURM is to see that it was stopped"
     log = (nodes / "one.log").read_text()
     assert "finishing this step and saving" in log and "stopped at step" in log, log

@@ -27,8 +27,7 @@ def test_one_thing_at_a_time_and_all_of_it():
 
     with Writer() as writer:
         writer.start(slow)
-        writer.check()  # does not wait
-        assert seen == []
+        assert not writer.failed and seen == []
         going.set()
         writer.start(lambda: seen.append("next"))
         assert seen[0] == "slow"
@@ -41,9 +40,9 @@ def test_what_fails_is_raised_where_it_was_asked_for():
 
     with pytest.raises(OSError, match="full"), Writer() as writer:
         writer.start(fail)
-        for _ in range(100):
+        while not writer.failed:
             time.sleep(0.01)
-            writer.check()
+        writer.wait()
     with pytest.raises(ZeroDivisionError) as caught, Writer() as writer:
         writer.start(fail)
         raise ZeroDivisionError

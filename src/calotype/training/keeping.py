@@ -29,28 +29,34 @@ class Keeper:
         self.writer, self.saved = Writer(), time.monotonic()
 
     def is_late(self) -> bool:
-        """Whether the last checkpoint is as old as one may be; the main process's clock tells."""
+        """Whether the last checkpoint is as old as one may be, or could not be written; the main
+        process tells.
+        """
+        if self.writer.failed:
+            return True
         if self.run.save_minutes is None or not self.trainer.accelerator.is_main_process:
             return False
         return time.monotonic() - self.saved >= 60 * self.run.save_minutes
 
     def is_due(self, late: bool) -> bool:
         """Whether it is the step for a checkpoint, or the time, on which all ranks agreed."""
-        self.writer.check()
         step = self.trainer.step
         return step % self.run.save_every == 0 or step == self.run.steps or late
 
     def save(self, name: str | None = None) -> None:
         """Begin to write a checkpoint, named after the step unless told otherwise; ranks hold the
         same state, so the main one writes, from a copy, while training goes on.
+
+        Raises:
+            Exception: on all ranks, why the one before could not be written.
         """
+        self.written()  # before there is another copy
         self.saved = time.monotonic()
         for mean in sorted(self.trainer.means.sums):
             self.trainer.means.sums[mean] = all_mean(self.trainer.means.sums[mean])
         learnt = self._learnt()
         if not self.trainer.accelerator.is_main_process:
             return
-        self.writer.wait()  # before there is another copy
         parts = [learner.state() for learner in self.trainer.learners]
         groups = {f"{k}-{i}": v for i, part in enumerate(parts) for k, v in part.items()}
         groups["means"] = self.trainer.means.sums

@@ -13,18 +13,23 @@ from calotype.mistakes import note
 from calotype.training.distributed import leave, patience, processes
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 KEY = "calotype/ended"
 """Under which a rank leaves word of what ended it, in the store by which the ranks met."""
 HEARD = "calotype/heard"
 """How many others have read it."""
 PROMPT = 2.0
 """Seconds within which that store answers: whoever is cut off from it would wait for minutes."""
-STEP = 10.0
-"""Seconds that whoever keeps the store gives the others, who hear of it at their next exchange."""
 
 
 class LostError(ConnectionError):
     """Another rank has ended, or says nothing."""
+
+
+def of_all(error: E) -> E:
+    """Mark an error that every rank raises: none need hear of it, and they can go on together."""
+    error.__dict__["of_all"] = True
+    return error
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (dist.is_available() and dist.is_initialized()):
+        if error.__dict__.get("of_all") or not (dist.is_available() and dist.is_initialized()):
             raise
         if not _of_exchange(error):
             _leave_word(error)
@@ -63,10 +68,10 @@ def _leave_word(error: Exception) -> None:
     said = f"process {state.process_index} on {socket.gethostname()} ended: "
     _promptly(lambda: store.set(KEY, f"{said}{type(error).__name__}: {error}"))
     others = state.num_processes - 1
-    leave()  # at which their exchanges fail
+    leave()  # at which their exchanges fail, unless a wrapped model holds on to the connections
     if not state.is_main_process:
         return
-    end = time.monotonic() + STEP
+    end = time.monotonic() + PROMPT
     while time.monotonic() < end and (_promptly(lambda: store.add(HEARD, 0)) or 0) < others:
         time.sleep(0.05)
 

@@ -125,7 +125,7 @@ def train(name: str, steps: int) -> tuple[Timed, int]:
 
     timed = Timed(batches)
     with tempfile.TemporaryDirectory() as out:
-        run = Run(Path(out), steps=steps, batch_size=count, precision="fp32", ema=None,
+        run = Run(Path(out), steps=steps, batch_size=IMAGES, precision="fp32", ema=None,
                   log_every=9999, save_every=9999, sample_every=9999)  # fmt: skip
         fit(objectives, timed, run)
     learnt = [p.numel() for each in objectives for p in each.parameters() if p.requires_grad]

@@ -72,14 +72,7 @@ class Stage:
     def start(self, *hosts: Host) -> None:
         """Type the command on each of them."""
         for host in hosts:
-            words = [
-                "bash",
-                str(TORCHRUN),
-                *(
-                    "4" if w == "8" and self.words[i - 1].endswith("batch-size") else w
-                    for i, w in enumerate(self.words)
-                ),
-            ]
+            words = ["bash", str(TORCHRUN), *self.words]
             self.processes[host.name] = host.start(words, self.log, RUN=self.out.name, **SETTINGS)
 
     def reached(self, step: int) -> int:

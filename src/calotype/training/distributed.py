@@ -1,9 +1,11 @@
 """Who the ranks are, and what they say to one another within a step."""
 
 import atexit
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -11,6 +13,25 @@ from torch import Tensor
 
 from calotype.lazy import accelerate
 from calotype.training.launcher import check_launcher
+
+PATIENCE = 600.0
+"""Seconds."""
+
+
+def patience() -> timedelta:
+    """How long ranks wait for one another in one exchange; CALOTYPE_TIMEOUT says it, in seconds.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    given = os.environ.get("CALOTYPE_TIMEOUT", PATIENCE)
+    try:
+        found = timedelta(seconds=float(given))
+    except (ValueError, OverflowError):
+        found = timedelta(0)
+    if not found > timedelta(0):
+        raise ValueError(f"CALOTYPE_TIMEOUT is {given!r}: give seconds, a number above 0")
+    return found
 
 
 def on_cpu() -> bool:
@@ -25,10 +46,10 @@ def processes() -> "accelerate.PartialState":
     """Who this process is among its ranks: on CPUs Accelerate looks for others only when told.
 
     Raises:
-        ValueError: the launcher asks for what calotype does not do.
+        ValueError: the launcher asks for what calotype does not do, or CALOTYPE_TIMEOUT is wrong.
     """
     check_launcher()
-    return accelerate.PartialState(cpu=on_cpu())
+    return accelerate.PartialState(cpu=on_cpu(), timeout=patience())
 
 
 def own_device() -> torch.device:

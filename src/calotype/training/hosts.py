@@ -12,6 +12,7 @@ from calotype.training.agreement import by_main, gathered
 from calotype.training.claims import Claims
 from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish
+from calotype.training.lost import of_all
 
 PIECE = 2**24
 """Bytes that are sent at a time."""
@@ -43,7 +44,7 @@ def hand_out(folder: Path) -> None:
         except OSError as error:  # the others are told when all pieces have been sent
             failed, receives = f"{folder / name}: {error}", False
     if said := next(filter(None, gathered(failed)), ""):
-        raise OSError(f"a copy of the model could not be written: {said}")
+        raise of_all(OSError(f"a copy of the model could not be written: {said}"))
     if receives:
         publish(beside, folder)
     state.wait_for_everyone()

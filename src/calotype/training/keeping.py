@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from calotype.training import checkpoint
-from calotype.training.agreement import by_main
+from calotype.training.agreement import by_all, by_main
 from calotype.training.background import Writer
 from calotype.training.checkpoint import Found, Tensors
 from calotype.training.distributed import all_gather, all_mean
@@ -31,21 +31,28 @@ class Keeper:
         self.writer, self.saved = Writer(), time.monotonic()
 
     def is_late(self) -> bool:
-        """Whether the last checkpoint is as old as one may be; the main process's clock tells."""
+        """Whether the last checkpoint is as old as one may be, or could not be written; the main
+        process tells.
+        """
+        if self.writer.failed:
+            return True
         if self.run.save_minutes is None or not self.trainer.accelerator.is_main_process:
             return False
         return time.monotonic() - self.saved >= 60 * self.run.save_minutes
 
     def is_due(self, late: bool) -> bool:
         """Whether it is the step for a checkpoint, or the time, on which all ranks agreed."""
-        self.writer.check()
         step = self.trainer.step
         return step % self.run.save_every == 0 or step == self.run.steps or late
 
     def save(self, name: str | None = None) -> None:
         """Begin to write a checkpoint, named after the step unless told otherwise, from a copy,
         while training goes on; by each rank that holds what others do not, or else the main one.
+
+        Raises:
+            Exception: on all ranks, why the one before could not be written.
         """
+        self.written()  # before there is another copy
         self.saved = time.monotonic()
         for mean in sorted(self.trainer.means.sums):
             self.trainer.means.sums[mean] = all_mean(self.trainer.means.sums[mean])
@@ -53,7 +60,6 @@ class Keeper:
         weights, main = self.trainer.weights, self.trainer.accelerator.is_main_process
         if not weights.writes:
             return
-        self.writer.wait()  # before there is another copy
         groups = self._groups([learner.state() for learner in self.trainer.learners])
         if learnt is not None:
             groups["data"] = {"learnt": learnt}
@@ -78,7 +84,7 @@ class Keeper:
 
     def written(self) -> None:
         """Wait until every checkpoint is on disk, for all ranks."""
-        by_main(self.writer.wait)
+        by_all(self.writer.wait)
 
     def _learnt(self) -> Tensor | None:
         """What the loaders of all ranks have learnt."""
@@ -166,6 +172,8 @@ class Keeper:
     def where(self) -> str:
         """Where the run stands, and how it goes on."""
         run, found = self.run, checkpoint.complete(self.run.checkpoints)
+        if not self.trainer.accelerator.is_main_process:  # which may have a disk of its own
+            return f"{run.out}: after step {self.trainer.step} of {run.steps}"
         mend = (
             f"the newest checkpoint is of {found[-1].name.replace('-', ' ')}: the same command"
             f"{'' if run.resume else ' with --run.resume'} goes on from there"

@@ -17,6 +17,7 @@ from calotype.training.division import Division
 from calotype.training.fitting import remembered
 from calotype.training.launcher import asks_for_shares, check_shares
 from calotype.training.lock import held
+from calotype.training.lost import together
 from calotype.training.portable import flat
 from calotype.training.precision import (
     Chosen,
@@ -35,7 +36,7 @@ def started(
 ) -> Iterator[Run]:
     """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
     precision, and its choice stands in `recipe.json`. While it is entered no other run may use its
-    folder.
+    folder, and what ends one rank ends all.
 
     Args:
         run: The recipe's.
@@ -48,10 +49,11 @@ def started(
         The run with a precision by name.
 
     Raises:
+        LostError: another rank is lost.
         ValueError: on all ranks, they have other recipes, data or versions; the folder is in use or
             cannot be used, as `begin` says; or the device lacks the precision.
     """
-    with ExitStack() as kept:
+    with together(), ExitStack() as kept:
         check_shares(run.precision, run.compile)
         known = inputs()
         agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})

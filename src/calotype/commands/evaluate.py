@@ -16,8 +16,8 @@ from torch import Tensor
 
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
+from calotype.commands.whole import whole_shapes
 from calotype.data import (
-    Buckets,
     CenterCrop,
     Crop,
     Folder,
@@ -59,10 +59,6 @@ from calotype.training.images import Mode
 from calotype.training.products import exact_products
 from calotype.training.progress import Told, track
 from calotype.training.run import describe
-
-STEPS = (32, 16, 8, 4, 2)
-"""Pixels that sides of whole pictures are multiples of: the most of which there are eight to the
-square's side. They do not depend on the tokenizer, so that several are measured on the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +213,7 @@ class Bench:
 
     def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
         judges, how = self._judges, self.how
-        crop = self._buckets(tokenizer) if how.whole else None
+        crop = whole_shapes(self.size, tokenizer.factor) if how.whole else None
         seen = self._pictures(crop, tokenizer.mode)
 
         def work() -> Evaluation:
@@ -225,20 +221,6 @@ class Bench:
             return replace(found, protocol=replace(found.protocol, size=self.size))
 
         return work
-
-    def _buckets(self, tokenizer: ImageTokenizer) -> Buckets:
-        """Of the measured pictures; several artifacts have them in common, whatever their factor.
-
-        Raises:
-            ValueError: there are none of this size, or the tokenizer encodes none of them.
-        """
-        fitting = (s for s in STEPS if self.size % (8 * s) == 0 and s % tokenizer.factor == 0)
-        if (step := next(fitting, None)) is None:
-            raise ValueError(
-                f"--whole: shapes of about {self.size}x{self.size} pixels have no sides that are "
-                f"multiples of the tokenizer's factor, {tokenizer.factor}: choose a larger --size"
-            )
-        return Buckets(self.size, step, place="centre")
 
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
         how = self.how

@@ -1,6 +1,6 @@
 """Pictures beside what a tokenizer makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,22 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
 from calotype.commands.readers import readers
+from calotype.commands.whole import learnt_in_buckets, whole_shapes
 from calotype.commands.worst import Rebuild, rank
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.pipelines import checked
+from calotype.recipes.tokenizer import shapes_of
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.training import Batch
 from calotype.training.devices import Computation, computing
 from calotype.training.images import scaled
 from calotype.training.progress import Told
+from calotype.training.sheet import framed
 
+Pair = tuple[Float[Tensor, "b c H W"], Float[Tensor, "b c H W"]]
+"""Images of one shape, and what becomes of them."""
 EACH = 16
 """Pictures at a time, and as many as are reconstructed where nothing else is said."""
 
@@ -38,6 +43,9 @@ class Reconstruct(Computation):
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
     trained, or 256 where it does not say."""
+    whole: bool = False
+    """Pictures are resized and cropped to shapes of about that area, each to the one nearest its
+    own, and not to squares; so are they without it where the tokenizer's run had buckets."""
     count: int | None = None
     """Pictures to reconstruct, from all over the data; of a stream the first. None: 16, and with
     --worst all of them."""
@@ -85,22 +93,40 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)
-    transform = Transform(CenterCrop(size), mode=tokenizer.mode)
-    how = f"of {size} pixels, in {options.exactness} on {device}"
+    whole = options.whole or learnt_in_buckets(options.tokenizer)
+    crop = whole_shapes(size, tokenizer.factor) if whole else CenterCrop(size)
+    transform = Transform(crop, mode=tokenizer.mode)
+    shapes = shapes_of(size, transform) if whole else f"of {size} pixels"
+    how = f"{shapes}, in {options.exactness} on {device}"
     with computing(options.precision, device, *tokenizer.networks):
         if options.worst:
             _rank(options, dataset, options.worst, rebuild, transform, how)
             return file
-        count = options.count or EACH
-        real = scaled(next(_batches(options, dataset, transform, count, count))["image"])
-        with Told("reconstructing", len(real), images=1) as told:
-            fake = torch.cat([_counted(rebuild(some), told) for some in real.split(EACH)])
+        pairs = _pairs(options, dataset, transform, rebuild)
+    values = torch.cat([psnr(fake, real) for real, fake in pairs])
     beside = ""
     if tokenizer.mode == "RGBA":
-        beside = f" on white, {psnr(fake[:, 3:], real[:, 3:]).mean():.2f} dB of alpha,"
-    print(f"PSNR {psnr(fake, real).mean():.2f} dB{beside} over {len(real)} pictures {how}")
-    write_pairs(file, real, fake)
+        alphas = torch.cat([psnr(fake[:, 3:], real[:, 3:]) for real, fake in pairs])
+        beside = f" on white, {alphas.mean():.2f} dB of alpha,"
+    print(f"PSNR {values.mean():.2f} dB{beside} over {len(values)} pictures {how}")
+    write_pairs(file, pairs)
     return file
+
+
+def _pairs(
+    options: Reconstruct, dataset: Dataset, transform: Transform, rebuild: Rebuild
+) -> list[Pair]:
+    """So many pictures as are asked for, and what becomes of them."""
+    left = options.count or EACH
+    pairs: list[Pair] = []
+    with Told("reconstructing", left, images=1) as told:
+        for batch in _batches(options, dataset, transform, left, EACH):
+            real = scaled(batch["image"][:left])
+            pairs.append((real, rebuild(real)))
+            told.advance(len(real))
+            if not (left := left - len(real)):
+                break
+    return pairs
 
 
 def _rank(
@@ -128,16 +154,12 @@ def _rebuilt(
     return checked(tokenizer.reconstruct(images.to(device)).cpu()).clamp(-1, 1)
 
 
-def _counted(images: Tensor, told: Told) -> Tensor:
-    told.advance(len(images))
-    return images
-
-
-def write_pairs(path: Path, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"]) -> None:
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write originals in [-1, 1], each left of what became of it, to one picture that says which is
-    which; alpha lies over a checkerboard, and the figure is of colours on white.
+    which: those of several shapes in the middle of white squares. Alpha lies over a checkerboard,
+    and the figure is of colours on white.
     """
-    said = [f"decoded, {value:.1f} dB" for value in psnr(fake, real).tolist()]
+    said = [f"decoded, {value:.1f} dB" for real, fake in pairs for value in psnr(fake, real)]
     captions = [caption for each in said for caption in ("original", each)]
-    images = torch.stack([real, fake], 1).flatten(0, 1)
-    write_sheet(path, images, captions, side=enlarged(real.shape[-1]))
+    images = framed([torch.stack(pair, 1).flatten(0, 1) for pair in pairs])
+    write_sheet(path, images, captions, side=enlarged(images.shape[-1]))

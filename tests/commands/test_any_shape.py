@@ -237,9 +237,3 @@ def test_latents_that_cannot_be_halved_are_refused(cached: CacheRecipe, tmp_path
     deep = UNet((8, 8, 16, 16), (False, False, True, True), layers=1, head_width=4, groups=4)
     with pytest.raises(ValueError, match=r"cannot be halved 3 times.*buckets of a larger step"):
         train_generator(generator(cached, tmp_path, unet=deep))
-
-
-def test_a_transformer_says_that_it_draws_one_shape(cached: CacheRecipe, tmp_path: Path) -> None:
-    recipe = tiny.token_recipes(tmp_path)[2]
-    with pytest.raises(ValueError, match=r"images of several shapes, of .* tokens, and a trans"):
-        train_generator(replace(recipe, tokenizer=cached.tokenizer, cache=cached.out))

@@ -27,6 +27,7 @@ from calotype.data import (
     Transform,
     once,
 )
+from calotype.data.aspect.buckets import Listed
 from calotype.data.drawn.scenes import Scene
 from calotype.data.pictures import spread
 from calotype.evaluation.generator import Reference, evaluate_generator
@@ -225,11 +226,11 @@ class Bench:
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
         how = self.how
         sampling = replace(how.sampling.over(recommended), precision=how.exactness)
-        training, mode = None, mode_of(pipeline)
+        training, mode, crop = None, mode_of(pipeline), _oblong(pipeline)
         if how.training is not None:
-            training = pictures(how.training, self.size, how.batch_size, None, mode=mode)
+            training = pictures(how.training, self.size, how.batch_size, None, crop, mode)
         scenes = self._scenes() if mode == "RGB" else None  # they are told by their colours
-        reference = Reference(self._pictures(mode=mode), reads_prompts(pipeline), scenes, training,
+        reference = Reference(self._pictures(crop, mode), reads_prompts(pipeline), scenes, training,
                               how.repeats)  # fmt: skip
         clip = self._clip
         said = describe(sampling)
@@ -271,6 +272,13 @@ class Bench:
     @cached_property
     def _judges_of_draws(self) -> Judges:
         return self.how.judges(None)
+
+
+def _oblong(pipeline: Pipeline) -> Listed | None:
+    """The crop to what a pipeline draws, where that is no square."""
+    if not isinstance(pipeline, TokenPipeline) or len({*pipeline.shape}) == 1:
+        return None
+    return Listed(listed=(pipeline.shape,))
 
 
 def pictures(

@@ -27,7 +27,7 @@ from calotype.training.images import scaled
 from calotype.training.progress import Told
 from calotype.training.sheet import framed
 
-Pair = tuple[Float[Tensor, "b c H W"], Float[Tensor, "b c H W"]]
+Pair = tuple[Float[Tensor, "_ c _ _"], Float[Tensor, "_ c _ _"]]
 """Images of one shape, and what becomes of them."""
 EACH = 16
 """Pictures at a time, and as many as are reconstructed where nothing else is said."""

@@ -9,7 +9,7 @@ import tyro
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data import Folder, Source, Transform, once
 from calotype.data.pictures import spread
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
@@ -30,7 +30,8 @@ class Score(Computation):
     pipeline: tyro.conf.Positional[str]
     """Folder of a transformer's pipeline, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
-    """The images; they are resized and centre-cropped to the pipeline's size."""
+    """The images; they are resized and centre-cropped to the pipeline's size, of several shapes
+    each to the nearest, those of the commonest first."""
     prompt: str | None = None
     """Score all images under this one; None: under their captions."""
     count: int | None = None
@@ -70,7 +71,8 @@ def score_images(options: Score) -> Path:
         written(options.out) as file,
         Told("scoring", _total(data, options.count), images=1) as told,
     ):
-        for batch in once(data, options.batch_size, _crop(pipeline)):
+        transform = Transform(pipeline.crop, mode=pipeline.tokenizer.mode)
+        for batch in once(data, options.batch_size, transform):
             prompts = _prompts(options, batch["caption"])
             lines = _scored(pipeline, batch["image"], prompts, options.exactness)
             lines = lines[: options.count - count] if options.count else lines
@@ -90,10 +92,6 @@ def score_images(options: Score) -> Path:
     return options.out
 
 
-def _crop(pipeline: TokenPipeline) -> Transform:
-    return Transform(CenterCrop(pipeline.size), mode=pipeline.tokenizer.mode)
-
-
 def _total(data: Dataset, count: int | None) -> int | None:
     """Of images, if it is known."""
     if isinstance(data, IterableDataset):
@@ -109,8 +107,9 @@ def _prompts(options: Score, captions: list[str]) -> list[str]:
 def _scored(
     pipeline: TokenPipeline, images: torch.Tensor, prompts: list[str], precision: Precision
 ) -> list[dict]:
-    codes = pipeline.codes(images)
-    tokens, pixels = pipeline.layout.length, pipeline.size**2
+    height, width = images.shape[-2:]
+    pipeline = pipeline.shaped(height, width)
+    codes, tokens, pixels = pipeline.codes(images), pipeline.layout.length, height * width
     told, untold = (
         score(pipeline, codes, said, precision) for said in (prompts, [""] * len(prompts))
     )

@@ -33,7 +33,8 @@ from calotype.pipelines.sampling import (
     turns,
 )
 from calotype.pipelines.scores import best, score
-from calotype.pipelines.tokens import TokenPipeline, Top, draw, layout_of
+from calotype.pipelines.token_parts import layout_of
+from calotype.pipelines.tokens import TokenPipeline, Top, draw
 
 __all__ = [
     "Choice",

@@ -24,7 +24,8 @@ from calotype.pipelines.sampling import (
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
+from calotype.pipelines.token_parts import IMAGES, MARK, save_parts
+from calotype.pipelines.tokens import TokenPipeline
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
 from calotype.training.files import publish, room
@@ -70,7 +71,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
         if isinstance(pipeline, TokenPipeline):
-            save_parts(pipeline, beside, for_tokens(sampling))
+            save_parts(pipeline.parts(for_tokens(sampling)), beside)
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
             mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
@@ -134,7 +135,7 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         add_adapter(found, path, _mark(path)["start"], place(path))
         return found
     if _mark(path).get("layout"):
-        found = load_parts(path)
+        found = TokenPipeline.from_pretrained(path)
         _check(path, found)
         return found
     try:

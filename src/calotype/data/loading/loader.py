@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.aspect.bucketed import Bucketed, check_known, check_weights, in_buckets
+from calotype.data.aspect.bucketed import Bucketed, check_weights, in_buckets
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.aspect.sizes import sizes
 from calotype.data.loading.batches import Batch, collate, draw_keys, keys_of, present
 from calotype.data.loading.order import InOrder, Order, Places, order_of
 from calotype.data.loading.plan import Plan
-from calotype.data.loading.streaming import Share, StreamBatches, lanes_of
+from calotype.data.loading.shaped import batches_of, pass_of
+from calotype.data.loading.streaming import Share, StreamBatches
 from calotype.data.loading.worker_results import WorkerResult, received, worker_result
 from calotype.data.loading.workers import let_the_run_end, opened
 from calotype.data.pictures import spread
@@ -58,7 +59,9 @@ class Loader:
     of 96), workers if theirs divides the turns (12); else some lanes are read by more than one. To
     start at a position reads nothing that lies before, but of a part that cannot be begun in the
     middle, which is a row group, a tar that is not on disk or is compressed, or a file that
-    `datasets` streams. Unshuffled, it is one lane.
+    `datasets` streams. Unshuffled, it is one lane. Pictures of a stream are sorted into buckets as
+    they come, and each batch is of one (`calotype.data.loading.shaped`): sample j is the same as
+    long as a batch has as many samples, and as many batches, on whatever ranks, make a step.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -72,8 +75,7 @@ class Loader:
         accumulate: Batches of a rank in an optimiser step.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
-            buckets of a stream are asked for.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
     """
 
     def __init__(
@@ -118,10 +120,9 @@ class Loader:
         size = self.batch_size
         if isinstance(self.dataset, Stream):
             share = Share(position, size, rank, world, self.accumulate)
-            order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
-            transform = self.transform or as_is
+            seed, transform = self.seed if self.shuffle else None, self.transform or as_is
             return _streamed(
-                StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
+                batches_of(self.dataset, share, seed, self.seed, transform, self.workers)
             )
         starts = range(position + rank * size, sys.maxsize, world * size)
         draws = self._draws(starts, size * world * self.accumulate)
@@ -187,8 +188,7 @@ def once(
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
-        share = Share(0, batch_size, 0, 1, 1)
-        batches = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
+        batches = pass_of(dataset, batch_size, transform or as_is, workers)
         return _not_empty(_streamed(batches), dataset.reader)
     rows = range(_length(dataset)) if rows is None else rows
     parts = [rows] if isinstance(rows, range) else rows
@@ -292,9 +292,8 @@ def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batc
 
 def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
     """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
-    check_known(dataset, transform)
     crop = getattr(transform, "crop", None)
-    if not isinstance(crop, Buckets):
+    if isinstance(dataset, Stream) or not isinstance(crop, Buckets):
         return _decoded(dataset, transform)
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 

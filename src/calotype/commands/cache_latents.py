@@ -63,8 +63,8 @@ def cache(recipe: CacheRecipe) -> Path:
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size,
-                readers(recipe.workers, whole),
-                      recipe.shard_size, recipe.crops)  # fmt: skip
+                readers(recipe.workers, whole), recipe.shard_size, recipe.crops,
+                recipe.frames)  # fmt: skip
     if _is_older(recipe.out):
         return _finished_before(recipe, encoder, whole)
     _check_related(recipe.out, dataset)
@@ -114,7 +114,7 @@ def _finish(
     if main:
         finish(
             encoder, recipe.out, shards, prompts, data=identity(whole), crops=recipe.crops,
-            precision=recipe.precision, error=error,
+            precision=recipe.precision, error=error, frames=recipe.frames,
         )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Training a diffusion model in cached latents: the work."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,14 +12,22 @@ from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
 from calotype.diffusion import (
     Denoising,
+    FramedDenoising,
     LatentSource,
+    LearntText,
     TextDenoising,
     TextSpec,
     attend_plainly,
     tokenize,
 )
 from calotype.lazy import diffusers, transformers
-from calotype.pipelines import Pipeline, save, text_to_image, unconditional
+from calotype.pipelines import (
+    Pipeline,
+    framed_text_to_image,
+    save,
+    text_to_image,
+    unconditional,
+)
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
@@ -35,8 +44,34 @@ def train_denoiser(recipe: GeneratorRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents, tokenizer = open_cache(recipe)
+    recipe = _as_it_saw(recipe, latents)
     write = partial(save, process=recipe.process)
     return train(recipe, latents, *assemble_denoiser(recipe, latents, tokenizer), write)
+
+
+def _as_it_saw(recipe: GeneratorRecipe, latents: LatentCache) -> GeneratorRecipe:
+    """The recipe, by which images are drawn as if of pictures of a usual size, where the network is
+    told sizes: of the drawn size it has hardly seen any.
+
+    Raises:
+        ValueError: the network is to be told frames that the cache did not keep.
+    """
+    if recipe.frames is None:
+        return recipe
+    if not latents.index.frames:
+        raise ValueError(
+            f"frames: {latents.store} does not know how large its pictures were: run cache-latents "
+            "with --frames into another folder, or train with frames:none"
+        )
+    if recipe.sampling.original_size is not None:
+        return recipe
+    rows = [i * len(latents) // LOOKED_AT for i in range(LOOKED_AT)]
+    usual = latents.batch(rows, [0] * len(rows))["frame"][:, :2].median(0).values.tolist()
+    return replace(recipe, sampling=replace(recipe.sampling, original_size=tuple(usual)))
+
+
+LOOKED_AT = 256
+"""Rows, from all over a cache, that tell how large its pictures were."""
 
 
 def assemble_denoiser(
@@ -143,13 +178,20 @@ def _text_to_image(
     vae = tokenizer.autoencoder
     assert isinstance(vae, diffusers.AutoencoderKL)
     prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
-    encoder = recipe.text.encoder(prompts)
-    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
-    objective = TextDenoising(
+    framed = isinstance(recipe.text, LearntText) and recipe.frames is not None
+    encoder = recipe.text.encoder(prompts, projected=True) if framed else recipe.text.encoder(
+        prompts)  # fmt: skip
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size,
+                                   recipe.frames)  # fmt: skip
+    kind = FramedDenoising if framed else TextDenoising
+    objective = kind(
         unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
-    return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+    if isinstance(objective, FramedDenoising):
+        objective.pixels = tokenizer.factor
+    build = framed_text_to_image if framed else text_to_image
+    return objective, build(vae, unet, recipe.process.scheduler(), encoder, prompts)
 
 
 def _unconditional(

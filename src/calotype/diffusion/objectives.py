@@ -101,5 +101,36 @@ class TextDenoising(Denoising):
         """The network's answer, told each sample's prompt or the empty one."""
         dropped = sent(uniform(generator) < self.drop, noisy.device)
         tokens = torch.where(dropped[:, None], self.null, batch["tokens"])
+        return self.told(noisy, timestep, tokens, batch)
+
+    def told(
+        self, noisy: Tensor, timestep: Tensor, tokens: Int[Tensor, "b length"], batch: Batch
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer, told what the prompts' tokens say."""
         hidden = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timestep, hidden).sample
+
+
+class FramedDenoising(TextDenoising):
+    """Denoising under a prompt and a frame: how large the picture was and where it was cropped
+    (Podell et al. 2023, section 2.2), which `batch["frame"]` has as `Transform.framed` says.
+
+    As StableDiffusionXLPipeline does, the network attends to the last but one of the text encoder's
+    states, and is told its projected one.
+    """
+
+    pixels: int
+    """A side of a site of the latents."""
+
+    def told(
+        self, noisy: Tensor, timestep: Tensor, tokens: Int[Tensor, "b length"], batch: Batch
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer, told what the prompts' tokens say, and the frames."""
+        said = self.text_encoder(tokens, output_hidden_states=True)
+        own = torch.tensor(noisy.shape[2:]) * self.pixels
+        sizes = sent(own, noisy.device).expand(len(noisy), -1)
+        numbers = torch.cat([batch["frame"][:, :4], sizes], dim=1).float()
+        return self.unet(
+            noisy, timestep, said.hidden_states[-2],
+            added_cond_kwargs={"text_embeds": said.text_embeds, "time_ids": numbers},
+        ).sample  # fmt: skip

@@ -4,6 +4,7 @@ from calotype.pipelines.adapters import save_adapter
 from calotype.pipelines.assemble import (
     added_to,
     autoencoder,
+    framed_text_to_image,
     is_pipeline,
     load,
     mode_of,
@@ -57,6 +58,7 @@ __all__ = [
     "draw",
     "draw_batch",
     "for_tokens",
+    "framed_text_to_image",
     "heeds",
     "is_pipeline",
     "layout_of",

@@ -51,6 +51,23 @@ def text_to_image(
     )  # fmt: skip
 
 
+def framed_text_to_image(
+    vae: "diffusers.AutoencoderKL", unet: "diffusers.UNet2DConditionModel",
+    scheduler: "diffusers.DPMSolverMultistepScheduler",
+    text_encoder: "transformers.CLIPTextModelWithProjection",
+    tokenizer: "transformers.CLIPTokenizer",
+) -> "diffusers.StableDiffusionXLPipeline":  # fmt: skip
+    """A StableDiffusionXLPipeline with the second of its text encoders alone, whose null prompt is
+    the empty one.
+    """
+    nobody: Any = None
+    return diffusers.StableDiffusionXLPipeline(
+        vae=vae.eval(), text_encoder=nobody, text_encoder_2=text_encoder.eval(), tokenizer=nobody,
+        tokenizer_2=tokenizer, unet=unet.eval(), scheduler=scheduler,  # type: ignore[arg-type]
+        force_zeros_for_empty_prompt=False, add_watermarker=False,
+    )  # fmt: skip
+
+
 def unconditional(
     vae: Autoencoder,
     unet: "diffusers.UNet2DModel",
@@ -81,6 +98,8 @@ def save(
             _serve_flow_schedulers(beside / "scheduler/scheduler_config.json")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
+        elif isinstance(pipeline, diffusers.StableDiffusionXLPipeline):
+            pipeline.tokenizer_2.backend_tokenizer.model.save(str(beside / "tokenizer_2"))
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
         make_portable(beside)
         publish(beside, folder)

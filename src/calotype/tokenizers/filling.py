@@ -31,6 +31,7 @@ from calotype.data.loading.loader import once
 from calotype.data.pictures import Pictures
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.records import Reader
+from calotype.data.reading.transforms import FRAME
 from calotype.data.streams import Stream, Whole
 from calotype.tokenizers.encoder import Encoder, Scan
 
@@ -145,7 +146,7 @@ class Filling:
                 PlacedRecords(dataset, self.encoder.size, self.bucketed), dataset.reader
             )
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
-            transform = Crops(transform, self.scan.crops)
+            transform = Crops(transform, self.scan.crops, self.scan.frames)
         # One reader for all: its workers go on to the next shard while this one is written.
         batches = once(dataset, self.scan.batch_size, transform, self.scan.workers,
                        chain([first], wanted))  # fmt: skip
@@ -267,7 +268,7 @@ class Filling:
         if planned is None or any(isinstance(each, Task) and each.places for each in planned):
             wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(size), limit)
             some = PlacedStream(Whole(wanted), stream.reader, local=stream.local)
-            crops = Crops(self.scan.transform, self.scan.crops)
+            crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames)
             for batch in once(some, self.scan.batch_size, crops, self.scan.workers):
                 for number, rows in _by_piece(batch["place"], size):
                     yield from pieces.before(number, self.root)
@@ -330,9 +331,10 @@ class Filling:
         good = [i for i, reason in enumerate(broken) if not reason]
         if not good:
             return
-        images = batch["image"][good]
-        images = images if self.scan.crops == 1 else images.flatten(0, 1)
-        rows = self.encoder.rows(images, self.scan.batch_size * self.scan.crops)
+        found = {name: batch[name][good] for name in ("image", FRAME) if name in batch}
+        if self.scan.crops > 1:
+            found = {name: values.flatten(0, 1) for name, values in found.items()}
+        rows = self.encoder.rows(found.pop("image"), self.scan.batch_size * self.scan.crops) | found
         piece.put([places[i] for i in good], [known[i] for i in good], rows)
         self.progress(len(good))
 

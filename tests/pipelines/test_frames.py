@@ -38,9 +38,11 @@ from safetensors.torch import save_file
 pipeline = DiffusionPipeline.from_pretrained(sys.argv[1])
 pipeline.set_progress_bar_config(disable=True)
 found = {}
-for name, told in {"usual": {}, "asked": {"original_size": (300, 200), "crops_coords_top_left": (0, 9)}}.items():
+asked = {"original_size": (300, 200), "crops_coords_top_left": (0, 9)}
+for name, told in {"usual": {}, "asked": asked}.items():
     images = pipeline(
-        ["a red circle", "a blue square"], num_inference_steps=2, guidance_scale=2.0, output_type="np",
+        ["a red circle", "a blue square"], num_inference_steps=2, guidance_scale=2.0,
+        output_type="np",
         generator=[torch.Generator().manual_seed(i) for i in range(2)], **told,
     ).images
     found[name] = torch.from_numpy(images)
@@ -130,7 +132,7 @@ def test_training_tells_what_the_stock_pipeline_tells(cached: CacheRecipe, tmp_p
     batch = {**latents.batch(rows, [5, 6]), "key": [5, 6]}
     told: list[dict[str, Any]] = []
     objective.unet.register_forward_pre_hook(
-        lambda module, args, kwargs: told.append({"hidden": args[2], **kwargs["added_cond_kwargs"]}),
+        lambda _, args, kwargs: told.append({"hidden": args[2], **kwargs["added_cond_kwargs"]}),
         with_kwargs=True,
     )  # fmt: skip
     objective.eval()
@@ -175,9 +177,8 @@ def test_it_draws_as_of_pictures_of_a_usual_size(model: Path, tmp_path: Path) ->
         heard.__signature__ = __import__("inspect").signature(call)  # type: ignore[attr-defined]
         options = Generate(("a red circle",), str(model), tmp_path / "drawn", width=24, height=16)
         (file,) = generate(options).glob("0*.png")
-        chosen = replace(options, sampling=Choice(original_size=(9, 8), crops_coords_top_left=(1, 2)),
-                         out=tmp_path / "chosen")  # fmt: skip
-        generate(chosen)
+        chosen = Choice(original_size=(9, 8), crops_coords_top_left=(1, 2))
+        generate(replace(options, sampling=chosen, out=tmp_path / "chosen"))
     sides = [side for size in tiny.MIXED for side in size]
     assert told[0][1] is None and min(sides) <= min(told[0][0]) <= max(told[0][0]) <= max(sides)
     assert told[1] == ((9, 8), (1, 2))

@@ -29,9 +29,9 @@ training scripts and converters take them as they are.
 OWN = """Its networks have a layout of their own. Diffusers loads it and draws with it; converters
 to single files, and programs that read those, know the layout of Stable Diffusion alone.
 """
-FRAMED = """It is told how large the picture was that an image is of, and where that was cropped: say
-`original_size` (height, width) and `crops_coords_top_left`. Without `original_size` it draws as of
-pictures that were as small as what it draws.
+FRAMED = """It is told how large the picture was that an image is of, and where that was cropped:
+say `original_size` (height, width) and `crops_coords_top_left`. Without `original_size` it draws as
+of pictures that were as small as what it draws.
 """
 FLOW = """
 It is a flow. Other schedulers that know flows draw with it too, made by

@@ -162,7 +162,8 @@ def latent_source(tokenizer: ImageTokenizer) -> LatentSource:
     """How the rows of its cache become latents, where training computes."""
     # What looks ids up is no part of what is trained, so that nothing else moves it.
     bottleneck = tokenizer.bottleneck.to(processes().device)
-    return LatentSource(bottleneck, tokenizer.autoencoder.config["scaling_factor"])
+    scaling = tokenizer.autoencoder.config["scaling_factor"]
+    return LatentSource(bottleneck, scaling, tokenizer.factor)
 
 
 def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
@@ -179,8 +180,10 @@ def _text_to_image(
     assert isinstance(vae, diffusers.AutoencoderKL)
     prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
     framed = isinstance(recipe.text, LearntText) and recipe.frames is not None
-    encoder = recipe.text.encoder(prompts, projected=True) if framed else recipe.text.encoder(
-        prompts)  # fmt: skip
+    if framed:
+        encoder = recipe.text.encoder(prompts, projected=True)
+    else:
+        encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size,
                                    recipe.frames)  # fmt: skip
     kind = FramedDenoising if framed else TextDenoising
@@ -188,8 +191,6 @@ def _text_to_image(
         unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
-    if isinstance(objective, FramedDenoising):
-        objective.pixels = tokenizer.factor
     build = framed_text_to_image if framed else text_to_image
     return objective, build(vae, unet, recipe.process.scheduler(), encoder, prompts)
 

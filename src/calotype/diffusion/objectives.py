@@ -24,6 +24,8 @@ class LatentSource:
     bottleneck: Bottleneck
     scaling_factor: float
     """Of the tokenizer's configuration: stock pipelines decode z / scaling_factor."""
+    factor: int = 1
+    """Pixels of an image to a side of a site."""
 
     def draw(self, packed: Tensor, generator: Generators) -> Float[Tensor, "b c h w"]:
         """Draw latents from stored moments."""
@@ -119,15 +121,12 @@ class FramedDenoising(TextDenoising):
     states, and is told its projected one.
     """
 
-    pixels: int
-    """A side of a site of the latents."""
-
     def told(
         self, noisy: Tensor, timestep: Tensor, tokens: Int[Tensor, "b length"], batch: Batch
     ) -> Float[Tensor, "b c h w"]:
         """The network's answer, told what the prompts' tokens say, and the frames."""
         said = self.text_encoder(tokens, output_hidden_states=True)
-        own = torch.tensor(noisy.shape[2:]) * self.pixels
+        own = torch.tensor(noisy.shape[2:]) * self.source.factor
         sizes = sent(own, noisy.device).expand(len(noisy), -1)
         numbers = torch.cat([batch["frame"][:, :4], sizes], dim=1).float()
         return self.unet(

@@ -88,6 +88,7 @@ def assemble_denoiser(
             recipe.unet.check(side)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
+    build = _framed if recipe.frames else build
     objective, pipeline = build(recipe, latents, tokenizer)
     sites = recipe.unet.places(_shape(latents, tokenizer)[0])
     settle(objective, sites, recipe.gradient_checkpointing)
@@ -175,24 +176,38 @@ def _text_to_image(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[Denoising, Pipeline]:
     assert recipe.text
-    _check_text(recipe.text, latents)
-    vae = tokenizer.autoencoder
-    assert isinstance(vae, diffusers.AutoencoderKL)
-    prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
-    framed = isinstance(recipe.text, LearntText) and recipe.frames is not None
-    if framed:
-        encoder = recipe.text.encoder(prompts, projected=True)
-    else:
-        encoder = recipe.text.encoder(prompts)
-    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size,
-                                   recipe.frames)  # fmt: skip
-    kind = FramedDenoising if framed else TextDenoising
-    objective = kind(
+    vae, prompts = _read(recipe.text, latents, tokenizer)
+    encoder = recipe.text.encoder(prompts)
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
+    objective = TextDenoising(
         unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
-    build = framed_text_to_image if framed else text_to_image
-    return objective, build(vae, unet, recipe.process.scheduler(), encoder, prompts)
+    return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+
+
+def _framed(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    assert isinstance(recipe.text, LearntText) and recipe.frames
+    vae, prompts = _read(recipe.text, latents, tokenizer)
+    encoder = recipe.text.projecting_encoder(prompts)
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), recipe.text.width, recipe.frames)
+    objective = FramedDenoising(
+        unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
+        recipe.optimizer, recipe.drop,
+    )  # fmt: skip
+    return objective, framed_text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+
+
+def _read(
+    text: TextSpec, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple["diffusers.AutoencoderKL", "transformers.CLIPTokenizer"]:
+    """What decodes the latents, and whose tokens the prompts are."""
+    _check_text(text, latents)
+    vae = tokenizer.autoencoder
+    assert isinstance(vae, diffusers.AutoencoderKL)
+    return vae, transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
 
 
 def _unconditional(

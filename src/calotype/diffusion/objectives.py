@@ -15,6 +15,7 @@ from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.noise import Generators, gaussian, generators, sent, uniform
 
 Denoiser = Union["diffusers.UNet2DModel", "diffusers.UNet2DConditionModel"]
+TextEncoder = Union["transformers.CLIPTextModel", "transformers.CLIPTextModelWithProjection"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class TextDenoising(Denoising):
     """
 
     def __init__(
-        self, unet: "diffusers.UNet2DConditionModel", text_encoder: "transformers.CLIPTextModel",
+        self, unet: "diffusers.UNet2DConditionModel", text_encoder: TextEncoder,
         null: Int[Tensor, " length"], source: LatentSource, process: Process,
         optimizer: AdamW, drop: float = 0.1,
     ) -> None:  # fmt: skip

@@ -6,7 +6,9 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -236,7 +238,8 @@ def test_pictures_are_scored_in_their_own_shape(
         with Image.open(line["image"]) as image:
             shape = pipeline.crop.nearest(*image.size)
             own = pipeline.shaped(shape.height, shape.width)
-            sample = Transform(pipeline.crop)({"image": image.convert("RGB"), "caption": ""}, None)
+            example: Any = {"image": image.convert("RGB"), "caption": ""}
+            sample = Transform(pipeline.crop)(example, np.random.default_rng(0))
         bits = score(own, own.codes(sample["image"][None]), [line["prompt"]])
         assert line["bits_per_token"] == pytest.approx(bits.item() / own.layout.length, abs=1e-4)
         shapes[shape] += 1

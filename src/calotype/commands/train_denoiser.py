@@ -65,8 +65,9 @@ def _as_it_saw(recipe: GeneratorRecipe, latents: LatentCache) -> GeneratorRecipe
         )
     if recipe.sampling.original_size is not None:
         return recipe
-    rows = [i * len(latents) // LOOKED_AT for i in range(LOOKED_AT)]
-    usual = latents.batch(rows, [0] * len(rows))["frame"][:, :2].median(0).values.tolist()
+    rows = {i * len(latents) // LOOKED_AT for i in range(LOOKED_AT)}
+    sizes = torch.stack([latents[i]["frame"][:2] for i in sorted(rows)])
+    usual = sizes.median(0).values.tolist()
     return replace(recipe, sampling=replace(recipe.sampling, original_size=tuple(usual)))
 
 

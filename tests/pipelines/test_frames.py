@@ -45,7 +45,7 @@ for name, told in {"usual": {}, "asked": asked}.items():
         output_type="np",
         generator=[torch.Generator().manual_seed(i) for i in range(2)], **told,
     ).images
-    found[name] = torch.from_numpy(images)
+    found[name] = torch.from_numpy(images).contiguous()
 save_file(found, sys.argv[1] + "/stranger.safetensors")
 assert type(pipeline).__name__ == "StableDiffusionXLPipeline"
 """

@@ -18,8 +18,8 @@ from calotype.data.aspect.bucketed import SHAPE
 from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.aspect.rooms import Group, Room, measured
 from calotype.data.loading.batches import Batch, collate, draw_keys, epoch_seed, keys_of, present
-from calotype.data.loading.lanes import Cut, Dealt, Lanes
-from calotype.data.loading.streaming import Sample, Share, StreamBatches, lanes_of
+from calotype.data.loading.lanes import Lanes
+from calotype.data.loading.streaming import Sample, Share, StreamBatches, lanes_of, ordered
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.records import Record
 from calotype.data.streams import Stream
@@ -49,10 +49,8 @@ def batches_of(
     # A batch comes whole from one lane, so that lanes are laid out for batches.
     lanes = Lanes.of(1 if seed is None else stream.lanes, share.step // share.size)
     batches = max(ROOM, stream.buffer // (len(lanes) * share.size))
-    kind = Cut if stream.source.counted else Dealt
-    records = Lanes(1, len(lanes), len(lanes))
-    order = kind(stream.source, records, seed, 1 if seed is None else batches * share.size)
-    return ShapedBatches(stream, order, share, keys, transform, workers, crop, lanes, batches)
+    order = ordered(stream, Lanes(1, len(lanes), len(lanes)), seed)
+    return ShapedBatches(stream, order, share, keys, transform, workers, crop, lanes, batches, seed)
 
 
 def pass_of(
@@ -90,6 +88,8 @@ class ShapedBatches(_Shaped):
     """Of batches; the order's, as many, are of records."""
     each: int
     """Batches of a room."""
+    drawn: int | None
+    """Seed of what rooms draw; None: nothing."""
 
     @property
     def _turns(self) -> int:
@@ -117,15 +117,15 @@ class ShapedBatches(_Shaped):
         if before and before.block == block - 1:
             records = before.records
         else:
-            records = self.order.records(lane, block * size * len(self.lanes) + lane)
+            records = self.order.records(lane, block * size)
         some, reader = [*islice(records, size)], self.stream.reader
         if len(some) < size:
             raise reader.nothing()  # a lane ends where there is nothing at all
         if not (found := [each for each in self._sorted(pool, some) if each]):
             raise reader.none_of([record.name for record in some])
         rng = None
-        if self.order.seed is not None:
-            rng = np.random.default_rng(epoch_seed(epoch_seed(self.order.seed, lane), block))
+        if self.drawn is not None:
+            rng = np.random.default_rng(epoch_seed(epoch_seed(self.drawn, lane), block))
         return _Lane(block, records, Room(found, self.each, self.share.size, rng))
 
     def _samples(self, pool: ThreadPoolExecutor, group: Group, keys: list[int]) -> list[Sample]:

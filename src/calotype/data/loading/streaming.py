@@ -29,7 +29,11 @@ def lanes_of(stream: Stream, seed: int | None, step: int) -> Order:
         seed: Of the order; None: as the records lie, from one place.
         step: Samples of an optimiser step.
     """
-    lanes = Lanes.of(1 if seed is None else stream.lanes, step)
+    return ordered(stream, Lanes.of(1 if seed is None else stream.lanes, step), seed)
+
+
+def ordered(stream: Stream, lanes: Lanes, seed: int | None) -> Order:
+    """The order of `lanes_of`, in lanes that are laid out already."""
     own: Callable[[int, Lanes], Order] | None = getattr(stream, "draws", None)
     if own is not None and seed is not None:
         return own(seed, lanes)

@@ -79,7 +79,7 @@ def check(model: Path, photos: Path, decoded: torch.Tensor, said: pytest.Capture
             "in fp32 on cpu")  # fmt: skip
     assert told in said.readouterr().out
     expected = model.parent / "expected.png"
-    write_pairs(expected, real, fake)
+    write_pairs(expected, [(real, fake)])
     with Image.open(out) as ours, Image.open(expected) as theirs:
         levels = [np.asarray(pairs, dtype=int) for pairs in (ours, theirs)]
     assert abs(levels[0] - levels[1]).max() <= 1, "but for the rounding of a level"
@@ -109,7 +109,7 @@ def test_a_stock_vqmodel_is_reconstructed_as_by_itself(name, photos, tmp_path, c
 
 def test_small_pictures_are_enlarged_and_labelled(tmp_path):
     real, fake = tiny.images(2), -tiny.images(2)
-    write_pairs(tmp_path / "pairs.png", real, fake)
+    write_pairs(tmp_path / "pairs.png", [(real, fake)])
     with Image.open(tmp_path / "pairs.png") as written:
         levels = np.asarray(written)
     shown = levels[8 : 8 + 256 : 16, 8 : 8 + 256 : 16]

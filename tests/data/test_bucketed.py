@@ -17,9 +17,7 @@ from calotype.data import (
     OnError,
     Pictures,
     Record,
-    Stream,
     Transform,
-    Whole,
     once,
     some_of,
 )
@@ -165,14 +163,6 @@ def test_longer_pictures_are_refused_by_name_where_that_is_asked() -> None:
     strict = Transform(Buckets(16, 2, beyond="refuse"))
     with pytest.raises(ValueError, match="4 pictures are longer than 2:1, picture 7 with 60x16"):
         Loader(pictures(), 4, seed=0, transform=strict)
-
-
-def test_a_stream_has_no_buckets() -> None:
-    stream = Stream(Whole(lambda: iter([record(0, (20, 20))])), PictureReader("skip", "stream"))
-    for read in (lambda: Loader(stream, 4, seed=0, transform=TRANSFORM),
-                 lambda: once(stream, 4, TRANSFORM)):  # fmt: skip
-        with pytest.raises(ValueError, match=r"buckets: the sizes of a stream's pictures"):
-            read()
 
 
 def test_bug_weights_were_not_heeded_in_buckets() -> None:

@@ -74,8 +74,8 @@ def cache(recipe: CacheRecipe) -> Path:
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size,
-                readers(recipe.workers, whole),
-                      recipe.shard_size, recipe.crops)  # fmt: skip
+                readers(recipe.workers, whole), recipe.shard_size, recipe.crops,
+                recipe.frames)  # fmt: skip
     if _is_older(recipe.out):
         return _finished_before(recipe, encoder, whole)
     check_related(recipe.out, dataset)
@@ -143,7 +143,7 @@ def _finish(
     prompts = recipe.text and read_captions(recipe.text, recipe.out, shards, recipe.learnt_from)
     finish(
         encoder, recipe.out, shards, prompts, data=data, crops=recipe.crops,
-        precision=recipe.precision, error=error, learnt_from=learnt_from,
+        precision=recipe.precision, error=error, learnt_from=learnt_from, frames=recipe.frames,
     )  # fmt: skip
 
 

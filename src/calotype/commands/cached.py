@@ -97,7 +97,7 @@ def train(
 def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) -> str:
     shape = "x".join(map(str, latents[0]["packed"].shape))
     if (several := len(latents.grids)) > 1:
-        shape = f"{several} shapes, such as {shape},"
+        shape = f"{several} shapes, such as {shape}"
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
     return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.store}"

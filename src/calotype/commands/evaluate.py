@@ -16,8 +16,8 @@ from torch import Tensor
 
 from calotype.commands.artifact import Artifact
 from calotype.commands.judging import Judging
+from calotype.commands.whole import whole_shapes
 from calotype.data import (
-    Buckets,
     CenterCrop,
     Crop,
     Folder,
@@ -26,6 +26,7 @@ from calotype.data import (
     Source,
     Transform,
 )
+from calotype.data.aspect.buckets import Listed
 from calotype.data.drawn.scenes import Scene
 from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
@@ -60,9 +61,6 @@ from calotype.training.progress import track
 R = TypeVar("R")
 Survey = Callable[[], Callable[[], Evaluation]]
 """Looks at all there is to see; what it returns makes figures of it."""
-STEPS = (32, 16, 8, 4, 2)
-"""Pixels that sides of whole pictures are multiples of: the most of which there are eight to the
-square's side. They do not depend on the tokenizer, so that several are measured on the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +183,7 @@ class Bench:
 
     def _tokenizer(self, tokenizer: ImageTokenizer) -> Survey:
         judges, how = self._judges, self.how
-        crop = self._buckets(tokenizer) if how.whole else None
+        crop = whole_shapes(self.size, tokenizer.factor) if how.whole else None
         seen = self._pictures(crop, tokenizer.mode)
 
         def work() -> Callable[[], Evaluation]:
@@ -198,28 +196,14 @@ class Bench:
         """Of whole pictures the first one's shape says little."""
         return replace(found, protocol=replace(found.protocol, size=self.size))
 
-    def _buckets(self, tokenizer: ImageTokenizer) -> Buckets:
-        """Of the measured pictures; several artifacts have them in common, whatever their factor.
-
-        Raises:
-            ValueError: there are none of this size, or the tokenizer encodes none of them.
-        """
-        fitting = (s for s in STEPS if self.size % (8 * s) == 0 and s % tokenizer.factor == 0)
-        if (step := next(fitting, None)) is None:
-            raise ValueError(
-                f"--whole: shapes of about {self.size}x{self.size} pixels have no sides that are "
-                f"multiples of the tokenizer's factor, {tokenizer.factor}: choose a larger --size"
-            )
-        return Buckets(self.size, step, place="centre")
-
     def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Survey:
         how = self.how
         sampling = replace(how.sampling.over(recommended), precision=how.exactness)
-        training, mode = None, mode_of(pipeline)
+        training, mode, crop = None, mode_of(pipeline), _oblong(pipeline)
         if how.training is not None:
-            training = pictures(how.training, self.size, how.batch_size, None, mode=mode)
+            training = pictures(how.training, self.size, how.batch_size, None, crop, mode)
         scenes = self._scenes() if mode == "RGB" else None  # they are told by their colours
-        reference = Reference(self._pictures(mode=mode), reads_prompts(pipeline), scenes, training,
+        reference = Reference(self._pictures(crop, mode), reads_prompts(pipeline), scenes, training,
                               how.repeats)  # fmt: skip
         clip = self._clip
         said = describe(sampling)
@@ -261,6 +245,13 @@ class Bench:
     @cached_property
     def _judges_of_draws(self) -> Judges:
         return self.how.judges(None)
+
+
+def _oblong(pipeline: Pipeline) -> Listed | None:
+    """The crop to what a pipeline draws, where that is no square."""
+    if not isinstance(pipeline, TokenPipeline) or len({*pipeline.shape}) == 1:
+        return None
+    return Listed(listed=(pipeline.shape,))
 
 
 def pictures(

@@ -63,7 +63,8 @@ class Generate(Computation):
     """A text file of prompts, one a line, instead of those on the command line; -: standard
     input."""
     width: int | None = None
-    """Pixels; None: as training had them. Of a diffusion pipeline that reads prompts."""
+    """Pixels; None: as training had them. Of a diffusion pipeline that reads prompts, or of a
+    transformer one of the shapes that it was trained on."""
     height: int | None = None
     """Pixels, likewise."""
     grid: bool = False
@@ -133,7 +134,7 @@ def generate(options: Generate) -> Path:
     how = options.sampling.over(recommended(path))
     _check_kind(options, how)
     options.warn_of_emulation()
-    pipeline = load(path)
+    pipeline = _shaped(options, load(path))
     how = replace(how, precision=options.exactness)
     if isinstance(how, Sampling) and not isinstance(pipeline, TokenPipeline):
         how = how.completed(pipeline)  # so that drawn.jsonl says it
@@ -217,6 +218,7 @@ def _like(options: Generate, file: Path) -> Path:
             f"--like: {file} was drawn by {likeness.fingerprint}, and the pipeline in {path} is "
             f"{here} now: name the other with --pipeline"
         )
+    pipeline = _shaped(asked, pipeline)
     drawer = _artist(asked, pipeline, likeness.sampling)
     pipeline.to(options.place)
     # The last bits may depend on how many threads share the work, too.
@@ -229,6 +231,13 @@ def _like(options: Generate, file: Path) -> Path:
         made = drawings.add(image, likeness.wanted.prompt, likeness.wanted.seed, None, how)
     _say(f"{made}: {compared(image, file, by)}")
     return options.out
+
+
+def _shaped(options: Generate, pipeline: Pipeline) -> Pipeline:
+    """A transformer for images of the sides that are asked for."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.shaped(options.height, options.width)
+    return pipeline
 
 
 def _artist(options: Generate, pipeline: Pipeline, how: HowToSample) -> Artist:
@@ -283,7 +292,7 @@ def _check_kind(options: Generate, how: HowToSample) -> None:
     if isinstance(how, Sampling):
         other, what = ("top", "candidates"), "a transformer, and this is a diffusion pipeline"
     else:
-        other = ("image", "between", "width", "height")
+        other = ("image", "between")
         what = "a diffusion pipeline, and this is a transformer"
     for name in other:
         if getattr(options, name) not in (None, 1):

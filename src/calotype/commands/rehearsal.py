@@ -187,7 +187,7 @@ def _encoder(text: TextSpec) -> "transformers.CLIPTextModel":
 def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     tokenizer, packed = _encoded(recipe)
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
-    layout = layout_of(vocabulary, tokenizer, packed[0].numel())
+    layout = layout_of(vocabulary, tokenizer, [(packed.shape[-2], packed.shape[-1])])
     assert isinstance(recipe.transformer, Transformer)
     network = recipe.transformer.build(layout, length)
     objective = next_token(recipe, network, layout)

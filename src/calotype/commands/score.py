@@ -12,7 +12,7 @@ import tyro
 from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform
+from calotype.data import Folder, Source, Transform
 from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
 from calotype.evaluation.glossary import glossed
@@ -37,7 +37,8 @@ class Score(Computation):
     pipeline: tyro.conf.Positional[str]
     """Folder of a transformer's pipeline, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
-    """The images; they are resized and centre-cropped to the pipeline's size."""
+    """The images; they are resized and centre-cropped to the pipeline's size, of several shapes
+    each to the nearest, those of the commonest first."""
     prompt: str | None = None
     """Score all images under this one; None: under their captions."""
     count: int | None = None
@@ -99,11 +100,8 @@ def _check_some(count: int) -> None:
 
 
 def _turns(options: Score, data: Dataset, pipeline: TokenPipeline) -> Iterator[Turn]:
-    return own_turns(data, options.batch_size, _crop(pipeline), count=options.count)
-
-
-def _crop(pipeline: TokenPipeline) -> Transform:
-    return Transform(CenterCrop(pipeline.size), mode=pipeline.tokenizer.mode)
+    transform = Transform(pipeline.crop, mode=pipeline.tokenizer.mode)
+    return own_turns(data, options.batch_size, transform, count=options.count)
 
 
 def _total(data: Dataset, count: int | None) -> int | None:
@@ -118,9 +116,11 @@ def _scored(options: Score, pipeline: TokenPipeline, turn: Turn) -> list[dict[st
     """A line of each image of a batch."""
     if not turn.batch:
         return []
-    codes, said = pipeline.codes(turn.batch["image"]), turn.batch["caption"]
+    images, said = turn.batch["image"], turn.batch["caption"]
     prompts = said if options.prompt is None else [options.prompt] * len(said)
-    tokens, pixels = pipeline.layout.length, pipeline.size**2
+    height, width = images.shape[-2:]
+    pipeline = pipeline.shaped(height, width)
+    codes, tokens, pixels = pipeline.codes(images), pipeline.layout.length, height * width
     told, untold = (
         score(pipeline, codes, each, options.exactness) for each in (prompts, [""] * len(prompts))
     )

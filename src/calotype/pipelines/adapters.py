@@ -14,7 +14,7 @@ from calotype.diffusion import ProcessSpec
 from calotype.lazy import diffusers, peft
 from calotype.pipelines.folders import fingerprint
 from calotype.pipelines.sampling import HowToSample
-from calotype.pipelines.tokens import MARK
+from calotype.pipelines.token_parts import MARK
 from calotype.tokenizers.readme import HERE
 from calotype.training.description import describe
 from calotype.training.files import publish, room

@@ -34,6 +34,9 @@ class CacheRecipe:
     """Images to encode, from all over the data, or of a stream the first; None: all."""
     crops: int = 1
     """Of each picture, where the transform crops at random; training takes another each epoch."""
+    frames: bool = False
+    """Keep of each row how large its picture was and where it was cropped, for a diffusion model
+    that is told so."""
     flipped: bool = False
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"
@@ -47,6 +50,11 @@ class CacheRecipe:
     """Pictures in a shard; a run that was stopped continues at the next one."""
 
     def __post_init__(self) -> None:
+        if self.frames and self.transform is None:
+            raise ValueError(
+                "--frames: without a transform all pictures are whole and of one size: choose "
+                "transform:transform"
+            )
         for name in ("learnt_from", "count", "crops", "batch_size", "shard_size", "workers"):
             value, least = getattr(self, name), 0 if name == "workers" else 1
             if value is not None and value < least:

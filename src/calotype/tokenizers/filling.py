@@ -14,6 +14,7 @@ from calotype.data.cache.provenance import Provenance
 from calotype.data.cache.shards import Shard
 from calotype.data.cache.work import Work
 from calotype.data.reading.records import Reader
+from calotype.data.reading.transforms import FRAME
 from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.tokenizers.reuse import Reuse
 
@@ -108,8 +109,9 @@ class Filling(ABC):
         good = [i for i, reason in enumerate(broken) if not reason]
         if not good:
             return
-        images = batch["image"][good]
-        images = images if self.scan.crops == 1 else images.flatten(0, 1)
-        rows = self.encoder.rows(images, self.scan.batch_size * self.scan.crops)
+        found = {name: batch[name][good] for name in ("image", FRAME) if name in batch}
+        if self.scan.crops > 1:
+            found = {name: values.flatten(0, 1) for name, values in found.items()}
+        rows = self.encoder.rows(found.pop("image"), self.scan.batch_size * self.scan.crops) | found
         piece.put([places[i] for i in good], [known[i] for i in good], rows)
         self.progress(len(good))

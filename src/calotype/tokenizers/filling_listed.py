@@ -60,7 +60,7 @@ class ListedFilling(Filling):
                 PlacedRecords(dataset, self.encoder.size, self.bucketed), dataset.reader
             )
         if isinstance(dataset, Pictures) or self.scan.crops > 1:
-            transform = Crops(transform, self.scan.crops)
+            transform = Crops(transform, self.scan.crops, self.scan.frames)
         # One reader for all: its workers go on to the next shard while this one is written.
         batches = once(dataset, self.scan.batch_size, transform, self.scan.workers,
                        chain([first], wanted))  # fmt: skip

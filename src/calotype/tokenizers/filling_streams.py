@@ -72,7 +72,7 @@ class StreamFilling(Filling):
         if planned is None or any(isinstance(each, Task) and each.places for each in planned):
             wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(size), limit)
             some = PlacedStream(Whole(wanted), stream.reader, local=stream.local)
-            crops = Crops(self.scan.transform, self.scan.crops)
+            crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames)
             for batch in once(some, self.scan.batch_size, crops, self.scan.workers):
                 for number, rows in _by_piece(batch["place"], size):
                     yield from pieces.before(number, self.root)

@@ -61,6 +61,8 @@ class Index:
     error: float | None = None
     """Root mean square of what encoding in this precision did to some means, or of ids how many
     are others, relative to the means' spread or to all; None: it was not measured."""
+    frames: bool = False
+    """Whether it is kept how large the pictures were and where they were cropped."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of a row of each shard; none: all are alike."""
     files: tuple[Files, ...] = ()

@@ -18,7 +18,7 @@ from calotype.data.reading.captions import captions_of
 from calotype.data.reading.images import TO_RGB, BrokenImage, Decoding
 from calotype.data.reading.records import Reader, Record
 from calotype.data.reading.remote import tried
-from calotype.data.reading.transforms import as_is
+from calotype.data.reading.transforms import FRAME, as_is
 from calotype.data.streams import Stream
 
 Transformation = Callable[..., dict[str, Any]]
@@ -192,6 +192,8 @@ class Crops:
 
     transform: Transformation | None
     count: int = 1
+    frames: bool = False
+    """Whether each sample says its frame, as `Transform.framed` does."""
 
     @property
     def decoding(self) -> Any:
@@ -202,9 +204,12 @@ class Crops:
         """Make a sample of a picture."""
         if made := example.get("provenance"):
             rng = np.random.default_rng(int(made.digest, 16))
-        transform = self.transform or as_is
+        own: Any = self.transform
+        transform = own.framed if self.frames else own or as_is
         samples = [transform(example, rng) for _ in range(self.count)]
         kept = {name: example[name] for name in KEPT if name in example}
         if self.count == 1:
             return {**samples[0], **kept}
-        return {**samples[0], **kept, "image": torch.stack([each["image"] for each in samples])}
+        stacked = {name: torch.stack([each[name] for each in samples])
+                   for name in ("image", FRAME) if name in samples[0]}  # fmt: skip
+        return {**samples[0], **kept, **stacked}

@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.aspect.bucketed import Bucketed, check_known, check_weights
+from calotype.data.aspect.bucketed import Bucketed, check_weights
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.aspect.sizes import sizes
 from calotype.data.loading.batches import Batch, collate, draw_keys
 from calotype.data.loading.order import InOrder, Order, Places, order_of
 from calotype.data.loading.plan import Plan
-from calotype.data.loading.streaming import Share, StreamBatches, lanes_of
+from calotype.data.loading.shaped import batches_of
+from calotype.data.loading.streaming import Share, StreamBatches
 from calotype.data.loading.worker_results import WorkerResult, received, worker_result
 from calotype.data.loading.workers import let_the_run_end, opened
 from calotype.data.reading.images import Decoding
@@ -57,7 +58,9 @@ class Loader:
     of 96), workers if theirs divides the turns (12); else some lanes are read by more than one. To
     start at a position reads nothing that lies before, but of a part that cannot be begun in the
     middle, which is a row group, a tar that is not on disk or is compressed, or a file that
-    `datasets` streams. Unshuffled, it is one lane.
+    `datasets` streams. Unshuffled, it is one lane. Pictures of a stream are sorted into buckets as
+    they come, and each batch is of one (`calotype.data.loading.shaped`): sample j is the same as
+    long as a batch has as many samples, and as many batches, on whatever ranks, make a step.
 
     Args:
         dataset: Map-style, or a `Stream`.
@@ -70,8 +73,7 @@ class Loader:
         shuffle: Draw in a random order, else in the dataset's.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
-            buckets of a stream are asked for.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
     """
 
     def __init__(
@@ -124,10 +126,9 @@ class Loader:
             raise ValueError(f"micro_batch: {size} does not divide a share of {share} samples")
         if isinstance(self.dataset, Stream):
             share = Share(position, size, rank, world, share // size)
-            order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
-            transform = self.transform or as_is
+            seed, transform = self.seed if self.shuffle else None, self.transform or as_is
             return stream_batches(
-                StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
+                batches_of(self.dataset, share, seed, self.seed, transform, self.workers)
             )
         starts = range(position + rank * size, sys.maxsize, world * size)
         draws = self._draws(starts, size)
@@ -208,9 +209,8 @@ def stream_batches(batches: StreamBatches) -> Iterator[Batch]:
 
 def arranged(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
     """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
-    check_known(dataset, transform)
     crop = getattr(transform, "crop", None)
-    if not isinstance(crop, Buckets):
+    if isinstance(dataset, Stream) or not isinstance(crop, Buckets):
         return _decoded(dataset, transform)
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 

@@ -1,13 +1,14 @@
 """One pass over a dataset, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, takewhile, tee
+from itertools import chain, islice, repeat, takewhile, tee
 from itertools import count as counter
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
 from calotype.data.aspect.bucketed import in_buckets
+from calotype.data.aspect.buckets import Buckets
 from calotype.data.loading.batches import Batch, keys_of, present
 from calotype.data.loading.loader import (
     Draws,
@@ -21,6 +22,7 @@ from calotype.data.loading.loader import (
     reader_of,
     stream_batches,
 )
+from calotype.data.loading.shaped import pass_of
 from calotype.data.loading.streaming import Share, StreamBatches
 from calotype.data.pictures import spread
 from calotype.data.reading.records import MAX_BROKEN, Reader
@@ -59,7 +61,7 @@ def once(
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
-        batches = _of_stream(dataset, Share(0, batch_size, 0, 1, 1), transform, workers)
+        batches = stream_batches(pass_of(dataset, batch_size, transform or as_is, workers))
     else:
         draws = _draws(dataset, batch_size, rows)
         batches = map_batches(PassBatches(dataset, transform), draws, workers)
@@ -98,10 +100,16 @@ def own_turns(
     check_source(dataset, batch_size)
     dataset, state = arranged(dataset, transform), processes()
     rank, world = state.process_index, state.num_processes
-    if isinstance(dataset, Stream):
+    if isinstance(dataset, Stream) and isinstance(getattr(transform, "crop", None), Buckets):
+        # What comes when, only who sorts all of it knows.
+        firsts = repeat(0)
+        every = stream_batches(pass_of(dataset, batch_size, transform or as_is, workers))
+        batches = islice(every, rank, None, world)
+    elif isinstance(dataset, Stream):
         share = Share(0, batch_size, rank, world, 1)
         firsts = map(share.start, counter())
-        batches = _of_stream(dataset, share, transform, workers)
+        every = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
+        batches = stream_batches(every)
     else:
         numbered = islice(_numbered(_draws(dataset, batch_size, None)), rank, None, world)
         places, own = tee(numbered)
@@ -132,12 +140,6 @@ def _numbered(every: Iterable[Draws]) -> Iterator[tuple[int, Draws]]:
     for draws in every:
         yield first, draws
         first += len(draws)
-
-
-def _of_stream(
-    stream: Stream, share: Share, transform: Transformation | None, workers: int
-) -> Iterator[Batch]:
-    return stream_batches(StreamBatches(stream, None, share, 0, transform or as_is, workers))
 
 
 def _draws(

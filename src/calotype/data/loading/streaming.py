@@ -29,7 +29,11 @@ def lanes_of(stream: Stream, seed: int | None, step: int) -> Order:
         seed: Of the order; None: as the records lie, from one place.
         step: Samples of an optimiser step.
     """
-    lanes = Lanes.of(1 if seed is None else stream.lanes, step)
+    return ordered(stream, Lanes.of(1 if seed is None else stream.lanes, step), seed)
+
+
+def ordered(stream: Stream, lanes: Lanes, seed: int | None) -> Order:
+    """The order of `lanes_of`, in lanes that are laid out already."""
     own: Callable[[int, Lanes], Order] | None = getattr(stream, "draws", None)
     if own is not None and seed is not None:
         return own(seed, lanes)
@@ -95,12 +99,22 @@ class StreamBatches(IterableDataset[WorkerResult]):
         """Whether so many would read different lanes."""
         if self.order is None:
             return False
-        lanes, readers = self.order.lanes, defaultdict(set)
-        for number in range(lcm(lanes.turns * self.share.accumulate, workers)):
-            start = self.share.start(number)
-            for ordinal in range(start, start + self.share.size):
-                readers[lanes.lane(ordinal)].add(number % workers)
+        readers = defaultdict(set)
+        for number in range(lcm(self._turns * self.share.accumulate, workers)):
+            for lane in self._lanes(self.share.start(number)):
+                readers[lane].add(number % workers)
         return all(len(found) == 1 for found in readers.values())
+
+    @property
+    def _turns(self) -> int:
+        """Steps after which the lanes of the first come again."""
+        assert self.order
+        return self.order.lanes.turns
+
+    def _lanes(self, start: int) -> set[int]:
+        """Those that the batch from an ordinal on is drawn from."""
+        assert self.order
+        return {*map(self.order.lanes.lane, range(start, start + self.share.size))}
 
     def __iter__(self) -> Iterator[WorkerResult]:
         batches, source = self._batches(), self.stream.source
@@ -115,12 +129,16 @@ class StreamBatches(IterableDataset[WorkerResult]):
         worker = get_worker_info() if self.workers else None
         first, each = (worker.id, worker.num_workers) if worker else (0, 1)
         threads = -(-self.workers // max(self.processes, 1)) or 1
-        lanes = _Windows(self.stream, self.order)
         with ThreadPoolExecutor(threads) as pool:
-            for number in count(first, each):
-                if (batch := self._batch(pool, lanes, self.share.start(number))) is None:
-                    return
-                yield batch
+            yield from self._read(pool, map(self.share.start, count(first, each)))
+
+    def _read(self, pool: ThreadPoolExecutor, starts: Iterator[int]) -> Iterator[Batch]:
+        """The batches from some ordinals on."""
+        windows = _Windows(self.stream, self.order)
+        for start in starts:
+            if (batch := self._batch(pool, windows, start)) is None:
+                return
+            yield batch
 
     def _batch(self, pool: ThreadPoolExecutor, windows: "_Windows", start: int) -> Batch | None:
         keys = draw_keys(self.seed, start, self.share.size)

@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 
 PEERS := benchmarks/.venv
 
-.PHONY: setup demo test check clients peers clean
+.PHONY: setup demo test check clients cluster peers clean
 
 setup: $(READY)  ## the environment alone
 
@@ -23,6 +23,9 @@ check: $(READY)  ## lint, format, types
 
 clients: $(READY)  ## trained folders in the hands of other people's programs; DIFFUSERS=a checkout of it
 	$(RUN)/python benchmarks/clients.py $(if $(DIFFUSERS),--diffusers $(DIFFUSERS))
+
+cluster: $(READY)  ## two hosts in network namespaces, one cut off and one killed; wants Linux's unshare and ip
+	$(RUN)/python benchmarks/two_hosts.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "calotype needs Python 3.10 or newer: make PYTHON=python3.12 ...")'

@@ -1,5 +1,6 @@
 """Reading pictures beside torchvision, HF `datasets` and webdataset: images/s from a folder,
-parquet files and tars, and memory of a stream from a thousand images to a million.
+parquet files and tars, listed and streamed, and memory of a stream from a thousand images to a
+million.
 
     python benchmarks/data.py speed
     python benchmarks/data.py photographs
@@ -19,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from glob import glob
 from importlib.util import find_spec
@@ -38,19 +39,28 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from calotype.data import CenterCrop, Folder, Loader, Parquet, Source, Transform, WebDataset
+from calotype.data import (
+    CenterCrop,
+    Filtered,
+    Folder,
+    Loader,
+    Parquet,
+    Source,
+    Transform,
+    WebDataset,
+)
 from calotype.training.images import scaled
 
-IMAGES, SIDE, CROP, BATCH, ROUNDS = 2048, 256, 224, 64, 5
-SHARD = 512
-"""Images in a tar and in a parquet file."""
+IMAGES, SIDE, CROP, BATCH, ROUNDS = 1024, 256, 224, 64, 3
+SHARDS = 4
+"""Tars, and parquet files."""
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 """Images of the streams whose memory is measured."""
 PEER = v2.Compose([
     v2.RGB(), v2.Resize(CROP, v2.InterpolationMode.BICUBIC), v2.CenterCrop(CROP), v2.ToImage(),
     v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3),
 ])  # fmt: skip
-PHOTOGRAPHS, PHOTOGRAPH, FEW = 32, (4000, 3000), 8
+PHOTOGRAPHS, PHOTOGRAPH, FEW = 16, (4000, 3000), 8
 """How many of a camera's size there are, which that is, and how many a batch has."""
 Batches = Callable[[], Iterator[Any]]
 
@@ -68,19 +78,19 @@ def jpegs(count: int) -> Iterator[bytes]:
         yield out.getvalue()
 
 
-def write(root: Path) -> None:
+def write(root: Path, encoded: Sequence[bytes]) -> None:
     """The same pictures as a folder, parquet files and tars."""
-    encoded = list(jpegs(IMAGES))
     for i, data in enumerate(encoded):
         file = root / f"folder/{i % 16:02d}/{i:06d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)
     rows = [{"bytes": data, "path": None} for data in encoded]
-    table = pa.table({"image": rows, "caption": [f"picture {i}" for i in range(IMAGES)]})
+    table = pa.table({"image": rows, "caption": [f"picture {i}" for i in range(len(rows))]})
     (root / "tables").mkdir()
-    for i in range(0, IMAGES, SHARD):
-        pq.write_table(table.slice(i, SHARD), root / f"tables/{i:06d}.parquet")
-    write_tars(root / "tars", encoded, "jpg", SHARD)
+    each = len(rows) // SHARDS
+    for i in range(0, len(rows), each):
+        pq.write_table(table.slice(i, each), root / f"tables/{i:06d}.parquet")
+    write_tars(root / "tars", encoded, "jpg", each)
 
 
 def write_tars(folder: Path, encoded: Iterable[bytes], ending: str, each: int) -> None:
@@ -96,21 +106,20 @@ def write_tars(folder: Path, encoded: Iterable[bytes], ending: str, each: int) -
                     tar.addfile(member, io.BytesIO(content))
 
 
-def write_photographs(root: Path) -> None:
+def photographs_of_a_camera() -> Iterator[bytes]:
     """Photographs of a camera's size, in whose every part there is as much to see."""
     parts = [Image.open(io.BytesIO(data)) for data in jpegs(256)]
     rng = np.random.default_rng(1)
-    for i in range(PHOTOGRAPHS):
-        whole = Image.new("RGB", PHOTOGRAPH)
+    for _ in range(PHOTOGRAPHS):
+        whole, out = Image.new("RGB", PHOTOGRAPH), io.BytesIO()
         for x in range(0, PHOTOGRAPH[0], SIDE):
             for y in range(0, PHOTOGRAPH[1], SIDE):
                 whole.paste(parts[rng.integers(len(parts))], (x, y))
-        file = root / f"folder/{i % 4:02d}/{i:06d}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        whole.save(file, quality=90)
+        whole.save(out, "JPEG", quality=90)
+        yield out.getvalue()
 
 
-def ours(source: Source, workers: int, each: int = BATCH) -> Batches:
+def ours(source: Source, workers: int, each: int) -> Batches:
     """Our loader."""
     loader = Loader(source.build(), each, seed=0, transform=Transform(CenterCrop(CROP)),
                     workers=workers)  # fmt: skip
@@ -118,13 +127,13 @@ def ours(source: Source, workers: int, each: int = BATCH) -> Batches:
     return lambda: (scaled(batch["image"]) for batch in loader.batches())
 
 
-def torchvision_folder(path: Path, workers: int, each: int = BATCH) -> Batches:
+def torchvision_folder(path: Path, workers: int, each: int) -> Batches:
     """Torchvision's ImageFolder in torch's DataLoader."""
     data = ImageFolder(str(path), PEER)
     return lambda: (images for images, _ in endless(data, workers, True, each))
 
 
-def hugging_face(table: Any, column: str, workers: int, each: int = BATCH) -> Batches:
+def hugging_face(table: Any, column: str, workers: int, each: int) -> Batches:
     """HF `datasets` in torch's DataLoader."""
 
     def transform(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +150,7 @@ def hugging_face(table: Any, column: str, workers: int, each: int = BATCH) -> Ba
     return lambda: (batch["image"] for batch in endless(data, workers, shuffle, each))
 
 
-def web_dataset(pattern: str, workers: int) -> Batches:
+def web_dataset(pattern: str, workers: int, each: int) -> Batches:
     """The `webdataset` package in torch's DataLoader, where it is installed."""
     import webdataset
 
@@ -149,7 +158,7 @@ def web_dataset(pattern: str, workers: int) -> Batches:
         webdataset.WebDataset(sorted(glob(pattern)), shardshuffle=True)
         .shuffle(1000).decode("pil").map(lambda sample: {"image": PEER(sample["jpg"])})
     )  # fmt: skip
-    return lambda: (batch["image"] for batch in endless(data, workers, None, BATCH))
+    return lambda: (batch["image"] for batch in endless(data, workers, None, each))
 
 
 def endless(data: Any, workers: int, shuffle: bool | None, each: int) -> Iterator[Any]:
@@ -160,49 +169,50 @@ def endless(data: Any, workers: int, shuffle: bool | None, each: int) -> Iterato
         yield from loader
 
 
-def readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
+def readers(root: Path, workers: int, each: int) -> dict[str, dict[str, Batches]]:
     """By what is read and who reads."""
-    load: Any = datasets.load_dataset
+    load: Any = partial(datasets.load_dataset, split="train")
     folder, tars, tables = root / "folder", str(root / "tars/*.tar"), root / "tables"
 
+    def ours_of(source: Source) -> Batches:
+        return ours(source, workers, each)
+
+    def theirs(table: Any, column: str = "image") -> Batches:
+        return hugging_face(table, column, workers, each)
+
     def parquet(streaming: bool) -> Any:
-        table = load("parquet", data_dir=str(tables), split="train", streaming=streaming)
+        table = load("parquet", data_dir=str(tables), streaming=streaming)
         return table.cast_column("image", datasets.Image())
 
+    def web_datasets() -> Any:
+        return load("webdataset", data_files=tars, streaming=True)
+
+    large = Filtered(WebDataset(tars), least_side=32)
+    own_tools = {"webdataset": web_dataset(tars, workers, each)} if find_spec("webdataset") else {}
     return {
         "folder": {
-            "calotype": ours(Folder(folder), workers),
-            "torchvision ImageFolder": torchvision_folder(folder, workers),
-            "datasets imagefolder": hugging_face(
-                load("imagefolder", data_dir=str(folder), split="train"), "image", workers),
+            "calotype": ours_of(Folder(folder)),
+            "torchvision ImageFolder": torchvision_folder(folder, workers, each),
+            "datasets imagefolder": theirs(load("imagefolder", data_dir=str(folder))),
         },
         "parquet": {
-            "calotype": ours(Parquet(tables), workers),
-            "datasets parquet": hugging_face(parquet(False), "image", workers),
+            "calotype": ours_of(Parquet(tables)),
+            "datasets parquet": theirs(parquet(False)),
         },
         "parquet, streamed": {
-            "calotype": ours(Parquet(tables, streaming=True), workers),
-            "datasets parquet": hugging_face(parquet(True), "image", workers),
+            "calotype": ours_of(Parquet(tables, streaming=True)),
+            "datasets parquet": theirs(parquet(True)),
         },
-        "webdataset, streamed": {
-            "calotype": ours(WebDataset(tars), workers),
-            "datasets webdataset": hugging_face(
-                load("webdataset", data_files=tars, split="train", streaming=True), "jpg",
-                workers),
-            **({"webdataset": web_dataset(tars, workers)} if find_spec("webdataset") else {}),
+        "tars, streamed": {
+            "calotype": ours_of(WebDataset(tars)),
+            "datasets webdataset": theirs(web_datasets(), "jpg"),
+            **own_tools,
         },
-    }  # fmt: skip
-
-
-def photograph_readers(root: Path, workers: int) -> dict[str, dict[str, Batches]]:
-    """Who reads photographs from a folder."""
-    folder, load = root / "folder", partial(datasets.load_dataset, split="train")
-    table = load("imagefolder", data_dir=str(folder))
-    return {
-        "12-megapixel photographs": {
-            "calotype": ours(Folder(folder), workers, FEW),
-            "torchvision ImageFolder": torchvision_folder(folder, workers, FEW),
-            "datasets imagefolder": hugging_face(table, "image", workers, FEW),
+        "tars, streamed and filtered by size": {
+            "calotype": ours_of(large),
+            "datasets webdataset": theirs(
+                web_datasets().filter(lambda row: min(row["jpg"].size) >= 32), "jpg"
+            ),
         },
     }
 
@@ -222,29 +232,25 @@ def rate(found: dict[str, Batches], workers: int, count: int, name: str) -> list
 
 def speed() -> None:
     """The table of small pictures."""
-    compare(write, readers, IMAGES)
+    compare([*jpegs(IMAGES)], BATCH)
 
 
 def photographs() -> None:
     """That of a camera's."""
-    compare(write_photographs, photograph_readers, PHOTOGRAPHS)
+    compare([*photographs_of_a_camera()], FEW, rounds=2)
 
 
-def compare(
-    write: Callable[[Path], None],
-    readers: Callable[[Path, int], dict[str, dict[str, Batches]]],
-    count: int,
-) -> None:
+def compare(encoded: Sequence[bytes], each: int, rounds: int = ROUNDS) -> None:
     """Print how fast each reads what is written."""
     print(f"torch {torch.__version__}, datasets {datasets.__version__}, "
           f"{torch.get_num_threads()} threads\n")  # fmt: skip
     print("| read from | workers | by | images/s | ours is faster by (spread) |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
+        write(Path(folder), encoded)
         for workers in (0, 2):
-            for source, found in readers(Path(folder), workers).items():
-                rates = in_turns([*found], partial(rate, found, workers, count), ROUNDS)
+            for source, found in readers(Path(folder), workers, each).items():
+                rates = in_turns([*found], partial(rate, found, workers, len(encoded)), rounds)
                 ours = [row[0] for row in rates["calotype"]]
                 for name, rows in rates.items():
                     said = "" if name == "calotype" else ratio([row[0] for row in rows], ours)

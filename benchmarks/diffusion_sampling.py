@@ -28,7 +28,7 @@ from calotype.commands.evaluate import pictures
 from calotype.data import Scenes
 from calotype.evaluation.features import features
 from calotype.evaluation.generator import Reference, evaluate_generator
-from calotype.evaluation.tokenizer import Judges
+from calotype.evaluation.judges import Judges
 from calotype.pipelines import Sampling, load, recommended, sample
 
 IMAGES, BATCH, SEEDS, ROUNDS = 256, 32, (0, 1000), 3
@@ -70,7 +70,7 @@ def worth(draw: Draw, judge: Judges) -> tuple[str, str]:
     right, distance = [], []
     for seed in SEEDS:
         reference = Reference(pictures(scenes, 32, BATCH, IMAGES), True, said)
-        found = evaluate_generator(draw, reference, judge, seed).figures
+        found = evaluate_generator(draw, reference, judge, seed, each=BATCH).figures
         right.append(found["all_factors_right"])
         distance.append(found["frechet"])
     return spread(right, ".1%"), spread(distance, ".2f")

@@ -149,9 +149,15 @@ class Pinned(tiny.Repeating):
         super().__init__(rows, 4)
         self.pinned = pinned
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
         """Endless."""
-        for batch in super().batches(position, rank, world):
+        for batch in super().batches(position, rank, world, micro_batch):
             yield {k: v.pin_memory() if self.pinned and isinstance(v, torch.Tensor) else v
                    for k, v in batch.items()} | {"longest": 8}  # fmt: skip
 
@@ -211,7 +217,13 @@ def waits(bench: Bench, name: str) -> dict[str, Any]:
     batches, heard = Pinned(rows(kind), True), []
 
     class Listening(Pinned):
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ) -> Iterator[Batch]:
             for number, batch in enumerate(batches.batches(position, rank, world)):
                 torch.cuda.set_sync_debug_mode("warn" if number == 4 else "default")
                 yield batch
@@ -258,14 +270,20 @@ def step(bench: Bench, job: Job) -> dict[str, Any]:
     without the device.
     """
     recipe = {**TOKENIZERS, **GENERATORS}[job.recipe]()
-    recipe = replace(recipe, run=replace(recipe.run, batch_size=job.batch, accumulate=1))
+    recipe = replace(recipe, run=replace(recipe.run, batch_size=job.batch))
     counted = rehearsal.needs(recipe, DTYPES[job.precision])
     made = rehearsal.rehearsed(recipe)
     steps = 6 if bench.cpu else 24
     marks: list[float] = []
 
     class Endless:
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ) -> Iterator[Batch]:
             batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) and not bench.cpu else v
                      for k, v in made.batch.items()}  # fmt: skip
             for number in itertools.count():
@@ -307,13 +325,19 @@ def busy(bench: Bench, job: Job) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity, profile
 
     recipe = {**TOKENIZERS, **GENERATORS}[job.recipe]()
-    recipe = replace(recipe, run=replace(recipe.run, batch_size=job.batch, accumulate=1))
+    recipe = replace(recipe, run=replace(recipe.run, batch_size=job.batch))
     made = rehearsal.rehearsed(recipe)
     seen = profile(activities=[ProfilerActivity.CUDA])
     marks = []
 
     class Endless:
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ) -> Iterator[Batch]:
             batch = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v
                      for k, v in made.batch.items()}  # fmt: skip
             for number in itertools.count():

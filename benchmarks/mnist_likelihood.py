@@ -36,8 +36,10 @@ class Shuffled:
     def __init__(self, images: Tensor, batch_size: int) -> None:
         self.images, self.batch_size = images, batch_size
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """From a position on."""
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
+        """From a position on, for one rank."""
         while True:
             places = np.arange(position, position + self.batch_size)
             epochs = np.unique(places // len(self.images))
@@ -46,7 +48,7 @@ class Shuffled:
             ])  # fmt: skip
             chosen = order[places - epochs[0] * len(self.images)]
             yield {"image": self.images[chosen], "key": (places * 2654435761 % 2**32).tolist()}
-            position += self.batch_size * world
+            position += self.batch_size
 
 
 def main() -> None:

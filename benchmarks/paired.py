@@ -24,7 +24,13 @@ class Timed:
     def __init__(self, batches: Callable[[], Iterator[Batch]]) -> None:
         self.source, self.asked = batches, [0.0]
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
         """One rank's."""
         self.asked.clear()
         for batch in self.source():

@@ -42,10 +42,10 @@ from calotype.tokenizers.bottlenecks import VQ
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
 from calotype.tokenizers.terms import L1, LPIPS
 from calotype.training import AdamW, Run, has_ended
+from calotype.training.description import describe
 from calotype.training.files import write_text
 from calotype.training.images import scaled
 from calotype.training.log import save_grid
-from calotype.training.run import describe
 
 EMOJI_TEXT = LearntText(width=192, layers=3, heads=4, length=24, vocabulary=4000)
 FREE = ("Apache-2.0", "MIT", "CC0-1.0", "public domain")

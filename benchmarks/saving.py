@@ -7,6 +7,7 @@ A model of 25 million numbers: with its optimiser's state and its average, 400 M
 """
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import random
@@ -24,6 +25,9 @@ from torch import nn
 from calotype.training import AdamW, Batch, Losses, Objective, Run, checkpoint, fit
 from calotype.training.background import Writer
 
+PROCESSES = multiprocessing.get_context("fork")
+HEARD, TELLS = PROCESSES.Pipe(duplex=False)
+"""Through which a process tells that it asks for its first batch."""
 WIDTH, DEPTH = 1024, 24
 SMALL = 32
 """Width of the model that is killed."""
@@ -48,10 +52,18 @@ class Numbers:
         self.width, self.batch_size = width, batch_size
         self.seen: list[float] = []
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
         """From a position on, noting when each was asked for."""
         while True:
             self.seen.append(time.perf_counter())
+            if len(self.seen) == 1:
+                TELLS.send("training")
             generator = torch.Generator().manual_seed(position)
             x = torch.randn(self.batch_size, self.width, generator=generator)
             yield {"x": x, "key": list(range(position, position + self.batch_size))}
@@ -89,32 +101,53 @@ def pauses(root: Path) -> dict[str, float]:
 
 
 def killed(root: Path, kills: int) -> None:
-    """Kill a run at random instants until it has ended, and compare it with one that was not."""
-    processes, chance = multiprocessing.get_context("fork"), random.Random(0)
-    settings = {"steps": 400, "save_every": 1, "batch_size": 4}
-    whole = processes.Process(target=train, args=(root / "whole", SMALL), kwargs=settings)
-    whole.start()  # what is forked must not have trained
+    """Kill a run at random instants of its training until it has ended, and compare it with one
+    that was not.
+    """
+    began, chance, out = time.monotonic(), random.Random(0), root / "killed"
+    settings = {"steps": 200, "save_every": 1, "batch_size": 4}
+    # Loaded once for all that are forked, which then train at once. What is forked from must not.
+    for name in ("accelerate.tracking", "diffusers.training_utils", "diffusers.optimization"):
+        importlib.import_module(name)
+    whole = PROCESSES.Process(target=train, args=(root / "whole", SMALL), kwargs=settings)
+    whole.start()
+    HEARD.recv()
     whole.join()
-    done, out = 0, root / "killed"
+    done = writing = newest = 0
     while done < kills:
-        process = processes.Process(
+        process = PROCESSES.Process(
             target=train, args=(out, SMALL), kwargs={**settings, "resume": True}
         )
         process.start()
-        process.join(chance.uniform(0.05, 1.5))
+        assert HEARD.poll(120), "it does not begin"
+        HEARD.recv()
+        process.join(chance.uniform(0, 1))
         if process.is_alive():
             process.kill()
             done += 1
         process.join()
-        for folder in checkpoint.complete(out / "checkpoints"):
-            assert checkpoint.read(folder)[1]["step"] == int(folder.name[5:])
-        if (out / "checkpoints/step-400").exists() and done < kills:
+        writing += any((out / "checkpoints").glob(".step-*"))
+        before, newest = newest, after(out / "checkpoints")
+        assert newest >= before, f"step {before} is lost"
+        if newest == settings["steps"] and done < kills:
             shutil.rmtree(out)  # it came to its end: another one is killed
+            newest = 0
     train(out, SMALL, **settings, resume=True)
-    for file in sorted((root / "whole/checkpoints/step-400").iterdir()):
-        again = out / "checkpoints/step-400" / file.name
+    for file in sorted((root / "whole/checkpoints/step-200").iterdir()):
+        again = out / "checkpoints/step-200" / file.name
         assert file.read_bytes() == again.read_bytes(), file.name
-    print(f"{done} kills, none lost: the last checkpoint is the uninterrupted run's, bit for bit")
+    print(f"{done} kills in {time.monotonic() - began:.0f} s, {writing} of them while a checkpoint "
+          "was being written or deleted; none lost: the last is the uninterrupted run's, bit for "
+          "bit")  # fmt: skip
+
+
+def after(checkpoints: Path) -> int:
+    """The step of the newest checkpoint, each of which is whole; 0: there is none."""
+    steps = [0]
+    for folder in checkpoint.complete(checkpoints):
+        steps.append(int(folder.name.removeprefix("step-")))
+        assert checkpoint.read(folder)[1]["step"] == steps[-1]
+    return steps[-1]
 
 
 def main() -> None:

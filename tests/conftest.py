@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from hypothesis import settings
 
 import tiny
 from calotype.commands.cache_latents import cache
@@ -16,6 +17,10 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.recipes.tokenizer import NewTokenizer
 from hub import server
+
+# On a busy machine any example may take long; tests that hang are seen as such.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # What torch.compile keeps for one kind of CPU, it takes for another kind's too: where both are
 # tried on one machine, networks then answer NaN or crash. It names its folder when it is imported.

@@ -176,7 +176,7 @@ def continues_exactly(spec: Spec, out: Path) -> None:
 
 def accumulates(spec: Spec, out: Path) -> None:
     whole = trained(spec, out / "whole", steps=3)
-    parts = trained(spec, out / "parts", batch_size=4, accumulate=2, steps=3)
+    parts = trained(spec, out / "parts", batch_size=8, micro_batch=4, steps=3)
     assert distance(whole, parts) < 1e-5
 
 

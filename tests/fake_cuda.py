@@ -213,11 +213,11 @@ def fake_cuda() -> Iterator[Watch]:
             ("torch.amp.autocast_mode.torch.cuda.amp.common.amp_definitely_not_available",
              lambda: False),
             # It asks all ranks by a tensor, of which nothing can be read.
-            ("calotype.training.loop.agreed", lambda name: name),
+            ("calotype.training.trainer.agreed", lambda name: name),
             # It would begin the driver.
             ("calotype.tokenizers.bottlenecks.gumbel.reseeded", lambda device, own: own),
             ("calotype.training.distributed.on_cpu", lambda: False),
-            ("calotype.training.loop.on_cpu", lambda: False),
+            ("calotype.training.trainer.on_cpu", lambda: False),
         ):  # fmt: skip
             stack.enter_context(patch(name, new))
         stack.enter_context(watch)

@@ -2,18 +2,25 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 
+import sharing
 import tiny
-from calotype.training import Run
+from calotype import cli
+from calotype.training import Run, checkpoint
 from calotype.training.agreement import agree, by_main, of_main
 from calotype.training.distributed import leave
 from calotype.training.hosts import hand_out
+from calotype.training.lost import together
 from calotype.training.start import started
 
 
@@ -76,6 +83,8 @@ def all_of_it(rank: int) -> dict:
                 return run.precision
 
         told(name, begin)
+    with patch("calotype.training.start.version", lambda name: f"{name} {rank}"):
+        told("version", begin)
     taken = replace(recipe, run=Run(Path("taken")))
     if rank == 0:
         Path("taken").mkdir()
@@ -94,3 +103,79 @@ def train_twice(rank: int) -> list[str]:
     tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=3))
     tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=5, resume=True))
     return sorted(folder.name for folder in Path("run").glob("checkpoints/step-*"))
+
+
+def fill_a_cache(rank: int) -> None:
+    """Into a folder of its own."""
+    asked = sharing.recipe(Path.cwd().parent, 24, 8, out=Path("latents"))
+    sharing.fill(asked)
+
+
+def whole_recipe(rank: int) -> dict[str, str]:
+    """From the recipe to the model that is exported; its files' checksums."""
+    tiny.train("recipe", tiny.run(Path("run"), batch_size=2))
+    model = Path("run/model")
+    return {str(file.relative_to(model)): sha256(file.read_bytes()).hexdigest()
+            for file in model.rglob("*") if file.is_file()}  # fmt: skip
+
+
+def two_seeds(rank: int) -> int:
+    """The exit code of a command that differs."""
+    try:
+        cli.main(["train-tokenizer", "scenes-kl", "--run.out", "run", "--run.seed", str(rank)])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def other_raises(rank: int) -> None:
+    """Something that is the second rank's alone."""
+    _part(rank == 1)
+
+
+def main_raises(rank: int) -> None:
+    """Whose store is gone when it has ended."""
+    _part(rank == 0)
+
+
+def _part(mine: bool) -> None:
+    with together():
+        agree({"a": 1})
+        if mine:
+            raise ValueError("its own disk is full")
+        dist.all_reduce(torch.ones(1))
+
+
+def other_dies(rank: int) -> None:
+    """Without a word."""
+    with together():
+        agree({"a": 1})
+        if rank:
+            os._exit(0)
+        dist.all_reduce(torch.ones(1))
+
+
+def other_hangs(rank: int) -> tuple[str, float]:
+    """What is said of it, and after how many seconds."""
+    began = time.monotonic()
+    os.environ["CALOTYPE_TIMEOUT"] = "2"
+    try:
+        with together():
+            agree({"a": 1})
+            if rank:
+                time.sleep(8)
+            dist.all_reduce(torch.ones(1))
+    except ConnectionError as error:
+        return str(error), time.monotonic() - began
+    raise AssertionError
+
+
+def writer_fails(rank: int) -> None:
+    """The main process's disk is full, on which it writes beside the training."""
+    recipe = tiny.tokenizer_recipe(Path("."), run=tiny.run(Path("run"), steps=1000, save_every=2))
+
+    def full(*arguments: Any) -> None:
+        raise OSError("no room for a checkpoint")
+
+    with patch.object(checkpoint, "write", full), started(recipe.run, recipe, dict, "a") as run:
+        tiny.train("generator", run)

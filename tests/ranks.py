@@ -41,14 +41,19 @@ def ranks(
 
 def together(world: int, work: Callable[..., None], *arguments: Any) -> None:
     """Let so many processes do a work that begins with `tiny.join(rank, world, port)`."""
+    assert started(world, work, *arguments) == [0] * world
+
+
+def started(world: int, work: Callable[..., None], *arguments: Any) -> list[int | None]:
+    """The same; returns how each ended."""
     # Of two tests at once each would wait for ranks whose turn it is not, five times as long.
     with FileLock(Path(tempfile.gettempdir()) / "calotype-ranks.lock"):
         with socket.create_server(("localhost", 0)) as free:
             port = free.getsockname()[1]
-        started = []
+        every = []
         for rank in range(world):
-            started.append(PROCESSES.Process(target=work, args=(rank, world, port, *arguments)))
-            started[-1].start()
-        for process in started:
+            every.append(PROCESSES.Process(target=work, args=(rank, world, port, *arguments)))
+            every[-1].start()
+        for process in every:
             process.join()
-    assert [process.exitcode for process in started] == [0] * world
+    return [process.exitcode for process in every]

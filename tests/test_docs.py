@@ -55,7 +55,7 @@ def shrunk(value: Any) -> Any:
     """A recipe, or a part of one, that is done in a moment."""
     match value:
         case Run():
-            return replace(value, steps=2, batch_size=2, accumulate=1, workers=0)
+            return replace(value, steps=2, batch_size=2, micro_batch=None, workers=0)
         case Backbone():
             return replace(value, widths=(8,) * len(value.widths), layers=1, attention=False,
                            last_attention=False, groups=4)  # fmt: skip

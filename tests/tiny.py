@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -27,7 +27,15 @@ from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Folder, Transform, prompts
 from calotype.data.drawn.scenes import Scenes
-from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
+from calotype.diffusion import (
+    Denoising,
+    Epsilon,
+    Flow,
+    LatentSource,
+    ProcessSpec,
+    TextDenoising,
+    UNet,
+)
 from calotype.diffusion.text import LearntText, tokenize
 from calotype.pipelines import Sampling
 from calotype.recipes.cache import CacheRecipe
@@ -35,7 +43,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel
+from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ, VQ, BottleneckSpec, Gumbel
 from calotype.tokenizers.bottlenecks.codebook import (
     EMA,
     Codebook,
@@ -44,6 +52,7 @@ from calotype.tokenizers.bottlenecks.codebook import (
     KMeans,
     Restart,
 )
+from calotype.tokenizers.distillation import Distillation, NewTiny, Teacher
 from calotype.tokenizers.terms import (
     L1,
     R1,
@@ -58,6 +67,7 @@ from calotype.tokenizers.terms import (
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import AdamW, Batch, Objective, Run, fit
 from calotype.training.distributed import leave
+from calotype.training.division import shared
 from calotype.training.schedules import Cosine
 
 BOTTLENECK = Gaussian(channels=2, kl_weight=1e-3)
@@ -182,20 +192,51 @@ def load_step(out: Path, step: int, name: str) -> dict[str, torch.Tensor]:
     return load_file(out / f"checkpoints/step-{step}/{name}.safetensors")
 
 
+def apart(one: Path, other: Path, step: int = 3) -> float:
+    """Largest difference of two runs after a step, in parts of what the step moved its tensor by;
+    differences of 1e-7, which are rounding, count for little where a tensor stands still.
+    """
+    parts = []
+    for file in (one / f"checkpoints/step-{step}").iterdir():
+        if not file.name.startswith(("model-", "ema")):
+            continue
+        before = _numbers(one / f"checkpoints/step-{step - 1}" / file.name)
+        a, b = _numbers(file), _numbers(other / file.relative_to(one))
+        parts += [_largest(a[n] - b[n]) / (_largest(a[n] - before[n]) + 1e-5) for n in a]
+    return max(parts)
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    return tensor.abs().max().item()
+
+
+def _numbers(file: Path) -> dict[str, torch.Tensor]:
+    """What it holds, flags too, as numbers that can be subtracted."""
+    return {name: tensor.double() for name, tensor in load_file(file).items()}
+
+
 class Repeating:
-    """Batches of one small set; sample j is the same whatever the ranks and restarts."""
+    """Batches of one small set; sample j is the same whatever the ranks and restarts. A step has
+    `batch_size` samples."""
 
     def __init__(self, rows: dict[str, torch.Tensor], batch_size: int) -> None:
         self.rows, self.batch_size = rows, batch_size
         self.count = len(next(iter(rows.values())))
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        first = position + rank * self.batch_size
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
+        size = micro_batch or shared(self.batch_size, world)
+        first = position + rank * size
         while True:
-            ordinals = range(first, first + self.batch_size)
+            ordinals = range(first, first + size)
             rows = [j % self.count for j in ordinals]
             yield {**{k: v[rows] for k, v in self.rows.items()}, "key": list(ordinals)}
-            first += world * self.batch_size
+            first += world * size
 
 
 def latents() -> dict[str, torch.Tensor]:
@@ -209,6 +250,47 @@ def run(out: Path, **changes) -> Run:
     base = Run(out, steps=3, batch_size=4, ema=0.9, precision="fp32", log_every=2, save_every=2,
                sample_every=1000)  # fmt: skip
     return replace(base, **changes)
+
+
+def distillation() -> Distillation:
+    torch.manual_seed(2)
+    student = NewTiny(8, 1).build(BOTTLENECK.channels, 2)
+    return Distillation(student, Teacher(tokenizer()), {"pixel": (1.0, L1().build())}, adam(1e-3))
+
+
+def unprompted() -> Denoising:
+    torch.manual_seed(2)
+    unet = UNet((8, 16), (True, True), layers=1, head_width=4, groups=4).unconditional(4, 2)
+    return Denoising(unet, LatentSource(BOTTLENECK.build(), 1.0), FLOW, adam(1e-3))
+
+
+Rows = dict[str, torch.Tensor]
+"""Samples."""
+
+
+def _game(regulariser: R1 | LeCAM | None = None) -> tuple[list[Objective], Rows]:
+    return learners(False, adversary(regulariser=regulariser)), {"image": images(16)}
+
+
+def _coded(name: str) -> tuple[list[Objective], Rows]:
+    opposed = None if name == "dvae" else adversary(lr=1e-5)
+    bottleneck = BOTTLENECKS.get(name, FSQ((5, 5), features=4))
+    # A larger rate lets rounding turn a site from one code to another.
+    return learners(False, opposed, 1e-5, bottleneck), {"image": images(16)}
+
+
+EQUAL: dict[str, Callable[[], tuple[list[Objective], Rows]]] = {
+    "kl": _game,
+    "kl-r1": lambda: _game(R1(0.1)),
+    "kl-lecam": lambda: _game(LeCAM(0.1, 0.9)),
+    **{f"{name}-game": partial(_coded, name) for name in (*BOTTLENECKS, "fsq")},
+    "flow": lambda: ([denoising()], latents()),
+    "epsilon": lambda: ([denoising(process=Epsilon(snr_gamma=5.0))], latents()),
+    "unprompted": lambda: ([unprompted()], latents()),
+    "next-token": lambda: ([next_token()], tokens()),
+    "distillation": lambda: ([distillation()], {"image": images(16)}),
+}
+"""Every objective, with what it is trained on: each without LPIPS, which takes seconds to build."""
 
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
@@ -235,9 +317,10 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
         assert artifacts
         train_generator(generator_recipe(artifacts, optimizer=adam(1e-3), run=settings))
         return []
-    if kind == "generator":
-        objectives: list[Objective] = [denoising()]
-        rows = latents()
+    if kind in EQUAL:
+        objectives, rows = EQUAL[kind]()
+    elif kind == "generator":
+        objectives, rows = [denoising()], latents()
     elif kind == "transformer":
         objectives, rows = [next_token()], tokens()
     else:
@@ -330,6 +413,38 @@ def join(rank: int, world: int, port: int) -> None:
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
     os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
+
+
+def every_kind(rank: int, world: int, port: int, kinds: list[str], out: Path) -> None:
+    """Train several kinds, one after another, as one of several ranks."""
+    join(rank, world, port)
+    for kind in kinds:
+        alone(kind, out / kind, {})
+    leave()
+
+
+def short(rank: int, world: int, port: int, out: Path) -> None:
+    """Train as one of several ranks, of which the last has memory for one sample at a time."""
+    join(rank, world, port)
+    least = 1 if rank == world - 1 else 4
+    with (
+        patch("calotype.training.trainer.may_run_out", lambda device: True),
+        patch.object(Reconstruction, "forward", fitting(Reconstruction.forward, least)),
+    ):
+        alone("kl", out, {"batch_size": 8, "steps": 3})
+    leave()
+
+
+def fitting(forward: Callable[..., Any], most: int, step: int = 0) -> Callable[..., Any]:
+    """A forward pass that has memory for so many samples from a step on."""
+
+    def passed(objective: Objective, batch: Batch, now: int) -> Any:
+        found = forward(objective, batch, now)
+        if now >= step and len(batch["key"]) > most:
+            raise torch.OutOfMemoryError("there is no more")
+        return found
+
+    return passed
 
 
 def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:

@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 import tiny
 from calotype.commands.cache_latents import cache
 from calotype.commands.evaluate import Evaluate, evaluate
+from calotype.commands.reconstruct import Reconstruct, reconstruct
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Folder, LatentCache, Loader, Transform
 from calotype.diffusion import UNet
+from calotype.pages.sheet import enlarged
 from calotype.pipelines import load, size_of
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.generator import GeneratorRecipe
@@ -83,7 +85,7 @@ def test_its_previews_show_every_shape(trained: TokenizerRecipe) -> None:
 
 
 def test_micro_batches_make_the_same_steps(trained: TokenizerRecipe, tmp_path: Path) -> None:
-    run = replace(trained.run, out=tmp_path / "halves", batch_size=2, accumulate=2)
+    run = replace(trained.run, out=tmp_path / "halves", micro_batch=2)
     train_tokenizer(replace(trained, run=run))
     for name in ("model-0", "model-1"):
         halves = weights(run, name)
@@ -114,6 +116,23 @@ def test_it_is_measured_on_whole_pictures(
     protocols = [found[whole]["protocol"] for whole in (True, False)]
     assert [p["images"] for p in protocols] == [24, 24] and {p["size"] for p in protocols} == {32}
     assert protocols[0]["digest"] != protocols[1]["digest"]
+
+
+def test_it_is_reconstructed_in_the_shapes_that_it_was_trained_on(
+    trained: TokenizerRecipe, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    alone = shutil.copytree(trained.run.model, tmp_path / "alone")  # nothing tells of its run
+    for model, whole in ((trained.run.out, False), (alone, True), (alone, False)):
+        out = tmp_path / "pairs.png"
+        reconstruct(Reconstruct(str(model), Folder(photos), whole=whole, count=24, out=out))
+        of_shapes = whole or model != alone
+        assert ("in 7 buckets of about 32x32" in capsys.readouterr().out) == of_shapes
+        side = 256 if not of_shapes else enlarged(max(map(max, CROP.shapes)))
+        with Image.open(out) as shown:
+            first = np.asarray(shown)[8 : 8 + side, 8 : 8 + side]
+            assert shown.width == 8 * (side + 8) + 8
+        # A standing picture has white beside it, and none of it is cropped away above.
+        assert (first[:, :8] == 255).all() == of_shapes and (first[side // 2] < 255).any()
 
 
 @pytest.mark.parametrize(
@@ -207,8 +226,8 @@ def test_diffusion_in_latents_of_several_shapes(cached: CacheRecipe, tmp_path: P
     assert size_of(pipeline) == 32  # the square's
     figures = logged(recipe.run)
     assert any("validation/loss" in line for line in figures)
-    halves = replace(recipe, run=replace(recipe.run, out=tmp_path / "halves", batch_size=2,
-                                         accumulate=2))  # fmt: skip
+    halves = replace(recipe, run=replace(recipe.run, out=tmp_path / "halves",
+                                         micro_batch=2))  # fmt: skip
     train_generator(halves)
     for name, whole in weights(recipe.run).items():
         torch.testing.assert_close(weights(halves.run)[name], whole, rtol=1e-3, atol=1e-4)
@@ -218,9 +237,3 @@ def test_latents_that_cannot_be_halved_are_refused(cached: CacheRecipe, tmp_path
     deep = UNet((8, 8, 16, 16), (False, False, True, True), layers=1, head_width=4, groups=4)
     with pytest.raises(ValueError, match=r"cannot be halved 3 times.*buckets of a larger step"):
         train_generator(generator(cached, tmp_path, unet=deep))
-
-
-def test_a_transformer_says_that_it_draws_one_shape(cached: CacheRecipe, tmp_path: Path) -> None:
-    recipe = tiny.token_recipes(tmp_path)[2]
-    with pytest.raises(ValueError, match=r"images of several shapes, of .* tokens, and a trans"):
-        train_generator(replace(recipe, tokenizer=cached.tokenizer, cache=cached.out))

@@ -42,7 +42,7 @@ SPEED = Throughput(
     1.5 * TERA, 1e-5,
 )  # fmt: skip
 NEEDS = Needs(
-    parameters=10**8, state=2 * GIB, step=10 * GIB, gradients=GIB // 2, batch_size=8,
+    parameters=10**8, state=2 * GIB, step=10 * GIB, gradients=GIB // 2, micro_batch=8,
     convolution_flops=8 * 10**12, product_flops=0, moved=0, operations=0,
 )  # fmt: skip
 FOUND = Examination(
@@ -50,7 +50,7 @@ FOUND = Examination(
     Hub("https://hub", (), True, True, "ada"), Path("cache"),
     (Weights("LPIPS vgg", "figures", None, "fetch it"),),
 )  # fmt: skip
-RECIPE = Recipe("kl", "train-tokenizer", "bf16", NEEDS, steps=1000, accumulate=1)
+RECIPE = Recipe("kl", "train-tokenizer", "bf16", NEEDS, steps=1000, count=1)
 
 
 def shown(*those: Section) -> str:
@@ -105,7 +105,7 @@ def test_a_recipe_that_is_too_large_is_told_a_batch_that_fits():
     assert of_recipe(FOUND, RECIPE).said.startswith("100.0 M, 16.0 GiB, 200 images/s in bf16")
     small = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, free=12 * GIB),)))
     line = of_recipe(small, RECIPE)
-    assert "too large" in line.said and line.mend == "--run.batch-size 4 --run.accumulate 2"
+    assert "too large" in line.said and line.mend == "--run.micro-batch 4"
     tiny_one = replace(FOUND, machine=replace(MACHINE, devices=(replace(GPU, free=2 * GIB),)))
     assert not of_recipe(tiny_one, RECIPE).mend, "no batch is small enough"
 
@@ -162,7 +162,7 @@ def test_every_named_recipe_can_be_rehearsed(name):
     doc = " ".join((BUILDERS[name].__doc__ or "").split())
     (stated,) = re.findall(r"Takes ([\d.]+) GiB in bf16\.", doc)
     assert float(stated) * GIB == pytest.approx(found.memory, rel=0.15, abs=0.06 * GIB)
-    assert found.memory < 80e9, "it fits no card at its published batch: accumulate"
+    assert found.memory < 80e9, "it fits no card at its published batch: choose a micro-batch"
 
 
 @pytest.mark.slow

@@ -15,9 +15,10 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 import tiny
 from calotype import cli
+from calotype.commands.artifact import Artifact
 from calotype.commands.cache_latents import cache
 from calotype.commands.compare import Compare, compare
-from calotype.commands.evaluate import Artifact, Bench, Evaluate, Measuring, evaluate
+from calotype.commands.evaluate import Bench, Evaluate, Measuring, evaluate
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder, Scenes, WebDataset

@@ -370,7 +370,7 @@ def test_other_kinds_of_pipelines_are_refused(stock, tmp_path, monkeypatch):
 def test_bug_a_transformer_was_refused_by_an_assertion(stock, tmp_path):
     """It is called by other options."""
     tokenizer = tiny.tokenizer(0, FSQ((4, 4)))
-    layout = layout_of(0, tokenizer, 4)
+    layout = layout_of(0, tokenizer, [(2, 2)])
     drawn = TokenPipeline(Transformer(16, 2, 2).build(layout, 0), None, tokenizer, layout)
     save(drawn, tmp_path / "ar/model", TokenSampling())
     with pytest.raises(ValueError, match=r"holds a TokenPipeline: give .*; a transformer goes on"):

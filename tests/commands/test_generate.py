@@ -21,7 +21,7 @@ from calotype.commands.shared import Shared
 from calotype.pipelines import Choice, load
 from calotype.pipelines.folders import fingerprint, pipelines_under
 from calotype.training import precision as precisions
-from calotype.training.run import describe
+from calotype.training.description import describe
 
 FEW = Choice(steps=2)
 

@@ -20,6 +20,7 @@ from calotype.commands.reconstruct import Reconstruct, reconstruct, write_pairs
 from calotype.commands.worst import Worst, rank
 from calotype.data import CenterCrop, Folder, Scenes, Transform, once
 from calotype.data.streams import Stream, Whole
+from calotype.evaluation.tokenizer import in_order
 from calotype.pages.worst import Rebuilt
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer, psnr
@@ -78,7 +79,7 @@ def check(model: Path, photos: Path, decoded: torch.Tensor, said: pytest.Capture
             "in fp32 on cpu")  # fmt: skip
     assert told in said.readouterr().out
     expected = model.parent / "expected.png"
-    write_pairs(expected, real, fake)
+    write_pairs(expected, [(real, fake)])
     with Image.open(out) as ours, Image.open(expected) as theirs:
         levels = [np.asarray(pairs, dtype=int) for pairs in (ours, theirs)]
     assert abs(levels[0] - levels[1]).max() <= 1, "but for the rounding of a level"
@@ -108,7 +109,7 @@ def test_a_stock_vqmodel_is_reconstructed_as_by_itself(name, photos, tmp_path, c
 
 def test_small_pictures_are_enlarged_and_labelled(tmp_path):
     real, fake = tiny.images(2), -tiny.images(2)
-    write_pairs(tmp_path / "pairs.png", real, fake)
+    write_pairs(tmp_path / "pairs.png", [(real, fake)])
     with Image.open(tmp_path / "pairs.png") as written:
         levels = np.asarray(written)
     shown = levels[8 : 8 + 256 : 16, 8 : 8 + 256 : 16]
@@ -156,7 +157,7 @@ def ranked(page: Path) -> list[dict[str, Any]]:
 def test_the_worst_are_ranked_and_shown(tmp_path):
     levels = [5, 90, 20, 70, 40, 60, 10, 80]
     page = tmp_path / "new/worst.html"
-    said = rank(Dimmed(), greens(levels), None, 3, page, "by what")
+    said = rank(Dimmed(), in_order(greens(levels)), None, 3, page, "by what")
     places = ranked(page)
     expected = [f"{level} <b>.png" for level in sorted(levels, reverse=True)]
     assert [each["picture"] for each in places] == expected

@@ -203,7 +203,8 @@ def test_ranks_of_one_command_share(artifacts, tmp_path):
     assert [rank.returncode for rank in ranks] == [0, 0]
     drawn = lines(tmp_path / "out")
     assert sorted(line["file"][:3] for line in drawn) == [f"00{i}" for i in range(8)]
-    assert said[0].startswith("seeds 0 to 3 of each prompt") or "by another process" in said[0]
+    assert said[0].startswith("4 images at a time, so that each of 2 processes has some")
+    assert "seeds 0 to 3 of each prompt" in said[0]
     assert "seeds" not in said[1]
     batches = []
     for line in drawn:

@@ -32,7 +32,7 @@ def test_every_part_is_timed_and_nothing_is_left(discrete, tmp_path, monkeypatch
 def test_the_steps_that_are_timed_are_those_of_the_recipe(tmp_path):
     """Its batch, its accumulation, its precision: and no more than are needed."""
     recipe = tiny.tokenizer_recipe(tmp_path)
-    run = replace(recipe.run, batch_size=2, accumulate=3)
+    run = replace(recipe.run, batch_size=6, micro_batch=2)
     steps = []
 
     def rate(self, step, steps_of_all):

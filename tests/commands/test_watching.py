@@ -20,7 +20,7 @@ from calotype.recipes.demo import demo_kl
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training import Run, log
-from calotype.training.run import describe
+from calotype.training.description import describe
 
 
 def pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:

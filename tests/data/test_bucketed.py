@@ -17,9 +17,7 @@ from calotype.data import (
     OnError,
     Pictures,
     Record,
-    Stream,
     Transform,
-    Whole,
     once,
     some_of,
 )
@@ -68,8 +66,8 @@ def test_a_batch_is_of_one_bucket_and_all_of_them_come() -> None:
 
 def test_ranks_and_micro_batches_together_are_one_batch() -> None:
     alone = flat(loader(8).batches(), 12)
-    accumulated = flat(loader(2, accumulate=4).batches(), 48)
-    two = [loader(2, accumulate=2).batches(0, rank, 2) for rank in (0, 1)]
+    accumulated = flat(loader(8).batches(micro_batch=2), 48)
+    two = [loader(8).batches(0, rank, 2, micro_batch=2) for rank in (0, 1)]
     ranks = [sample for _ in range(24) for each in two for sample in flat(each, 1)]
     assert alone == accumulated == ranks
 
@@ -77,8 +75,9 @@ def test_ranks_and_micro_batches_together_are_one_batch() -> None:
 @MANY
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(workers: int) -> None:
-    expected = flat(loader(4, accumulate=2).batches(8, 1, 2), 9)
-    assert flat(loader(4, accumulate=2, workers=workers).batches(8, 1, 2), 9) == expected
+    expected = flat(loader(16).batches(16, 1, 2, micro_batch=4), 9)
+    found = flat(loader(16, workers=workers).batches(16, 1, 2, micro_batch=4), 9)
+    assert found == expected
 
 
 @pytest.mark.parametrize("position", [4, 8, 36, 400])
@@ -89,7 +88,7 @@ def test_resumed_anywhere_equals_uninterrupted(position: int) -> None:
 
 def test_a_resume_with_other_ranks_goes_on_exactly() -> None:
     whole = flat(loader(8).batches(), 6)
-    halves = [flat(loader(4).batches(16, rank, 2), 4) for rank in (0, 1)]
+    halves = [flat(loader(8).batches(16, rank, 2), 4) for rank in (0, 1)]
     assert whole[16:24] == halves[0][:4] + halves[1][:4]
 
 
@@ -164,14 +163,6 @@ def test_longer_pictures_are_refused_by_name_where_that_is_asked() -> None:
     strict = Transform(Buckets(16, 2, beyond="refuse"))
     with pytest.raises(ValueError, match="4 pictures are longer than 2:1, picture 7 with 60x16"):
         Loader(pictures(), 4, seed=0, transform=strict)
-
-
-def test_a_stream_has_no_buckets() -> None:
-    stream = Stream(Whole(lambda: iter([record(0, (20, 20))])), PictureReader("skip", "stream"))
-    for read in (lambda: Loader(stream, 4, seed=0, transform=TRANSFORM),
-                 lambda: once(stream, 4, TRANSFORM)):  # fmt: skip
-        with pytest.raises(ValueError, match=r"buckets: the sizes of a stream's pictures"):
-            read()
 
 
 def test_bug_weights_were_not_heeded_in_buckets() -> None:

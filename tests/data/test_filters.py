@@ -24,9 +24,9 @@ from calotype.data import (
     Record,
     Transform,
     WebDataset,
-    looks,
 )
 from calotype.data.filters import FilteredPictures
+from calotype.data.reading import looks
 from calotype.data.reading.looks import alike, look, size_of
 
 

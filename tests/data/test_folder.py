@@ -1,10 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from calotype.data import BrokenImage, Folder, Pictures, Reader
+from calotype.data.cache.provenance import stamp_of_record
 
 
 def picture(file: Path, colour: str = "red") -> Path:
@@ -200,3 +202,25 @@ def test_nothing_but_broken_pictures_is_one_error(tmp_path: Path) -> None:
 def test_a_source_without_a_picture_says_so() -> None:
     with pytest.raises(ValueError, match="folder x: no pictures in it; expected one or more"):
         Pictures([], Reader("skip", "folder x"))
+
+
+def test_bug_each_picture_was_looked_up_before_it_was_read(tmp_path: Path, monkeypatch) -> None:
+    """On a disk that is far that is a round trip for each sample of a run, which needs no stamp;
+    whoever keeps something of a picture has it all the same.
+    """
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    dataset, asked, stat = Folder(tmp_path).build(), list[str](), os.stat
+
+    def told(path, *how, **options):
+        asked.append(str(path))
+        return stat(path, *how, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", told)
+        records = [dataset.records[i] for i in range(2)]
+    assert not [path for path in asked if path.endswith(".png")]
+    before = [stamp_of_record(record) for record in records]
+    os.utime(tmp_path / "a.png", ns=(1, 1))
+    after = [stamp_of_record(record) for record in records]
+    assert all(before) and before[0] != after[0] and before[1] == after[1]

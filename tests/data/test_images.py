@@ -163,7 +163,7 @@ def noise() -> Image.Image:
     ("data", "reason"),
     [
         (b"", "no bytes"),
-        (b"<html>not found</html>", "none of the formats"),
+        (b"<html>not found</html>", "a web page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "none of the formats"),
         (encoded(noise(), "JPEG")[:900], "truncated"),
         (encoded(noise())[:900], "truncated"),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from calotype.data import Folder, keeping, survey
+from calotype.data import Folder
+from calotype.data.folders import keeping, survey
 from calotype.data.folders.folder import FolderRecords
 from calotype.data.identity import of_files
 from calotype.data.reading.paths import cache_home

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.data.archives.parts import kept as kept_tars
+from calotype.data.archives import kept as kept_tars
 from calotype.data.archives.tars import Endings, Index
 
 ENDINGS = Endings(("png",), "txt", "caption", "empty")

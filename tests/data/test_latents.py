@@ -28,10 +28,10 @@ from calotype.data.reading.records import Reader, Record
 from calotype.diffusion import LatentSource
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.caching import begin_work, cache_latents, finish, remaining
+from calotype.tokenizers.caching import cache_latents, finish, remaining, together
 from calotype.tokenizers.encoder import Encoder, Scan
+from calotype.training.description import describe
 from calotype.training.noise import generators, normal
-from calotype.training.run import describe
 
 COUNT = 20
 SCAN = Scan(None, count=COUNT, batch_size=4, shard_size=8)
@@ -53,8 +53,8 @@ def files(root: Path, holds: str = LATENTS) -> list[Path]:
 
 
 def cached(root: Path, encoder: Encoder, scan: Scan = SCAN, data: Dataset = DATA) -> LatentCache:
-    begin_work(root)
-    finish(encoder, root, cache_latents(encoder, data, scan, root), crops=scan.crops)
+    with together(root):
+        finish(encoder, root, cache_latents(encoder, data, scan, root), crops=scan.crops)
     return LatentCache(root)
 
 
@@ -89,9 +89,10 @@ def test_a_cache_is_told_from_others_by_its_rows(tokenizer, tmp_path):
 def test_captions_and_tokens_are_in_order(tokenizer, tmp_path):
     """Whichever shard they are in, and whatever a learnt vocabulary's sample was."""
     spec = encoder(tokenizer)
-    shards = cache_latents(spec, DATA, SCAN, tmp_path)
-    prompts = read_captions(tiny.TEXT, tmp_path, shards)
-    index = finish(spec, tmp_path, shards, prompts)
+    with together(tmp_path):
+        shards = cache_latents(spec, DATA, SCAN, tmp_path)
+        prompts = read_captions(tiny.TEXT, tmp_path, shards, 100)
+        index = finish(spec, tmp_path, shards, prompts)
     latents = LatentCache(tmp_path)
     captions = [str(DATA[i]["caption"]) for i in range(COUNT)]
     text = CLIPTokenizer.from_pretrained(tmp_path / TEXT_TOKENIZER)
@@ -112,10 +113,10 @@ def test_only_what_is_missing_is_encoded_again(tokenizer, tmp_path):
     (tmp_path / "latents.json").unlink()
     for holds in (LATENTS, PICTURES):
         files(tmp_path, holds)[1].unlink()
-    begin_work(tmp_path)
     assert remaining(DATA, SCAN, tmp_path) == 8
-    shards = cache_latents(spec, DATA, SCAN, tmp_path, encoded.append)
-    finish(spec, tmp_path, shards)
+    with together(tmp_path):
+        shards = cache_latents(spec, DATA, SCAN, tmp_path, encoded.append)
+        finish(spec, tmp_path, shards)
     assert encoded == [4, 4]
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == whole
 
@@ -125,7 +126,10 @@ def test_a_shard_of_which_rows_are_missing_is_no_part_of_a_cache(tokenizer, tmp_
     spec = encoder(tokenizer)
     shards = cache_latents(spec, DATA, SCAN, tmp_path)
     save_file({"packed": load_file(files(tmp_path)[1])["packed"][:5]}, files(tmp_path)[1])
-    with pytest.raises(ValueError, match=r"000000001\S+ has 5 rows and not 8: delete it and run"):
+    with (
+        together(tmp_path),
+        pytest.raises(ValueError, match=r"000000001\S+ has 5 rows and not 8: delete it and run"),
+    ):
         finish(spec, tmp_path, shards)
     assert not (tmp_path / "latents.json").exists()
 

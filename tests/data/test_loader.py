@@ -102,7 +102,7 @@ MANY = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on fe
 def test_ranks_together_see_what_one_process_sees(kind: str) -> None:
     alone = list(islice(loader(kind, 12).batches(), 2))
     for k, expected in enumerate(alone):
-        ranks = [next(islice(loader(kind, 4).batches(0, r, 3), k, None)) for r in range(3)]
+        ranks = [next(islice(loader(kind, 12).batches(0, r, 3), k, None)) for r in range(3)]
         torch.testing.assert_close(torch.cat([b["image"] for b in ranks]), expected["image"])
         assert [key for b in ranks for key in b["key"]] == expected["key"]
 
@@ -123,7 +123,7 @@ def test_resumed_anywhere_equals_uninterrupted(kind: str, position: int) -> None
 @KINDS
 def test_resumed_with_another_number_of_ranks(kind: str) -> None:
     expected = flat(loader(kind).batches(), 8)
-    halves = [flat(loader(kind).batches(12, rank, 2), 2) for rank in (0, 1)]
+    halves = [flat(loader(kind, 6).batches(12, rank, 2), 2) for rank in (0, 1)]
     assert expected[12:] == halves[0][:3] + halves[1][:3] + halves[0][3:] + halves[1][3:]
 
 
@@ -132,8 +132,8 @@ def test_resumed_with_another_number_of_ranks(kind: str) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_change_nothing(kind: str, workers: int) -> None:
     for rank in 0, 1:
-        expected = flat(loader(kind).batches(3, rank, 2), 9)
-        assert flat(loader(kind, workers=workers).batches(3, rank, 2), 9) == expected
+        expected = flat(loader(kind, 6).batches(6, rank, 2), 9)
+        assert flat(loader(kind, 6, workers=workers).batches(6, rank, 2), 9) == expected
 
 
 @KINDS
@@ -268,7 +268,7 @@ def broken_stream(good: str, on_error: OnError = "skip", local: bool = False) ->
 
 def test_a_stream_is_skipped_without_decoding() -> None:
     Broken.decoded.clear()
-    next(Loader(broken_stream("0123456789"), 2, seed=0, shuffle=False).batches(27, 1, 2))
+    next(Loader(broken_stream("0123456789"), 4, seed=0, shuffle=False).batches(27, 1, 2))
     assert Broken.decoded == ["picture 9", "picture 0"]
 
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from calotype.cli.parsing import named_recipe
+from calotype.cli import main
+from calotype.cli.parsing import named_recipe, parse
 from calotype.commands.command_line import spell
+from calotype.commands.data import Data
 from calotype.data import (
     Balanced,
     CenterCrop,
@@ -31,7 +33,7 @@ from calotype.data import (
 from calotype.data.loading.order import Order, Shuffled
 from calotype.data.mixtures import BalancedPictures, MixedPictures, shares
 from calotype.recipes.tokenizers import TOKENIZERS
-from calotype.training.run import describe, restore
+from calotype.training.description import describe, restore
 
 PICTURE = Image.new("RGB", (4, 4))
 WEIGHTS = st.floats(0.01, 10)
@@ -107,7 +109,7 @@ def test_ranks_and_a_resumed_run_see_what_one_process_sees():
     mixed = MixedPictures([inside, pictures(["sea"] * 3, "seas")], [1.0, 2.0])
 
     def names(batch_size: int, position: int = 0, rank: int = 0, world: int = 1, workers: int = 0):
-        loader = Loader(mixed, batch_size, seed=5, workers=workers)
+        loader = Loader(mixed, batch_size * world, seed=5, workers=workers)
         batches = islice(loader.batches(position, rank, world), 24 // batch_size // world)
         return [list(zip(b["name"], b["key"], strict=True)) for b in batches]
 
@@ -191,6 +193,12 @@ def test_recipes_and_the_command_line_say_them(spec):
         (lambda: BalancedPictures(pictures(["one", "one"])), "some: all its captions are 'one'"),
         (lambda: Balanced(Parquet("{}", streaming=True)), "choose --data.source.no-streaming"),
         (lambda: Mixture(Folder("{}"), Folder("{}", on_error="stop")), "on_error .* choose one"),
+        (
+            lambda: Mixture(
+                Folder("{}"), Balanced(Parquet("{}", streaming=True)), weights=(1.0, 1.0)
+            ),
+            "choose --data.second.source.no-streaming",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(build, said, tmp_path, monkeypatch):
@@ -198,7 +206,7 @@ def test_what_cannot_be_is_said_in_a_line(build, said, tmp_path, monkeypatch):
     folder(tmp_path / "{}", 1)
     with pytest.raises(ValueError, match=said) as error:
         spec = build()
-        if isinstance(spec, Balanced):  # a folder of one parquet file
+        if isinstance(spec, Balanced | Mixture):  # a folder of one parquet file
             import pyarrow as pa
             import pyarrow.parquet
 
@@ -226,3 +234,37 @@ def test_a_random_caption_is_the_keys_and_moves_nothing_else():
     assert {c for _, c, _ in first} == {"text 0"} == {c for n, c, _ in random if n == "0"}
     assert {c for n, c, _ in random if n == "1"} == {*texts}  # another each epoch
     assert {c for b in once(dataset, 4) for c in b["caption"]} == {"text 0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("data:filtered data.source:folder --data.source.path a", "--data.source.uncaptioned skip"),
+        ("data:balanced data.source:folder --data.source.path a", "--data.source.uncaptioned skip"),
+        ("data:mixture --data.first.path b --data.second.path a", "--data.second.uncaptioned skip"),
+        ("data:mixture data.first:filtered data.first.source:folder --data.first.source.path a",
+         "--data.first.source.uncaptioned skip"),
+        ("data:filtered data.source:parquet --data.source.path a --data.source.lanes 0",
+         "data.source.lanes is 0"),
+        ("a", "--data.uncaptioned skip"),
+    ],
+)  # fmt: skip
+def test_bug_what_is_wrong_with_a_source_within_another_named_no_flag_of_its(
+    arguments, said, tmp_path, monkeypatch, capsys
+):
+    folder(tmp_path / "a", 2)
+    (tmp_path / "a/0.txt").write_text("said")
+    folder(tmp_path / "b", 1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((SystemExit, ValueError)) as stop:
+        main(["data", *arguments.split()])
+    assert said in str(stop.value) + capsys.readouterr().err
+
+
+def test_a_folder_by_its_path_may_be_read_otherwise(tmp_path, capsys):
+    """As its message says it, without naming it as data again."""
+    options = parse(Data, "calotype data", [str(tmp_path), "--data.uncaptioned", "empty"])
+    assert options.source == Folder(tmp_path, uncaptioned="empty")
+    with pytest.raises(SystemExit):
+        parse(Data, "calotype data", ["x.parquet", "--data.uncaptioned", "empty"])
+    assert "say by one of them" in capsys.readouterr().err

@@ -170,3 +170,11 @@ def test_bug_captions_were_read_with_all_pictures(
 def test_captions_of_some_records_that_cannot_say_them_alone() -> None:
     records = [Record(b"", str(i), str(i)) for i in range(4)]
     assert list(captions_of_all(Chosen(records, [3, 0]))) == ["3", "0"]
+
+
+@READ
+def test_bug_a_file_without_rows_stopped_all(tmp_path: Path, streaming: bool) -> None:
+    write(tmp_path / "0.parquet", BYTES.slice(0, 0), NOTHING.slice(0, 0))
+    write(tmp_path / "1.parquet", BYTES, pa.array(["one", "two"]))
+    write(tmp_path / "2.parquet", BYTES.slice(0, 0), pa.array([], pa.string()))
+    assert read(Parquet(tmp_path, streaming=streaming)) == [(1, "one"), (2, "two")]

@@ -35,8 +35,8 @@ from calotype.data import (
     Transform,
     Whole,
     once,
-    remote,
 )
+from calotype.data.reading import remote
 from calotype.data.reading.remote import Patience, check, contents, tried
 from calotype.mistakes import is_told
 from calotype.recipes.tokenizer import TokenizerRecipe

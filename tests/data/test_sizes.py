@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from calotype.data import Folder, OnError, Parquet, Pictures, Record, WebDataset, remote
+from calotype.data import Folder, OnError, Parquet, Pictures, Record, WebDataset
 from calotype.data import Reader as PictureReader
 from calotype.data.aspect import sizes as module
 from calotype.data.aspect.sizes import sizes
 from calotype.data.mixtures import MixedPictures
 from calotype.data.pictures import spread
+from calotype.data.reading import remote
 from calotype.data.reading.formats import extra_formats
 from calotype.data.reading.images import FORMATS, BrokenImage
 from calotype.data.reading.looks import size_of

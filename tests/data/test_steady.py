@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from calotype.data import Parquet, Stream, WebDataset, remote
+from calotype.data import Parquet, Stream, WebDataset
+from calotype.data.reading import remote
 from calotype.data.reading.remote import Patience
 from calotype.data.reading.steady import Steady
 from calotype.mistakes import is_told

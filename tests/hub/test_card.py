@@ -24,15 +24,15 @@ from calotype.hub.history import Recipe, known_on_hub, origin, public
 from calotype.hub.licences import meant
 from calotype.hub.pictures import samples
 from calotype.hub.use import blocks, body, try_out, with_prompts
+from calotype.pipelines.token_parts import MARK
 from calotype.pipelines.token_readme import EXAMPLES
-from calotype.pipelines.tokens import MARK
 from calotype.recipes.distil import DISTILLED
 from calotype.recipes.finetune import finetune
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.distillation import REPORT, NewTiny
-from calotype.training.run import describe
+from calotype.training.description import describe
 from calotype.training.upload import Destination
 from hub.server import card_errors
 

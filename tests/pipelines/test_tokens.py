@@ -348,7 +348,7 @@ def test_captions_are_hardly_classes(tmp_path):
     rows = [Provenance(str(i), "", 32 * "0", (f"picture {i}",)) for i in range(101)]
     shards = [write_shard(tmp_path, 0, 0, {"packed": torch.zeros(101, 1)}, Listing(rows))]
     with pytest.warns(UserWarning, match="101 classes in 101 images: these seem to be captions"):
-        read_captions(Classes(), tmp_path, shards)
+        read_captions(Classes(), tmp_path, shards, 100)
 
 
 def follow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

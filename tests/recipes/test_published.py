@@ -57,7 +57,7 @@ def test_the_dvae_follows_its_three_schedules():
     rates = [recipe.optimizer.rate(s, recipe.run.steps) for s in (0, 600_000, 1_200_000, 2_999_999)]
     assert rates == pytest.approx([1e-4, (1e-4 + 1.25e-6) / 2, 1.25e-6, 1.25e-6])
     assert recipe.pixel.epsilon == 0.1 and recipe.pixel.weight == 1
-    assert recipe.run.batch_size * recipe.run.accumulate == 512
+    assert recipe.run.batch_size == 512
     assert recipe.model.backbone.widths == (256, 512, 1024, 2048)
 
 
@@ -101,7 +101,7 @@ def test_transformers_are_trained_as_published(name, batch, steps, clip, optimiz
     recipe = GENERATORS[name]()
     assert isinstance(recipe, TransformerRecipe)
     run, adam, spec = recipe.run, recipe.optimizer, recipe.transformer
-    assert (run.batch_size * run.accumulate, run.steps, run.clip) == (batch, steps, clip)
+    assert (run.batch_size, run.steps, run.clip) == (batch, steps, clip)
     assert (adam.lr, adam.betas, adam.weight_decay) == optimizer
     assert (spec.width, spec.layers, spec.heads, spec.dropout) == network
     assert (recipe.drop, recipe.image_weight) == (0.1, 7.0)

@@ -37,14 +37,14 @@ from calotype.data import (
 from calotype.data.cache.index import LATENTS, PROMPTS
 from calotype.data.cache.placed import provenance
 from calotype.data.cache.provenance import own_name
-from calotype.data.loading.loader import once
+from calotype.data.loading.passes import once
 from calotype.data.mixtures import Mixture
 from calotype.data.pictures import Pictures
 from calotype.data.reading.records import Reader, Record
 from calotype.data.streams import Parts, Stream
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
-from calotype.tokenizers.caching import begin_work, cache_latents, finish
+from calotype.tokenizers.caching import cache_latents, finish, together
 from calotype.tokenizers.encoder import Encoder, Scan
 
 COUNT = 7
@@ -379,10 +379,10 @@ SCAN = Scan(None, count=11, batch_size=2, shard_size=3)
 def fill(root: Path, kind: type[Files], pause: float = 0.0) -> None:
     global PAUSE
     PAUSE = pause
-    shards = cache_latents(STUB, stream_of(kind=kind), SCAN, root)
-    if pause:
-        return
-    finish(STUB, root, shards)
+    with together(root):
+        shards = cache_latents(STUB, stream_of(kind=kind), SCAN, root)
+        if not pause:
+            finish(STUB, root, shards)
 
 
 def made(root: Path, kind: type[Files]) -> dict[str, bytes]:
@@ -401,7 +401,6 @@ def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
     root = tmp_path / "two"
     root.mkdir()
     while kills < 10:
-        begin_work(root)
         both = [fork.Process(target=fill, args=(root, kind, 0.03)) for _ in range(2)]
         for each in both:
             each.start()
@@ -413,7 +412,6 @@ def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
             each.join()
     for file in root.glob("*.safetensors"):
         assert file.name not in one or one[file.name] == file.read_bytes()
-    begin_work(root)
     both = [fork.Process(target=fill, args=(root, kind, 0.001)) for _ in range(2)]
     for each in both:
         each.start()
@@ -428,8 +426,8 @@ def test_two_processes_cache_a_stream_as_one_does_however_often_they_are_killed(
 @pytest.mark.parametrize("count", [None, 4, 5, 6, 13, 20])
 def test_so_many_of_a_stream_are_the_first(count, kind, tmp_path):
     scan = replace(SCAN, count=count)
-    shards = cache_latents(STUB, stream_of(kind=kind), scan, tmp_path)
-    finish(STUB, tmp_path, shards)
+    with together(tmp_path):
+        finish(STUB, tmp_path, cache_latents(STUB, stream_of(kind=kind), scan, tmp_path))
     wanted = min(13, 13 if count is None else count)
     assert [*LatentCache(tmp_path).captions] == [f"grey {i}" for i in range(wanted)]
 
@@ -442,12 +440,13 @@ def test_shards_are_as_large_as_asked_for_however_small_a_streams_parts_are(
 ):
     """Bug: of tars on disk each 128 samples became a shard, by a loader of their own."""
     scan, counted = Scan(None, batch_size=2, shard_size=5), []
-    monkeypatch.setattr("calotype.tokenizers.filling.once", lambda *given: (
-        counted.append(given) or once(*given)))  # fmt: skip
+    for module in ("filling_listed", "filling_streams"):
+        monkeypatch.setattr(f"calotype.tokenizers.{module}.once", lambda *given: (
+            counted.append(given) or once(*given)))  # fmt: skip
     for workers in (0, 2):
         root, stream = tmp_path / str(workers), stream_of(*[2] * 6, local=local)
-        shards = cache_latents(STUB, stream, replace(scan, workers=workers), root)
-        finish(STUB, root, shards)
+        with together(root):
+            finish(STUB, root, cache_latents(STUB, stream, replace(scan, workers=workers), root))
         assert LatentCache(root).index.rows == rows
     assert len(counted) == 2 * loaders
     assert [*LatentCache(root).captions] == [f"grey {i}" for i in range(12)]
@@ -491,9 +490,9 @@ def test_pictures_at_urls_are_followed(tmp_path):
     )
 
     def encoded(root: Path) -> tuple[int, list[str]]:
-        begin_work(root)
         seen: list[int] = []
-        finish(STUB, root, cache_latents(STUB, data, SCAN, root, seen.append))
+        with together(root):
+            finish(STUB, root, cache_latents(STUB, data, SCAN, root, seen.append))
         return sum(seen), [*LatentCache(root).captions]
 
     root = tmp_path / "latents"
@@ -549,10 +548,9 @@ def test_a_caption_with_half_a_character_is_refused():
         provenance(Record(b"", "a.png", "a", ("a", "b \ud800")), "some")
 
 
-def test_a_learnt_vocabulary_takes_a_sample(artifacts, folder, monkeypatch):
+def test_a_learnt_vocabulary_takes_a_sample(artifacts, folder):
     """Bug: one process read all captions while the others waited, and gave up."""
-    monkeypatch.setattr("calotype.commands.cached_prompts.LEARNT_FROM", 3)
-    asked, seen = recipe(artifacts, folder, "latents"), []
+    asked, seen = recipe(artifacts, folder, "latents", learnt_from=3), []
     learn = type(tiny.TEXT).tokenizer
     with patch.object(type(tiny.TEXT), "tokenizer", lambda text, captions: learn(
         text, seen.append(captions := [*captions]) or captions)):  # fmt: skip
@@ -560,3 +558,8 @@ def test_a_learnt_vocabulary_takes_a_sample(artifacts, folder, monkeypatch):
     assert seen[-1] == ["picture 0", "picture 2", "picture 4"]
     assert len([*asked.out.glob(f"*.{PROMPTS}.*")]) == 3
     assert json.loads((asked.out / "latents.json").read_text())["rows"] == [3, 3, 1]
+    assert LatentCache(asked.out).index.learnt_from == 3
+    with patch("calotype.tokenizers.caching._write", side_effect=AssertionError):
+        cache(asked)
+    again = cache(replace(asked, learnt_from=100))
+    assert LatentCache(again).index.learnt_from == 100

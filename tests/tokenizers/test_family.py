@@ -66,7 +66,7 @@ def test_two_ranks_equal_one(bottleneck, tmp_path):
     corruption = list(family.CORRUPTIONS)[1 + number % 7]
     names = ("pooled", bottleneck, corruption, "normal")
     one = family.train(names, tmp_path / "one", steps=2, batch_size=8, save_every=2)
-    settings = {"steps": 2, "batch_size": 4, "save_every": 2}
+    settings = {"steps": 2, "save_every": 2, "batch_size": 8}
     together(2, family.ranked, names, tmp_path / "two", settings)
     two = tiny.load_step(tmp_path / "two", 2, "model-0")
     for name, value in one.state_dict().items():

@@ -33,6 +33,8 @@ def test_what_ranks_agree_on_and_what_they_give_each_other(tmp_path):
         ("mistake", "ZeroDivisionError: integer division or modulo by zero"),
         ("run", "ValueError: run.batch_size is 1 for process 0 and 2 for process 1: give all "
                 "processes the same"),
+        ("version", "ValueError: torch is torch 0 for process 0 and torch 1 for process 1: give "
+                    "all processes the same"),
         ("taken", "ValueError: taken holds somebody's and no run: choose a new folder"),
     ):  # fmt: skip
         assert main[name] == other[name] == line
@@ -53,3 +55,15 @@ def test_bug_ranks_without_a_shared_disk_went_on_from_different_steps(tmp_path):
     for file in (tmp_path / "one/checkpoints/step-5").glob("model-*.safetensors"):
         again = load_file(tmp_path / "host-0/run/checkpoints/step-5" / file.name)
         torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
+
+
+def test_bug_the_export_read_the_main_processs_disk_on_every_rank(tmp_path):
+    """Which another host does not see: it trained, and then ended in an error."""
+    main, other = said(tmp_path, hosts.whole_recipe)
+    assert main == other and "config.json" in main
+    assert not (tmp_path / "host-1/run/checkpoints").exists()
+
+
+def test_a_difference_is_a_mistake_on_every_rank(tmp_path):
+    """One line, and exit code 2."""
+    assert said(tmp_path, hosts.two_seeds) == [2, 2]

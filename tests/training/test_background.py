@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from safetensors.torch import load_file
 import tiny
 from calotype.training import Interrupted, checkpoint
 from calotype.training.background import Writer
+from calotype.training.lock import held
+from ranks import PROCESSES
 
 
 def test_one_thing_at_a_time_and_all_of_it():
@@ -23,8 +27,7 @@ def test_one_thing_at_a_time_and_all_of_it():
 
     with Writer() as writer:
         writer.start(slow)
-        writer.check()  # does not wait
-        assert seen == []
+        assert not writer.failed and seen == []
         going.set()
         writer.start(lambda: seen.append("next"))
         assert seen[0] == "slow"
@@ -37,9 +40,9 @@ def test_what_fails_is_raised_where_it_was_asked_for():
 
     with pytest.raises(OSError, match="full"), Writer() as writer:
         writer.start(fail)
-        for _ in range(100):
+        while not writer.failed:
             time.sleep(0.01)
-            writer.check()
+        writer.wait()
     with pytest.raises(ZeroDivisionError) as caught, Writer() as writer:
         writer.start(fail)
         raise ZeroDivisionError
@@ -84,20 +87,89 @@ def test_training_does_not_wait_for_the_disk(slow_disk, tmp_path, monkeypatch):
     assert steps[2] - steps[1] < 0.25, "the third step waited for the checkpoint of the second"
 
 
-def test_a_signal_is_answered_when_all_is_saved(slow_disk, tmp_path, capfd, monkeypatch):
-    class Stopping(tiny.Repeating):
-        def batches(self, position=0, rank=0, world=1):
-            for number, batch in enumerate(super().batches(position, rank, world)):
-                if number == 2:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
+class Stopping(tiny.Repeating):
+    """Is told to stop in its third step."""
 
+    def batches(self, *arguments, **options):
+        for number, batch in enumerate(super().batches(*arguments, **options)):
+            if number == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "again while it saves"])
+def test_a_signal_is_answered_when_all_is_saved(again, slow_disk, tmp_path, capfd, monkeypatch):
+    """A scheduler and a launcher each send one."""
+    slowly = checkpoint.write
+
+    def told_again(*arguments) -> None:
+        if again:
+            os.kill(os.getpid(), signal.SIGTERM)
+        slowly(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write", told_again)
     monkeypatch.setattr("tiny.Repeating", Stopping)
     with pytest.raises(Interrupted):
         tiny.train("generator", tiny.run(tmp_path, steps=50, save_every=50))
     assert slow_disk == [3]
-    assert "stopped at step 3, saved 0." in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "stopped at step 3, saved 0." in said
+    assert said.count("finishing this step and saving") == 1
     assert load_file(tmp_path / "checkpoints/step-3/model-0.safetensors")
+
+
+def test_who_is_told_to_stop_and_cannot_save_says_so(tmp_path, capfd, monkeypatch):
+    """And asks for no other start."""
+    asked = []
+    monkeypatch.setattr("calotype.training.loop.requeue", lambda: asked.append(1) or "requeued")
+    monkeypatch.setattr("tiny.Repeating", Stopping)
+    write = checkpoint.write
+
+    def full(folder, groups, state):
+        if state["step"] == 3:
+            raise OSError("no room")
+        write(folder, groups, state)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    with pytest.raises(OSError, match="no room") as told:
+        tiny.train("generator", tiny.run(tmp_path, steps=50, save_every=2, requeue=True))
+    assert "the newest checkpoint is of step 2" in told.value.__notes__[0]
+    assert not asked and "stopped at" not in capfd.readouterr().err
+
+
+def save_for_ever(out: Path) -> None:
+    """Of the fourth step."""
+    write = checkpoint.write
+
+    def slowly(folder, groups, state):
+        if state["step"] == 4:
+            folder.with_name(".step-4.partial").mkdir()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        write(folder, groups, state)
+
+    with patch.object(checkpoint, "write", slowly), held(out):
+        tiny.train("generator", tiny.run(out, steps=1000, save_every=2))
+
+
+def test_whose_grace_ran_out_goes_on_from_the_checkpoint_before(tmp_path, capfd):
+    """Kubernetes and SLURM kill what has not ended in time."""
+    process = PROCESSES.Process(target=save_for_ever, args=(tmp_path,))
+    process.start()
+    while not (tmp_path / "checkpoints/.step-4.partial").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert process.is_alive()  # it was told to stop, and waits for its checkpoint
+    process.kill()
+    process.join()
+    with held(tmp_path):
+        assert f"was held by process {process.pid} of " in capfd.readouterr().err
+        tiny.train("generator", tiny.run(tmp_path, steps=6, save_every=2, resume=True))
+    assert [f.name for f in checkpoint.complete(tmp_path / "checkpoints")] == ["step-4", "step-6"]
+    tiny.train("generator", tiny.run(tmp_path / "whole", steps=6, save_every=2))
+    for file in (tmp_path / "whole/checkpoints/step-6").iterdir():
+        assert file.read_bytes() == (tmp_path / "checkpoints/step-6" / file.name).read_bytes()
 
 
 def test_a_full_disk_stops_the_run_with_the_last_whole_checkpoint(tmp_path, monkeypatch):

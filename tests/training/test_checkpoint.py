@@ -188,10 +188,11 @@ def test_moments_are_laid_out_as_their_parameters_are(tmp_path):
     optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
     layer(torch.ones(1, 2, 4, 4)).sum().backward()
     optimizer.step()
-    kept = {k: v.contiguous().clone() for k, v in checkpoint.optimizer_tensors(optimizer).items()}
+    moments = checkpoint.optimizer_tensors(optimizer, [*layer.parameters()])
+    kept = {k: v.contiguous().clone() for k, v in moments.items()}
     layer.to(memory_format=torch.channels_last)
     again = torch.optim.AdamW(layer.parameters(), fused=True)
-    checkpoint.load_optimizer(again, kept)
+    checkpoint.load_optimizer(again, [*layer.parameters()], kept)
     for name in ("exp_avg", "exp_avg_sq"):
         moment = again.state[layer.weight][name]
         assert moment.stride() == layer.weight.stride() != kept[f"0.{name}"].stride()

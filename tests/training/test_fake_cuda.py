@@ -23,7 +23,8 @@ from calotype.data.cache.latents import LatentRows
 from calotype.diffusion import Epsilon, Flow, Velocity
 from calotype.diffusion.text import LearntText
 from calotype.evaluation.codebook import codebook_health
-from calotype.evaluation.tokenizer import Judges, evaluate_tokenizer
+from calotype.evaluation.judges import Judges
+from calotype.evaluation.tokenizer import evaluate_tokenizer
 from calotype.pipelines import (
     Sampling,
     TokenPipeline,
@@ -40,9 +41,9 @@ from calotype.tokenizers.encoder import Encoder
 from calotype.tokenizers.terms import R1, LeCAM, PerceptualTerm
 from calotype.training import Batch, Objective, Run
 from calotype.training.log import Log
-from calotype.training.loop import _Trainer
 from calotype.training.noise import sent
 from calotype.training.precision import autocast
+from calotype.training.trainer import Trainer
 from fake_cuda import CUDA, Watch, fake_cuda, moved
 
 TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
@@ -103,7 +104,7 @@ class Silent(Log):
 def trained(watch: Watch, name: str, run: Run) -> Iterator[dict[str, int]]:
     """The waits of each step."""
     objectives = [moved(o, CUDA) for o in OBJECTIVES[name]()]
-    trainer = _Trainer(objectives, run)
+    trainer = Trainer(objectives, run)
     assert {p.device for o in objectives for p in o.parameters()} == {CUDA}
     assert trainer.precision == run.precision
     log = Silent(run, trainer.accelerator, 0, 4, trainer.precision)
@@ -137,7 +138,7 @@ def test_a_step_waits_for_the_device_once(name, precision, watch, tmp_path):
 @pytest.mark.parametrize("name", ["kl, lpips, adversary", "vq", "lfq", "flow", "transformer"])
 def test_a_step_of_several_micro_batches_waits_once(name, watch, tmp_path):
     """Adaptive weights and surveys look at all of them first."""
-    waits = trained(watch, name, tiny.run(tmp_path, accumulate=3, steps=100))
+    waits = trained(watch, name, tiny.run(tmp_path, batch_size=12, micro_batch=4, steps=100))
     deque(islice(waits, 2), maxlen=0)
     assert next(waits) == ONE
 
@@ -273,7 +274,7 @@ def test_measures_of_a_tokenizer_while_it_trains(precision, watch, monkeypatch):
 
 def test_averages_are_swapped_on_the_device(watch, tmp_path):
     objective = moved(OBJECTIVES["flow"]()[0], CUDA)
-    trainer = _Trainer([objective], tiny.run(tmp_path, ema=0.9))
+    trainer = Trainer([objective], tiny.run(tmp_path, ema=0.9))
     watch.taken()
     trainer._averaged(lambda: None)
     assert watch.taken() == {}
@@ -351,7 +352,7 @@ def test_bug_norms_and_what_follows_them_were_float32_in_bf16(
     range.
     """
     (objective,) = (moved(each, CUDA) for each in OBJECTIVES[name]())
-    _Trainer([objective], tiny.run(tmp_path, precision=precision))
+    Trainer([objective], tiny.run(tmp_path, precision=precision))
     network = objective.tokenizer if name == "kl, lpips" else objective.unet
     seen = set()
     for module in network.modules():

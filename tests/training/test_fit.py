@@ -33,9 +33,9 @@ from calotype.training import (
 )
 from calotype.training import checkpoint as checkpoints
 from calotype.training.interrupt import Interrupts
-from calotype.training.loop import _Trainer
 from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
+from calotype.training.trainer import Trainer
 from ranks import alone, ranks
 
 KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
@@ -119,8 +119,14 @@ def wait_for(process: ForkServerProcess, path: Path) -> None:
 class Stopping(tiny.Repeating):
     """Asks the run to stop in its third step."""
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        for number, batch in enumerate(super().batches(position, rank, world)):
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ) -> Iterator[Batch]:
+        for number, batch in enumerate(super().batches(position, rank, world, micro_batch)):
             if number == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
@@ -185,7 +191,7 @@ def test_accumulated_steps_equal_one(balance, tmp_path):
     """With the adversary on: four micro-batches of one are a batch of four. Bug: each micro-batch
     had an adaptive weight of its own."""
     weights = []
-    for name, settings in {"one": {}, "four": {"batch_size": 1, "accumulate": 4}}.items():
+    for name, settings in {"one": {}, "four": {"micro_batch": 1}}.items():
         objectives = tiny.learners(adversary=tiny.adversary(balance=balance), lr=1e-3)
         run = tiny.run(tmp_path / name, **settings)
         fit(objectives, tiny.Repeating({"image": tiny.images(16)}, run.batch_size), run)
@@ -197,7 +203,7 @@ def test_accumulated_steps_equal_one(balance, tmp_path):
 def test_accumulated_steps_of_a_transformer_equal_one(tmp_path):
     """Prompts of several lengths: each micro-batch is cut to its own longest."""
     weights = []
-    for name, settings in {"one": {}, "four": {"batch_size": 1, "accumulate": 4}}.items():
+    for name, settings in {"one": {}, "four": {"micro_batch": 1}}.items():
         objective, run = tiny.next_token(), tiny.run(tmp_path / name, **settings)
         fit([objective], tiny.Repeating(tiny.tokens(), run.batch_size), run)
         weights.append([*objective.parameters()])
@@ -214,7 +220,7 @@ def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     measured = {"evaluate_every": 1, "best": Best("psnr_db", "highest")}
     ranks(1, "measured", one, batch_size=4, **measured)
-    ranks(2, "measured", two, batch_size=2, **measured)
+    ranks(2, "measured", two, batch_size=4, **measured)
     kept = [checkpoints.read(out / "checkpoints/best") for out in (one, two)]
     assert kept[0][1]["step"] == kept[1][1]["step"]
     assert kept[0][1]["best"] == pytest.approx(kept[1][1]["best"], abs=1e-3)
@@ -226,7 +232,7 @@ def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
+def test_two_ranks_equal_one_process(artifacts, tmp_path):
     """With the adaptive adversary on. Bug: encode and decode went round the wrapper, so ranks
     drifted apart; and the adaptive weight was each rank's own."""
     # Codes of a learnt codebook have the next test.
@@ -234,15 +240,15 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
     for kind in (*(k for k in KINDS if not k.startswith("vq")), "recipe", "buckets", "pipeline"):
         one, two = tmp_path / f"{kind}-one", tmp_path / f"{kind}-two"
         ranks(1, kind, one, artifacts, batch_size=4)
-        ranks(2, kind, two, artifacts, batch_size=2)
-        assert _apart(one, two) < 0.05
+        ranks(2, kind, two, artifacts, batch_size=4)
+        assert tiny.apart(one, two) < 0.05
         learnt = "checkpoints/step-3/model-*.safetensors"  # the discriminator's too
         for file in (*one.glob(learnt), *one.glob("model/**/*.safetensors")):
             again = load_file(two / file.relative_to(one))
             torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
     # It would show: were the adaptive weight each rank's own, they would be far from one.
-    ranks(2, "tokenizer", tmp_path / "local", local=True, batch_size=2)
-    assert _apart(tmp_path / "tokenizer-one", tmp_path / "local") > 1
+    ranks(2, "tokenizer", tmp_path / "local", local=True, batch_size=4)
+    assert tiny.apart(tmp_path / "tokenizer-one", tmp_path / "local") > 1
 
 
 @pytest.mark.slow
@@ -253,7 +259,7 @@ def test_all_ranks_hold_one_codebook(kind, tmp_path):
     """
     one, two = tmp_path / "one", tmp_path / "two"
     ranks(1, kind, one, batch_size=8, steps=30)
-    ranks(2, kind, two, batch_size=4, steps=30)
+    ranks(2, kind, two, batch_size=8, steps=30)
     single, first, second = _bottleneck(one, 0), _bottleneck(two, 0), _bottleneck(two, 1)
     for name, value in first.items():
         assert torch.equal(value, second[name])
@@ -268,7 +274,7 @@ def test_all_ranks_hold_one_codebook(kind, tmp_path):
 @pytest.mark.parametrize("kind", tiny.BOTTLENECKS)
 def test_ranks_that_do_not_talk_hold_several(kind, tmp_path):
     """The test above can fail."""
-    ranks(2, kind, tmp_path, local=True, batch_size=4, steps=4)
+    ranks(2, kind, tmp_path, local=True, batch_size=8, steps=4)
     first, second = _bottleneck(tmp_path, 0), _bottleneck(tmp_path, 1)
     assert not all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -280,40 +286,17 @@ def _bottleneck(out: Path, rank: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_ranks_resume_exactly_and_hand_over_to_one(tmp_path):
-    """One that takes twice the micro-batches; with as many it would halve the batch unheard."""
+    """One that takes as many samples at once, in twice the micro-batches."""
     whole, parts, handed = tmp_path / "whole", tmp_path / "parts", tmp_path / "handed"
     for out, steps in ((whole, 5), (parts, 3), (handed, 3)):
-        ranks(2, "generator", out, batch_size=2, steps=steps)
-    ranks(2, "generator", parts, batch_size=2, steps=5, resume=True)
+        ranks(2, "generator", out, batch_size=4, steps=steps)
+    ranks(2, "generator", parts, batch_size=4, steps=5, resume=True)
     assert files(whole / "checkpoints/step-5") == files(parts / "checkpoints/step-5")
-    half = tiny.run(handed, batch_size=2, steps=5, resume=True)
+    half = tiny.run(handed, micro_batch=2, steps=5, resume=True)
     with pytest.raises(ValueError, match="took 4 samples a step and would now take 2"):
-        tiny.train("generator", half)
-    tiny.train("generator", replace(half, accumulate=2))
-    assert _apart(whole, handed, 5) < 0.05
-
-
-def _apart(one: Path, other: Path, step: int = 3) -> float:
-    """Largest difference of two runs after a step, in parts of what the step moved its tensor by;
-    differences of 1e-7, which are rounding, count for little where a tensor stands still.
-    """
-    parts = []
-    for file in (one / f"checkpoints/step-{step}").iterdir():
-        if not file.name.startswith(("model-", "ema")):
-            continue
-        before = _numbers(one / f"checkpoints/step-{step - 1}" / file.name)
-        a, b = _numbers(file), _numbers(other / file.relative_to(one))
-        parts += [_largest(a[n] - b[n]) / (_largest(a[n] - before[n]) + 1e-5) for n in a]
-    return max(parts)
-
-
-def _largest(tensor: torch.Tensor) -> float:
-    return tensor.abs().max().item()
-
-
-def _numbers(file: Path) -> dict[str, torch.Tensor]:
-    """What it holds, flags too, as numbers that can be subtracted."""
-    return {name: tensor.double() for name, tensor in load_file(file).items()}
+        tiny.train("generator", replace(half, batch_size=2))
+    tiny.train("generator", half)
+    assert tiny.apart(whole, handed, 5) < 0.05
 
 
 def test_bug_ema_moves_with_the_discriminator_too(tmp_path):
@@ -462,7 +445,9 @@ def test_the_learning_rate_of_a_run_is_the_schedules(tmp_path):
 @pytest.mark.parametrize(("clip", "expected"), [(None, -20.0), (5.0, -5.0), (100.0, -20.0)])
 def test_a_steps_whole_gradient_is_clipped(clip, expected, precision, tmp_path):
     """Of micro-batches with the gradients -4 and -36 at w = 0, the mean and not each is clipped."""
-    run = tiny.run(tmp_path, steps=1, accumulate=2, precision=precision, clip=clip, log_every=1)
+    run = tiny.run(
+        tmp_path, steps=1, batch_size=2, micro_batch=1, precision=precision, clip=clip, log_every=1
+    )
     fit([Line()], points(1, 1, 3, 3), run)
     groups, _ = checkpoints.read(tmp_path / "checkpoints/step-1")
     seen = groups["optimizer-0"]["0.exp_avg"].item() / (1 - 0.9)
@@ -506,14 +491,14 @@ def test_a_run_is_not_resumed_with_another_global_batch(tmp_path):
     run = tiny.run(tmp_path / "run", steps=2)
     fit([Line()], points(1, 2, 3, 4), run)
     longer = replace(run, steps=4, resume=True)
-    refused = r"took 4 samples a step and would now take 2, .* or change --run\.accumulate"
+    refused = r"took 4 samples a step and would now take 2: choose --run\.batch-size 4"
     with pytest.raises(ValueError, match=refused):
         fit([Line()], points(1, 2, 3, 4), replace(longer, batch_size=2))
     whole, parts = Line(), Line()
     fit([whole], tiny.Repeating(numbers(), 4), tiny.run(tmp_path / "whole", steps=4))
     fit([Line()], tiny.Repeating(numbers(), 4), tiny.run(tmp_path / "parts", steps=2))
-    halves = tiny.run(tmp_path / "parts", steps=4, batch_size=2, accumulate=2, resume=True)
-    fit([parts], tiny.Repeating(numbers(), 2), halves)
+    halves = tiny.run(tmp_path / "parts", steps=4, micro_batch=2, resume=True)
+    fit([parts], tiny.Repeating(numbers(), 4), halves)
     torch.testing.assert_close(parts.w, whole.w, atol=1e-6, rtol=0)
 
 
@@ -547,8 +532,14 @@ def test_a_step_begins_before_its_last_micro_batch_is_loaded(tmp_path):
     loaded, scored = [], []
 
     class Loading(tiny.Repeating):
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-            for batch in super().batches(position, rank, world):
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ) -> Iterator[Batch]:
+            for batch in super().batches(position, rank, world, micro_batch):
                 loaded.append(len(scored))
                 yield batch
 
@@ -560,8 +551,8 @@ def test_a_step_begins_before_its_last_micro_batch_is_loaded(tmp_path):
         def wants_survey(self, micro_batches: int, step: int) -> bool:
             return step == 1
 
-    rows = Loading({"x": torch.ones(16, 1)}, 1)
-    fit([Scoring()], rows, tiny.run(tmp_path, steps=3, accumulate=3, batch_size=1))
+    rows = Loading({"x": torch.ones(16, 1)}, 3)
+    fit([Scoring()], rows, tiny.run(tmp_path, steps=3, batch_size=3, micro_batch=1))
     assert loaded[:9] == [0, 1, 2, 3, 3, 3, 6, 7, 8]
 
 
@@ -577,13 +568,13 @@ def test_nothing_is_compiled_again_after_the_first_step(kind, tmp_path, monkeypa
         traced.append(graph)
         return graph.forward
 
-    taken = _Trainer.update
+    taken = Trainer.update
 
-    def update(trainer: _Trainer, *arguments: Any) -> int:
+    def update(trainer: Trainer, *arguments: Any) -> int:
         after.append(len(traced))
         return taken(trainer, *arguments)
 
-    monkeypatch.setattr(_Trainer, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     tiny.train(kind, tiny.run(tmp_path / "plain"))
     assert traced == [] and after
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=as_it_is))

@@ -82,3 +82,13 @@ def test_grey_is_seen_in_three_channels():
     grey = scaled(LEVELS)
     for seen in (visible(grey), in_colour(grey)):
         assert torch.equal(seen, grey.expand(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_many_pictures_are_scaled_as_few_are(layout):
+    """In memory of another kind, to the bit, and lying as they lay."""
+    many = torch.randint(0, 256, (24, 3, 256, 256), dtype=torch.uint8).to(memory_format=layout)
+    found = scaled(many)
+    assert torch.equal(found, torch.cat([scaled(one) for one in many.split(1)]))
+    assert found.stride() == many.stride() and found.dtype == torch.float32
+    assert torch.equal(scaled(many[:, :, ::2]), found[:, :, ::2])  # that lie nowhere densely

@@ -262,7 +262,7 @@ def test_small_gradients_do_not_vanish_in_float16():
 
 def test_the_scale_grows_again(tmp_path, monkeypatch):
     small = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
-    monkeypatch.setattr("calotype.training.loop.loss_scaling", lambda name, device: small)
+    monkeypatch.setattr("calotype.training.trainer.loss_scaling", lambda name, device: small)
     fit([Steep()], slopes(0.01), tiny.run(tmp_path, precision="fp16", steps=4, clip=None))
     state = checkpoints.read(tmp_path / "checkpoints/step-4")[1]
     assert state["scaler"]["scale"] == 16 and not state["skipped"]

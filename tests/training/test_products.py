@@ -66,8 +66,14 @@ def test_a_run_computes_by_the_products_that_it_names(how, conv, tmp_path):
     seen = set()
 
     class Seeing(tiny.Repeating):
-        def batches(self, position: int = 0, rank: int = 0, world: int = 1):
-            for batch in super().batches(position, rank, world):
+        def batches(
+            self,
+            position: int = 0,
+            rank: int = 0,
+            world: int = 1,
+            micro_batch: int | None = None,
+        ):
+            for batch in super().batches(position, rank, world, micro_batch):
                 seen.add(flags()["conv"])
                 yield batch
 

@@ -41,8 +41,14 @@ def _install(folder: Path, code: int) -> None:
 class Stopping(tiny.Repeating):
     number = signal.SIGTERM
 
-    def batches(self, position=0, rank=0, world=1):
-        for place, batch in enumerate(super().batches(position, rank, world)):
+    def batches(
+        self,
+        position: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        micro_batch: int | None = None,
+    ):
+        for place, batch in enumerate(super().batches(position, rank, world, micro_batch)):
             if place == 1:
                 os.kill(os.getpid(), self.number)
             yield batch

@@ -36,9 +36,10 @@ def test_bug_restarted_rows_took_five_times_the_learning_rate(again, tmp_path):
         parameter[1] = 7.0
     restart(optimizer, [(parameter, torch.tensor([False, True, False]))])
     if again:
-        kept = optimizer_tensors(optimizer)
+        kept = optimizer_tensors(optimizer, [parameter])
         optimizer = torch.optim.AdamW([parameter], **SETTINGS)
-        load_optimizer(optimizer, {name: value.clone() for name, value in kept.items()})
+        copies = {name: value.clone() for name, value in kept.items()}
+        load_optimizer(optimizer, [parameter], copies)
     young = nn.Parameter(torch.full((3, 5), 7.0))
     fresh = torch.optim.AdamW([young], **SETTINGS)
     before = parameter.detach().clone()

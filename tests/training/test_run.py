@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
+import torch
 
 import tiny
 from calotype.commands.cache_latents import cache
@@ -134,7 +135,7 @@ def test_resuming_another_recipe_is_refused_by_field(tmp_path):
         begin(run, Recipe(AdamW(0.1), run))
 
 
-@pytest.mark.parametrize("change", [{"steps": 20}, {"batch_size": 4}, {"accumulate": 2}])
+@pytest.mark.parametrize("change", [{"steps": 20}, {"batch_size": 4}])
 def test_bug_a_run_that_had_ended_was_taken_for_another(change, tmp_path):
     """What a resumed run may change is, of one that is over, another run."""
     run = Run(tmp_path, steps=10, batch_size=8, resume=True)
@@ -145,6 +146,8 @@ def test_bug_a_run_that_had_ended_was_taken_for_another(change, tmp_path):
     other = replace(run, **change)
     with pytest.raises(ValueError, match=r"which has ended, and is .*: set it back, or choose"):
         has_ended(other, Recipe(run=other))
+    shared_otherwise = replace(run, micro_batch=2)
+    assert has_ended(shared_otherwise, Recipe(run=shared_otherwise))
 
 
 def test_bug_a_run_that_had_ended_is_not_passed_off_as_one_of_another_precision(tmp_path):
@@ -300,3 +303,44 @@ def test_a_run_of_an_older_version_took_no_fingerprint_of_its_data(tmp_path):
     begin(run, Recipe(run=run), {"start": "f00d", "data": "12 pictures, beef"})
     with pytest.raises(ValueError, match="begun with data 12 pictures, beef, and now it is 19"):
         begin(run, Recipe(run=run), {"start": "f00d", "data": "19 pictures, dead"})
+
+
+def as_before(run: Run, batch_size: int, accumulate: int) -> None:
+    """Make of a recipe.json what versions wrote whose batch was of one process."""
+    file = run.out / "recipe.json"
+    recorded = json.loads(file.read_text())
+    del recorded["run"]["micro_batch"]
+    recorded["run"] |= {"batch_size": batch_size, "accumulate": accumulate}
+    file.write_text(json.dumps(recorded))
+
+
+@pytest.mark.parametrize(("processes", "batch"), [(1, 6), (4, 24)])
+def test_a_run_whose_batch_was_of_one_process_goes_on_with_the_same_samples(
+    processes, batch, tmp_path
+):
+    """Micro-batches of 2, three of them a step on each process; how many there were its checkpoint
+    tells.
+    """
+    run = Run(tmp_path, batch_size=batch, micro_batch=2, resume=True)
+    begin(run, Recipe(run=run))
+    taken = {"step": 50, "samples": 50 * batch}
+    checkpoint.write(run.checkpoints / "step-50", {"model-0": {}}, taken)
+    as_before(run, 2, 3)
+    begin(run, Recipe(run=run))
+    as_before(run, 2, 3)
+    other = replace(run, batch_size=2)
+    with pytest.raises(ValueError, match=rf"run\.batch_size was {batch} when .* and is 2"):
+        begin(other, Recipe(run=other))
+
+
+def test_a_run_of_before_takes_the_steps_that_it_would_have_taken(tmp_path):
+    """Bit for bit: parts of 2, two a step, of the same samples."""
+    halves = {"batch_size": 4, "micro_batch": 2}
+    whole, parts = (tiny.run(tmp_path / name, steps=4, **halves) for name in ("whole", "parts"))
+    for run, steps in ((whole, 4), (parts, 2)):
+        train_tokenizer(tiny.tokenizer_recipe(tmp_path, run=replace(run, steps=steps)))
+    as_before(parts, 2, 2)
+    train_tokenizer(tiny.tokenizer_recipe(tmp_path, run=replace(parts, resume=True)))
+    for group in ("model-0", "optimizer-0", "ema"):
+        expected, found = (tiny.load_step(run.out, 4, group) for run in (whole, parts))
+        assert all(torch.equal(expected[name], found[name]) for name in expected)

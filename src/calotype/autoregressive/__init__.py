@@ -14,6 +14,7 @@ from calotype.autoregressive.text import (
     check_classes,
     knows_classes,
     name_images,
+    name_shapes,
     prompt_tokenizer,
 )
 from calotype.autoregressive.transformer import (
@@ -53,6 +54,7 @@ __all__ = [
     "knows_classes",
     "log_likelihood",
     "name_images",
+    "name_shapes",
     "prompt_tokenizer",
     "unigram_bits",
 ]

@@ -4,9 +4,13 @@ The vocabulary is the text tokenizer's, then begin-of-image, then the codes of e
 sequence is a prompt, begin-of-image, and the image, site by site along its rows, with the codes of
 a site one after another. The null prompt of guidance is begin-of-image alone: that is what
 transformers' `generate(guidance_scale=...)` takes for it unless told otherwise.
+
+Where images have several shapes, each has a begin-of-image of its own, which so names the shape
+before the first site; how many tokens follow is known from it. Nothing stands between rows: a token
+that ended them would be drawn like any other, by the stock `generate()` where no row ends too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,10 +21,10 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Layout:
-    """A joint vocabulary, and the grid that an image's tokens fill."""
+    """A joint vocabulary, and the grid that an image's tokens fill, of several perhaps."""
 
     text: int
-    """Tokens of text; begin-of-image is the next."""
+    """Tokens of text; begin-of-image is the next, of each shape one."""
     codes: int
     """Of a codebook."""
     codebooks: int
@@ -29,16 +33,34 @@ class Layout:
     """Sites from top to bottom."""
     width: int
     """Sites from left to right."""
+    grids: tuple[tuple[int, int], ...] = ()
+    """Heights and widths of all images, the usual first; (): they are of one shape."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Heights and widths of all images, the usual first."""
+        return self.grids or ((self.height, self.width),)
+
+    def of(self, height: int, width: int) -> "Layout":
+        """The same vocabulary, and the sequence of images of one of the shapes.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if (height, width) not in self.shapes:
+            known = ", ".join(f"{rows}x{columns}" for rows, columns in self.shapes)
+            raise ValueError(f"images of {height}x{width} tokens: the layout has {known}")
+        return replace(self, height=height, width=width)
 
     @property
     def begin(self) -> int:
-        """Begin-of-image."""
-        return self.text
+        """Begin-of-image, of this shape."""
+        return self.text + self.shapes.index((self.height, self.width))
 
     @property
     def first(self) -> int:
         """The first image token."""
-        return self.text + 1
+        return self.text + len(self.shapes)
 
     @property
     def vocabulary(self) -> int:
@@ -54,6 +76,11 @@ class Layout:
     def length(self) -> int:
         """Tokens of an image."""
         return self.sites * self.codebooks
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest image, of all shapes."""
+        return max(height * width for height, width in self.shapes) * self.codebooks
 
     def flatten(self, ids: Integer[Tensor, "b ..."]) -> Int[Tensor, "b n"]:
         """Codes in the order of the sequence, of ids as a tokenizer packs them: [b, h, w], or

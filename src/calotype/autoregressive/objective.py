@@ -23,6 +23,8 @@ class NextToken(Objective):
     prompt whole, so that guidance can be used (Ho & Salimans 2022, algorithm 1).
     """
 
+    drawn_from_whole = True
+
     def __init__(
         self, transformer: "transformers.LlamaForCausalLM", layout: Layout, order: Order,
         optimizer: AdamW, drop: float = 0.1, image_weight: float = 7.0, prompted: bool = True,
@@ -32,7 +34,7 @@ class NextToken(Objective):
         self.drop, self.image_weight, self.prompted = drop, image_weight, prompted
         self.asked = None
         if isinstance(order, Annealed):
-            self.asked = nn.Embedding(layout.length, transformer.config.hidden_size)
+            self.asked = nn.Embedding(layout.longest, transformer.config.hidden_size)
             nn.init.zeros_(self.asked.weight)
         self.picture: Callable[[], Tensor] | None = None
 
@@ -42,25 +44,27 @@ class NextToken(Objective):
         return (self.transformer.model,)
 
     def forward(self, batch: Batch, step: int) -> Losses:
-        """Score images: `batch["packed"]` are ids, `batch["tokens"]` and `batch["lengths"]` their
-        prompts.
+        """Score images of one shape: `batch["packed"]` are ids, `batch["tokens"]` and
+        `batch["lengths"]` their prompts.
         """
-        codes = self.layout.flatten(batch["packed"])
+        height, width = batch["packed"].shape[-2:]
+        layout = self.layout.of(height, width)
+        codes = layout.flatten(batch["packed"])
         generator = generators(batch["key"])
         fraction = self.order.shuffled(step)
-        sites = sent(draw_orders(fraction, self.layout.sites, generator), codes.device)
-        inside = torch.arange(self.layout.codebooks, device=codes.device)
-        order = (sites[..., None] * self.layout.codebooks + inside).flatten(1)
+        sites = sent(draw_orders(fraction, layout.sites, generator), codes.device)
+        inside = torch.arange(layout.codebooks, device=codes.device)
+        order = (sites[..., None] * layout.codebooks + inside).flatten(1)
         codes = codes.gather(1, order)
         prompts, lengths = self._prompts(batch)
         kept = sent(uniform(generator) >= self.drop, codes.device)
-        rows = sequences(self.layout, prompts, lengths * kept, self.layout.tokens(codes))
+        rows = sequences(layout, prompts, lengths * kept, layout.tokens(codes))
         hidden = self._hidden(rows, order, fraction)
         image = self._image_loss(hidden, rows, codes)
         self.metrics = {"bits_per_token": image.detach() / math.log(2)}
         if not self.prompted:
             return {"image": image}
-        text, weight = self._text_loss(hidden, rows), self.image_weight
+        text, weight = self._text_loss(hidden, rows, layout.length), self.image_weight
         return {"text": text / (1 + weight), "image": weight * image / (1 + weight)}
 
     def preview(self) -> Float[Tensor, "n c H W"] | None:
@@ -100,18 +104,20 @@ class NextToken(Objective):
         with torch.autocast(logits.device.type, enabled=False):
             return functional.cross_entropy(logits.float().flatten(0, 1), codes.flatten())
 
-    def _text_loss(self, hidden: Float[Tensor, "b length c"], rows: Sequences) -> Float[Tensor, ""]:
-        """A mean over each prompt's tokens but its first, begin-of-image included; 0 for those that
-        lost it.
+    def _text_loss(
+        self, hidden: Float[Tensor, "b length c"], rows: Sequences, image: int
+    ) -> Float[Tensor, ""]:
+        """A mean over each prompt's tokens but its first, begin-of-image included, which says the
+        shape where there are several; 0 for those that lost it. `image` is an image's length.
         """
-        end = rows.tokens.shape[1] - self.layout.length
+        end = rows.tokens.shape[1] - image
         targets, weight = rows.tokens[:, 1:end], _text_weights(rows, end)
         logits = functional.linear(
             hidden[:, : end - 1], self.transformer.lm_head.weight[: self.layout.first]
         )
         with torch.autocast(logits.device.type, enabled=False):
             # Behind a short prompt the image begins, which is no text.
-            targets = targets.clamp(max=self.layout.begin)
+            targets = targets.clamp(max=self.layout.first - 1)
             loss = functional.cross_entropy(
                 logits.float().flatten(0, 1), targets.flatten(), reduction="none"
             )

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 BEGIN = "<|image|>"
 """Begin-of-image."""
 IMAGE = "<|image_{}|>"
-"""An image token, by its number."""
+"""An image token, by its number, or begin-of-image of a shape, by that."""
 UNKNOWN = "<|unknown|>"
 """Any class that no caption named."""
 MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -143,6 +143,17 @@ def name_images(tokenizer: "transformers.PreTrainedTokenizerFast", count: int) -
     reads `<|image_17|>`, and words alone with `skip_special_tokens=True`.
     """
     tokenizer.add_tokens([IMAGE.format(i) for i in range(count)], special_tokens=True)
+
+
+def name_shapes(
+    tokenizer: "transformers.PreTrainedTokenizerFast", shapes: Iterable[tuple[int, int]]
+) -> None:
+    """Give begin-of-image of each shape but the usual one, the first, a name by its width and
+    height in pixels, such as `<|image_88x48|>`: in place of a prompt's last token it asks for an
+    image of that shape.
+    """
+    names = [IMAGE.format(f"{width}x{height}") for width, height in shapes]
+    tokenizer.add_tokens(names[1:], special_tokens=True)
 
 
 def knows_classes(tokenizer: "transformers.PreTrainedTokenizerFast") -> bool:

@@ -1,6 +1,7 @@
 """The transformer: a stock LlamaForCausalLM over text and image tokens."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from calotype.lazy import transformers
 class Sequential:
     """Rotary positions along the sequence (Su et al. 2021)."""
 
-    def parameters(self, head_width: int, length: int, row: int) -> dict[str, Any]:
+    def parameters(self, head_width: int, length: int, rows: Sequence[int]) -> dict[str, Any]:
         """What transformers calls `rope_parameters`."""
         return {"rope_type": "default", "rope_theta": THETA}
 
@@ -25,18 +26,25 @@ class Sequential:
 class RowPeriodic:
     """Rotary positions along the sequence in half of each head, and in the other half frequencies
     whose period is a row of the image or a whole fraction of one. To these, tokens of one column
-    stand at one place however many rows are between them, so that heads can look straight up.
+    stand at one place however many rows are between them, so that heads can look straight up. Where
+    images have rows of several lengths these share that half, and an image heeds those of its own.
     """
 
-    def parameters(self, head_width: int, length: int, row: int) -> dict[str, Any]:
+    def parameters(self, head_width: int, length: int, rows: Sequence[int]) -> dict[str, Any]:
         """What transformers calls `rope_parameters`: its "longrope" takes any frequencies, as
         divisors of the usual ones.
+
+        Args:
+            head_width: Channels of a head.
+            length: Places of the longest sequence.
+            rows: Tokens of a row of each shape of images, the usual first; no two alike.
         """
         pairs = head_width // 2
         half = pairs // 2
         usual = [THETA ** (-i / pairs) for i in range(pairs)]
         along = [THETA ** (-i / (pairs - half)) for i in range(pairs - half)]
-        column = [2 * math.pi * (1 + i % max(1, row // 2)) / row for i in range(half)]
+        whose = [(rows[i % len(rows)], i // len(rows)) for i in range(half)]
+        column = [2 * math.pi * (1 + turn % max(1, row // 2)) / row for row, turn in whose]
         divisors = [u / f for u, f in zip(usual, along + column, strict=True)]
         return {
             "rope_type": "longrope", "rope_theta": THETA, "attention_factor": 1.0, "factor": 1.0,
@@ -80,11 +88,12 @@ class Transformer:
         self, layout: Layout, prompt: int, pad: Any = None
     ) -> "transformers.LlamaForCausalLM":
         """Fresh weights for prompts of up to `prompt` tokens and images of the layout, padded by
-        the token `pad`; `generate()` then yields image tokens and nothing else.
+        the token `pad`; `generate()` then yields image tokens and nothing else, as many as an image
+        of the layout's own shape has.
         """
-        length = prompt + 1 + layout.length
-        row = layout.width * layout.codebooks
-        rope = self.positions.parameters(self.width // self.heads, length, row)
+        length = prompt + 1 + layout.longest
+        rows = tuple(dict.fromkeys(width * layout.codebooks for _, width in layout.shapes))
+        rope = self.positions.parameters(self.width // self.heads, length, rows)
         config = transformers.LlamaConfig(
             vocab_size=layout.vocabulary, hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, num_key_value_heads=self.heads,

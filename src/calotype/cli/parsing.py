@@ -74,10 +74,23 @@ def parse(
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        fail(_one_line(said.getvalue()))
+        fail(_as_typed(_one_line(said.getvalue()), given))
     if unknown:
         fail(f"unrecognized option {unknown[0]}{_meant(unknown[0], kind)}")
     return _at_home(found)
+
+
+def _as_typed(said: str, given: Sequence[str]) -> str:
+    """What is said of a field of the data, by its flag where it is a source within another:
+    `data.first.lanes`.
+    """
+    for name in re.findall(r"(?<![\w.-])data\.(\w+)", said):
+        ending = f".{name}".replace("_", "-")
+        flags = {each.partition("=")[0].removeprefix("--") for each in given}
+        typed = [flag for flag in flags if flag.startswith("data.") and flag.endswith(ending)]
+        if len(typed) == 1:
+            said = said.replace(f"data.{name}", typed[0].replace("-", "_"))
+    return said
 
 
 def _at_home(options: R) -> R:

@@ -4,20 +4,22 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
-from calotype.commands.cached_prompts import read_captions
+from calotype.commands.cache_checks import check_captions, check_related
+from calotype.commands.cached_prompts import read_captions, sampled
 from calotype.commands.quiet import quiet
 from calotype.commands.readers import readers
 from calotype.data import once
 from calotype.data.cache.index import INDEX, Index, is_finished
-from calotype.data.cache.provenance import own_name
-from calotype.data.cache.shards import Shard, made_of, written
+from calotype.data.cache.shards import Shard, made_of
+from calotype.data.cache.work import once_by_any
 from calotype.data.identity import identified, identity
+from calotype.data.mixed_streams import MixedStream
 from calotype.data.mixtures import BalancedPictures, MixedPictures
 from calotype.data.pictures import Pictures, spread
 from calotype.data.streams import Stream
@@ -26,16 +28,26 @@ from calotype.pipelines import added_to
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.tokenizer import check_sides, image_mode, image_size, shapes_of
 from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.caching import begin_work, cache_latents, finish, is_unchanged, remaining
+from calotype.tokenizers.caching import (
+    cache_latents,
+    finish,
+    is_unchanged,
+    remaining,
+    together,
+)
 from calotype.tokenizers.encoder import Encoder, Scan
+from calotype.tokenizers.filling import WORK
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
+from calotype.training.agreement import agree, by_main
+from calotype.training.description import describe, is_place
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
+from calotype.training.hosts import check_shared
 from calotype.training.noise import sent
+from calotype.training.portable import flat
 from calotype.training.precision import Name, described, settled, warn_of_emulation
 from calotype.training.progress import Told, say
-from calotype.training.run import describe
 
 
 def cache(recipe: CacheRecipe) -> Path:
@@ -62,35 +74,50 @@ def cache(recipe: CacheRecipe) -> Path:
     encoder = Encoder(tokenizer, fingerprint(tokenizer), size, recipe.flipped,
                       getattr(torch, recipe.dtype))  # fmt: skip
     scan = Scan(recipe.transform, recipe.count, recipe.batch_size,
-                readers(recipe.workers, whole),
-                      recipe.shard_size, recipe.crops)  # fmt: skip
+                readers(recipe.workers, whole), recipe.shard_size, recipe.crops,
+                recipe.frames)  # fmt: skip
     if _is_older(recipe.out):
         return _finished_before(recipe, encoder, whole)
-    _check_related(recipe.out, dataset)
-    _check_captions(recipe, dataset)
-    state.wait_for_everyone()  # all have seen how it was begun
-    if state.is_main_process:
-        # Pictures and captions are followed: each row knows what it was made of.
-        inputs = {"tokenizer": encoder.fingerprint}
-        begin(Run(recipe.out, resume=True), recipe, inputs, free=_followed(whole))
-        begin_work(recipe.out)
-    state.wait_for_everyone()
+    check_related(recipe.out, dataset)
+    check_captions(recipe, dataset)
+    what = _agreed(recipe, encoder, dataset)
+    # Pictures and captions are followed: each row knows what it was made of.
+    inputs = {"tokenizer": encoder.fingerprint}
+    by_main(lambda: begin(Run(recipe.out, resume=True), recipe, inputs, free=_followed(whole)))
     say(_found(encoder, dataset, recipe))
-    if isinstance(whole, BalancedPictures) or (isinstance(whole, MixedPictures) and whole.weights):
+    if isinstance(whole, BalancedPictures) or (
+        isinstance(whole, MixedPictures | MixedStream) and whole.weights
+    ):
         say(f"{whole.reader.source}: weights and balance are for training from pictures; the cache "
             "holds each picture once, and training from it draws all alike")  # fmt: skip
     networks = computing(precision, own_device(), *tokenizer.networks)
-    error = _error(encoder, dataset, recipe, precision) if state.is_main_process else None
-    total = remaining(dataset, scan, recipe.out)
     kept = f"{recipe.out}: whole shards are kept, and the same command goes on from there"
-    with noted(lambda: kept):
+    # From here on no rank speaks to another: one that dies leaves the rest to them.
+    with noted(lambda: kept), together(recipe.out, what):
+        error, of = once_by_any(
+            recipe.out / WORK / "error", lambda: _error(encoder, dataset, recipe, precision)
+        )
+        _tell_error(encoder, precision, error, of)
+        total = remaining(dataset, scan, recipe.out)
         with networks, Told("encoding", total, images=1) as told:
             shards = cache_latents(encoder, dataset, scan, recipe.out, told.advance)
         _finish(recipe, encoder, whole, shards, error)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        begin_work(recipe.out)  # nothing of it is left
     return recipe.out
+
+
+def _agreed(recipe: CacheRecipe, encoder: Encoder, dataset: Dataset) -> dict[str, Any]:
+    """What the cache is made of, of which all processes say the same; where things lie may be
+    another place for each.
+
+    Raises:
+        ValueError: on all ranks, they do not, or their disks are not one.
+    """
+    said = {name: value for name, value in flat(describe(recipe))
+            if name not in ("out", "tokenizer", "workers") and not is_place(name)}  # fmt: skip
+    said |= {"tokenizer": encoder.fingerprint, "pictures": _number(dataset)}
+    agree(said)
+    check_shared(recipe.out, "--out")
+    return said
 
 
 def _finish(
@@ -100,19 +127,24 @@ def _finish(
     """Make tokens of the captions, by all processes, and write the index, if anything changed."""
     main = processes().is_main_process
     text = recipe.text and describe(recipe.text)
+    learnt_from = sampled(recipe.text, recipe.learnt_from)
     if main:
         _tell_broken(recipe.out, shards)
-    if is_unchanged(recipe.out, shards, text):
-        return
-    processes().wait_for_everyone()  # all have seen what it was
-    if main:
+
+    def changed() -> bool:
+        if is_unchanged(recipe.out, shards, text, learnt_from):
+            return False
         (recipe.out / INDEX).unlink(missing_ok=True)  # the older one is of other tokens
-    prompts = recipe.text and read_captions(recipe.text, recipe.out, shards)
-    if main:
-        finish(
-            encoder, recipe.out, shards, prompts, data=identity(whole), crops=recipe.crops,
-            precision=recipe.precision, error=error,
-        )  # fmt: skip
+        return True
+
+    if not once_by_any(recipe.out / WORK / "changed", changed):
+        return
+    data = once_by_any(recipe.out / WORK / "identity", lambda: identity(whole))
+    prompts = recipe.text and read_captions(recipe.text, recipe.out, shards, recipe.learnt_from)
+    finish(
+        encoder, recipe.out, shards, prompts, data=data, crops=recipe.crops,
+        precision=recipe.precision, error=error, learnt_from=learnt_from, frames=recipe.frames,
+    )  # fmt: skip
 
 
 def _tell_broken(root: Path, shards: Sequence[Shard]) -> None:
@@ -140,7 +172,7 @@ def _followed(whole: Dataset) -> tuple[str, ...]:
     """Fields of a recipe that may change: what they change is seen in each picture and caption, or
     they change nothing.
     """
-    always = ("text", "batch_size", "shard_size")
+    always = ("text", "learnt_from", "batch_size", "shard_size")
     return (*always, "data") if isinstance(whole, Pictures | Stream) else always
 
 
@@ -159,33 +191,14 @@ def _finished_before(recipe: CacheRecipe, encoder: Encoder, whole: Dataset) -> P
     begun = json.loads((recipe.out / "recipe.json").read_text())["inputs"]
     known = identified(data=whole) if "data" in begun else {}
     inputs = {"tokenizer": encoder.fingerprint, "images": _number(whole), **known}
-    if processes().is_main_process:
-        begin(Run(recipe.out, resume=True), recipe, inputs, free=("text", "batch_size"))
-    processes().wait_for_everyone()
+    free = ("text", "learnt_from", "batch_size")
+    by_main(lambda: begin(Run(recipe.out, resume=True), recipe, inputs, free=free))
     if not is_finished(recipe.out) or Index.read(recipe.out).text != describe(recipe.text):
         raise ValueError(
             f"{recipe.out} was made by a version before, which did not note of what: it is read as "
             "it is, but to go on with it, or for another text, choose another folder or delete it"
         )
     return recipe.out
-
-
-def _check_related(root: Path, dataset: Dataset) -> None:
-    """Refuse to make of a cache one of other pictures.
-
-    Raises:
-        ValueError: none of its pictures is in the data.
-    """
-    if not isinstance(dataset, Pictures) or not (there := [*written(root).values()]):
-        return
-    found = [made_of(root, names[0]) for names in (there[0], there[len(there) // 2], there[-1])]
-    known = {each.name for whole in found if whole for each in whole[1].rows}
-    source = dataset.reader.source
-    if known and not any(own_name(record.name, source) in known for record in dataset.records):
-        raise ValueError(
-            f"{root} is of other pictures, such as {min(known)}, than {source}: choose another "
-            "folder, or delete this one"
-        )
 
 
 def _precision(recipe: CacheRecipe) -> Name:
@@ -199,31 +212,35 @@ def _precision(recipe: CacheRecipe) -> Name:
 @torch.no_grad()
 def _error(
     encoder: Encoder, dataset: Dataset, recipe: CacheRecipe, precision: Name
-) -> float | None:
+) -> tuple[float | None, int]:
     """What encoding in a precision does to the first pictures: of the means the root mean square
     of the difference, relative to their spread, or of ids how many are others, relative to all;
-    None: nothing, it is float32.
+    None: nothing, it is float32. And how many pictures these were.
     """
     if precision == "fp32":
-        return None
+        return None, 0
     tokenizer, device = encoder.tokenizer, own_device()
     images = sent(next(once(dataset, COMPARED, recipe.transform))["image"], device)
     exact = tokenizer.pack(images)
     with computing(precision, device, *tokenizer.networks):
         found = tokenizer.pack(images)
     if encoder.codes is not None:
-        error, what = (found != exact).float().mean().item(), "of the ids are others"
-    else:
-        exact, found = (packed.float().chunk(2, 1)[0] for packed in (exact, found))
-        error = ((found - exact).square().mean().sqrt() / exact.std()).item()
-        what = "of the means' spread is the error"
-    say(f"in {precision} {error:.2%} {what}, of {len(images)} pictures beside float32")
+        return (found != exact).float().mean().item(), len(images)
+    exact, found = (packed.float().chunk(2, 1)[0] for packed in (exact, found))
+    return ((found - exact).square().mean().sqrt() / exact.std()).item(), len(images)
+
+
+def _tell_error(encoder: Encoder, precision: Name, error: float | None, of: int) -> None:
+    """Say what a precision does, whichever process found it."""
+    if error is None or not processes().is_main_process:
+        return
+    what = "of the means' spread is the error" if encoder.codes is None else "of the ids are others"
+    say(f"in {precision} {error:.2%} {what}, of {of} pictures beside float32")
     if error > (ERROR if encoder.codes is None else OTHERS):
         warnings.warn(
             f"in {precision} {error:.1%} {what}: choose --precision fp32 for this tokenizer",
             stacklevel=3,
         )
-    return error
 
 
 COMPARED = 16
@@ -248,36 +265,3 @@ def _number(dataset: Dataset) -> str:
     """How many pictures there are, if that is known."""
     streamed = isinstance(dataset, IterableDataset)
     return "streamed" if streamed else str(len(dataset))  # type: ignore[arg-type]
-
-
-def _check_captions(recipe: CacheRecipe, dataset: Dataset) -> None:
-    """See that there are captions, and what reads them, before the work.
-
-    Raises:
-        ValueError: one of them is not.
-    """
-    if recipe.text is None:
-        return
-    recipe.text.tokenizer([])
-    looked_at = _some_captions(dataset)
-    if not any(looked_at):
-        raise ValueError(
-            f"text: none of {len(looked_at)} pictures looked at has a caption; choose text:none, "
-            "or give captions as data's --help says"
-        )
-
-
-def _some_captions(dataset: Dataset) -> list[str]:
-    """Of pictures all over a map-style dataset, or of a stream's first ones."""
-    if isinstance(dataset, Stream):
-        parts = (dataset.part(part) for part in range(dataset.parts))
-        return [record.caption for record in islice(chain.from_iterable(parts), LOOKED_AT)]
-    total = len(dataset)  # type: ignore[arg-type]
-    places = range(0, total, -(-total // LOOKED_AT))
-    if isinstance(dataset, Pictures):
-        return [dataset.records[i].caption for i in places]  # which are not decoded for it
-    return [dataset[i]["caption"] for i in places]
-
-
-LOOKED_AT = 64
-"""Pictures whose captions are looked for before the work."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.autoregressive import NextToken
 from calotype.commands.quiet import quiet
@@ -22,7 +22,8 @@ from calotype.recipes.cached import CachedRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
-from calotype.training.distributed import processes
+from calotype.training.distributed import own_device, processes
+from calotype.training.division import Division, shared
 from calotype.training.hosts import hand_out
 from calotype.training.learner import check_compiled
 from calotype.training.start import count, started
@@ -35,6 +36,7 @@ def open_cache(recipe: CachedRecipe) -> tuple[LatentCache, ImageTokenizer]:
         ValueError, FileNotFoundError: one of them is not there, or they do not belong together.
     """
     quiet()
+    shared(recipe.run.batch_size, processes().num_processes)
     latents = LatentCache(recipe.cache)
     check_compiled(recipe.run.compile, len(latents.grids))
     tokenizer = ImageTokenizer.load(recipe.tokenizer, classes=CLASSES)
@@ -71,18 +73,17 @@ def train(
         begun: Fingerprints of what it begins with.
     """
     state = processes()
+    division = Division.of(recipe.run, state.num_processes)
     rows, held_out = latents.split(recipe.held_out)
     found, inputs = _found(objective, latents, len(rows)), partial(_inputs, latents, begun or {})
     with started(recipe.run, recipe, inputs, found) as run:
-        if state.is_main_process:
-            prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
-            how = replace(recipe.sampling, precision=run.precision)
-            objective.picture = partial(_picture, how, prompts, pipeline)
-            objective.captions = prompts if reads_prompts(pipeline) else ()
+        prompts = recipe.prompts or latents.captions[:: -(-len(latents) // 16)]
+        how = replace(recipe.sampling, precision=run.precision)
+        objective.picture = partial(_picture, how, prompts, pipeline, objective)
+        objective.captions = prompts if reads_prompts(pipeline) else ()
         if len(held_out):
-            objective.evaluation = of_generator(objective, held_out, run.batch_size)
-        loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows),
-                        accumulate=run.accumulate)  # fmt: skip
+            objective.evaluation = of_generator(objective, held_out, division.measured)
+        loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows))
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
         if state.is_main_process:
@@ -96,7 +97,7 @@ def train(
 def _found(objective: Denoising | NextToken, latents: LatentCache, rows: int) -> str:
     shape = "x".join(map(str, latents[0]["packed"].shape))
     if (several := len(latents.grids)) > 1:
-        shape = f"{several} shapes, such as {shape},"
+        shape = f"{several} shapes, such as {shape}"
     of_codes = latents.index.codes is not None
     what = f"images of {shape} tokens" if of_codes else f"latents, packed as {shape}"
     return f"{type(objective).__name__} of {count(objective)}; {rows} {what}, of {latents.store}"
@@ -117,7 +118,13 @@ def _vocabulary(latents: LatentCache) -> str:
     return f"{digest}, {latents.index.tokens} tokens"
 
 
-def _picture(how: HowToSample, prompts: Sequence[str], pipeline: Pipeline) -> Tensor:
-    network = pipeline.transformer if isinstance(pipeline, TokenPipeline) else pipeline.unet
-    pipeline.to(network.device)
+def _picture(
+    how: HowToSample, prompts: Sequence[str], pipeline: Pipeline, objective: Denoising | NextToken
+) -> Tensor:  # fmt: skip
+    parts = vars(pipeline) if isinstance(pipeline, TokenPipeline) else pipeline.components
+    # What is trained is there, and may be held in shares, which are not moved.
+    trained = {*objective.modules()}
+    for part in parts.values():
+        if isinstance(part, nn.Module) and part not in trained:
+            part.to(own_device())
     return torch.cat(list(sample(pipeline, prompts, range(len(prompts)), how)))

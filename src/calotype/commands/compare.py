@@ -5,14 +5,18 @@ from pathlib import Path
 
 import tyro
 
-from calotype.commands.evaluate import Artifact, Bench, Measuring
+from calotype.commands.artifact import Artifact
+from calotype.commands.evaluate import Bench, Measuring
 from calotype.evaluation.protocol import ProtocolError
-from calotype.pages.comparison import write
+from calotype.pages.comparison import PAGE, write
+from calotype.training.distributed import processes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Measuring):
-    """Measure several tokenizers, or several pipelines, on the same pictures."""
+    """Measure several tokenizers, or several pipelines, on the same pictures. Processes of a
+    launcher share them.
+    """
 
     artifacts: tyro.conf.Positional[tuple[str, ...]]
     """Folders, ours or stock, or names on the Hub."""
@@ -46,7 +50,11 @@ def compare(options: Compare) -> Path:
         raise ProtocolError(f"images of several sizes ({said}): {mend}")
     bench = Bench(options, next(iter(sizes.values())))
     work = {each.path: bench.prepare(each) for each in artifacts}
-    found = {path: measure() for path, measure in work.items()}
+    # What is left for one process alone comes last: nobody waits for it.
+    figures = {path: survey() for path, survey in work.items()}
+    if not processes().is_main_process:
+        return options.out / PAGE
+    found = {path: make() for path, make in figures.items()}
     first = next(iter(found.values()))
     for other in found.values():
         first.protocol.check(other.protocol)

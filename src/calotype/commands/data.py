@@ -1,8 +1,7 @@
 """What would be trained on: a table, and a page of pictures, before anything is trained."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from calotype.data import (
 from calotype.data.archives.parts import SUFFIXES as TARS
 from calotype.data.filters import FilteredPictures
 from calotype.data.folders.survey import ending_of, kind_of
+from calotype.data.mixed_streams import MixedStream
 from calotype.data.mixtures import BalancedPictures, MixedPictures
 from calotype.data.reading.formats import UNREAD
 from calotype.data.reading.inspection import Inspected, inspected, small_copy, spread_out
@@ -63,8 +63,14 @@ class Data:
         for name, least in (("size", 1), ("count", 1), ("shown", 0)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"--{name} is {value}: it must be at least {least}")
-        if self.path is not None and self.data != Folder(Path("images")):
+        if self.path is not None and self.data != Folder(Path("images")) and not self._is_folder:
             raise ValueError(f"{self.path} and data: say by one of them what to look at")
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether `path` is a folder, of which `data` may say how it is read."""
+        named = isinstance(self.data, Folder) and self.data.path == Path("images")
+        return named and self.path is not None and self.path.expanduser().is_dir()
 
     @property
     def source(self) -> Source:
@@ -76,7 +82,9 @@ class Data:
             return WebDataset(self.path)
         # A table of that name names the pictures of its folder.
         rows = name.endswith(".parquet") and kind_of(name) != "table"
-        return (Parquet if rows else Folder)(self.path)
+        if rows:
+            return Parquet(self.path)
+        return replace(self.data, path=self.path) if self._is_folder else Folder(self.path)
 
     @property
     def file(self) -> Path:
@@ -124,7 +132,7 @@ def show_data(options: Data) -> Path:
 def _records(dataset: Any, count: int) -> tuple[int | None, Sequence[Record]]:
     """How many there are, and what can be asked for each; of a stream the first."""
     if isinstance(dataset, Stream):
-        return None, list(islice(dataset.records(), count))
+        return None, dataset.some(count)
     if isinstance(dataset, Pictures):
         return len(dataset), dataset.records
     return len(dataset), Drawn(dataset)
@@ -172,11 +180,13 @@ OTHER = "convert those that are pictures to JPEG or PNG"
 
 def _passed(source: Source, dataset: Any) -> Iterator[Passed]:
     """What sources pass over, why, and what would mend it."""
+    skipped: dict[str, str] = {}
     for each in _datasets(dataset):
         yield from _passed_by_index(each)
-        # What a tar has that is no sample goes by its reason, a broken picture by its name.
-        if bare := [name for name, why in each.reader.skipped.items() if name == why]:
-            yield Passed(f"{len(bare)} samples ({named(bare)})", "samples", NO_PAIR)
+        skipped.update(each.reader.skipped)
+    # What a tar has that is no sample goes by its reason, a broken picture by its name.
+    if bare := [name for name, why in skipped.items() if name == why]:
+        yield Passed(f"{len(bare)} samples ({named(bare)})", "samples", NO_PAIR)
     for each in _sources(source):
         kinds = others(Path(each.path).expanduser()) if isinstance(each, Folder) else {}
         for ending, count in kinds.items():
@@ -201,7 +211,7 @@ def _datasets(dataset: Any) -> Iterator[Pictures | Stream]:
     match dataset:
         case FilteredPictures() | BalancedPictures():
             yield from _datasets(dataset.source)
-        case MixedPictures():
+        case MixedPictures() | MixedStream():
             for each in dataset.datasets:
                 yield from _datasets(each)
         case Pictures() | Stream():
@@ -213,13 +223,16 @@ def _notes(dataset: Any) -> Iterator[str]:
     match dataset:
         case FilteredPictures():
             yield from dataset.lines()
+        case MixedPictures() | MixedStream():
+            for each in dataset.datasets:
+                count = f"{len(each)} pictures" if isinstance(each, Pictures) else "a stream"
+                yield f"{each.reader.source}: {count}"
+                yield from _notes(each)
+        case Stream():
+            yield from dataset.reader.removals.told(ending=True)
         case BalancedPictures():
             yield f"{len(dataset.classes)} classes are drawn equally often"
             yield from _notes(dataset.source)
-        case MixedPictures():
-            for each in dataset.datasets:
-                yield f"{each.reader.source}: {len(each)} pictures"
-                yield from _notes(each)
 
 
 def _print(found: Findings) -> None:

@@ -22,6 +22,7 @@ from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, Trai
 from calotype.tokenizers.readme import readme
 from calotype.training import fit
 from calotype.training.distributed import own_device, processes
+from calotype.training.division import Division, shared
 from calotype.training.files import publish, room
 from calotype.training.hosts import hand_out
 from calotype.training.images import scaled, sent_images
@@ -42,6 +43,7 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     quiet()
+    shared(recipe.run.batch_size, processes().num_processes)
     size, dataset = recipe.size, recipe.data.build()
     torch.manual_seed(recipe.run.seed)
     objective = assemble_distillation(recipe, dataset)
@@ -54,8 +56,7 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
     inputs = partial(_inputs, recipe, objective, dataset)
     with started(recipe.run, recipe, inputs, found) as run:
         loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                        workers=readers(run.workers, dataset),
-                        accumulate=run.accumulate)  # fmt: skip
+                        workers=readers(run.workers, dataset))  # fmt: skip
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
         if processes().is_main_process:
@@ -140,7 +141,7 @@ def _drop_second_name(file: Path) -> None:
 
 def _measured(objective: Distillation, recipe: DistilRecipe, dataset: Dataset) -> dict[str, float]:
     teacher, student = objective.teacher, objective.student
-    device, each = next(student.parameters()).device, recipe.run.batch_size
+    device, each = next(student.parameters()).device, Division.of(recipe.run, 1).measured
     values: dict[str, list[Tensor]] = {}
     latents = torch.empty(0)
     for batch in some_of(dataset, recipe.measure, recipe.transform, each):

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -21,6 +22,7 @@ from calotype.data.reading.images import read_image
 from calotype.lazy import diffusers
 from calotype.pages.sheet import VISIBLE, enlarged, write_sheet
 from calotype.pipelines import picture
+from calotype.training.distributed import processes
 
 EACH = 32
 """Images of a sheet."""
@@ -55,6 +57,8 @@ class Drawings:
     def __init__(self, folder: Path, by: Mapping[str, Any]) -> None:
         self.folder, self.by = folder, by
         self.planned: dict[int, Planned] = {}
+        self.left: list[int] = []
+        """Numbers of planned pictures that were not there; the same of ranks that share them."""
         self.waiting: list[tuple[int, Tensor, str]] = []
         self._opened: Shared | None = None
 
@@ -75,25 +79,31 @@ class Drawings:
                 if file not in noted:  # a kill came between
                     seed = int(Path(file).stem.rsplit("-", 1)[1])
                     self._note(file, self.planned[number], seed)
-        return len(numbers) - len(there)
+        self.left = [number for number in numbers if number not in there]
+        return len(self.left)
 
     def claimed(self, size: int) -> Iterator[list[int]]:
         """Numbers of planned pictures that nobody else draws, up to `size` at a time; let go of
-        when the next are asked for.
+        when the next are asked for. Which ones are drawn together does not depend on who draws
+        them: of images that are drawn with others or with fewer, the last bits differ.
         """
+        groups = [self.left[i : i + size] for i in range(0, len(self.left), size)]
         found = True
         while found:  # again, for what another process has claimed and was killed over
-            found, taken = False, list[int]()
-            for number in self.planned:
-                if self._claim(number):
-                    taken.append(number)
+            found = False
+            for group in groups:
+                if taken := self._taken(group):
                     found = True
-                if len(taken) == size:
                     yield taken
-                    taken = self._released(taken)
-            if taken:
-                yield taken
-                self._released(taken)
+                    for number in taken:
+                        self._shared.release(number)
+
+    def _taken(self, group: Sequence[int]) -> list[int]:
+        """Those of a group that this process claims; who claims the first has all of them."""
+        left = [number for number in group if not self._file(number)]
+        if not left or not self._claim(left[0]):
+            return []
+        return [left[0], *filter(self._claim, left[1:])]
 
     def _claim(self, number: int) -> bool:
         if self._file(number) or not self._shared.claim(number):
@@ -102,11 +112,6 @@ class Drawings:
             self._shared.release(number)
             return False
         return True
-
-    def _released(self, numbers: Sequence[int]) -> list[int]:
-        for number in numbers:
-            self._shared.release(number)
-        return []
 
     def _file(self, number: int) -> str | None:
         """A planned picture's file; None: it is not drawn."""
@@ -143,11 +148,25 @@ class Drawings:
             beside.write_bytes(file.getvalue())
             beside.rename(self.folder / name)
             self._note(name, planned, seed)
+        if processes().num_processes == 1:
+            self._show(number, image, _caption(prompt, seed, toward))
+        return self.folder / name
+
+    def show_all(self) -> None:
+        """Put on sheets what ranks have drawn together; by one of them, when all is there."""
+        for number in self.left:
+            planned, name = self.planned[number], self._file(number)
+            if name is not None:
+                seed = int(Path(name).stem.rsplit("-", 1)[1])
+                levels = torch.from_numpy(np.array(_opened(self.folder / name)))
+                image = levels.permute(2, 0, 1) / 127.5 - 1
+                self._show(number, image, _caption(planned.prompt, seed, planned.toward))
+
+    def _show(self, number: int, image: Float[Tensor, "c H W"], caption: str) -> None:
         if image.shape[-1] < VISIBLE:
-            self.waiting.append((number, image, _caption(prompt, seed, toward)))
+            self.waiting.append((number, image, caption))
         if len(self.waiting) == EACH:
             self._sheet()
-        return self.folder / name
 
     def _note(self, name: str, planned: Planned, seed: int) -> None:
         entry = {"file": name, "prompt": planned.prompt, "seed": seed, **self.by}

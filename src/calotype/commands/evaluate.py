@@ -1,12 +1,12 @@
 """Measures of any tokenizer or pipeline, by the one protocol."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import tyro
@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from calotype.commands.artifact import Artifact
 from calotype.commands.judging import Judging
-from calotype.commands.quiet import quiet
+from calotype.commands.whole import whole_shapes
 from calotype.data import (
-    Buckets,
     CenterCrop,
     Crop,
     Folder,
@@ -25,15 +25,17 @@ from calotype.data import (
     Scenes,
     Source,
     Transform,
-    once,
 )
+from calotype.data.aspect.buckets import Listed
 from calotype.data.drawn.scenes import Scene
+from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
-from calotype.evaluation.generator import Reference, evaluate_generator
+from calotype.evaluation.generator import Reference, survey_generator
 from calotype.evaluation.glossary import LEGEND, glossed
+from calotype.evaluation.judges import Evaluation, Judges
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.report import described, flat, noted
-from calotype.evaluation.tokenizer import Evaluation, Judges, evaluate_tokenizer
+from calotype.evaluation.tokenizer import survey_tokenizer
 from calotype.pipelines import (
     Choice,
     HowToSample,
@@ -43,26 +45,22 @@ from calotype.pipelines import (
     check_asked,
     checked,
     heeds,
-    is_pipeline,
-    load,
     mode_of,
     reads_prompts,
     recommended,
     sample,
-    size_of,
-    turns,
 )
 from calotype.tokenizers import ImageTokenizer
-from calotype.training import Batch
+from calotype.training.description import describe
+from calotype.training.distributed import processes
 from calotype.training.files import write_text
 from calotype.training.images import Mode
 from calotype.training.products import exact_products
-from calotype.training.progress import Told, track
-from calotype.training.run import describe
+from calotype.training.progress import track
 
-STEPS = (32, 16, 8, 4, 2)
-"""Pixels that sides of whole pictures are multiples of: the most of which there are eight to the
-square's side. They do not depend on the tokenizer, so that several are measured on the same."""
+R = TypeVar("R")
+Survey = Callable[[], Callable[[], Evaluation]]
+"""Looks at all there is to see; what it returns makes figures of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +101,9 @@ class Measuring(Judging):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Measuring):
-    """Measure a tokenizer or a pipeline on pictures, by the frozen protocol."""
+    """Measure a tokenizer or a pipeline on pictures, by the frozen protocol. Processes of a
+    launcher share them.
+    """
 
     artifact: tyro.conf.Positional[str]
     """Folder of a tokenizer or a pipeline, ours or stock, or a name on the Hub."""
@@ -123,56 +123,19 @@ def evaluate(options: Evaluate) -> Path:
         ValueError, FileNotFoundError: there is no such artifact, or something that measures it is
             missing; before any measuring.
     """
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if main := processes().is_main_process:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     artifact = Artifact(options.artifact)
-    found = Bench(options, artifact.size(options.size)).prepare(artifact)()
+    figures = Bench(options, artifact.size(options.size)).prepare(artifact)()
+    if not main:
+        return options.out
+    found = figures()
     write_text(options.out, json.dumps(described(options.artifact, found), indent=1) + "\n")
     console = Console()
     console.print(table(found))
     for line in [*noted(found.notes), LEGEND]:
         console.print(line, highlight=False)
     return options.out
-
-
-class Artifact:
-    """A tokenizer or a pipeline, from disk or the Hub.
-
-    Raises:
-        ValueError: there is none, or of a class that cannot be measured.
-    """
-
-    def __init__(self, path: str) -> None:
-        quiet()
-        self.path = path
-        self.pipeline = load(path) if is_pipeline(path) else None
-        self.tokenizer = None if self.pipeline else ImageTokenizer.load(path)
-        found: Any = self.pipeline
-        if getattr(found, "safety_checker", None):
-            print(f"{path}: measured without its safety checker, which would black images out")
-            found.safety_checker = None
-
-    @property
-    def part(self) -> Pipeline | ImageTokenizer:
-        """Whichever it is."""
-        found = self.pipeline or self.tokenizer
-        assert found is not None
-        return found
-
-    def size(self, asked: int | None) -> int:
-        """Pixels a side at which it is measured.
-
-        Raises:
-            ValueError: it cannot do what is asked.
-        """
-        if self.pipeline is not None:
-            size = size_of(self.pipeline)
-            if asked not in (None, size):
-                raise ValueError(f"--size is {asked}, but {self.path} draws {size} pixels")
-            return size
-        assert self.tokenizer is not None
-        size = asked or self.tokenizer.autoencoder.config.get("sample_size") or 256
-        self.tokenizer.check(size)
-        return size
 
 
 class Bench:
@@ -187,9 +150,10 @@ class Bench:
         self.how, self.size, self.device = how, size, how.place
         how.warn_of_emulation()
 
-    def prepare(self, artifact: Artifact) -> Callable[[], Evaluation]:
-        """Open all that it takes; what it returns measures the artifact, and leaves it on the CPU
-        again.
+    def prepare(self, artifact: Artifact) -> Survey:
+        """Open all that it takes; what it returns looks at all there is to see, which ranks share,
+        and returns what makes figures of that, for the main process to call. Both leave the
+        artifact on the CPU.
 
         Raises:
             ValueError, FileNotFoundError: something is not there, or does not fit.
@@ -204,50 +168,42 @@ class Bench:
             assert artifact.tokenizer is not None
             work = self._tokenizer(artifact.tokenizer)
 
-        def measure() -> Evaluation:
+        def there(act: Callable[[], R]) -> R:
             artifact.part.to(self.device)
             with exact_products(), torch.random.fork_rng():
-                # Some stock schedulers draw without a generator.
-                torch.manual_seed(self.how.seed)
-                found = work()
+                found = act()
             artifact.part.to("cpu")
             return found
 
-        return measure
+        def survey() -> Callable[[], Evaluation]:
+            figures = there(work)
+            return lambda: there(figures)
 
-    def _tokenizer(self, tokenizer: ImageTokenizer) -> Callable[[], Evaluation]:
+        return survey
+
+    def _tokenizer(self, tokenizer: ImageTokenizer) -> Survey:
         judges, how = self._judges, self.how
-        crop = self._buckets(tokenizer) if how.whole else None
+        crop = whole_shapes(self.size, tokenizer.factor) if how.whole else None
         seen = self._pictures(crop, tokenizer.mode)
 
-        def work() -> Evaluation:
-            found = evaluate_tokenizer(tokenizer, seen, judges, how.seed, precision=how.exactness)
-            return replace(found, protocol=replace(found.protocol, size=self.size))
+        def work() -> Callable[[], Evaluation]:
+            found = survey_tokenizer(tokenizer, seen, judges, how.seed, precision=how.exactness)
+            return lambda: self._sized(found())
 
         return work
 
-    def _buckets(self, tokenizer: ImageTokenizer) -> Buckets:
-        """Of the measured pictures; several artifacts have them in common, whatever their factor.
+    def _sized(self, found: Evaluation) -> Evaluation:
+        """Of whole pictures the first one's shape says little."""
+        return replace(found, protocol=replace(found.protocol, size=self.size))
 
-        Raises:
-            ValueError: there are none of this size, or the tokenizer encodes none of them.
-        """
-        fitting = (s for s in STEPS if self.size % (8 * s) == 0 and s % tokenizer.factor == 0)
-        if (step := next(fitting, None)) is None:
-            raise ValueError(
-                f"--whole: shapes of about {self.size}x{self.size} pixels have no sides that are "
-                f"multiples of the tokenizer's factor, {tokenizer.factor}: choose a larger --size"
-            )
-        return Buckets(self.size, step, place="centre")
-
-    def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Callable[[], Evaluation]:
+    def _generator(self, pipeline: Pipeline, recommended: HowToSample) -> Survey:
         how = self.how
         sampling = replace(how.sampling.over(recommended), precision=how.exactness)
-        training, mode = None, mode_of(pipeline)
+        training, mode, crop = None, mode_of(pipeline), _oblong(pipeline)
         if how.training is not None:
-            training = pictures(how.training, self.size, how.batch_size, None, mode=mode)
+            training = pictures(how.training, self.size, how.batch_size, None, crop, mode)
         scenes = self._scenes() if mode == "RGB" else None  # they are told by their colours
-        reference = Reference(self._pictures(mode=mode), reads_prompts(pipeline), scenes, training,
+        reference = Reference(self._pictures(crop, mode), reads_prompts(pipeline), scenes, training,
                               how.repeats)  # fmt: skip
         clip = self._clip
         said = describe(sampling)
@@ -260,12 +216,12 @@ class Bench:
         judges = self._judges_of_draws
 
         def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Tensor]:
-            with Told("drawing", len(prompts) * turns(pipeline)) as told:
-                yield from map(checked, sample(pipeline, prompts, seeds, sampling, told.advance))
+            yield from map(checked, sample(pipeline, prompts, seeds, sampling))
 
-        return lambda: evaluate_generator(
-            draw, reference, judges, how.seed, clip, said, how.exactness, self.device
-        )
+        return lambda: survey_generator(
+            draw, reference, judges, how.seed, clip, said, how.exactness, self.device,
+            sampling.batch_size,
+        )  # fmt: skip
 
     def _scenes(self) -> list[Scene] | None:
         if not isinstance(self.how.data, Scenes):
@@ -273,7 +229,7 @@ class Bench:
         dataset = self.how.data.build()
         return [dataset.scene(i) for i in range(min(self.how.count or len(dataset), len(dataset)))]
 
-    def _pictures(self, crop: Crop | None = None, mode: Mode = "RGB") -> Iterator[Batch]:
+    def _pictures(self, crop: Crop | None = None, mode: Mode = "RGB") -> Iterator[Turn]:
         how = self.how
         found = pictures(how.data, self.size, how.batch_size, how.count, crop, mode)
         return track(found, "batches of pictures", None, how.batch_size)  # there may be fewer
@@ -291,12 +247,20 @@ class Bench:
         return self.how.judges(None)
 
 
+def _oblong(pipeline: Pipeline) -> Listed | None:
+    """The crop to what a pipeline draws, where that is no square."""
+    if not isinstance(pipeline, TokenPipeline) or len({*pipeline.shape}) == 1:
+        return None
+    return Listed(listed=(pipeline.shape,))
+
+
 def pictures(
     source: Source, size: int, each: int, count: int | None, crop: Crop | None = None,
     mode: Mode = "RGB",
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Turn]:  # fmt: skip
     """Batches of `count` pictures all over a source, of `size` pixels a side, or cropped otherwise,
-    in a mode; None: all. Of a stream, or of scenes, which are all alike, they are the first.
+    in a mode; None: all. Of a stream, or of scenes, which are all alike, they are the first. Ranks
+    have turns.
 
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
@@ -305,20 +269,13 @@ def pictures(
     dataset = spread((replace(source, size=size) if drawn else source).build(), count)
     as_drawn = drawn and mode == "RGB"
     transform = None if as_drawn else Transform(crop or CenterCrop(size), mode=mode)
-    batches = once(dataset, each, transform)
-    first = next(batches, None)
+    turns = own_turns(dataset, each, transform, count=count)
+    if processes().num_processes > 1:
+        return turns  # a rank may have none; how many there are is looked at in the end
+    first = next(turns, None)
     if first is None:
         raise ValueError(f"{type(source).__name__} has no pictures to measure on")
-    return _cut(chain([first], batches), count)
-
-
-def _cut(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
-    left = count
-    for batch in batches:
-        kept = batch if left is None else {name: values[:left] for name, values in batch.items()}
-        yield kept
-        if left is not None and (left := left - len(kept["image"])) == 0:
-            return
+    return chain([first], turns)
 
 
 def table(found: Evaluation) -> Table:

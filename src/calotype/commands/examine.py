@@ -27,6 +27,7 @@ from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.distributed import on_cpu
+from calotype.training.division import Division
 from calotype.training.precision import DTYPES, suits
 
 WIDTH = max(map(len, (*TOKENIZERS, *GENERATORS, *DISTILLED)))
@@ -79,4 +80,4 @@ def _rehearsed(name: str, build: Callable[[], AnyRecipe], command: str, precisio
     chosen = recipe.run.precision
     chosen = precision if chosen == "auto" else chosen
     return Recipe(name, command, chosen, needs(recipe, DTYPES[chosen]), recipe.run.steps,
-                  recipe.run.accumulate)  # fmt: skip
+                  Division.of(recipe.run, 1).count)  # fmt: skip

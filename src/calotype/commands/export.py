@@ -26,6 +26,7 @@ from calotype.tokenizers.bottlenecks.discrete import WELL_USED
 from calotype.training import Batch, Run
 from calotype.training.agreement import by_main
 from calotype.training.distributed import processes
+from calotype.training.division import Division
 from calotype.training.files import publish
 from calotype.training.hosts import hand_out
 from calotype.training.images import sent_images
@@ -58,9 +59,14 @@ class Export:
     """The adversary, which is kept for a run that goes on from this one."""
 
     @property
+    def division(self) -> Division:
+        """How ranks share what is measured."""
+        return Division.of(self.run, processes().num_processes)
+
+    @property
     def each(self) -> int:
         """Training images that all ranks take at once."""
-        return self.run.batch_size * processes().num_processes
+        return self.division.measured * self.division.processes
 
     @property
     def count(self) -> int:
@@ -82,13 +88,15 @@ class Export:
     def batches(self, position: int) -> Iterator[Batch]:
         """Training images of this rank, from a sample on; as many as are measured."""
         state = processes()
-        endless = self.loader.batches(position, state.process_index, state.num_processes)
+        endless = self.loader.batches(
+            position, state.process_index, state.num_processes, self.division.measured
+        )
         yield from track(islice(endless, self.count), "measuring latents", self.count, self.each)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Every validation picture once, shared by the ranks."""
         assert self.validation is not None
-        state, size = processes(), self.run.batch_size
+        state, size = processes(), self.division.measured
         if isinstance(self.validation, IterableDataset):
             every = once(self.validation, size, self.transform, self.run.workers)
             yield from islice(every, state.process_index, None, state.num_processes)

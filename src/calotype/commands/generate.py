@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -28,10 +27,13 @@ from calotype.pipelines import (
     turns,
 )
 from calotype.pipelines.folders import fingerprint, pipelines_under
+from calotype.training.agreement import by_main
+from calotype.training.description import describe
 from calotype.training.devices import Computation, threads
 from calotype.training.distributed import processes
+from calotype.training.hosts import check_shared
 from calotype.training.progress import Told
-from calotype.training.run import describe
+from calotype.training.sharing import wait_for_all
 
 RUNS = Path("runs")
 SEEDS = 2**64
@@ -61,7 +63,8 @@ class Generate(Computation):
     """A text file of prompts, one a line, instead of those on the command line; -: standard
     input."""
     width: int | None = None
-    """Pixels; None: as training had them. Of a diffusion pipeline that reads prompts."""
+    """Pixels; None: as training had them. Of a diffusion pipeline that reads prompts, or of a
+    transformer one of the shapes that it was trained on."""
     height: int | None = None
     """Pixels, likewise."""
     grid: bool = False
@@ -119,7 +122,7 @@ def generate(options: Generate) -> Path:
     """
     quiet()
     if options.like is not None:
-        return _like(options, options.like)
+        return _like(options, options.like) if processes().is_main_process else options.out
     asked = options.prompt if options.prompts is None else _from_file(options.prompts)
     wanted = list(_wanted(options, asked or ("",)))
     if options.between is None and (again := len(asked) - len({*asked})):
@@ -131,7 +134,7 @@ def generate(options: Generate) -> Path:
     how = options.sampling.over(recommended(path))
     _check_kind(options, how)
     options.warn_of_emulation()
-    pipeline = load(path)
+    pipeline = _shaped(options, load(path))
     how = replace(how, precision=options.exactness)
     if isinstance(how, Sampling) and not isinstance(pipeline, TokenPipeline):
         how = how.completed(pipeline)  # so that drawn.jsonl says it
@@ -143,7 +146,8 @@ def generate(options: Generate) -> Path:
     given = sources(image=options.image, top=options.top)
     plan = [Likeness(one, model_of(path), by["fingerprint"], how, options.height, options.width,
                      given) for one in wanted]  # fmt: skip
-    pipeline.to(_place(options))
+    check_shared(options.out, "--out")
+    pipeline.to(options.place)
     with Drawings(options.out, by) as drawings:
         _draw(options, drawer, plan, drawings, turns(pipeline))
     return options.out
@@ -164,9 +168,8 @@ def _draw(
     ])  # fmt: skip
     if left < len(of):
         _say(f"{len(of) - left} of {len(of)} are in {options.out} already")
-    many = max(1, drawer.sampling.batch_size // options.candidates)
-    # Ranks of one command would rather share few than leave them to the first.
-    many = min(many, max(1, -(-left // processes().num_processes)))
+    drawings.left = by_main(lambda: drawings.left)  # before any of them is drawn
+    many = _at_a_time(drawer, options, len(drawings.left))
     counted = "tokens" if isinstance(drawer, Continuer) else "steps"
     with Told(f"drawing, {counted}", left * options.candidates * each) as told:
         for numbers in drawings.claimed(many):
@@ -177,11 +180,27 @@ def _draw(
                 how = written(kept, drawn.batch, options.place)
                 drawings.add(drawn.image, one.wanted.prompt, drawn.seed,
                              numbers[drawn.place], how)  # fmt: skip
+    wait_for_all()  # the last pictures of other ranks are there, too
+    if not processes().is_main_process:
+        return
+    if processes().num_processes > 1:
+        drawings.show_all()
     if missing := drawings.missing():
         _say(f"{missing} of {len(of)} are being drawn by another process")
     elif options.grid:
         _say(f"grid: {drawings.grid(_columns(options, len(of)))}")
     _say_seeds(options)
+
+
+def _at_a_time(drawer: Artist, options: Generate, left: int) -> int:
+    """Images at a time: as one process would, or fewer, so that each rank has some."""
+    many = max(1, drawer.sampling.batch_size // options.candidates)
+    world = processes().num_processes
+    few = max(1, -(-left // world))
+    if few < min(many, left):
+        _say(f"{few} images at a time, so that each of {world} processes has some; of one process, "
+             "which draws more at a time, the last bits may be others")  # fmt: skip
+    return min(many, few)
 
 
 def _like(options: Generate, file: Path) -> Path:
@@ -199,6 +218,7 @@ def _like(options: Generate, file: Path) -> Path:
             f"--like: {file} was drawn by {likeness.fingerprint}, and the pipeline in {path} is "
             f"{here} now: name the other with --pipeline"
         )
+    pipeline = _shaped(asked, pipeline)
     drawer = _artist(asked, pipeline, likeness.sampling)
     pipeline.to(options.place)
     # The last bits may depend on how many threads share the work, too.
@@ -211,6 +231,13 @@ def _like(options: Generate, file: Path) -> Path:
         made = drawings.add(image, likeness.wanted.prompt, likeness.wanted.seed, None, how)
     _say(f"{made}: {compared(image, file, by)}")
     return options.out
+
+
+def _shaped(options: Generate, pipeline: Pipeline) -> Pipeline:
+    """A transformer for images of the sides that are asked for."""
+    if isinstance(pipeline, TokenPipeline):
+        return pipeline.shaped(options.height, options.width)
+    return pipeline
 
 
 def _artist(options: Generate, pipeline: Pipeline, how: HowToSample) -> Artist:
@@ -245,12 +272,6 @@ def _from_file(path: Path) -> tuple[str, ...]:
     return read_prompts(path)
 
 
-def _place(options: Generate) -> Any:
-    """Where it draws; each rank of one command on a device of its own."""
-    several = processes().num_processes > 1 and options.device == "auto"
-    return processes().device if several else options.place
-
-
 def _newest() -> str:
     found = next(iter(pipelines_under(RUNS)), None)
     if found is None:
@@ -271,7 +292,7 @@ def _check_kind(options: Generate, how: HowToSample) -> None:
     if isinstance(how, Sampling):
         other, what = ("top", "candidates"), "a transformer, and this is a diffusion pipeline"
     else:
-        other = ("image", "between", "width", "height")
+        other = ("image", "between")
         what = "a diffusion pipeline, and this is a transformer"
     for name in other:
         if getattr(options, name) not in (None, 1):

@@ -7,12 +7,13 @@ from typing import Literal
 
 from calotype.evaluation.features import Network, features
 from calotype.evaluation.hub import file_of
+from calotype.evaluation.judges import Judges
 from calotype.evaluation.protocol import digest_of
-from calotype.evaluation.tokenizer import Judges
 from calotype.tokenizers.terms import LPIPS
 from calotype.tokenizers.terms.base import Term
 from calotype.tokenizers.terms.perceptual import SMALLEST
 from calotype.training.devices import Computation, Precision
+from calotype.training.distributed import processes
 from calotype.training.network import patience
 
 Backbone = Literal["alex", "vgg"]
@@ -54,8 +55,9 @@ class Judging(Computation):
                 raise
             missing["frechet"] = str(error)
         terms = dict(self._lpips(size, missing)) if size else {}
-        for name, why in missing.items():
-            print(f"left out: {name}, because {why}")
+        if processes().is_main_process:
+            for name, why in missing.items():
+                print(f"left out: {name}, because {why}")
         digests = {net: digest_of(term.state_dict()) for net, term in terms.items()}
         return Judges(found, terms, digests, {name: f"left out: {why}"
                                               for name, why in missing.items()})  # fmt: skip

@@ -19,7 +19,7 @@ from calotype.commands.artist import Batch
 from calotype.commands.drawings import KEY
 from calotype.commands.pictures import from_here
 from calotype.pipelines import HowToSample, Toward, Wanted, picture
-from calotype.training.run import describe, restore
+from calotype.training.description import describe, restore
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 """Whose versions may move the last bits."""

@@ -18,6 +18,7 @@ from calotype.data import BrokenImage, Folder, Pictures
 from calotype.data.folders.folder import METADATA
 from calotype.data.folders.layouts import Captions
 from calotype.data.folders.survey import TEXTS, ending_of, survey
+from calotype.data.pictures import so_many
 from calotype.training.files import publish
 
 SIDE = 160
@@ -57,7 +58,7 @@ class Looked:
         (w, h), (wide, high) = self.smallest, self.largest
         one = self.smallest == self.largest
         sizes = f"all of {w}x{h}" if one else f"from {w}x{h} to {wide}x{high}"
-        lines = [f"{_pictures(self.found)} in {self.source}, {sizes} pixels", self._captions()]
+        lines = [f"{so_many(self.found)} in {self.source}, {sizes} pixels", self._captions()]
         for ending, count in self.others.items():
             lines.append(f"passed over: {count} files {ending}: no picture that can be read here")
         if self.broken:
@@ -66,7 +67,7 @@ class Looked:
         if left := self.found - self.copied - len(self.broken):
             lines.append(f"left out: {left}, which the minutes do not suffice to read")
         if self.copied < FEW:
-            lines.append(f"{_pictures(self.copied)} are few: what is drawn will be hardly "
+            lines.append(f"{so_many(self.copied)} are few: what is drawn will be hardly "
                          "more than these again; from some thousands on it is new")  # fmt: skip
         return lines
 
@@ -195,7 +196,3 @@ def others(folder: Path, *, unread: bool = False) -> dict[str, int]:
                      for ending, count in found.others.items() if ending not in TEXTS})  # fmt: skip
     kinds.update(ending_of(name) for name in found.unread if unread)
     return dict(kinds.most_common(5))
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"

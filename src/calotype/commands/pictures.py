@@ -13,7 +13,7 @@ from calotype.data.aspect.boxes import BICUBIC
 from calotype.data.reading.images import read_image
 from calotype.data.reading.transforms import in_mode, pixels
 from calotype.pipelines import Over, TokenPipeline, Top, mode_of, sides
-from calotype.tokenizers.preprocessing import Center
+from calotype.tokenizers.preprocessing import Cover
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TopOf:
     """
 
     path: Path
-    """The picture; it is resized and centre-cropped to the pipeline's size."""
+    """The picture; it is resized and centre-cropped to the images' shape."""
     part: float = 0.5
     """How much of it stands, from its top, in whole rows of sites."""
 
@@ -132,7 +132,7 @@ def top_of(asked: TopOf, pipeline: TokenPipeline) -> Top:
             f"--top.part is {asked.part}: of {pipeline.layout.height} rows it leaves "
             f"{'none' if rows == 0 else 'nothing to draw'}"
         )
-    image = pipeline.tokenizer.preprocess(asked.path, Center(pipeline.size))
+    image = pipeline.tokenizer.preprocess(asked.path, Cover(*pipeline.shape))
     return Top(image, rows)
 
 

@@ -22,8 +22,8 @@ from calotype.hub.history import UNKNOWN, origin
 from calotype.hub.licences import IDENTIFIERS, meant
 from calotype.pages.sheet import write_sheet
 from calotype.pipelines import Pipeline, load, reads_prompts, recommended, sample, size_of
+from calotype.training.description import restore
 from calotype.training.progress import say
-from calotype.training.run import restore
 from calotype.training.upload import Destination, check_name, check_token, upload
 
 PUBLISHED = Path("published")

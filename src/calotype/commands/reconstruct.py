@@ -1,6 +1,6 @@
 """Pictures beside what a tokenizer makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,24 +13,33 @@ from torch.utils.data import Dataset, IterableDataset
 
 from calotype.commands.quiet import quiet
 from calotype.commands.readers import readers
+from calotype.commands.whole import learnt_in_buckets, whole_shapes
 from calotype.commands.worst import Rebuild, rank
-from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data import CenterCrop, Folder, Source, Transform
+from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
 from calotype.pages.sheet import enlarged, write_sheet
 from calotype.pipelines import checked
+from calotype.recipes.tokenizer import shapes_of
 from calotype.tokenizers import ImageTokenizer, psnr
-from calotype.training import Batch
 from calotype.training.devices import Computation, computing
+from calotype.training.distributed import processes
 from calotype.training.images import scaled
-from calotype.training.progress import Told
+from calotype.training.progress import track
+from calotype.training.sharing import in_turn
+from calotype.training.sheet import framed
 
+Pair = tuple[Float[Tensor, "_ c _ _"], Float[Tensor, "_ c _ _"]]
+"""Images of one shape, and what becomes of them."""
 EACH = 16
 """Pictures at a time, and as many as are reconstructed where nothing else is said."""
 
 
 @dataclass(frozen=True)
 class Reconstruct(Computation):
-    """Pictures beside what a tokenizer makes of them, and their PSNR."""
+    """Pictures beside what a tokenizer makes of them, and their PSNR. Processes of a launcher share
+    them.
+    """
 
     tokenizer: tyro.conf.Positional[str]
     """Folder of a tokenizer, ours or a stock one, or a name on the Hub."""
@@ -38,6 +47,9 @@ class Reconstruct(Computation):
     size: int | None = None
     """Pixels a side; pictures are resized and centre-cropped to it. None: as the tokenizer was
     trained, or 256 where it does not say."""
+    whole: bool = False
+    """Pictures are resized and cropped to shapes of about that area, each to the one nearest its
+    own, and not to squares; so are they without it where the tokenizer's run had buckets."""
     count: int | None = None
     """Pictures to reconstruct, from all over the data; of a stream the first. None: 16, and with
     --worst all of them."""
@@ -85,22 +97,41 @@ def reconstruct(options: Reconstruct) -> Path:
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
     dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)
-    transform = Transform(CenterCrop(size), mode=tokenizer.mode)
-    how = f"of {size} pixels, in {options.exactness} on {device}"
+    whole = options.whole or learnt_in_buckets(options.tokenizer)
+    crop = whole_shapes(size, tokenizer.factor) if whole else CenterCrop(size)
+    transform = Transform(crop, mode=tokenizer.mode)
+    shapes = shapes_of(size, transform) if whole else f"of {size} pixels"
+    how = f"{shapes}, in {options.exactness} on {device}"
     with computing(options.precision, device, *tokenizer.networks):
         if options.worst:
             _rank(options, dataset, options.worst, rebuild, transform, how)
             return file
         count = options.count or EACH
-        real = scaled(next(_batches(options, dataset, transform, count, count))["image"])
-        with Told("reconstructing", len(real), images=1) as told:
-            fake = torch.cat([_counted(rebuild(some), told) for some in real.split(EACH)])
+        turns = own_turns(spread(dataset, count), EACH, transform, count=count)
+        told = track(turns, "reconstructing", -(-count // EACH), EACH)
+        pairs = list(filter(None, in_turn(told, partial(_pair, rebuild))))
+    if processes().is_main_process:
+        if not pairs:
+            raise ValueError("no pictures to reconstruct: none of them can be read")
+        print(f"{_psnr(pairs, tokenizer)} pictures {how}")
+        write_pairs(file, pairs)
+    return file
+
+
+def _psnr(pairs: Sequence[Pair], tokenizer: ImageTokenizer) -> str:
+    values = torch.cat([psnr(fake, real) for real, fake in pairs])
     beside = ""
     if tokenizer.mode == "RGBA":
-        beside = f" on white, {psnr(fake[:, 3:], real[:, 3:]).mean():.2f} dB of alpha,"
-    print(f"PSNR {psnr(fake, real).mean():.2f} dB{beside} over {len(real)} pictures {how}")
-    write_pairs(file, real, fake)
-    return file
+        alphas = torch.cat([psnr(fake[:, 3:], real[:, 3:]) for real, fake in pairs])
+        beside = f" on white, {alphas.mean():.2f} dB of alpha,"
+    return f"PSNR {values.mean():.2f} dB{beside} over {len(values)}"
+
+
+def _pair(rebuild: Rebuild, turn: Turn) -> Pair | None:
+    if not turn.batch:
+        return None
+    real = scaled(turn.batch["image"])
+    return real, rebuild(real)
 
 
 def _rank(
@@ -109,16 +140,12 @@ def _rank(
 ) -> None:  # fmt: skip
     there = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
     total = min((n for n in (options.count, there) if n is not None), default=None)
-    batches = _batches(options, dataset, transform, options.count, EACH)
+    workers = readers(options.workers, dataset)
+    turns = own_turns(spread(dataset, options.count), EACH, transform, workers, options.count)
     of = f"By {options.tokenizer}, {how}."
-    print(f"{rank(rebuild, batches, total, worst, options.file, of)}; {how}")
-
-
-def _batches(
-    options: Reconstruct, dataset: Dataset, transform: Transform, count: int | None, each: int
-) -> Iterator[Batch]:
-    chosen = spread(dataset, count)
-    return once(chosen, each, transform, readers(options.workers, dataset))
+    found = rank(rebuild, turns, total, worst, options.file, of)
+    if processes().is_main_process:
+        print(f"{found}; {how}")
 
 
 @torch.no_grad()
@@ -128,16 +155,12 @@ def _rebuilt(
     return checked(tokenizer.reconstruct(images.to(device)).cpu()).clamp(-1, 1)
 
 
-def _counted(images: Tensor, told: Told) -> Tensor:
-    told.advance(len(images))
-    return images
-
-
-def write_pairs(path: Path, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"]) -> None:
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write originals in [-1, 1], each left of what became of it, to one picture that says which is
-    which; alpha lies over a checkerboard, and the figure is of colours on white.
+    which: those of several shapes in the middle of white squares. Alpha lies over a checkerboard,
+    and the figure is of colours on white.
     """
-    said = [f"decoded, {value:.1f} dB" for value in psnr(fake, real).tolist()]
+    said = [f"decoded, {value:.1f} dB" for real, fake in pairs for value in psnr(fake, real)]
     captions = [caption for each in said for caption in ("original", each)]
-    images = torch.stack([real, fake], 1).flatten(0, 1)
-    write_sheet(path, images, captions, side=enlarged(real.shape[-1]))
+    images = framed([torch.stack(pair, 1).flatten(0, 1) for pair in pairs])
+    write_sheet(path, images, captions, side=enlarged(images.shape[-1]))

@@ -37,6 +37,7 @@ from calotype.tokenizers.objectives import Weighted
 from calotype.tokenizers.terms import PerceptualTerm, Term
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
+from calotype.training.division import Division
 from calotype.training.images import CHANNELS
 
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe | DistilRecipe
@@ -127,7 +128,7 @@ def _denoiser(recipe: GeneratorRecipe) -> Rehearsal:
         unet = recipe.unet.conditional(*shape, encoder.config.hidden_size)
         null = torch.zeros(encoder.config.max_position_embeddings, dtype=torch.long)
         objective = TextDenoising(unet, encoder, null, source, recipe.process, recipe.optimizer)
-        batch["tokens"] = null.repeat(recipe.run.batch_size, 1)
+        batch["tokens"] = null.repeat(_rows(recipe), 1)
     settle(objective, recipe.unet.places(shape[0]), recipe.gradient_checkpointing)
     return Rehearsal([objective], batch, [tokenizer])
 
@@ -142,7 +143,7 @@ def _finetuned(recipe: FinetuneRecipe) -> Rehearsal:
     source = LatentSource(tokenizer.bottleneck, 1.0)
     objective = TextDenoising(unet, encoder, null, source, Flow(), recipe.optimizer)
     settle(objective, sites**2, recipe.gradient_checkpointing)
-    rows = recipe.run.batch_size
+    rows = _rows(recipe)
     batch = {"packed": torch.zeros(rows, 8, sites, sites), "key": _keys(recipe),
              "tokens": null.repeat(rows, 1)}  # fmt: skip
     return Rehearsal([objective], batch, [tokenizer])
@@ -186,11 +187,11 @@ def _encoder(text: TextSpec) -> "transformers.CLIPTextModel":
 def _transformer(recipe: TransformerRecipe) -> Rehearsal:
     tokenizer, packed = _encoded(recipe)
     vocabulary, length = _prompts(recipe) if recipe.prompted else (0, 0)
-    layout = layout_of(vocabulary, tokenizer, packed[0].numel())
+    layout = layout_of(vocabulary, tokenizer, [(packed.shape[-2], packed.shape[-1])])
     assert isinstance(recipe.transformer, Transformer)
     network = recipe.transformer.build(layout, length)
     objective = next_token(recipe, network, layout)
-    rows = recipe.run.batch_size
+    rows = _rows(recipe)
     batch = {"packed": packed, "key": _keys(recipe),
              "tokens": torch.zeros(rows, length, dtype=torch.long),
              "lengths": torch.full((rows,), length)}  # fmt: skip
@@ -215,7 +216,7 @@ def _encoded(recipe: GeneratorRecipe | TransformerRecipe) -> tuple[ImageTokenize
     made = _maker(recipe.tokenizer)
     tokenizer = _network(made).eval()
     packed = tokenizer.pack(_images(made)[:1])
-    return tokenizer, packed.repeat(recipe.run.batch_size, *[1] * (packed.ndim - 1))
+    return tokenizer, packed.repeat(_rows(recipe), *[1] * (packed.ndim - 1))
 
 
 def _maker(folder: str) -> TokenizerRecipe:
@@ -227,8 +228,13 @@ def _maker(folder: str) -> TokenizerRecipe:
 
 
 def _images(recipe: TokenizerRecipe | DistilRecipe) -> Tensor:
-    return torch.zeros(recipe.run.batch_size, CHANNELS[recipe.mode], recipe.size, recipe.size)
+    return torch.zeros(_rows(recipe), CHANNELS[recipe.mode], recipe.size, recipe.size)
+
+
+def _rows(recipe: Recipe) -> int:
+    """Samples that one process takes at once."""
+    return Division.of(recipe.run, 1).micro_batch
 
 
 def _keys(recipe: Recipe) -> list[int]:
-    return list(range(recipe.run.batch_size))
+    return list(range(_rows(recipe)))

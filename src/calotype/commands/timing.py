@@ -25,6 +25,7 @@ from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.training import Batch, Objective, Run, fit
 from calotype.training.devices import threads
+from calotype.training.division import Division
 from calotype.training.images import sent_images
 from calotype.training.objective import Batches
 from calotype.training.progress import hushed
@@ -81,7 +82,7 @@ def _tokenizer(recipe: TokenizerRecipe, root: Path, seconds: float) -> tuple[flo
     dataset, run = recipe.data.build(), recipe.run
     objective = assemble_tokenizer(recipe, dataset)
     loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                    workers=run.workers, accumulate=run.accumulate)  # fmt: skip
+                    workers=run.workers)  # fmt: skip
     step = _seconds_a_step(objective, loader, replace(run, out=root / "a"), seconds)
     return step, objective.tokenizer.eval()
 
@@ -118,7 +119,7 @@ def _generator(
 
 def _seconds_a_step(objective: Objective, loader: Batches, run: Run, seconds: float) -> float:
     """The median, by the training loop itself."""
-    clocked = _Clocked(loader, run.accumulate, seconds)
+    clocked = _Clocked(loader, Division.of(run, 1).count, seconds)
     forever = replace(run, steps=10**9, resume=False, best=None, trackers=())
     try:
         fit([objective], clocked, forever)
@@ -134,15 +135,17 @@ class _Enough(Exception):  # noqa: N818 (nothing is wrong)
 class _Clocked:
     """Batches that time the steps between them, and end when there are enough."""
 
-    def __init__(self, loader: Batches, accumulate: int, seconds: float) -> None:
-        self.loader, self.accumulate, self.seconds = loader, accumulate, seconds
+    def __init__(self, loader: Batches, count: int, seconds: float) -> None:
+        self.loader, self.count, self.seconds = loader, count, seconds
         self.took: list[float] = []
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
         """Those of the loader."""
         last = None
-        for number, batch in enumerate(self.loader.batches(position, rank, world)):
-            if number % self.accumulate == 0:
+        for number, batch in enumerate(self.loader.batches(position, rank, world, micro_batch)):
+            if number % self.count == 0:
                 now = time.monotonic()
                 self.took += [] if last is None else [now - last]
                 last = now

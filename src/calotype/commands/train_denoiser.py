@@ -1,5 +1,6 @@
 """Training a diffusion model in cached latents: the work."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,21 +12,29 @@ from calotype.commands.cached import open_cache, train
 from calotype.data import LatentCache
 from calotype.diffusion import (
     Denoising,
+    FramedDenoising,
     LatentSource,
+    LearntText,
     TextDenoising,
     TextSpec,
     attend_plainly,
     tokenize,
 )
 from calotype.lazy import diffusers, transformers
-from calotype.pipelines import Pipeline, save, text_to_image, unconditional
+from calotype.pipelines import (
+    Pipeline,
+    framed_text_to_image,
+    save,
+    text_to_image,
+    unconditional,
+)
 from calotype.recipes.generator import GeneratorRecipe
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.lookup_free import MOST_EXPORTED_BITS
 from calotype.training.attention import plain_is_faster
+from calotype.training.description import describe
 from calotype.training.distributed import processes
-from calotype.training.run import describe
 
 
 def train_denoiser(recipe: GeneratorRecipe) -> Path:
@@ -35,8 +44,35 @@ def train_denoiser(recipe: GeneratorRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     latents, tokenizer = open_cache(recipe)
+    recipe = _as_it_saw(recipe, latents)
     write = partial(save, process=recipe.process)
     return train(recipe, latents, *assemble_denoiser(recipe, latents, tokenizer), write)
+
+
+def _as_it_saw(recipe: GeneratorRecipe, latents: LatentCache) -> GeneratorRecipe:
+    """The recipe, by which images are drawn as if of pictures of a usual size, where the network is
+    told sizes: of the drawn size it has hardly seen any.
+
+    Raises:
+        ValueError: the network is to be told frames that the cache did not keep.
+    """
+    if recipe.frames is None:
+        return recipe
+    if not latents.index.frames:
+        raise ValueError(
+            f"frames: {latents.store} does not know how large its pictures were: run cache-latents "
+            "with --frames into another folder, or train with frames:none"
+        )
+    if recipe.sampling.original_size is not None:
+        return recipe
+    rows = {i * len(latents) // LOOKED_AT for i in range(LOOKED_AT)}
+    sizes = torch.stack([latents[i]["frame"][:2] for i in sorted(rows)])
+    usual = sizes.median(0).values.tolist()
+    return replace(recipe, sampling=replace(recipe.sampling, original_size=tuple(usual)))
+
+
+LOOKED_AT = 256
+"""Rows, from all over a cache, that tell how large its pictures were."""
 
 
 def assemble_denoiser(
@@ -53,6 +89,7 @@ def assemble_denoiser(
             recipe.unet.check(side)
     torch.manual_seed(recipe.run.seed)
     build = _text_to_image if recipe.text else _unconditional
+    build = _framed if recipe.frames else build
     objective, pipeline = build(recipe, latents, tokenizer)
     sites = recipe.unet.places(_shape(latents, tokenizer)[0])
     settle(objective, sites, recipe.gradient_checkpointing)
@@ -125,7 +162,8 @@ def latent_source(tokenizer: ImageTokenizer) -> LatentSource:
     """How the rows of its cache become latents, where training computes."""
     # What looks ids up is no part of what is trained, so that nothing else moves it.
     bottleneck = tokenizer.bottleneck.to(processes().device)
-    return LatentSource(bottleneck, tokenizer.autoencoder.config["scaling_factor"])
+    scaling = tokenizer.autoencoder.config["scaling_factor"]
+    return LatentSource(bottleneck, scaling, tokenizer.factor)
 
 
 def _shape(latents: LatentCache, tokenizer: ImageTokenizer) -> tuple[int, int]:
@@ -137,10 +175,7 @@ def _text_to_image(
     recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> tuple[Denoising, Pipeline]:
     assert recipe.text
-    _check_text(recipe.text, latents)
-    vae = tokenizer.autoencoder
-    assert isinstance(vae, diffusers.AutoencoderKL)
-    prompts = transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
+    vae, prompts = _read(recipe.text, latents, tokenizer)
     encoder = recipe.text.encoder(prompts)
     unet = recipe.unet.conditional(*_shape(latents, tokenizer), encoder.config.hidden_size)
     objective = TextDenoising(
@@ -148,6 +183,30 @@ def _text_to_image(
         recipe.optimizer, recipe.drop,
     )  # fmt: skip
     return objective, text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+
+
+def _framed(
+    recipe: GeneratorRecipe, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple[Denoising, Pipeline]:
+    assert isinstance(recipe.text, LearntText) and recipe.frames
+    vae, prompts = _read(recipe.text, latents, tokenizer)
+    encoder = recipe.text.projecting_encoder(prompts)
+    unet = recipe.unet.conditional(*_shape(latents, tokenizer), recipe.text.width, recipe.frames)
+    objective = FramedDenoising(
+        unet, encoder, tokenize(prompts, [""])[0], latent_source(tokenizer), recipe.process,
+        recipe.optimizer, recipe.drop,
+    )  # fmt: skip
+    return objective, framed_text_to_image(vae, unet, recipe.process.scheduler(), encoder, prompts)
+
+
+def _read(
+    text: TextSpec, latents: LatentCache, tokenizer: ImageTokenizer
+) -> tuple["diffusers.AutoencoderKL", "transformers.CLIPTokenizer"]:
+    """What decodes the latents, and whose tokens the prompts are."""
+    _check_text(text, latents)
+    vae = tokenizer.autoencoder
+    assert isinstance(vae, diffusers.AutoencoderKL)
+    return vae, transformers.CLIPTokenizer.from_pretrained(latents.text_tokenizer)
 
 
 def _unconditional(

@@ -47,8 +47,7 @@ def train_encoder(recipe: MaskedRecipe) -> Path:
     )
     with started(recipe.run, recipe, partial(drawn, dataset), found) as run:
         loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                        workers=readers(run.workers, dataset),
-                        accumulate=run.accumulate)  # fmt: skip
+                        workers=readers(run.workers, dataset))  # fmt: skip
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
         if processes().is_main_process:

@@ -39,6 +39,7 @@ from calotype.tokenizers.bottlenecks import (
 from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
+from calotype.training.division import Division
 from calotype.training.images import scaled
 from calotype.training.learner import check_compiled
 from calotype.training.progress import say
@@ -53,7 +54,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         ValueError, FileNotFoundError: something in the recipe cannot be; before any training.
     """
     quiet()
-    size = recipe.size
+    size, division = recipe.size, Division.of(recipe.run, processes().num_processes)
     dataset = recipe.data.build()
     validation = _validation(recipe)
     torch.manual_seed(recipe.run.seed)
@@ -72,7 +73,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
             recipe.transform,
             recipe.validate,
             lpips,
-            recipe.run.batch_size,
+            division.measured,
         )
     critic = _critic(recipe, reconstruction)
     objectives: list[Objective] = [reconstruction, *([critic] if critic else [])]
@@ -81,8 +82,7 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
     found = _found(reconstruction.tokenizer, total, shapes_of(size, recipe.transform))
     with started(recipe.run, recipe, inputs, found) as run:
         loader = Loader(dataset, run.batch_size, seed=run.seed, transform=recipe.transform,
-                        workers=readers(run.workers, dataset),
-                        accumulate=run.accumulate)  # fmt: skip
+                        workers=readers(run.workers, dataset))  # fmt: skip
         watcher = Watcher(recipe, found)
         fit(objectives, loader, run, watcher)
         if loader.skipped:

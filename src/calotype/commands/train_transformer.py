@@ -10,6 +10,7 @@ from calotype.autoregressive import (
     NextToken,
     Transformer,
     name_images,
+    name_shapes,
     prompt_tokenizer,
 )
 from calotype.autoregressive.text import BEGIN
@@ -86,15 +87,8 @@ def _warn_of_no_stock_class(tokenizer: ImageTokenizer) -> None:
 def _pipeline(
     recipe: TransformerRecipe, latents: LatentCache, tokenizer: ImageTokenizer
 ) -> TokenPipeline:
-    if len(latents.grids) > 1:
-        shapes = ", ".join(f"{height}x{width}" for height, width in latents.grids)
-        raise ValueError(
-            f"{recipe.cache} has images of several shapes, of {shapes} tokens, and a transformer "
-            "draws one: run cache-latents again with a crop to one size"
-        )
-    length = latents[0]["packed"].numel()
     if not recipe.prompted:
-        layout = layout_of(0, tokenizer, length)
+        layout = layout_of(0, tokenizer, latents.grids)
         return TokenPipeline(_network(recipe, layout, 0, None), None, tokenizer, layout)
     if latents.index.tokens is None:
         raise ValueError(
@@ -105,11 +99,13 @@ def _pipeline(
     prompts = prompt_tokenizer(
         transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     )
-    layout: Layout = layout_of(len(prompts) - 1, tokenizer, length)
+    layout: Layout = layout_of(len(prompts) - 1, tokenizer, latents.grids)
+    network = _network(recipe, layout, latents.index.tokens, prompts)
+    pipeline = TokenPipeline(network, prompts, tokenizer, layout)
+    name_shapes(prompts, pipeline.shapes)
     if isinstance(tokenizer.bottleneck, Discrete) and tokenizer.is_stock:  # else none decodes them
         name_images(prompts, layout.vocabulary - layout.first)
-    network = _network(recipe, layout, latents.index.tokens, prompts)
-    return TokenPipeline(network, prompts, tokenizer, layout)
+    return pipeline
 
 
 def _network(

@@ -16,7 +16,7 @@ from calotype.data.loading.batches import draw_keys
 from calotype.data.pictures import spread
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
-from calotype.evaluation.tokenizer import EXACT_DB
+from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers import Reconstruction, psnr
 from calotype.tokenizers.gradients import Images
 from calotype.tokenizers.terms import Term

@@ -9,10 +9,11 @@ from typing import Any
 from calotype.commands.command_line import spell
 from calotype.pages.run import INDEX, About, Override, RunPage
 from calotype.recipes.named import nearest
+from calotype.training.description import describe
 from calotype.training.distributed import processes
 from calotype.training.portable import public
 from calotype.training.progress import say
-from calotype.training.run import Run, describe
+from calotype.training.run import Run
 
 SHARE = 0.01
 """Of the time that pages may take: after one, as long is waited as it took a hundred times."""

@@ -5,7 +5,8 @@ Whatever there is to read, in memory are the pictures that are shown, and sixtee
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import heappush, heappushpop
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -14,13 +15,15 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from calotype.data.loading.passes import Turn
 from calotype.data.reading.transforms import eight_bits
 from calotype.pages.worst import Rebuilt, write_worst
 from calotype.tokenizers import psnr
-from calotype.training import Batch
+from calotype.training.distributed import processes
 from calotype.training.files import written
 from calotype.training.images import scaled, visible
 from calotype.training.progress import Told
+from calotype.training.sharing import in_turn
 
 Rebuild = Callable[[Float[Tensor, "b c H W"]], Float[Tensor, "b c H W"]]
 
@@ -86,48 +89,44 @@ class Worst:
 
 
 def rank(
-    rebuild: Rebuild, batches: Iterable[Batch], total: int | None, worst: int, page: Path, of: str
+    rebuild: Rebuild, turns: Iterable[Turn], total: int | None, worst: int, page: Path, of: str
 ) -> str:
-    """Rank pictures, `total` at most, and write the page and, beside it, the ranking; returns what
-    was found in words.
+    """Rank pictures and write the page and, beside it, the ranking, on the main process; returns
+    what was found in words. Ranks share the pictures.
 
     Args:
         rebuild: What the tokenizer makes of images in [-1, 1].
-        batches: Of `{"image", "name"}`, names where there are any.
-        total: Pictures; None: all there are.
+        turns: Of `{"image", "name"}`, names where there are any.
+        total: Pictures; None: it is not known.
         worst: How many the page shows.
         page: The page.
         of: What is ranked by what, in words.
     """
+    every = in_turn(turns, partial(_rebuilt, rebuild))
+    if not processes().is_main_process:
+        list(every)
+        return ""
     page.parent.mkdir(parents=True, exist_ok=True)
     ranking, kept = Ranking(page.with_suffix(".jsonl")), Worst(worst)
     with Told("reconstructing", total, images=1) as told:
-        for names, real in _named(batches, total):
-            fake = rebuild(real)
-            pairs = zip(names, psnr(fake, real).tolist(), visible(real), visible(fake), strict=True)
-            for name, value, a, b in pairs:
-                if name is not None:
-                    ranking.add(name, value)
-                    if kept.wants(value):
-                        kept.add(Rebuilt(name, value, eight_bits(a), eight_bits(b)))
-            told.advance(len(real))
+        for some in every:
+            for each in some:
+                ranking.add(each.name, each.psnr)
+                if kept.wants(each.psnr):
+                    kept.add(each)
+            told.advance(len(some))
     ranking.save()
     lines = [f"{ranking.said()}.", of, f"All of them, worst first: {ranking.file.name}."]
     write_worst(page, f"The {len(kept.ranked())} worst", lines, kept.ranked())
     return ranking.said()
 
 
-def _named(
-    batches: Iterable[Batch], total: int | None
-) -> Iterator[tuple[list[str | None], Float[Tensor, "b c H W"]]]:
-    """Images and what each is called, None of one that only fills a broken one's place."""
-    done, before = 0, None
-    for batch in batches:
-        real = scaled(batch["image"][: None if total is None else total - done])
-        given = batch.get("name") or [f"picture {done + i}" for i in range(len(real))]
-        names = given[: len(real)]
-        yield [None if name == last else name
-               for last, name in zip([before, *names], names, strict=False)], real  # fmt: skip
-        before, done = names[-1], done + len(real)
-        if done == total:
-            return
+def _rebuilt(rebuild: Rebuild, turn: Turn) -> list[Rebuilt]:
+    """What became of each picture of a batch."""
+    if not turn.batch:
+        return []
+    real = scaled(turn.batch["image"])
+    fake = rebuild(real)
+    names = turn.batch.get("name") or [f"picture {row}" for row in turn.batch["row"]]
+    each = zip(names, psnr(fake, real).tolist(), visible(real), visible(fake), strict=True)
+    return [Rebuilt(name, value, eight_bits(a), eight_bits(b)) for name, value, a, b in each]

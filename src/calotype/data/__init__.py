@@ -8,7 +8,8 @@ from calotype.data.drawn.scenes import Scenes
 from calotype.data.filters import Filtered
 from calotype.data.folders.folder import Folder
 from calotype.data.loading.batches import Batch
-from calotype.data.loading.loader import Loader, once, some_of
+from calotype.data.loading.loader import Loader
+from calotype.data.loading.passes import once, some_of
 from calotype.data.mixtures import Balanced, Mixture
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Pictures

@@ -1,13 +1,11 @@
 """A source without the pictures that are too small, too long, said wrongly or there already."""
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import count
-from textwrap import shorten
 
 import numpy as np
 
@@ -15,18 +13,18 @@ from calotype.data.archives.webdataset import WebDataset
 from calotype.data.digits import Digits
 from calotype.data.folders.folder import Folder
 from calotype.data.identity import Identity
+from calotype.data.nested import within
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Pictures
 from calotype.data.reading.looks import Row, alike, look_of, size_of, survey
-from calotype.data.reading.records import Record
+from calotype.data.reading.records import Reader, Record
+from calotype.data.reading.removed import NAMED, News, Tally, line_of
 from calotype.data.streams import Parts, Stream, picked
 from calotype.data.tabular.tables import Hub, Parquet
 from calotype.training.progress import say
 
 Listed = Digits | Folder | Parquet | Hub | WebDataset | OpenMoji
 """Sources that list pictures and are made of no other source."""
-NAMED = 3
-"""Pictures that are named of those that a filter removes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,8 @@ class Filtered:
             ValueError: nothing is left, or duplicates are looked for in a stream; or as of the
                 source.
         """
-        dataset = self.source.build()
+        with within("source"):
+            dataset = self.source.build()
         if isinstance(dataset, Stream):
             return self._stream(dataset)
         filtered = FilteredPictures(dataset, self)
@@ -119,7 +118,7 @@ class Filtered:
                 "memory: choose --data.source.no-streaming, or leave --data.duplicates away"
             )
         filtered = copy(stream)
-        filtered.source = FilteredParts(stream.source, self)
+        filtered.source = FilteredParts(stream.source, self, stream.reader)
         filtered.lanes = min(stream.lanes, filtered.source.lanes)
         if stream.identity is not None:
             filtered.identity = partial(_identity, "filtered by", self, stream.identity)
@@ -173,8 +172,7 @@ class FilteredPictures(Pictures):
         if self.like and places[0] in self.like:
             first = self.source.records[self.like[places[0]]].name
             named[0] = f"{named[0]} is like {first}"
-        more = ", ..." if len(places) > NAMED else ""
-        return f"removed: {len(places)}, {why} ({shorten(', '.join(named), 300)}{more})"
+        return line_of(why, named, len(places))
 
     def _worded(self, places: Sequence[int]) -> Sequence[int]:
         if self.spec.words is None:
@@ -227,26 +225,29 @@ class FilteredParts(Parts):
     Args:
         source: The stream's parts.
         spec: The filter.
+        reader: Hears of what is removed.
     """
 
     counted = False
 
-    def __init__(self, source: Parts, spec: Filtered) -> None:
+    def __init__(self, source: Parts, spec: Filtered, reader: Reader) -> None:
         # Parts of unknown length are dealt whole: a lane without one would give nothing for ever.
         super().__init__([None] * len(source), min(source.lanes, len(source)))
-        self.source, self.spec = source, spec
-        self.removed: Counter[str] = Counter()
-        """By the reason, in this process."""
+        self.source, self.spec, self.reader = source, spec, reader
 
     def read(self, part: int, places: Iterable[int]) -> Iterator[Record]:  # noqa: D102
-        left = (_with(record, self.spec)
-                for record in self.source.read(part, count()) if self._stays(record))  # fmt: skip
-        yield from picked(left, places, lambda length: self.learn(part, length))
+        yield from picked(self._left(part), places, lambda length: self.learn(part, length))
 
-    def _stays(self, record: Record) -> bool:
-        if (why := self._refused(record)) is not None:
-            self.removed[why] += 1
-        return why is None
+    def _left(self, part: int) -> Iterator[Record]:
+        note, tally = self.reader.removals.note, Tally()
+        news = News(self.reader.source, len(self), part, tally, whole=False)
+        with within("source"):
+            for record in self.source.read(part, count()):
+                tally.add(record.name, why := self._refused(record))
+                note(news)
+                if why is None:
+                    yield _with(record, self.spec)
+        note(news._replace(whole=True))
 
     def _refused(self, record: Record) -> str | None:
         if not self.spec.left_of(record.texts):

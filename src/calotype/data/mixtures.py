@@ -1,6 +1,6 @@
 """Sources of sources: several in given shares, and one whose classes come equally often."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import isfinite
@@ -11,13 +11,20 @@ from jaxtyping import Int64
 from calotype.data.filters import Filtered, Listed
 from calotype.data.folders.folder import Folder
 from calotype.data.identity import digest
-from calotype.data.loading.order import Among, Order, Shares, Shuffled, order_of, part_seed
+from calotype.data.loading.order import (
+    Among,
+    Order,
+    Shares,
+    Shuffled,
+    order_of,
+    part_seed,
+    shares,
+)
+from calotype.data.mixed_streams import MixedStream
+from calotype.data.nested import within
 from calotype.data.pictures import Pictures, captions_of_all
-from calotype.data.reading.records import Record
+from calotype.data.reading.records import Reader, Record
 from calotype.data.streams import Stream
-
-BLOCK = 1000
-"""Draws in which a mixture's sources have their shares, in whole pictures."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,14 @@ class Balanced:
         Raises:
             ValueError: it is a stream, or all its captions are the same; or as of the source.
         """
-        return BalancedPictures(listed(self.source.build(), "data.source"))
+        with within("source"):
+            dataset = self.source.build()
+        if isinstance(dataset, Stream):
+            raise ValueError(
+                f"{dataset.reader.source}: which classes a stream has is not known before it is "
+                "read; to balance them choose --data.source.no-streaming"
+            )
+        return BalancedPictures(dataset)
 
 
 class BalancedPictures(Pictures):
@@ -124,19 +138,26 @@ class Mixture:
         each = {"first": self.first, "second": self.second, "third": self.third}
         return {name: source for name, source in each.items() if source is not None}
 
-    def build(self) -> "MixedPictures":
-        """Open all of them.
+    def build(self) -> "MixedPictures | MixedStream":
+        """Open all of them; with a stream among them the mixture is one.
 
         Raises:
-            ValueError: one is a stream, or they differ in `on_error`; or as of a source.
+            ValueError: they differ in `on_error`, or there are no weights and how many pictures a
+                stream has is not known; or as of a source.
         """
-        built = {name: listed(each.build(), f"data.{name}") for name, each in self.sources.items()}
+        built = {name: _built(name, each) for name, each in self.sources.items()}
         if len(policies := {dataset.reader.on_error for dataset in built.values()}) > 1:
             raise ValueError(
                 f"data: of {' and '.join(built)} some have on_error {' and some '.join(policies)}: "
                 "choose one"
             )
-        return MixedPictures(list(built.values()), self.weights)
+        datasets = list(built.values())
+        listed = [dataset for dataset in datasets if isinstance(dataset, Pictures)]
+        if len(listed) == len(datasets):
+            return MixedPictures(listed, self.weights)
+        if not self.weights:
+            _check_counted(built)
+        return MixedStream(datasets, self.weights, joint(datasets))
 
 
 class MixedPictures(Pictures):
@@ -148,9 +169,8 @@ class MixedPictures(Pictures):
     """
 
     def __init__(self, datasets: Sequence[Pictures], weights: Sequence[float] = ()) -> None:
-        names = "; ".join(dataset.reader.source for dataset in datasets)
-        reader = replace(datasets[0].reader, source=f"mixture of {names}", skipped={})
-        super().__init__(Joined([dataset.records for dataset in datasets]), reader, self._says)
+        records = Joined([dataset.records for dataset in datasets])
+        super().__init__(records, joint(datasets), self._says)
         self.datasets, self.weights = tuple(datasets), tuple(weights)
         self.weighted = bool(weights)
         """Whether some are drawn more often than others."""
@@ -199,30 +219,26 @@ class Joined(Sequence[Record]):
             yield from captions_of_all(part)
 
 
-def shares(weights: Sequence[float]) -> list[int]:
-    """Draws of each source in the smallest block that gives the weights exactly, or, where none of
-    at most `BLOCK` does, in one of about `BLOCK`; each has one or more.
-    """
-    parts = np.asarray(weights) / sum(weights)
-    for block in range(len(weights), BLOCK + 1):
-        whole = np.rint(parts * block)
-        if whole.min() >= 1 and np.allclose(parts * block, whole, rtol=0, atol=1e-6):
-            return whole.astype(int).tolist()
-    whole = np.maximum(np.floor(parts * BLOCK), 1).astype(int)
-    for k in np.argsort(whole - parts * BLOCK, kind="stable")[: max(0, BLOCK - whole.sum())]:
-        whole[k] += 1
-    return whole.tolist()
+def _built(name: str, source: Listed | Filtered | Balanced) -> Pictures | Stream:
+    with within(name):
+        return source.build()
 
 
-def listed(dataset: Pictures | Stream, field: str) -> Pictures:
-    """What can be drawn at random.
+def joint(datasets: Sequence[Pictures | Stream]) -> Reader:
+    """A reader of all of them, which counts with them what is skipped."""
+    first, *others = (dataset.reader for dataset in datasets)
+    source = "; ".join(dataset.reader.source for dataset in datasets)
+    reader = replace(first, source=f"mixture of {source}")
+    for other in others:
+        reader.share(other)
+    return reader
 
-    Raises:
-        ValueError: it is a stream.
-    """
-    if isinstance(dataset, Stream):
-        raise ValueError(
-            f"{dataset.reader.source}: a stream is read from its start, and cannot be drawn from "
-            f"in shares: choose --{field}.no-streaming"
-        )
-    return dataset
+
+def _check_counted(built: Mapping[str, Pictures | Stream]) -> None:
+    for name, dataset in built.items():
+        if isinstance(dataset, Stream) and not dataset.source.counted:
+            raise ValueError(
+                f"{dataset.reader.source}: how many pictures it has is known once it is read, so "
+                f"that they cannot all come once an epoch: say by --data.weights how often each "
+                f"source is drawn, or choose --data.{name}.no-streaming"
+            )

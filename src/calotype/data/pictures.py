@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from calotype.data.identity import Identity
 from calotype.data.reading.images import Decoding
 from calotype.data.reading.records import Example, Reader, Record
+from calotype.data.splits import Spread
 
 
 class Pictures(Dataset[Example]):
@@ -98,7 +99,7 @@ def spread(dataset: Dataset[Any], count: int | None) -> Dataset[Any]:
     """
     if not isinstance(dataset, Pictures) or count is None or count >= len(dataset):
         return dataset
-    places = [i * len(dataset) // count for i in range(count)]
+    places = Spread(len(dataset), count)
     known = dataset.identity if dataset.is_known else None
     return Pictures(Chosen(dataset.records, places), dataset.reader, known)
 
@@ -109,3 +110,8 @@ def captions_of_all(records: Sequence[Record]) -> Iterable[str]:
     """
     own: Callable[[], Iterable[str]] | None = getattr(records, "captions", None)
     return own() if own else (records[i].caption for i in range(len(records)))
+
+
+def so_many(count: int) -> str:
+    """`1 picture`, `2 pictures`."""
+    return "1 picture" if count == 1 else f"{count} pictures"

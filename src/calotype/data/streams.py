@@ -50,7 +50,7 @@ class Parts(ABC):
 
     def __init__(self, counts: Sequence[int | None], lanes: int) -> None:
         self.counts, self.lanes = list(counts), max(1, lanes)
-        self.news: list[tuple[int, int]] = []
+        self._news: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -74,7 +74,12 @@ class Parts(ABC):
         """Keep what reading a part to its end has told."""
         if self.counts[part] is None:
             self.counts[part] = length
-            self.news.append((part, length))
+            self._news.append((part, length))
+
+    def news(self) -> list[tuple[int, int]]:
+        """Parts whose lengths were learnt since this was asked last, and these."""
+        news, self._news = self._news, []
+        return news
 
 
 class Whole(Parts):
@@ -188,6 +193,10 @@ class Stream(IterableDataset[Example]):
             offset += length
         if not offset:
             raise self.reader.nothing()
+
+    def some(self, count: int) -> list[Record]:
+        """So many records, the first."""
+        return list(islice(self.records(), count))
 
     def read(self, records: Sequence[Record], window: Window) -> Example:
         """Decode the first that can be of `records`, taken from `window`, and all that follow."""

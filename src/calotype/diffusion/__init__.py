@@ -1,12 +1,18 @@
 """Denoisers in latent space: what they are asked, what they are made of."""
 
 from calotype.diffusion.adapters import Learnt, LoRA, Whole
-from calotype.diffusion.objectives import Denoising, LatentSource, TextDenoising
+from calotype.diffusion.objectives import (
+    Denoising,
+    FramedDenoising,
+    LatentSource,
+    TextDenoising,
+)
 from calotype.diffusion.processes import Epsilon, Flow, ProcessSpec, Velocity
 from calotype.diffusion.scheduled import process_of, spec_of
 from calotype.diffusion.schedules import LogitNormal, Uniform
 from calotype.diffusion.text import LearntText, PretrainedText, TextSpec, tokenize
 from calotype.diffusion.unet import (
+    Frames,
     UNet,
     attend_plainly,
     check_halved,
@@ -18,6 +24,8 @@ __all__ = [
     "Denoising",
     "Epsilon",
     "Flow",
+    "FramedDenoising",
+    "Frames",
     "LatentSource",
     "Learnt",
     "LearntText",

@@ -15,6 +15,7 @@ from calotype.training import AdamW, Batch, Losses, Objective
 from calotype.training.noise import Generators, gaussian, generators, sent, uniform
 
 Denoiser = Union["diffusers.UNet2DModel", "diffusers.UNet2DConditionModel"]
+TextEncoder = Union["transformers.CLIPTextModel", "transformers.CLIPTextModelWithProjection"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class LatentSource:
     bottleneck: Bottleneck
     scaling_factor: float
     """Of the tokenizer's configuration: stock pipelines decode z / scaling_factor."""
+    factor: int = 1
+    """Pixels of an image to a side of a site."""
 
     def draw(self, packed: Tensor, generator: Generators) -> Float[Tensor, "b c h w"]:
         """Draw latents from stored moments."""
@@ -74,7 +77,7 @@ class TextDenoising(Denoising):
     """
 
     def __init__(
-        self, unet: "diffusers.UNet2DConditionModel", text_encoder: "transformers.CLIPTextModel",
+        self, unet: "diffusers.UNet2DConditionModel", text_encoder: TextEncoder,
         null: Int[Tensor, " length"], source: LatentSource, process: Process,
         optimizer: AdamW, drop: float = 0.1,
     ) -> None:  # fmt: skip
@@ -101,5 +104,33 @@ class TextDenoising(Denoising):
         """The network's answer, told each sample's prompt or the empty one."""
         dropped = sent(uniform(generator) < self.drop, noisy.device)
         tokens = torch.where(dropped[:, None], self.null, batch["tokens"])
+        return self.told(noisy, timestep, tokens, batch)
+
+    def told(
+        self, noisy: Tensor, timestep: Tensor, tokens: Int[Tensor, "b length"], batch: Batch
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer, told what the prompts' tokens say."""
         hidden = self.text_encoder(tokens).last_hidden_state
         return self.unet(noisy, timestep, hidden).sample
+
+
+class FramedDenoising(TextDenoising):
+    """Denoising under a prompt and a frame: how large the picture was and where it was cropped
+    (Podell et al. 2023, section 2.2), which `batch["frame"]` has as `Transform.framed` says.
+
+    As StableDiffusionXLPipeline does, the network attends to the last but one of the text encoder's
+    states, and is told its projected one.
+    """
+
+    def told(
+        self, noisy: Tensor, timestep: Tensor, tokens: Int[Tensor, "b length"], batch: Batch
+    ) -> Float[Tensor, "b c h w"]:
+        """The network's answer, told what the prompts' tokens say, and the frames."""
+        said = self.text_encoder(tokens, output_hidden_states=True)
+        own = torch.tensor(noisy.shape[2:]) * self.source.factor
+        sizes = sent(own, noisy.device).expand(len(noisy), -1)
+        numbers = torch.cat([batch["frame"][:, :4], sizes], dim=1).float()
+        return self.unet(
+            noisy, timestep, said.hidden_states[-2],
+            added_cond_kwargs={"text_embeds": said.text_embeds, "time_ids": numbers},
+        ).sample  # fmt: skip

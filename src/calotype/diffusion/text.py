@@ -56,13 +56,22 @@ class LearntText:
 
     def encoder(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextModel":
         """A fresh text encoder for the tokenizer's vocabulary."""
+        return transformers.CLIPTextModel(self._config(tokenizer))
+
+    def projecting_encoder(
+        self, tokenizer: "transformers.CLIPTokenizer"
+    ) -> "transformers.CLIPTextModelWithProjection":
+        """The same with a projection of the pooled prompt, as wide as a token."""
+        return transformers.CLIPTextModelWithProjection(self._config(tokenizer))
+
+    def _config(self, tokenizer: "transformers.CLIPTokenizer") -> "transformers.CLIPTextConfig":
         names = ("bos_token_id", "eos_token_id", "pad_token_id")
         ids: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
-        return transformers.CLIPTextModel(transformers.CLIPTextConfig(
+        return transformers.CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=self.width, intermediate_size=4 * self.width,
             num_hidden_layers=self.layers, num_attention_heads=self.heads,
             max_position_embeddings=tokenizer.model_max_length, projection_dim=self.width, **ids,
-        ))  # fmt: skip
+        )  # fmt: skip
 
 
 END_OF_WORD = "</w>"

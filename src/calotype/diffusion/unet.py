@@ -50,10 +50,20 @@ class UNet:
                 )
 
     def conditional(
-        self, size: int, channels: int, text_width: int
+        self, size: int, channels: int, text_width: int, frames: "Frames | None" = None
     ) -> "diffusers.UNet2DConditionModel":
-        """A UNet for latents [B, channels, size, size] that attends to text [B, L, text_width]."""
+        """A UNet for latents [B, channels, size, size] that attends to text [B, L, text_width], and
+        is told frames if there are such.
+
+        Raises:
+            ValueError: the pooled prompt, which is told with frames, is to be told twice.
+        """
         self.check(size)
+        if frames and self.pooled_text:
+            raise ValueError(
+                "unet.pooled_text: with frames the pooled prompt is told too; add "
+                "--unet.no-pooled-text"
+            )
         down = ["CrossAttnDownBlock2D" if on else "DownBlock2D" for on in self.attention]
         up = ["CrossAttnUpBlock2D" if on else "UpBlock2D" for on in reversed(self.attention)]
         # diffusers' `attention_head_dim` is, for this class, the number of heads.
@@ -61,10 +71,13 @@ class UNet:
         return diffusers.UNet2DConditionModel(
             down_block_types=tuple(down), up_block_types=tuple(up),
             attention_head_dim=heads, cross_attention_dim=text_width,
-            addition_embed_type="text" if self.pooled_text else None,
-            addition_embed_type_num_heads=_pooling_heads(text_width),
+            **(frames.told(text_width) if frames else self._told(text_width)),
             **self._common(size, channels),
         )  # fmt: skip
+
+    def _told(self, text_width: int) -> dict[str, Any]:
+        return {"addition_embed_type": "text" if self.pooled_text else None,
+                "addition_embed_type_num_heads": _pooling_heads(text_width)}  # fmt: skip
 
     def unconditional(self, size: int, channels: int) -> "diffusers.UNet2DModel":
         """A UNet for latents [B, channels, size, size].
@@ -103,6 +116,27 @@ class UNet:
     def check(self, size: int) -> None:
         """As `check_halved`, of its resolutions."""
         check_halved(size, len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The UNet is told the size of the picture that an image is of, where that was cropped, and the
+    image's own size (Podell et al. 2023, section 2.2), with the pooled prompt: small pictures and
+    crops do not teach it to blur and to cut off. Saved as a StableDiffusionXLPipeline of one text
+    encoder.
+    """
+
+    width: int = 256
+    """Channels of the sinusoids of each of the six numbers."""
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"frames.width is {self.width}: choose an even number, 2 or more")
+
+    def told(self, text_width: int) -> dict[str, Any]:
+        """What of a UNet's config says so, where the pooled prompt has so many channels."""
+        return {"addition_embed_type": "text_time", "addition_time_embed_dim": self.width,
+                "projection_class_embeddings_input_dim": 6 * self.width + text_width}  # fmt: skip
 
 
 def check_halved(size: int, times: int) -> None:

@@ -1,6 +1,7 @@
 """What a latent space is like for those who generate in it."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +20,24 @@ OCTAVES = (1 / 16, 1 / 8, 1 / 4)
 """Cycles per site between the bands of the spectrum."""
 
 
+@dataclass
+class LatentSums:
+    """Of the latents of some images, in float64."""
+
+    images: int = 0
+    sites: int = 0
+    shape: tuple[int, ...] = (0, 0)
+    """Sites of the last one."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, other: "LatentSums") -> None:
+        """Count those too."""
+        self.images, self.sites = self.images + other.images, self.sites + other.sites
+        self.shape = other.shape
+        for name, value in other.sums.items():
+            self.sums[name] = self.sums.get(name, torch.zeros(())) + value
+
+
 class LatentHealth:
     """Of a continuous latent space, or of codes' vectors; gathered batch by batch, in float64.
 
@@ -29,42 +48,42 @@ class LatentHealth:
         config, self.bottleneck = tokenizer.autoencoder.config, tokenizer.bottleneck
         self.shift = config.get("shift_factor") or 0.0
         self.scale = config.get("scaling_factor") or 1.0
-        self.images, self.sites, self.shape = 0, 0, (0, 0)
-        self.sums: dict[str, Tensor] = {}
+        self.total = LatentSums()
 
-    def add(
+    def sums(
         self, packed: Num[Tensor, "b ..."], z: Float[Tensor, "b c h w"],
         mode: Float[Tensor, "b c h w"],
-    ) -> None:  # fmt: skip
-        """Count the latents of some images: what is kept of them, a sample of it, the likeliest."""
-        self.images, self.shape = self.images + len(z), tuple(z.shape[2:])
-        self.sites += len(z) * math.prod(self.shape)
+    ) -> LatentSums:  # fmt: skip
+        """Of the latents of some images: what is kept of them, a sample of it, the likeliest."""
+        shape = tuple(z.shape[2:])
         z, mode = (self.scale * (each.cpu().double() - self.shift) for each in (z, mode))
-        self._sum("mean", z.sum((0, 2, 3)))
-        self._sum("square", z.square().sum((0, 2, 3)))
-        self._sum("mode", mode.sum((0, 2, 3)))
-        self._sum("mode square", mode.square().sum((0, 2, 3)))
-        self._sum("power", power(z).sum(0))
+        sums = {
+            "mean": z.sum((0, 2, 3)), "square": z.square().sum((0, 2, 3)),
+            "mode": mode.sum((0, 2, 3)), "mode square": mode.square().sum((0, 2, 3)),
+            "power": power(z).sum(0),
+        }  # fmt: skip
         if isinstance(self.bottleneck, GaussianBottleneck):
             mean, logvar = packed.cpu().double().chunk(2, 1)
             seen = self.scale * (mean - self.shift), logvar + 2 * math.log(self.scale)
-            self._sum("kl", divergence(*seen).sum((0, 2, 3)))
+            sums["kl"] = divergence(*seen).sum((0, 2, 3))
+        return LatentSums(len(z), len(z) * math.prod(shape), shape, sums)
 
     def figures(self) -> dict[str, Any]:
         """Per channel mean, standard deviation and whether active; nats and bits; the spectrum."""
-        count, each = self.sites, self.sites / self.images
-        mean, std = _moments(self.sums["mean"], self.sums["square"], count)
-        _, spread = _moments(self.sums["mode"], self.sums["mode square"], count)
-        bands = self.sums["power"] / self.sums["power"].sum().clamp_min(1e-300)
+        sums, count = self.total.sums, self.total.sites
+        each = count / self.total.images
+        mean, std = _moments(sums["mean"], sums["square"], count)
+        _, spread = _moments(sums["mode"], sums["mode square"], count)
+        bands = sums["power"] / sums["power"].sum().clamp_min(1e-300)
         found = {
-            "latent": [len(mean), *self.shape],
+            "latent": [len(mean), *self.total.shape],
             "mean": rounded(mean.tolist()),
             "std": rounded(std.tolist()),
             "active_channels": int((spread.square() > ACTIVE).sum()),
             "spectrum": rounded(bands.tolist()),
         }
-        if "kl" in self.sums:
-            nats = self.sums["kl"] / count
+        if "kl" in sums:
+            nats = sums["kl"] / count
             found["kl_nats_per_site"] = rounded(nats.tolist())
             # What bits-back coding would take (Townsend et al. 2019, section 2.2).
             found["rate_bits"] = round(nats.sum().item() * each / math.log(2), 1)
@@ -72,9 +91,6 @@ class LatentHealth:
             bits = math.log2(self.bottleneck.codes) * self.bottleneck.codebooks
             found["rate_bits"] = round(bits * each, 1)
         return found
-
-    def _sum(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums.get(name, torch.zeros(())) + value
 
 
 def divergence(

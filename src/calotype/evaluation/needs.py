@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
 
 from calotype.training import Batch, Objective, Run
+from calotype.training.division import Division
 
 ATEN = torch.ops.aten
 FLOPS = {
@@ -52,7 +53,7 @@ class Needs:
     themselves."""
     gradients: int
     """Of these, what does not grow with the batch."""
-    batch_size: int
+    micro_batch: int
     """Samples of a micro-batch."""
     convolution_flops: int
     """Forward and back."""
@@ -70,7 +71,7 @@ class Needs:
 
     def largest_batch(self, memory: int) -> int:
         """Samples of a micro-batch with which it would fit into so many bytes; 0: none does."""
-        each = ALLOCATOR * (self.step - self.gradients) / self.batch_size
+        each = ALLOCATOR * (self.step - self.gradients) / self.micro_batch
         left = memory - self.state - ALLOCATOR * self.gradients
         return max(0, int(left / max(each, 1)))
 
@@ -98,7 +99,7 @@ def rehearse(build: Callable[[], Rehearsal], run: Run, dtype: torch.dtype) -> Ne
         weights = _size(_tensors([*made.objectives, *made.beside]))
     return Needs(
         parameters=sum(p.numel() for p in learnt), state=weights + 2 * gradients + average,
-        step=step, gradients=gradients, batch_size=run.batch_size,
+        step=step, gradients=gradients, micro_batch=Division.of(run, 1).micro_batch,
         convolution_flops=held.convolved, product_flops=held.multiplied, moved=held.moved,
         operations=held.operations,
     )  # fmt: skip

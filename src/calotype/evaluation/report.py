@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from calotype.evaluation.tokenizer import Evaluation
+from calotype.evaluation.judges import Evaluation
 
 VERSIONS = ("calotype", "torch", "diffusers", "transformers", "torchmetrics", "torch-fidelity")
 

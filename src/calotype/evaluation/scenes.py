@@ -15,7 +15,7 @@ from calotype.data.drawn.scenes import Scene, held_out_scenes
 from calotype.evaluation.alignment import Alignment, alignment
 from calotype.pipelines import HowToSample, Pipeline, TokenPipeline, sample, score
 from calotype.tokenizers import ImageTokenizer, fingerprint, psnr
-from calotype.training.run import describe
+from calotype.training.description import describe
 
 Images = Float[Tensor, "b 3 S S"]
 

@@ -16,7 +16,7 @@ from calotype.hub.history import UNKNOWN, Origin, Recipe
 from calotype.hub.licences import IDENTIFIERS
 from calotype.hub.parts import Part, read_json
 from calotype.lazy import huggingface_hub
-from calotype.pipelines.tokens import MARK
+from calotype.pipelines.token_parts import MARK
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.continuing import KEPT
 from calotype.training.network import named

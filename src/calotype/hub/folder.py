@@ -13,7 +13,7 @@ from calotype.hub.card import Rights, Section, Shown, card
 from calotype.hub.history import origin
 from calotype.hub.parts import Part
 from calotype.lazy import huggingface_hub
-from calotype.pipelines.tokens import MARK
+from calotype.pipelines.token_parts import MARK
 from calotype.training.files import publish
 from calotype.training.portable import portable, public, written
 from calotype.training.progress import say

@@ -11,12 +11,14 @@ from calotype.lazy import huggingface_hub
 from calotype.recipes.named import fields, folder, nearest
 from calotype.recipes.tokenizer import Continued
 from calotype.training import history
+from calotype.training.former import of_all_processes
 from calotype.training.network import NAME
 from calotype.training.portable import flat, public
 
 UNKNOWN = "unknown"
 MANNERS = ("out", "resume", "overwrite", "workers", "trackers", "keep", "log_every", "save_every",
-           "save_minutes", "requeue", "sample_every", "evaluate_every", "patience")  # fmt: skip
+           "save_minutes", "micro_batch", "requeue", "sample_every", "evaluate_every",
+           "patience")  # fmt: skip
 """Fields of a run that say nothing of what it learns."""
 BEGUN_FROM = (
     "model.start",
@@ -180,6 +182,7 @@ def _of_run(part: Part) -> Origin:
     if part.run is None:
         return Origin({}, {}, [])
     said = read_json(part.run / "recipe.json")
+    said |= {"run": of_all_processes(said["run"], part.run)} if "run" in said else {}
     if part.kind == "tokenizer":
         count = read_json(part.folder / "latent_statistics.json").get("of_pictures")
         data = _data("tokenizer", said.get("data", {}), said, count, _seen(part.run, said))
@@ -213,8 +216,7 @@ def _seen(run: Path, said: dict[str, Any]) -> int | None:
     own = said.get("run", {})
     if not {"steps", "batch_size"} <= own.keys():
         return None
-    processes = max((each["processes"] for each in history.read(run)), default=1)
-    return own["steps"] * own["batch_size"] * own.get("accumulate", 1) * processes
+    return own["steps"] * own["batch_size"]
 
 
 def _data(

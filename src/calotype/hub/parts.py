@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calotype.lazy import diffusers
-from calotype.pipelines.tokens import MARK
+from calotype.pipelines.token_parts import MARK
 from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG

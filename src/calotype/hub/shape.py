@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import safe_open
 
 from calotype.hub.parts import Part, read_json
-from calotype.pipelines.tokens import IMAGES, MARK
+from calotype.pipelines.token_parts import IMAGES, MARK
 from calotype.tokenizers.continuing import KEPT
 from calotype.tokenizers.tokenizer import OWN_CONFIG
 
@@ -31,10 +31,14 @@ def described(part: Part) -> str:
     tokenizer = _tokenizer(_autoencoder(part))
     if part.kind == "tokens":
         layout = read_json(part.folder / MARK)["layout"]
-        length = layout["height"] * layout["width"] * layout["codebooks"]
+        grids = layout.get("grids") or [(layout["height"], layout["width"])]
+        lengths = [height * width * layout["codebooks"] for height, width in grids]
+        tokens = f"{lengths[0]} tokens a picture"
+        if len(grids) > 1:
+            tokens = f"{min(lengths)} to {max(lengths)} tokens a picture of {len(grids)} shapes"
         return (
             "A transformer (`LlamaForCausalLM`) that draws pictures token by token, "
-            f"{length} tokens a picture, and the tokenizer that decodes them, {tokenizer}."
+            f"{tokens}, and the tokenizer that decodes them, {tokenizer}."
         )
     index = read_json(part.folder / "model_index.json")
     how = "from prompts" if reads_prompts(part) else "from noise alone, without prompts"

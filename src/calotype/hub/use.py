@@ -18,8 +18,8 @@ from calotype.hub.history import known_on_hub
 from calotype.hub.parts import Part, read_json
 from calotype.pipelines import Sampling, load, picture, recommended
 from calotype.pipelines.readme import readme as of_pipeline
+from calotype.pipelines.token_parts import IMAGES, MARK
 from calotype.pipelines.token_readme import EXAMPLES
-from calotype.pipelines.tokens import IMAGES, MARK
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.readme import HERE
 from calotype.tokenizers.readme import readme as of_tokenizer

@@ -11,12 +11,13 @@ from PIL import Image
 from rich.console import Console
 
 from calotype.evaluation.glossary import LEGEND, glossed
+from calotype.evaluation.judges import Evaluation
 from calotype.evaluation.report import described, flat, noted
-from calotype.evaluation.tokenizer import Evaluation
 from calotype.lazy import matplotlib
 from calotype.pages.render import data_url, render
 from calotype.training.files import write_text
 
+PAGE = "comparison.html"
 SHOWN = 8
 """Samples of each artifact."""
 
@@ -32,9 +33,9 @@ def write(folder: Path, found: dict[str, Evaluation]) -> Path:
     lines.insert(1, "|---" * len(rows[0]) + "|")
     picture = "![what each makes of the same pictures](comparison.png)"
     write_text(folder / "comparison.md", "\n\n".join(["\n".join(lines), *said, picture]) + "\n")
-    write_text(folder / "comparison.html", page(rows, said, folder / "comparison.png"))
+    write_text(folder / PAGE, page(rows, said, folder / "comparison.png"))
     Console().print("\n".join([*lines, "", *said]), highlight=False, soft_wrap=True)
-    return folder / "comparison.html"
+    return folder / PAGE
 
 
 def table(found: dict[str, Evaluation]) -> list[list[str]]:

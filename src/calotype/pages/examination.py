@@ -28,7 +28,8 @@ class Recipe:
     precision: str
     needs: Needs
     steps: int
-    accumulate: int
+    count: int
+    """Micro-batches of a step, of one process."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,10 @@ def of_recipe(found: Examination, recipe: Recipe) -> Line:
     """What a recipe takes on the machine, and whether that is there."""
     needs, machine = recipe.needs, found.machine
     taken = found.throughput.seconds(needs, recipe.precision)
-    hours = recipe.steps * recipe.accumulate * taken / 3600
+    hours = recipe.steps * recipe.count * taken / 3600
     said = (
         f"{needs.parameters / 1e6:,.1f} M, {_gib(needs.memory)}, "
-        f"{_short(needs.batch_size / taken)} images/s in {recipe.precision}, {_long(hours)}"
+        f"{_short(needs.micro_batch / taken)} images/s in {recipe.precision}, {_long(hours)}"
     )
     free = max((d.free for d in machine.devices), default=machine.free) - PROGRAM
     if needs.memory <= free:
@@ -170,10 +171,9 @@ def of_recipe(found: Examination, recipe: Recipe) -> Line:
             return Line("note", recipe.name, f"{said}: fits, but wants a faster machine")
         return Line("ok", recipe.name, f"{said}: fits")
     fits = needs.largest_batch(free)
-    if batch := max((n for n in range(1, fits + 1) if needs.batch_size % n == 0), default=0):
-        times = recipe.accumulate * needs.batch_size // batch
+    if batch := max((n for n in range(1, fits + 1) if needs.micro_batch % n == 0), default=0):
         return Line("note", recipe.name, f"{said}: too large for this memory",
-                    f"--run.batch-size {batch} --run.accumulate {times}")  # fmt: skip
+                    f"--run.micro-batch {batch}")  # fmt: skip
     return Line("note", recipe.name, f"{said}: too large for this machine")
 
 

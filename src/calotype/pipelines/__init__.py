@@ -4,6 +4,7 @@ from calotype.pipelines.adapters import save_adapter
 from calotype.pipelines.assemble import (
     added_to,
     autoencoder,
+    framed_text_to_image,
     is_pipeline,
     load,
     mode_of,
@@ -33,7 +34,8 @@ from calotype.pipelines.sampling import (
     turns,
 )
 from calotype.pipelines.scores import best, score
-from calotype.pipelines.tokens import TokenPipeline, Top, draw, layout_of
+from calotype.pipelines.token_parts import layout_of
+from calotype.pipelines.tokens import TokenPipeline, Top, draw
 
 __all__ = [
     "Choice",
@@ -56,6 +58,7 @@ __all__ = [
     "draw",
     "draw_batch",
     "for_tokens",
+    "framed_text_to_image",
     "heeds",
     "is_pipeline",
     "layout_of",

@@ -14,12 +14,12 @@ from calotype.diffusion import ProcessSpec
 from calotype.lazy import diffusers, peft
 from calotype.pipelines.folders import fingerprint
 from calotype.pipelines.sampling import HowToSample
-from calotype.pipelines.tokens import MARK
+from calotype.pipelines.token_parts import MARK
 from calotype.tokenizers.readme import HERE
+from calotype.training.description import describe
 from calotype.training.files import publish, room
 from calotype.training.network import Place, named
 from calotype.training.portable import make_portable
-from calotype.training.run import describe
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """What diffusers calls their file."""

@@ -24,15 +24,16 @@ from calotype.pipelines.sampling import (
     draws,
     for_tokens,
 )
-from calotype.pipelines.tokens import IMAGES, MARK, TokenPipeline, load_parts, save_parts
+from calotype.pipelines.token_parts import IMAGES, MARK, save_parts
+from calotype.pipelines.tokens import TokenPipeline
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.training.description import describe, restore
 from calotype.training.files import publish, room
 from calotype.training.holds import instead
 from calotype.training.images import Mode
 from calotype.training.network import located, place, reason
 from calotype.training.portable import make_portable
-from calotype.training.run import describe, restore
 
 
 def text_to_image(
@@ -47,6 +48,23 @@ def text_to_image(
         vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, unet=unet.eval(),
         scheduler=scheduler, safety_checker=None, feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def framed_text_to_image(
+    vae: "diffusers.AutoencoderKL", unet: "diffusers.UNet2DConditionModel",
+    scheduler: "diffusers.DPMSolverMultistepScheduler",
+    text_encoder: "transformers.CLIPTextModelWithProjection",
+    tokenizer: "transformers.CLIPTokenizer",
+) -> "diffusers.StableDiffusionXLPipeline":  # fmt: skip
+    """A StableDiffusionXLPipeline with the second of its text encoders alone, whose null prompt is
+    the empty one.
+    """
+    nobody: Any = None
+    return diffusers.StableDiffusionXLPipeline(
+        vae=vae.eval(), text_encoder=nobody, text_encoder_2=text_encoder.eval(), tokenizer=nobody,
+        tokenizer_2=tokenizer, unet=unet.eval(), scheduler=scheduler,  # type: ignore[arg-type]
+        force_zeros_for_empty_prompt=False, add_watermarker=False,
     )  # fmt: skip
 
 
@@ -70,7 +88,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with room(beside, folder, _bytes(pipeline), "the checkpoints are as they were"):
         if isinstance(pipeline, TokenPipeline):
-            save_parts(pipeline, beside, for_tokens(sampling))
+            save_parts(pipeline.parts(for_tokens(sampling)), beside)
         else:
             pipeline.save_pretrained(beside, safe_serialization=True)
             mark = {"tokenizer": fingerprint(autoencoder(pipeline)), "sampling": describe(sampling)}
@@ -80,6 +98,8 @@ def save(
             _serve_flow_schedulers(beside / "scheduler/scheduler_config.json")
         if isinstance(pipeline, diffusers.StableDiffusionPipeline):
             _serve_older_transformers(pipeline, beside)
+        elif isinstance(pipeline, diffusers.StableDiffusionXLPipeline):
+            pipeline.tokenizer_2.backend_tokenizer.model.save(str(beside / "tokenizer_2"))
         (beside / "README.md").write_text(readme(pipeline, sampling, IMAGES))
         make_portable(beside)
         publish(beside, folder)
@@ -134,7 +154,7 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         add_adapter(found, path, _mark(path)["start"], place(path))
         return found
     if _mark(path).get("layout"):
-        found = load_parts(path)
+        found = TokenPipeline.from_pretrained(path)
         _check(path, found)
         return found
     try:

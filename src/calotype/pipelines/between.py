@@ -93,7 +93,7 @@ def check_between(pipeline: Any) -> None:
     if not isinstance(pipeline, diffusers.StableDiffusionPipeline):
         raise ValueError(
             f"between: there is nothing between images of a {type(pipeline).__name__}: choose a "
-            "diffusion pipeline that reads prompts"
+            "StableDiffusionPipeline"
         )
 
 

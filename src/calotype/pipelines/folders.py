@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from calotype.pipelines.sampling import Pipeline
-from calotype.pipelines.tokens import MARK, TokenPipeline
+from calotype.pipelines.token_parts import MARK
+from calotype.pipelines.tokens import TokenPipeline
 from calotype.training.weights import digest
 
 INDICES = ("model_index.json", MARK)

@@ -29,6 +29,10 @@ training scripts and converters take them as they are.
 OWN = """Its networks have a layout of their own. Diffusers loads it and draws with it; converters
 to single files, and programs that read those, know the layout of Stable Diffusion alone.
 """
+FRAMED = """It is told how large the picture was that an image is of, and where that was cropped:
+say `original_size` (height, width) and `crops_coords_top_left`. Without `original_size` it draws as
+of pictures that were as small as what it draws.
+"""
 FLOW = """
 It is a flow. Other schedulers that know flows draw with it too, made by
 `from_config(pipeline.scheduler.config)`: those of DPM-Solver++, UniPC and DEIS, and FlowMatchEuler
@@ -59,6 +63,12 @@ def readme(pipeline: Pipeline, sampling: HowToSample, folder: str) -> str:
     assert isinstance(sampling, Sampling)
     sampling = sampling.completed(pipeline)
     more = (FLOW if _is_flow(pipeline) else "") + (ALPHA if _has_alpha(pipeline) else "")
+    if isinstance(pipeline, diffusers.StableDiffusionXLPipeline):
+        how = f"num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance}"
+        if sampling.original_size is not None:
+            how += f", original_size={tuple(sampling.original_size)}"
+        card = CARD.format(library="diffusers", task="text-to-image")
+        return card + TEXT.format(prompt=EXAMPLES[0], how=how, here=HERE) + FRAMED + more
     if isinstance(pipeline, diffusers.StableDiffusionPipeline):
         how = f"num_inference_steps={sampling.steps}, guidance_scale={sampling.guidance}"
         layout = STABLE if _is_stable(pipeline) else OWN

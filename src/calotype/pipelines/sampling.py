@@ -38,8 +38,16 @@ class Sampling:
     section 3.4); None: as the pipeline's author chose."""
     negative_prompt: str | None = None
     """What guidance leads away from; None: the empty prompt."""
+    original_size: tuple[int, int] | None = None
+    """Of a pipeline that is told frames: height and width of the picture that an image is of; None:
+    as the pipeline's author chose."""
+    crops_coords_top_left: tuple[int, int] | None = None
+    """Likewise: pixels that were cropped away above the image, and to its left."""
 
     def __post_init__(self) -> None:
+        for name, least in (("original_size", 1), ("crops_coords_top_left", 0)):
+            if (given := getattr(self, name)) is not None and min(given) < least:
+                raise ValueError(f"sampling.{name} is {given}: both are {least} or more")
         for name in ("steps", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"sampling.{name} is {value}: it must be at least 1")
@@ -67,7 +75,7 @@ class Sampling:
 
 TOLD = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 """A Sampling's numbers, and what pipelines call them."""
-MORE = ("guidance_rescale", "negative_prompt")
+MORE = ("guidance_rescale", "negative_prompt", "original_size", "crops_coords_top_left")
 """What else of a Sampling is an argument of some pipelines' calls, by its name there."""
 AS_ITS_AUTHOR = Sampling(steps=None, guidance=None)
 """How a pipeline is called of which nobody says how it draws best."""
@@ -93,6 +101,11 @@ class Choice:
     [0, 1]."""
     negative_prompt: str | None = None
     """What the images are not to show."""
+    original_size: tuple[int, int] | None = None
+    """Of a diffusion pipeline that is told frames: height and width of the picture that an image is
+    of."""
+    crops_coords_top_left: tuple[int, int] | None = None
+    """Likewise: pixels that were cropped away above the image, and to its left."""
     batch_size: int | None = None
     """Images at a time."""
     ramp: Ramp | None = None

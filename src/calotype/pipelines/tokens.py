@@ -5,22 +5,18 @@ and `generate()` yields an image's tokens, which the `VQModel` in `vqvae/` decod
 class holds the tokenizer, calotype alone decodes them, and of several codebooks also draws them.
 """
 
-import json
-import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 
 from calotype.autoregressive import (
-    Constant,
     Decoder,
     Layout,
     PromptTokens,
@@ -30,24 +26,18 @@ from calotype.autoregressive import (
     draw_codes,
     knows_classes,
 )
-from calotype.data.reading.transforms import straight
-from calotype.lazy import diffusers, huggingface_hub, transformers
+from calotype.data.aspect.buckets import Listed, Shape
+from calotype.data.reading.transforms import CenterCrop, straight
+from calotype.lazy import diffusers, transformers
+from calotype.pipelines.token_parts import IMAGES, TokenParts, load_parts, save_parts
 from calotype.pipelines.token_readme import token_readme
-from calotype.tokenizers import ImageTokenizer, fingerprint
-from calotype.tokenizers.bottlenecks import Discrete
-from calotype.tokenizers.preprocessing import Center
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.preprocessing import Cover
 from calotype.training.devices import DTYPES, settled
 from calotype.training.files import publish, room
 from calotype.training.images import Pixels
-from calotype.training.network import Place, place
 from calotype.training.portable import make_portable
-from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
-
-IMAGES = "vqvae"
-"""Sub-folder of the image tokenizer."""
-MARK = "calotype.json"
-"""What is noted beside a saved pipeline: the fingerprint of its tokenizer, and how it is called."""
 
 Images = Float[Tensor, "b c H W"]
 Output = Literal["pil", "np", "pt", "latent"]
@@ -79,7 +69,7 @@ class TokenPipeline:
         self, prompt: str | Sequence[str] = "", *, guidance_scale: float | None = None,
         negative_prompt: str | None = None, temperature: float | None = None,
         top_k: int | None = None, top_p: float | None = None,
-        top: Any = None, part: float = 0.5,
+        top: Any = None, part: float = 0.5, height: int | None = None, width: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         num_images_per_prompt: int = 1, output_type: Output = "pil", return_dict: bool = True,
         callback_on_step_end: Callable[["TokenPipeline", int, int, dict[str, Any]], Any]
@@ -97,6 +87,8 @@ class TokenPipeline:
             top_p: The fewest codes that together are so likely are drawn.
             top: Picture that all begin with, as Pillow, numpy or [0, 1] tensors have it.
             part: How much of it stands, from its top.
+            height: Pixels of the images, where it draws several shapes; None: of the usual one.
+            width: Likewise.
             generator: Of their chances, one after another, or one for each image.
             num_images_per_prompt: Images of each prompt, which stand together.
             output_type: pil: Pillow's pictures; np: [B, H, W, c] and pt: [B, c, H, W], in [0, 1],
@@ -108,6 +100,7 @@ class TokenPipeline:
         Raises:
             ValueError: generators are not one for each image, or a number is not possible.
         """
+        shaped = self.shaped(height, width)
         asked = [prompt] if isinstance(prompt, str) else list(prompt)
         prompts = [each for each in asked for _ in range(num_images_per_prompt)]
         given = {"guidance": guidance_scale, "temperature": temperature, "top_k": top_k,
@@ -118,24 +111,23 @@ class TokenPipeline:
         def step(images: int) -> None:
             nonlocal steps
             if callback_on_step_end is not None:
-                callback_on_step_end(
-                    self, steps % self.layout.length, steps % self.layout.length, {}
-                )
+                number = steps % shaped.layout.length
+                callback_on_step_end(self, number, number, {})
             steps += 1
 
-        begun = None if top is None else self._top(top, part)
-        codes = draw(self, prompts, _seeds(generator, len(prompts)),
+        begun = None if top is None else shaped._top(top, part)
+        codes = draw(shaped, prompts, _seeds(generator, len(prompts)),
                      replace(self.sampling, **said), begun, step)  # fmt: skip
         if output_type == "latent":
             images: Any = torch.cat(list(codes))
         else:
-            drawn = straight(torch.cat([self.decode(batch) for batch in codes]))
+            drawn = straight(torch.cat([shaped.decode(batch) for batch in codes]))
             images = _processor().postprocess(drawn, output_type=output_type)
         return diffusers.ImagePipelineOutput(images) if return_dict else (images,)
 
     def _top(self, picture: Any, part: float) -> "Top":
         rows = round(part * self.layout.height)
-        return Top(self.tokenizer.preprocess(picture, Center(self.size))[:1], rows)
+        return Top(self.tokenizer.preprocess(picture, Cover(*self.shape))[:1], rows)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save all of it in one folder, whole or not at all, for `from_pretrained` and
@@ -150,7 +142,7 @@ class TokenPipeline:
         folder.parent.mkdir(parents=True, exist_ok=True)
         weights = [*self.transformer.parameters(), *self.tokenizer.parameters()]
         with room(beside, folder, sum(each.nbytes for each in weights), "nothing was written"):
-            save_parts(self, beside, self.sampling)
+            save_parts(self.parts(self.sampling), beside)
             text = token_readme(self.prompts, self.tokenizer, self.layout, IMAGES)
             (beside / "README.md").write_text(text)
             make_portable(beside)
@@ -164,7 +156,12 @@ class TokenPipeline:
         Raises:
             ValueError: there is none, or it is not whole.
         """
-        return load_parts(path)
+        return cls(*load_parts(path))
+
+    def parts(self, sampling: TokenSampling) -> TokenParts:
+        """What it is made of, to be saved, and how it draws by default then."""
+        layout = self.layout.of(*self.layout.shapes[0])
+        return TokenParts(self.transformer, self.prompts, self.tokenizer, layout, sampling)
 
     @property
     def knows_classes(self) -> bool:
@@ -208,12 +205,57 @@ class TokenPipeline:
         seen = found["attention_mask"].bool()
         empty = [i for i, prompt in enumerate(prompts) if not prompt]
         seen[empty, :-1] = False
-        return PromptTokens(found["input_ids"], seen)
+        tokens = found["input_ids"]
+        tokens[:, -1] = self.layout.begin
+        return PromptTokens(tokens, seen)
+
+    def shaped(self, height: int | None, width: int | None) -> "TokenPipeline":
+        """The same parts, for images of another shape; None: of this one, or of the only one that
+        has the other side.
+
+        Args:
+            height: Pixels.
+            width: Pixels.
+
+        Raises:
+            ValueError: there is none of it, or several.
+        """
+        if height is None and width is None:
+            return self
+        asked = [shape for shape in self.shapes
+                 if width in (None, shape.width) and height in (None, shape.height)]  # fmt: skip
+        if len(asked) != 1:
+            raise ValueError(
+                f"--width, --height: this transformer draws images of "
+                f"{', '.join(map(str, self.shapes))} pixels: choose one of these"
+            )
+        (shape,), factor = asked, self.tokenizer.factor
+        layout = self.layout.of(shape.height // factor, shape.width // factor)
+        return TokenPipeline(self.transformer, self.prompts, self.tokenizer, layout, self.sampling)
+
+    @property
+    def shape(self) -> Shape:
+        """Width and height of its images, in pixels."""
+        factor = self.tokenizer.factor
+        return Shape(factor * self.layout.width, factor * self.layout.height)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All that its images may have, the usual first."""
+        factor = self.tokenizer.factor
+        return tuple(Shape(factor * width, factor * height) for height, width in self.layout.shapes)
+
+    @property
+    def crop(self) -> CenterCrop | Listed:
+        """What makes pictures of any size images of its shapes."""
+        if len(self.shapes) == 1 and self.shape.width == self.shape.height:
+            return CenterCrop(self.size)
+        return Listed(listed=self.shapes)
 
     @property
     def size(self) -> int:
-        """Pixels a side of its images."""
-        return self.layout.height * self.tokenizer.factor
+        """Pixels a side of a square of about its images' area."""
+        return round((self.shape.width * self.shape.height) ** 0.5)
 
     @torch.no_grad()
     def codes(self, images: Pixels) -> Int[Tensor, "b n"]:
@@ -306,104 +348,3 @@ def _begun(pipeline: TokenPipeline, top: Top, count: int) -> Int[Tensor, "b know
         )
     known = top.rows * layout.width * layout.codebooks
     return pipeline.codes(top.images)[:, :known].expand(count, -1)
-
-
-def layout_of(text: int, tokenizer: ImageTokenizer, length: int) -> Layout:
-    """The layout of square images of `length` tokens.
-
-    Raises:
-        ValueError: the tokenizer has no codes, or the tokens make no square.
-    """
-    bottleneck = tokenizer.bottleneck
-    if not isinstance(bottleneck, Discrete):
-        raise ValueError(
-            f"a transformer draws tokens, and a tokenizer with a {type(bottleneck).__name__} has "
-            "none: choose one with codes, such as the model/ of small-vq or vqgan-f16"
-        )
-    side = math.isqrt(length // bottleneck.codebooks)
-    if side * side * bottleneck.codebooks != length:
-        raise ValueError(f"{length} tokens are no square image of {bottleneck.codebooks} a site")
-    return Layout(text, bottleneck.codes, bottleneck.codebooks, side, side)
-
-
-def save_parts(pipeline: TokenPipeline, folder: Path, sampling: TokenSampling) -> None:
-    """Write the stock parts and what is noted beside them; `generate()` draws by default as
-    `sampling` does, but for a ramp.
-    """
-    said: Any = pipeline.transformer.generation_config
-    said.do_sample = drawn = sampling.temperature > 0
-    said.temperature = sampling.temperature if drawn else None
-    said.top_k, said.top_p = (sampling.top_k or 0, sampling.top_p) if drawn else (None, None)
-    constant = sampling.guidance != 1 and isinstance(sampling.ramp, Constant)
-    said.guidance_scale = sampling.guidance if constant and pipeline.prompts else None
-    pipeline.transformer.eval().save_pretrained(folder, safe_serialization=True)
-    _serve_older_transformers(folder / "config.json")
-    if pipeline.prompts is not None:
-        pipeline.prompts.save_pretrained(folder)
-        _serve_older_tokenizers(folder / "tokenizer_config.json")
-    pipeline.tokenizer.save(folder / IMAGES)
-    mark = {"tokenizer": fingerprint(pipeline.tokenizer), "sampling": describe(sampling),
-            "layout": asdict(pipeline.layout)}  # fmt: skip
-    (folder / MARK).write_text(json.dumps(mark) + "\n")
-
-
-def _serve_older_transformers(file: Path) -> None:
-    """Say the rotary frequencies under the names of transformers 4 too, which would otherwise take
-    the usual ones.
-    """
-    config = json.loads(file.read_text())
-    rope = config["rope_parameters"]
-    config["rope_theta"] = rope["rope_theta"]
-    if rope["rope_type"] != "default":
-        config["rope_scaling"] = rope
-    file.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _serve_older_tokenizers(file: Path) -> None:
-    """Say the class and begin-of-image under the names of transformers 4 too, which otherwise finds
-    no such class.
-    """
-    config = json.loads(file.read_text())
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config["additional_special_tokens"] = config["extra_special_tokens"]
-    del config["extra_special_tokens"]  # to transformers 4 a dictionary
-    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def load_parts(path: str | Path) -> TokenPipeline:
-    """A pipeline from the folder that `save_parts` wrote, or its copy on the Hub; only safetensors
-    are read.
-
-    Raises:
-        ValueError: there is none, or it is not whole.
-    """
-    try:
-        folder = _fetched(place(path))
-        mark = json.loads((folder / MARK).read_text())
-        loaded: Any = transformers.LlamaForCausalLM.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
-        )
-        transformer, report = loaded
-        prompts = None
-        if (folder / "tokenizer.json").exists():
-            prompts = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"no transformer with its tokenizer in {path}: {error}") from error
-    # transformers leaves at random what is missing.
-    if wrong := [*report["missing_keys"], *report["unexpected_keys"]]:
-        raise ValueError(f"the transformer in {path} is not whole: {wrong[0]} is where it is not")
-    if "layout" not in mark:
-        raise ValueError(f"{path} holds no transformer over tokens: {MARK} knows of no layout")
-    tokenizer, layout = ImageTokenizer.load(folder / IMAGES), Layout(**mark["layout"])
-    sampling = restore(TokenSampling, mark["sampling"])
-    return TokenPipeline(transformer.eval(), prompts, tokenizer, layout, sampling)
-
-
-def _fetched(where: Place) -> Path:
-    """Its folder; of the Hub, a copy."""
-    if not where.is_here and not where.inside:
-        wanted = ["*.json", "*.safetensors"]
-        return Path(huggingface_hub.snapshot_download(
-            where.root, revision=where.revision, allow_patterns=wanted
-        ))  # fmt: skip
-    return Path(where.whole().root)

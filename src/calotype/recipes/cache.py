@@ -6,6 +6,7 @@ from typing import Literal
 
 from calotype.autoregressive.text import PromptSpec
 from calotype.data import Scenes, Source, Transform
+from calotype.data.cache.index import LEARNT_FROM
 from calotype.diffusion import LearntText, TextSpec
 from calotype.training.precision import Precision
 
@@ -13,7 +14,7 @@ from calotype.training.precision import Precision
 @dataclass(frozen=True)
 class CacheRecipe:
     """Encode images once, to moments or to ids of codes, so that a generator can be trained on
-    them.
+    them. Processes share the shards.
     """
 
     tokenizer: str
@@ -27,10 +28,15 @@ class CacheRecipe:
     text: TextSpec | PromptSpec | None = field(default_factory=LearntText)
     """Whose tokens the captions become: a CLIP text encoder's, for any generator; another
     tokenizer's or one a class, for an autoregressive one; None: no captions."""
+    learnt_from: int = LEARNT_FROM
+    """Captions, from all over the cache, that a learnt text's vocabulary is made of at most."""
     count: int | None = None
     """Images to encode, from all over the data, or of a stream the first; None: all."""
     crops: int = 1
     """Of each picture, where the transform crops at random; training takes another each epoch."""
+    frames: bool = False
+    """Keep of each row how large its picture was and where it was cropped, for a diffusion model
+    that is told so."""
     flipped: bool = False
     """Encode each image's mirror image too; wrong where captions say left and right."""
     dtype: Literal["float16", "float32"] = "float16"
@@ -44,7 +50,12 @@ class CacheRecipe:
     """Pictures in a shard; a run that was stopped continues at the next one."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "crops", "batch_size", "shard_size", "workers"):
+        if self.frames and self.transform is None:
+            raise ValueError(
+                "--frames: without a transform all pictures are whole and of one size: choose "
+                "transform:transform"
+            )
+        for name in ("learnt_from", "count", "crops", "batch_size", "shard_size", "workers"):
             value, least = getattr(self, name), 0 if name == "workers" else 1
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} is {value}: choose {least} or more")

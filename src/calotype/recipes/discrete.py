@@ -98,8 +98,8 @@ def llamagen_vq_f16() -> TokenizerRecipe:
         pixel=L2(), perceptual=LPIPS(),
         adversary=Adversary(balance=Fixed(0.5), start=20_000, effect_start=20_000, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95)),
-        run=Run(Path("runs/llamagen-vq-f16"), steps=400_000, batch_size=32, accumulate=4, ema=None,
-                save_every=5000, workers=8),
+        run=Run(Path("runs/llamagen-vq-f16"), steps=400_000, batch_size=128, micro_batch=32,
+                ema=None, save_every=5000, workers=8),
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def magvit2_lfq_f16() -> TokenizerRecipe:
         adversary=Adversary(loss=HingeNonSaturating(), balance=Fixed(0.1), regulariser=LeCAM(0.05),
                             start=0, effect_start=0, lr=1e-4),
         optimizer=AdamW(1e-4, betas=(0.5, 0.9), schedule="cosine"),
-        run=Run(Path("runs/magvit2-lfq-f16"), steps=1_351_000, batch_size=32, accumulate=8,
+        run=Run(Path("runs/magvit2-lfq-f16"), steps=1_351_000, batch_size=256, micro_batch=32,
                 clip=None, save_every=5000, workers=8),
     )  # fmt: skip
 
@@ -194,7 +194,7 @@ def _dvae(name: str, backbone: Backbone) -> TokenizerRecipe:
         pixel=LogitLaplace(), perceptual=None, adversary=None,
         optimizer=AdamW(1e-4, betas=(0.9, 0.999), weight_decay=1e-4, schedule="cosine",
                         cosine_steps=1_200_000, min_lr_factor=0.0125),
-        run=Run(Path("runs") / name, steps=3_000_000, batch_size=8, accumulate=64, ema=0.999,
+        run=Run(Path("runs") / name, steps=3_000_000, batch_size=512, micro_batch=8, ema=0.999,
                 clip=None, save_every=5000, workers=8),
     )  # fmt: skip
 

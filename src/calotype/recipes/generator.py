@@ -5,6 +5,7 @@ from pathlib import Path
 
 from calotype.diffusion import (
     Flow,
+    Frames,
     LearntText,
     ProcessSpec,
     TextSpec,
@@ -27,6 +28,9 @@ class GeneratorRecipe:
     process: ProcessSpec = field(default_factory=Flow)
     text: TextSpec | None = field(default_factory=LearntText)
     """The text encoder; None: unconditional."""
+    frames: Frames | None = None
+    """Whether the UNet is told how large the picture was and where it was cropped, of which the
+    cache keeps frames; None: it is not."""
     drop: float = 0.1
     """Fraction of prompts that are replaced by the empty one, so that guidance can be used."""
     optimizer: AdamW = field(default_factory=AdamW)
@@ -44,3 +48,9 @@ class GeneratorRecipe:
 
     def __post_init__(self) -> None:
         check_drop(self.drop)
+        if self.frames and not (isinstance(self.text, LearntText) and self.text.layers > 1):
+            raise ValueError(
+                "frames: the pipeline that is told them attends to the last layer but one of a "
+                "text encoder with a projection: choose text:learnt-text with --text.layers 2 or "
+                "more"
+            )

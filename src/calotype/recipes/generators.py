@@ -42,7 +42,7 @@ def text_diffusion() -> GeneratorRecipe:
         "runs/ldm-kl-f8/model", Path("runs/latents"), UNet(),
         Flow(LogitNormal()), PretrainedText(),
         optimizer=AdamW(lr=1e-4, warmup=10_000, weight_decay=0.01),
-        run=Run(Path("runs/text-diffusion"), steps=400_000, batch_size=64, accumulate=4,
+        run=Run(Path("runs/text-diffusion"), steps=400_000, batch_size=256, micro_batch=64,
                 ema=0.9999, workers=8, save_every=5000),
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def dalle_small() -> TransformerRecipe:
         "runs/vqgan-f16/model", Path("runs/tokens"), Transformer(1024, 12, 16, Sequential()),
         optimizer=AdamW(4.5e-4, betas=(0.9, 0.96), weight_decay=4.5e-2, warmup=5_000,
                         schedule="cosine"),
-        run=Run(Path("runs/dalle-small"), steps=430_000, batch_size=32, accumulate=32, clip=4.0,
+        run=Run(Path("runs/dalle-small"), steps=430_000, batch_size=1024, micro_batch=32, clip=4.0,
                 # The published average follows by 0.01 once in 25 steps.
                 ema=0.9996, workers=8, save_every=5000),
     )  # fmt: skip
@@ -105,7 +105,7 @@ def llamagen_b() -> TransformerRecipe:
         Transformer(768, 12, 12, RowPeriodic(), dropout=0.1),
         sampling=TokenSampling(guidance=2.0),
         optimizer=AdamW(1e-4, betas=(0.9, 0.95), weight_decay=0.05),
-        run=Run(Path("runs/llamagen-b"), steps=1_501_200, batch_size=128, accumulate=2, ema=None,
+        run=Run(Path("runs/llamagen-b"), steps=1_501_200, batch_size=256, micro_batch=128, ema=None,
                 workers=8, save_every=5000),
     )  # fmt: skip
 

@@ -8,8 +8,8 @@ from typing import Any
 from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.training.description import describe
 from calotype.training.portable import flat, public
-from calotype.training.run import describe
 
 VERBS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "train-tokenizer": TOKENIZERS,

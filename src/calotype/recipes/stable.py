@@ -62,6 +62,6 @@ def stable_diffusion() -> GeneratorRecipe:
     return GeneratorRecipe(
         "runs/ldm-kl-f8/model", Path("runs/latents"), UNET, Epsilon(), PretrainedText(),
         optimizer=AdamW(lr=1e-4, warmup=10_000, weight_decay=0.01), sampling=Sampling(guidance=7.5),
-        run=Run(Path("runs/stable-diffusion"), steps=237_000, batch_size=64, accumulate=32,
+        run=Run(Path("runs/stable-diffusion"), steps=237_000, batch_size=2048, micro_batch=64,
                 ema=0.9999, workers=8, save_every=5000),
     )  # fmt: skip

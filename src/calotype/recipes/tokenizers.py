@@ -69,7 +69,7 @@ def finetune_decoder() -> TokenizerRecipe:
         model=PretrainedDecoder(),
         pixel=L2(), perceptual=LPIPS(weight=0.1), adversary=None,
         optimizer=AdamW(lr=1e-5, warmup=500),
-        run=Run(Path("runs/finetune-decoder"), steps=20_000, batch_size=8, accumulate=3),
+        run=Run(Path("runs/finetune-decoder"), steps=20_000, batch_size=24, micro_batch=8),
     )  # fmt: skip
 
 

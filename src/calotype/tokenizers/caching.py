@@ -1,23 +1,24 @@
 """Encoding a data source into a latent cache."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
-from calotype.data.cache.index import INDEX, Files, Index
+from calotype.data.cache.index import INDEX, LEARNT_FROM, Files, Index
 from calotype.data.cache.latents import OLD_TOKENS
 from calotype.data.cache.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
-from calotype.data.cache.work import Work
+from calotype.data.cache.work import Together, each_once, once_by_any
 from calotype.data.loading.in_order import in_order
+from calotype.data.streams import Stream
 from calotype.tokenizers.encoder import Encoder, Scan
-from calotype.tokenizers.filling import WORK, Filling
+from calotype.tokenizers.filling import WORK
+from calotype.tokenizers.filling_listed import ListedFilling
+from calotype.tokenizers.filling_streams import StreamFilling
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,15 @@ class Prompts:
     """Describes whose tokens they are."""
 
 
-def begin_work(root: Path) -> None:
-    """Forget what was done by runs before, but not what they made; by one process."""
-    Work.forget(root / WORK)
+def together(root: Path, what: Mapping[str, Any] | None = None) -> Together:
+    """While it is entered, this process makes a cache in `root`, with whichever others do so at
+    that time. All that follows here is done within it.
+
+    Args:
+        root: Folder of the cache.
+        what: What it is made of, by name; who makes another one there is refused.
+    """
+    return Together(root / WORK, what or {})
 
 
 def cache_latents(
@@ -52,10 +59,12 @@ def cache_latents(
     Raises:
         ValueError: the source had no images.
     """
-    Filling(encoder, dataset, scan, root, progress).fill()
-    streamed = isinstance(in_order(dataset, scan.shard_size), IterableDataset)
-    count = scan.count if streamed else None
-    if not (shards := list(_first(root, count))):
+    source = in_order(dataset, scan.shard_size)
+    if isinstance(source, Stream):
+        filling = StreamFilling(encoder, source, scan, root, progress)
+    else:
+        filling = ListedFilling(encoder, source, scan, root, progress)
+    if not (shards := list(_first(root, filling.fill(), scan.count))):
         raise ValueError("no images to encode: the data source is empty, or none can be read")
     return shards
 
@@ -65,7 +74,7 @@ def remaining(dataset: Dataset, scan: Scan, root: Path) -> int | None:
     None: only the stream's end will tell.
     """
     dataset = in_order(dataset, scan.shard_size)
-    if isinstance(dataset, IterableDataset):
+    if isinstance(dataset, Stream):
         return scan.count
     total = len(dataset)  # type: ignore[arg-type]
     total = total if scan.count is None else min(total, scan.count)
@@ -77,8 +86,9 @@ def finish(
     encoder: Encoder, root: Path, shards: Sequence[Shard], prompts: Prompts | None = None,
     **known: Any,
 ) -> Index:  # fmt: skip
-    """Write the index, by one process: the cache is complete. What is no part of it, of what
-    earlier runs made, is deleted.
+    """Write the index: the cache is complete. What is no part of it, of what earlier runs made, is
+    deleted. Processes share it as they do the work before: each looks at shards that no other has
+    looked at, and one of them writes.
 
     Args:
         encoder: What encoded it.
@@ -88,37 +98,67 @@ def finish(
         known: Other fields of the index.
 
     Raises:
-        ValueError: a file of it has not the rows that it should have.
+        ValueError: a file of it has not the rows that it should have; nothing is written.
     """
     words = prompts.files if prompts else [""] * len(shards)
     files = tuple(Files(s.latents, s.pictures, w) for s, w in zip(shards, words, strict=True))
-    crops, shapes = known.get("crops", 1), []
-    for shard in shards:
-        with safe_open(root / shard.latents, "pt") as stored:
-            there, *shape = stored.get_slice("packed").get_shape()
-        shapes.append(tuple(shape))
-        if there != shard.rows * crops:
-            raise ValueError(
-                f"{root / shard.latents} has {there} rows and not {shard.rows * crops}: delete it "
-                "and run cache-latents again"
-            )
+    crops = known.get("crops", 1)
+    shapes = each_once(
+        root / WORK / "checked", len(shards), lambda n: _shape(root, shards[n], files[n], crops)
+    )
     index = Index(
         encoder.fingerprint, encoder.size, tuple(shard.rows for shard in shards), encoder.flipped,
-        prompts and prompts.length, prompts and prompts.text, encoder.codes, files=files,
-        shapes=tuple(shapes) if len(set(shapes)) > 1 else (), **known,
+        prompts and prompts.length, prompts and prompts.text, codes=encoder.codes, files=files,
+        shapes=tuple(map(tuple, shapes)) if len({*map(tuple, shapes)}) > 1 else (), **known,
     )  # fmt: skip
-    index.write(root)
-    _sweep(root, {name for each in files for name in each})
+    once_by_any(root / WORK / "index", lambda: _write(root, index))
     return index
 
 
-def is_unchanged(root: Path, shards: Sequence[Shard], text: dict[str, Any] | None) -> bool:
-    """Whether a finished cache is of these shards and this text."""
+def _write(root: Path, index: Index) -> None:
+    index.write(root)
+    _sweep(root, {name for each in index.files for name in each})
+
+
+def _shape(root: Path, shard: Shard, files: Files, crops: int) -> tuple[int, ...]:
+    """Of a row of a shard, all of whose files have as many as they should.
+
+    Raises:
+        ValueError: one has not.
+    """
+    with safe_open(root / files.latents, "pt") as stored:
+        sizes = {name: stored.get_slice(name).get_shape() for name in stored.keys()}
+    for shape in sizes.values():
+        _check(root / files.latents, shape[0], shard.rows * crops)
+    with safe_open(root / files.pictures, "pt") as stored:
+        (listed,) = stored.get_slice("captions_each").get_shape()
+        _check(root / files.pictures, listed, shard.listed)
+    if files.prompts:
+        with safe_open(root / files.prompts, "pt") as stored:
+            ends = stored.get_tensor("captions_each")
+            _check(root / files.prompts, len(ends), shard.rows)
+            _check(root / files.prompts, stored.get_slice("tokens").get_shape()[0], int(ends[-1]))
+    return tuple(sizes["packed"][1:])
+
+
+def _check(file: Path, there: int, wanted: int) -> None:
+    if there != wanted:
+        raise ValueError(
+            f"{file} has {there} rows and not {wanted}: delete it and run cache-latents again"
+        )
+
+
+def is_unchanged(
+    root: Path, shards: Sequence[Shard], text: dict[str, Any] | None, learnt_from: int | None
+) -> bool:
+    """Whether a finished cache is of these shards and this text, learnt from so many captions."""
     if not (root / INDEX).exists():
         return False
     index = Index.read(root)
-    names = [(each.latents, each.pictures) for each in index.files]
-    return index.text == text and names == [(each.latents, each.pictures) for each in shards]
+    known = [(each.latents, each.pictures) for each in index.files]
+    names = [(each.latents, each.pictures) for each in shards]
+    before = index.learnt_from or (learnt_from and LEARNT_FROM)
+    return (index.text, before, known) == (text, learnt_from, names)
 
 
 def _sweep(root: Path, kept: set[str]) -> None:
@@ -127,14 +167,11 @@ def _sweep(root: Path, kept: set[str]) -> None:
         cut_off = file.name.startswith(".") and file.name.endswith(".safetensors.partial")
         if (ours and file.name not in kept) or cut_off or file.name == OLD_TOKENS:
             file.unlink()
-    Work.forget(root / WORK)
 
 
-def _first(root: Path, count: int | None) -> Iterator[Shard]:
-    """The shards with rows, in order, up to so many pictures; None: all."""
-    with Work(root / WORK / "shards") as work:
-        done = list(iter(map(work.result, itertools.count()).__next__, None))
-    for shard in (Shard(*each) for each in chain.from_iterable(done)):
+def _first(root: Path, shards: Sequence[Shard], count: int | None) -> Iterator[Shard]:
+    """Those with rows, up to so many pictures; None: all."""
+    for shard in shards:
         if count == 0:
             return
         if count is not None and shard.listed > count:
@@ -146,12 +183,13 @@ def _first(root: Path, count: int | None) -> Iterator[Shard]:
 
 def _cut(root: Path, shard: Shard, count: int) -> Shard:
     """A shard of the first pictures of one."""
-    with Work(root / WORK / "cut") as work:
-        if work.take(0, wait=True):
-            found = made_of(root, shard.pictures)
-            assert found
-            listing, stored = found[1].first(count), load_file(root / shard.latents)
-            crops = len(stored["packed"]) // shard.rows
-            rows = {name: values[: len(listing.rows) * crops] for name, values in stored.items()}
-            work.done(0, write_shard(root, *parts(shard.pictures), rows, listing))
-        return Shard(*work.result(0))
+
+    def cut() -> Shard:
+        found = made_of(root, shard.pictures)
+        assert found
+        listing, stored = found[1].first(count), load_file(root / shard.latents)
+        crops = len(stored["packed"]) // shard.rows
+        rows = {name: values[: len(listing.rows) * crops] for name, values in stored.items()}
+        return write_shard(root, *parts(shard.pictures), rows, listing)
+
+    return Shard(*once_by_any(root / WORK / "cut", cut))

@@ -32,8 +32,8 @@ from calotype.tokenizers.critic import Critic
 from calotype.tokenizers.latent_space import LatentStatistics, check_folds, unfold
 from calotype.tokenizers.stock import CLASSES, PARTS
 from calotype.tokenizers.tokenizer import KEPT_IN, ImageTokenizer
+from calotype.training.description import describe, restore
 from calotype.training.network import located, place
-from calotype.training.run import describe, restore
 
 KEPT = "calotype_training.safetensors"
 """Beside a saved tokenizer, where calotype trained it."""

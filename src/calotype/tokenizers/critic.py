@@ -79,6 +79,10 @@ class Critic(Objective):
         near = (real - average_fake).relu().square() + (average_real - fake).relu().square()
         return near.mean((1, 2, 3))
 
+    def stage(self, step: int) -> int:
+        """Before its start it does nothing."""
+        return int(step >= self.adversary.start)
+
     def step_end(self, step: int) -> Rows:
         """Let LeCAM's averages follow the logits of this step, of all ranks."""
         if isinstance(self.adversary.regulariser, LeCAM) and step >= self.adversary.start:

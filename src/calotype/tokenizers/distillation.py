@@ -133,6 +133,8 @@ class Distillation(Objective):
         examples: Pictures that are shown while it trains, of each shape a batch.
     """
 
+    measured_by_all = True
+
     def __init__(
         self, student: "diffusers.AutoencoderTiny", teacher: Teacher, terms: Weighted,
         optimizer: AdamW, originals: float = 0.0, encoding: float = 1.0,

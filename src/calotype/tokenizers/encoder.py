@@ -83,3 +83,5 @@ class Scan:
     """Rows in a shard."""
     crops: int = 1
     """Of each image."""
+    frames: bool = False
+    """Keep of each row how large its picture was and where it was cropped."""

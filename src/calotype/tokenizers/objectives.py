@@ -48,6 +48,8 @@ class Reconstruction(Objective):
     compared with the clean one, where it counts.
     """
 
+    measured_by_all = True
+
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
         examples: Examples = (), corruption: Corruption | None = None,
@@ -60,6 +62,11 @@ class Reconstruction(Objective):
         self.opponent: tuple[Adversary, PatchDiscriminator] | None = None
         self.fake = torch.empty(0)
         self.adaptive_weight: Tensor | None = None
+
+    @property
+    def kept_whole(self) -> Sequence[nn.Module]:
+        """The bottleneck: codes are set anew between steps."""
+        return (self.tokenizer.bottleneck,)
 
     @property
     def networks(self) -> Sequence[nn.Module]:
@@ -125,8 +132,10 @@ class Reconstruction(Objective):
         if self._weighs_ahead(len(batches), step):
             assert isinstance(self._balance, Adaptive)
             bottleneck.observing = False
-            pairs = [self._last_layer_pair(batch, step) for batch in batches]
-            bottleneck.observing = True
+            try:
+                pairs = [self._last_layer_pair(batch, step) for batch in batches]
+            finally:  # where memory runs out, the step is taken again
+                bottleneck.observing = True
             self.adaptive_weight = self._balance.scale(*all_mean(torch.stack(pairs).mean(0)))
 
     def _seen(self, batch: Batch) -> tuple[Corrupted, Generators]:
@@ -216,6 +225,10 @@ class Reconstruction(Objective):
         with _no_autocast(last):
             shapes = [g.view(len(g), layer.out_channels, *last.shape[2:]) for g in both]
             return torch.stack([conv2d_weight(last, shape, g, padding=padding) for g in shapes])
+
+    def stage(self, step: int) -> int:
+        """The adversary costs a discriminator's activations more."""
+        return int(self._is_opposed(step))
 
     def step_end(self, step: int) -> Rows:
         """Let the bottleneck's statistics follow the step."""

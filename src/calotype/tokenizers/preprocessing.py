@@ -40,6 +40,19 @@ class Center:
 
 
 @dataclass(frozen=True)
+class Cover:
+    """The picture resized until it covers a shape, and cropped to it in the middle."""
+
+    width: int
+    height: int
+    """Pixels."""
+
+    def __call__(self, image: Image.Image, factor: int) -> Image.Image:
+        """Crop and resize."""
+        return ImageOps.fit(image, (self.width, self.height), BICUBIC)
+
+
+@dataclass(frozen=True)
 class Stretch:
     """The whole picture, resized to a square whatever its shape."""
 
@@ -79,7 +92,7 @@ class Trim:
         return image.crop((left, top, left + width, top + height))
 
 
-Fit = Center | Stretch | Within | Trim
+Fit = Center | Cover | Stretch | Within | Trim
 """How pictures become images that a tokenizer takes."""
 
 

@@ -37,11 +37,11 @@ from calotype.tokenizers.stock import (
 )
 from calotype.tokenizers.tiling import Tiling, tiled
 from calotype.tokenizers.vector import VectorAutoencoder, again
+from calotype.training.description import describe, restore
 from calotype.training.images import Mode, Pixels, scaled
 from calotype.training.network import located, place
 from calotype.training.noise import Generators
 from calotype.training.portable import make_portable
-from calotype.training.run import describe, restore
 from calotype.training.upload import Destination, push_saved
 
 KEPT_IN = ("tokenizer/model", "model")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from calotype.lazy import diffusers
 from calotype.tokenizers.backbone import Backbone
 from calotype.tokenizers.bottlenecks import BottleneckSpec
-from calotype.training.run import describe, restore
+from calotype.training.description import describe, restore
 
 Activation = Literal["relu", "silu", "tanh", "sigmoid", "none"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {

@@ -12,6 +12,7 @@ from torch import Tensor
 from calotype.mistakes import sendable
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import own_device, processes
+from calotype.training.lost import of_all
 
 T = TypeVar("T")
 
@@ -29,10 +30,10 @@ def agree(said: Mapping[str, Any]) -> None:
     for name in {name: None for each in every for name in each}:
         values = [each.get(name) for each in every]
         if odd := next((rank for rank, value in enumerate(values) if value != values[0]), 0):
-            raise ValueError(
+            raise of_all(ValueError(
                 f"{name} is {values[0]} for process 0 and {values[odd]} for process {odd}: give "
                 "all processes the same"
-            )
+            ))  # fmt: skip
 
 
 def by_main(work: Callable[[], T]) -> T:
@@ -51,12 +52,29 @@ def by_main(work: Callable[[], T]) -> T:
             found = [work(), None]
         except Exception as error:
             dist.broadcast_object_list([None, sendable(error)], 0, device=own_device())
+            of_all(error)
             raise
     dist.broadcast_object_list(found, 0, device=own_device())
     result, error = found
     if error is not None:
-        raise error
+        raise of_all(error)
     return result
+
+
+def by_all(work: Callable[[], None]) -> None:
+    """Let each rank do a work of its own.
+
+    Raises:
+        Exception: on all ranks, what went wrong on one of them.
+    """
+    own: list[Exception] = []
+    try:
+        work()
+    except Exception as error:
+        own.append(error)
+    first = next(filter(None, gathered(sendable(own[0]) if own else None)), None)
+    if first is not None:
+        raise of_all(own[0] if own else first)
 
 
 def of_main(read: Callable[[], Mapping[str, Tensors]]) -> dict[str, Tensors]:

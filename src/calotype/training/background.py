@@ -34,14 +34,10 @@ class Writer:
         except BaseException as error:
             self._failed = error
 
-    def check(self) -> None:
-        """Hear whether what is under way has failed, without waiting for it.
-
-        Raises:
-            Exception: it has.
-        """
-        if self._thread is not None and not self._thread.is_alive():
-            self.wait()
+    @property
+    def failed(self) -> bool:
+        """Whether what is or was under way has failed; `wait` raises why."""
+        return self._failed is not None
 
     def wait(self) -> None:
         """Wait until nothing is under way.

@@ -2,15 +2,16 @@
 
 A checkpoint is written beside its place, synced to disk and renamed, so that a run killed at any
 instant leaves only whole ones; what it also leaves is hidden, and swept by the next one. `step-N/`
-holds one safetensors file per group of tensors, `state.json`, and `SHA256SUMS` of both, which
-`sha256sum -c` reads too. A disk may still damage what was whole: whoever reads one checks it.
+holds one safetensors file per group of tensors, or, where processes hold shares of weights, one per
+process (`parted.py`), `state.json`, and `SHA256SUMS` of both, which `sha256sum -c` reads too. A
+disk may still damage what was whole: whoever reads one checks it.
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from calotype.training.files import hide, publish, room
 
@@ -57,10 +58,28 @@ def write(folder: Path, groups: Mapping[str, Tensors], state: Mapping[str, Any])
         for name, tensors in groups.items():
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
                       beside / f"{name}.safetensors")  # fmt: skip
-        (beside / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
-        sums = [f"{_sum(file)}  {file.name}\n" for file in sorted(beside.iterdir())]
-        (beside / SUMS).write_text("".join(sums))
-        publish(beside, folder)
+        seal(beside, folder, state, {})
+
+
+def seal(beside: Path, folder: Path, state: Mapping[str, Any], sums: Mapping[str, str]) -> None:
+    """Put numbers and checksums beside a checkpoint's tensors, and the whole in its place.
+
+    Args:
+        beside: Where they are.
+        folder: The place.
+        state: The numbers.
+        sums: Checksums that are known, by file.
+    """
+    (beside / "state.json").write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
+    every = [f"{sums.get(file.name) or checksum(file)}  {file.name}\n"
+             for file in sorted(beside.iterdir())]  # fmt: skip
+    (beside / SUMS).write_text("".join(every))
+    publish(beside, folder)
+
+
+def is_parted(folder: Path) -> bool:
+    """Whether a checkpoint is in parts, one of each process that wrote it."""
+    return any(folder.glob("shard-*.safetensors"))
 
 
 def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -70,14 +89,26 @@ def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
         DamagedError: it is not what was written. Versions before wrote no checksums: of theirs it
             is known when it cannot be read.
     """
+    state = state_of(folder)
+    try:
+        return {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}, state
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{folder}: {error}") from error
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """The numbers of a checkpoint of which all is what was written.
+
+    Raises:
+        DamagedError: it is not.
+    """
     try:
         if (folder / SUMS).exists():
             _check(folder)
-        groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-        return groups, json.loads((folder / "state.json").read_text())
+        return json.loads((folder / "state.json").read_text())
     except DamagedError:
         raise
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(f"{folder}: {error}") from error
 
 
@@ -88,12 +119,18 @@ def _check(folder: Path) -> None:
     if sums.keys() != there:
         raise DamagedError(f"{folder}: {SUMS} and what is there differ: {min(sums.keys() ^ there)}")
     for name, was in sums.items():
-        if _sum(folder / name) != was:
+        if checksum(folder / name) != was:
             raise DamagedError(f"{folder}: {name} is not what was written")
 
 
-def newest(checkpoints: Path) -> Found | None:
+def newest(
+    checkpoints: Path, read: Callable[[Path], tuple[dict[str, Tensors], dict[str, Any]]] = read
+) -> Found | None:
     """The newest whole checkpoint under a folder; None: there is none at all.
+
+    Args:
+        checkpoints: The folder.
+        read: Gives what one holds, as `read` above.
 
     Raises:
         DamagedError: there are some, and each is damaged.
@@ -143,18 +180,28 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """An optimiser's state as named tensors: `INDEX.NAME`, in the order of its parameters."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> Tensors:
+    """An optimiser's state as named tensors: `NUMBER.NAME`, by the number of the parameter."""
+    return {
+        f"{i}.{key}": torch.as_tensor(value)
+        for i, parameter in enumerate(parameters)
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], tensors: Tensors
+) -> None:
     """Put `optimizer_tensors` back."""
+    # torch counts them group by group.
+    every = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {id(parameter): place for place, parameter in enumerate(every)}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        number, key = name.split(".", 1)
+        state.setdefault(places[id(parameters[int(number)])], {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, entry in optimizer.state.items():
@@ -163,7 +210,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
                 entry[key] = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
-def _sum(file: Path) -> str:
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file, as `sha256sum` writes it."""
     digest = hashlib.sha256()
     with file.open("rb") as data:
         while block := data.read(2**20):

@@ -1,7 +1,14 @@
 """Work that is numbered, of which several processes each take what no other has."""
 
+import errno
 import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What disks answer that know of no locks."""
 
 
 class Claims:
@@ -19,13 +26,37 @@ class Claims:
 
     def take(self, number: int, wait: bool = False) -> bool:
         """Whether this process has it now: no other one does, or did until it let go."""
-        try:
-            how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
-            fcntl.lockf(self.file, how, 1, self.first + number)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._lock(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, number)
+
+    def share(self, number: int) -> None:
+        """Have it together with all who share it; while any does, nobody takes it. Waits for who
+        took it.
+        """
+        self._lock(fcntl.LOCK_SH, number)
 
     def let_go(self, number: int) -> None:
         """Let others have it."""
-        fcntl.lockf(self.file, fcntl.LOCK_UN, 1, self.first + number)
+        self._lock(fcntl.LOCK_UN, number)
+
+    @contextmanager
+    def taken(self, number: int) -> Iterator[None]:
+        """While it is entered this process has it; waits for it."""
+        self.take(number, wait=True)
+        try:
+            yield
+        finally:
+            self.let_go(number)
+
+    def _lock(self, how: int, number: int) -> bool:
+        try:
+            fcntl.lockf(self.file, how, 1, self.first + number)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise OSError(
+                f"{os.path.dirname(self.file.name)}: its disk knows no locks, by which processes "
+                "share work: choose a folder on another one"
+            ) from error
+        return True

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from calotype.lazy import accelerate
+from calotype.training.distributed import own_device, processes
 from calotype.training.precision import DTYPES, Name, Precision, settled, warn_of_emulation
 
 
@@ -31,8 +32,20 @@ class Computation:
 
     @property
     def place(self) -> torch.device:
-        """The device."""
-        return device_named(self.device)
+        """The device; each rank has one of its own.
+
+        Raises:
+            ValueError: one is named for several ranks.
+        """
+        named = device_named(self.device)
+        if named.type == "cpu" or (count := processes().num_processes) == 1:
+            return named
+        if named.index is not None:
+            raise ValueError(
+                f"--device is {self.device}, and each of {count} processes has a device of its "
+                "own: leave it out"
+            )
+        return own_device()
 
     @property
     def exactness(self) -> Name:

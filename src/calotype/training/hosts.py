@@ -2,14 +2,17 @@
 
 import shutil
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 
 from calotype.training.agreement import by_main, gathered
-from calotype.training.distributed import all_gather, own_device, processes
+from calotype.training.claims import Claims
+from calotype.training.distributed import own_device, processes
 from calotype.training.files import publish
+from calotype.training.lost import of_all
 
 PIECE = 2**24
 """Bytes that are sent at a time."""
@@ -26,7 +29,7 @@ def hand_out(folder: Path) -> None:
     if state.num_processes == 1:
         return
     seen = _sees(folder)
-    if all_gather(torch.tensor([int(seen)], device=own_device())).all():
+    if all(gathered(seen)):
         return
     names = by_main(lambda: sorted(str(f.relative_to(folder)) for f in _files(folder)))
     beside = folder.with_name(f".{folder.name}.received")
@@ -41,10 +44,61 @@ def hand_out(folder: Path) -> None:
         except OSError as error:  # the others are told when all pieces have been sent
             failed, receives = f"{folder / name}: {error}", False
     if said := next(filter(None, gathered(failed)), ""):
-        raise OSError(f"a copy of the model could not be written: {said}")
+        raise of_all(OSError(f"a copy of the model could not be written: {said}"))
     if receives:
         publish(beside, folder)
     state.wait_for_everyone()
+
+
+def check_shared(folder: Path, flag: str) -> None:
+    """See that a folder, which need not be there yet, is on a disk that all ranks see, and where
+    each heeds what another has locked.
+
+    Args:
+        folder: Which.
+        flag: What names it.
+
+    Raises:
+        ValueError: on all ranks, it is not.
+    """
+    if processes().num_processes == 1:
+        return
+    places = [folder.absolute(), *folder.absolute().parents]
+    there = by_main(lambda: next(i for i, place in enumerate(places) if place.is_dir()))
+    said = gathered(_sees(places[there]))
+    if not all(said):
+        raise ValueError(
+            f"{flag} {folder}: process {said.index(False)} does not see what process 0 writes "
+            "there: choose a folder on a disk that all machines see"
+        )
+    said = gathered(_heeds(places[there]))
+    if not all(said):
+        raise ValueError(
+            f"{flag} {folder}: process {said.index(False)} does not heed what process 0 locks "
+            "there: choose a folder on a disk that knows locks between machines"
+        )
+
+
+def _heeds(folder: Path) -> bool:
+    """Whether this rank is kept out of what the main process has locked."""
+    kept: list[IO[bytes]] = []
+
+    def lock() -> str:
+        file = folder / f".{uuid4().hex}"
+        kept.append(file.open("ab+"))
+        Claims(kept[0]).take(0)
+        return file.name
+
+    state, file = processes(), folder / by_main(lock)
+    heeds = state.is_main_process
+    if not heeds:
+        with file.open("ab+") as opened:
+            heeds = not Claims(opened).take(0)
+    state.wait_for_everyone()
+    for opened in kept:
+        opened.close()
+        file.unlink()
+    return heeds
 
 
 def _sees(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
+from calotype.training.memory import as_floats
 from calotype.training.noise import sent
 from calotype.training.objective import Batch
 
@@ -31,7 +32,7 @@ def scaled(
         return images
     # Not by a number: CUDA would multiply by its inverse, and a last bit would be another.
     white = torch.full((), 127.5, device=images.device)
-    return images.float().div_(white).sub_(1)
+    return as_floats(images).div_(white).sub_(1)
 
 
 def sent_images(images: Pixels, device: torch.device) -> Float[Tensor, "b c H W"]:

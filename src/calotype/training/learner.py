@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from calotype.lazy import accelerate
 from calotype.training import restarts
 from calotype.training.checkpoint import Tensors, load_optimizer, optimizer_tensors
+from calotype.training.holding import Weights
 from calotype.training.norms import keep_in_bf16
 from calotype.training.objective import Batch, Losses, Objective, Rows
 from calotype.training.precision import Name, autocast
@@ -66,6 +66,7 @@ class Learner:
     Args:
         objective: What it minimises.
         accelerator: Of the run.
+        weights: How they are held.
         precision: What it computes in.
         scaler: Of the losses; one for all learners, so that an overflow of one holds all back.
         mark: Ends the names of all it measures, so that objectives of one class are told apart.
@@ -73,25 +74,24 @@ class Learner:
     """
 
     def __init__(
-        self, objective: Objective, accelerator: "accelerate.Accelerator", precision: Name,
-        scaler: GradScaler, mark: str = "", compiled: bool = False,
+        self, objective: Objective, accelerator: "accelerate.Accelerator", weights: Weights,
+        precision: Name, scaler: GradScaler, mark: str = "", compiled: bool = False,
     ) -> None:  # fmt: skip
         self.objective, self.accelerator, self.mark = objective, accelerator, mark
+        self.kind = type(objective)  # which is another where weights are held in shares
+        self.weights = weights
         self.precision: Name = precision
         objective.precision = precision
         self.scaler = objective.scaler = scaler
-        # Before prepare: afterwards the same tensors are on the device.
-        self.learnt = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = objective.optimizer.build(self.learnt)
         keep_in_bf16(objective.modules(), precision, accelerator.device)
         self.compiled = _Compiled(objective.networks if compiled else (), accelerator.device)
-        self.module, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.module, self.optimizer, self.learnt = weights.prepare(objective)
         self.played = False
 
     @property
     def gradient(self) -> str:
         """What the norm of its gradient is called."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self.objective).__name__).lower()
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.kind.__name__).lower()
         return f"{words}_gradient{self.mark}"
 
     def measured(self, losses: Losses) -> Losses:
@@ -99,9 +99,8 @@ class Learner:
         return {f"{n}{self.mark}": v for n, v in {**losses, **self.objective.metrics}.items()}
 
     def backward(self, batch: Batch, step: int, last: bool) -> Losses:
-        """Add a micro-batch's gradient; ranks exchange gradients only at the `last` one."""
-        wait = nullcontext() if last else self.accelerator.no_sync(self.module)
-        with wait:
+        """Add a micro-batch's gradient; the `last` one ends an optimiser step's."""
+        with self.weights.accumulating(self.module, last):
             with autocast(self.precision, self.accelerator.device):
                 found: Losses = self.module(batch, step)
             losses = {name: loss.float() for name, loss in found.items()}
@@ -116,10 +115,7 @@ class Learner:
         every rank.
         """
         self.scaler.unscale_(self.optimizer)
-        limit = float("inf") if clip is None else clip
-        norm = self.accelerator.clip_grad_norm_(self.learnt, limit)
-        assert isinstance(norm, Tensor)
-        return norm
+        return self.weights.norm(self.learnt, float("inf") if clip is None else clip)
 
     def update(self, step: int, steps: int) -> Rows:
         """Move the parameters by the gradient at hand, and let statistics follow; returns the rows
@@ -134,7 +130,13 @@ class Learner:
 
     def state(self) -> dict[str, Tensors]:
         """Learnt parameters and buffers, and the optimiser's state."""
-        return {"model": self._learnt_state(), "optimizer": optimizer_tensors(self.optimizer)}
+        moments = optimizer_tensors(self.optimizer, self.learnt)
+        return {"model": self._learnt_state(), "optimizer": moments}
+
+    def likes(self) -> dict[str, Tensors]:
+        """What `state` is held like here: of an optimiser, its parameters."""
+        parameters = {str(i): p.detach() for i, p in enumerate(self.learnt)}
+        return {"model": self._learnt_state(), "optimizer": parameters}
 
     def load(self, model: Tensors, optimizer: Tensors) -> None:
         """Put `state` back."""
@@ -143,8 +145,10 @@ class Learner:
             raise ValueError(f"the checkpoint does not fit this recipe: {sorted(missing)[0]}")
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(model[name])
-        load_optimizer(self.optimizer, optimizer)
+                tensor.copy_(self.weights.like(model[name], tensor))
+            moments = {name: self.weights.like(value, self.learnt[int(name.split(".", 1)[0])])
+                       for name, value in optimizer.items()}  # fmt: skip
+        load_optimizer(self.optimizer, self.learnt, moments)
 
     def _learnt_state(self) -> Tensors:
         # Frozen parameters come from where they came from; a checkpoint holds what may move. A

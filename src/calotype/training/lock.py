@@ -1,6 +1,5 @@
 """A run's folder is one run's alone while it trains."""
 
-import errno
 import fcntl
 import json
 import os
@@ -11,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
 
+from calotype.training.claims import NO_LOCKS
 from calotype.training.progress import say
 
 LOCK = ".lock"
@@ -18,8 +18,6 @@ LOCK = ".lock"
 which it names."""
 _HELD: set[Path] = set()
 """Folders that this process holds: such locks keep only others out."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What disks answer that know of no locks."""
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Noise that belongs to a sample, not to a process.
 
 Every random number of a training step is drawn from a generator seeded by the sample's key. So
-the noise is the same whichever rank, micro-batch or restart meets the sample: N ranks equal one
-process with N times the batch, N accumulated steps equal one, and a resumed run equals the
-uninterrupted one, with no generator state to save.
+the noise is the same whichever rank, micro-batch or restart meets the sample: a step is the same
+however it is shared, and a resumed run equals the uninterrupted one, with no generator state to
+save.
 
 torch's CPU generator reads only the low 32 bits of its seed: whatever seeds one must be a hash, as
 keys are, and not a number packed of several.

@@ -26,8 +26,12 @@ Losses = dict[str, Float[Tensor, ""]]
 class Batches(Protocol):
     """Where batches come from: `calotype.data.Loader`, or whatever keeps its promise."""
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Endless batches of one rank, from the sample at which all ranks together stand."""
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
+        """Endless batches of one rank, from the sample at which all ranks together stand: of its
+        equal share of a step, or of so many samples, which divide that.
+        """
         ...
 
 
@@ -80,6 +84,20 @@ class Objective(nn.Module, ABC):
         """
         return ()
 
+    measured_by_all = False
+    """Whether all processes want the trained weights, where they train, or the main one alone,
+    which saves them."""
+
+    drawn_from_whole = False
+    """Whether its pictures are drawn by reading weights of blocks, which are not called then."""
+
+    @property
+    def kept_whole(self) -> Sequence[nn.Module]:
+        """Where processes hold weights in shares, modules of which each holds all: those that are
+        read or set between steps, such as codes.
+        """
+        return ()
+
     @abstractmethod
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""
@@ -94,6 +112,12 @@ class Objective(nn.Module, ABC):
         """Look at all of a rank's micro-batches of an optimiser step: here belongs what cannot be
         added up from their parts.
         """
+
+    def stage(self, step: int) -> int:
+        """How much of it is at work in a step: another number where a step may take more memory
+        than those before.
+        """
+        return 0
 
     def step_end(self, step: int) -> Rows:
         """Update statistics that are not parameters, once per optimiser step, on every rank.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -49,8 +49,10 @@ class AdamW:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas is {self.betas}: each must lie in [0, 1)")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-        """Make the optimiser."""
+    def build(
+        self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+    ) -> torch.optim.AdamW:
+        """Make the optimiser, of parameters or of groups of them, as torch takes both."""
         return torch.optim.AdamW(
             parameters, self.lr, self.betas, self.eps, self.weight_decay, fused=True
         )

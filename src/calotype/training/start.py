@@ -10,8 +10,14 @@ import torch
 
 from calotype import __version__
 from calotype.training.agreement import agree, by_main
+from calotype.training.begun import begin, begun_in
+from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
+from calotype.training.division import Division
+from calotype.training.fitting import remembered
+from calotype.training.launcher import asks_for_shares, check_shares
 from calotype.training.lock import held
+from calotype.training.lost import together
 from calotype.training.portable import flat
 from calotype.training.precision import (
     Chosen,
@@ -21,7 +27,7 @@ from calotype.training.precision import (
     warn_of_emulation,
 )
 from calotype.training.progress import say
-from calotype.training.run import Run, begin, begun_in, describe, is_place
+from calotype.training.run import Run
 
 
 @contextmanager
@@ -30,7 +36,7 @@ def started(
 ) -> Iterator[Run]:
     """Begin a run or take it up, and say what it will do; on every rank. The main one chooses the
     precision, and its choice stands in `recipe.json`. While it is entered no other run may use its
-    folder.
+    folder, and what ends one rank ends all.
 
     Args:
         run: The recipe's.
@@ -43,10 +49,12 @@ def started(
         The run with a precision by name.
 
     Raises:
+        LostError: another rank is lost.
         ValueError: on all ranks, they have other recipes, data or versions; the folder is in use or
             cannot be used, as `begin` says; or the device lacks the precision.
     """
-    with ExitStack() as kept:
+    with together(), ExitStack() as kept:
+        check_shares(run.precision, run.compile)
         known = inputs()
         agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})
 
@@ -72,19 +80,22 @@ def _said(recipe: Any) -> dict[str, Any]:
     """What a rank knows of recipe and versions; where things lie may be another place for each."""
     fields = {name: value for name, value in flat(describe(recipe)) if not is_place(name)}
     packages = ("torch", "diffusers", "transformers")
-    return {**fields, "calotype": __version__, **{name: version(name) for name in packages}}
+    versions = {"calotype": __version__, **{name: version(name) for name in packages}}
+    return {**fields, "FSDP": asks_for_shares(), **versions}
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:
-    state, device = processes(), own_device()
-    parts = (f"{state.num_processes} processes", f"{run.accumulate} micro-batches")
+    division, device = Division.of(remembered(run), processes().num_processes), own_device()
+    parts = (f"{division.processes} processes", f"{division.count} micro-batches")
     shares = [part for part in parts if not part.startswith("1 ")]
-    samples = run.batch_size * run.accumulate * state.num_processes
     threads = torch.get_num_threads()
     some = "1 thread" if threads == 1 else f"{threads} threads"
     cores = f", {some}" if device.type == "cpu" else ""
     say(found)
-    say(" of ".join([f"{run.steps} steps of {samples} samples", *shares]) + f", into {run.out}")
+    say(
+        " of ".join([f"{run.steps} steps of {run.batch_size} samples", *shares])
+        + f", into {run.out}"
+    )
     say(f"on {described(device)}{cores}, in {precision.name}: {precision.reason}")
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from calotype.lazy import accelerate
+from calotype.training.description import describe
 from calotype.training.files import write_text
 from calotype.training.portable import flat, public
-from calotype.training.run import Run, describe
+from calotype.training.run import Run
 
 PROJECT = "calotype"
 """What trackers call all runs together; tensorboard's folder in that of the run."""

@@ -114,7 +114,7 @@ class Bucketed(Dataset[dict[str, Any]]):
 
 
 def check_known(dataset: Dataset[Any], transform: Any) -> None:
-    """Refuse buckets of pictures whose sizes are not known before they are read.
+    """Refuse a cache in buckets of pictures whose sizes are not known before they are read.
 
     Raises:
         ValueError: a stream is to be cropped to buckets.
@@ -123,8 +123,9 @@ def check_known(dataset: Dataset[Any], transform: Any) -> None:
         getattr(transform, "crop", None), Buckets
     ):
         raise ValueError(
-            "buckets: the sizes of a stream's pictures are not known before they come: crop to "
-            "one size, or read a table whole, by --data.no-streaming"
+            "buckets: a cache keeps pictures of one shape together, and those of a stream are not "
+            "known before they come: crop to one size, or read a table whole, by "
+            "--data.no-streaming"
         )
 
 

@@ -129,6 +129,25 @@ class Buckets:
         return 1 - math.exp(-abs(apart))
 
 
+@dataclass(frozen=True)
+class Listed(Buckets):
+    """Shapes that are given, such as those that a pipeline draws; pictures of any ratio go to the
+    nearest and are cropped in the middle, however much that is.
+    """
+
+    listed: tuple[Shape, ...] = ()
+    ratio: float = math.inf
+    place: Literal["random", "centre"] = "centre"
+
+    def __post_init__(self) -> None:
+        assert self.listed
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All buckets, from the tallest to the widest."""
+        return tuple(sorted(self.listed, key=lambda shape: shape.ratio))
+
+
 @lru_cache
 def _ladder(cells: int, ratio: float, lost: float) -> tuple[tuple[int, int], ...]:
     """Widths and heights in steps, from the square to the widest that is needed: as few as can

@@ -21,9 +21,9 @@ _KNOWN: WeakKeyDictionary[Dataset[Any], Sizes] = WeakKeyDictionary()
 
 def sizes(dataset: Dataset[Any]) -> Sizes:
     """Sizes of a map-style dataset's pictures. Those of many are kept in the user's cache folder,
-    as `calotype.data.looks.survey` keeps them; what is broken is skipped, or stops, as its source
-    says, and was it once, it is tried again. A dataset of another kind may know them itself, by a
-    method `sizes()`; else its pictures are decoded.
+    as `calotype.data.reading.looks.survey` keeps them; what is broken is skipped, or stops, as its
+    source says, and was it once, it is tried again. A dataset of another kind may know them itself,
+    by a method `sizes()`; else its pictures are decoded.
 
     Raises:
         BrokenImage: a picture is broken, and the source's policy is "stop".

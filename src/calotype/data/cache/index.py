@@ -10,6 +10,8 @@ from calotype.training.files import write_text
 INDEX, TEXT_TOKENIZER = "latents.json", "text_tokenizer"
 LATENTS, PICTURES, PROMPTS = "latents", "pictures", "prompts"
 """What a file of a shard holds: its rows; what they were made of; their captions' tokens."""
+LEARNT_FROM = 100_000
+"""Captions of the sample that a vocabulary is learnt from, where nothing else is said."""
 
 
 class Files(NamedTuple):
@@ -44,6 +46,9 @@ class Index:
     """Length of the prompts' tokens; None: no captions."""
     text: dict[str, Any] | None = None
     """The text spec that made them, as recipe.json describes it."""
+    learnt_from: int | None = None
+    """Captions, from all over it, that the vocabulary of its tokens was made of at most; None: none
+    was learnt, or of `LEARNT_FROM`, by a version before."""
     codes: int | None = None
     """Rows are ids from 0 to codes - 1, [h, w] or, of several codes a site, [codebooks, h, w];
     None: they are moments."""
@@ -56,6 +61,8 @@ class Index:
     error: float | None = None
     """Root mean square of what encoding in this precision did to some means, or of ids how many
     are others, relative to the means' spread or to all; None: it was not measured."""
+    frames: bool = False
+    """Whether it is kept how large the pictures were and where they were cropped."""
     shapes: tuple[tuple[int, ...], ...] = ()
     """Of a row of each shard; none: all are alike."""
     files: tuple[Files, ...] = ()

@@ -30,6 +30,7 @@ from calotype.data.cache.shard_store import store
 from calotype.data.cache.texts import from_arrays
 from calotype.data.identity import digest
 from calotype.data.loading.order import Places
+from calotype.data.reading.transforms import FRAME, mirrored
 from calotype.data.splits import Left, Some, Spread
 
 LOOKED_AT = 16
@@ -43,7 +44,8 @@ OLD_TOKENS = "tokens.safetensors"
 class LatentCache(Dataset[dict[str, Any]]):
     """A finished cache: row i is {"packed": float32 or int32 [...]}, and where there are prompts
     {"tokens": int64 [L], "lengths": int64 []}, of which the first `lengths` count; a batch has
-    "longest" too, the most of them. Of several crops or captions a picture a row has the first,
+    "longest" too, the most of them; where frames are kept {"frame": int32 [5]}, as
+    `Transform.framed` says. Of several crops or captions a picture a row has the first,
     and in a batch the one that its key chooses.
 
     Args:
@@ -75,6 +77,8 @@ class LatentCache(Dataset[dict[str, Any]]):
         ask_for(found)
         rows = torch.stack(found)
         batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
+        if self.index.frames:
+            batch[FRAME] = torch.stack([self._frame(*place) for place in places])
         if self.index.tokens:
             tokens, lengths = zip(*(self._prompt(*place) for place in places), strict=True)
             batch["tokens"] = torch.stack(tokens).long()
@@ -154,7 +158,17 @@ class LatentCache(Dataset[dict[str, Any]]):
     def _packed(self, number: int, row: int, key: int) -> Tensor:
         # Noise drawn on the CPU is seeded by the low 32 bits of a key, so from bit 40 on it is free
         # of what is chosen here.
-        name = "packed_flipped" if self.index.flipped and key >> 40 & 1 else "packed"
+        name = "packed_flipped" if self._is_flipped(key) else "packed"
+        return self._stored(name, number, row, key)
+
+    def _frame(self, number: int, row: int, key: int) -> Tensor:
+        found = self._stored(FRAME, number, row, key)
+        return mirrored(found) if self._is_flipped(key) else found
+
+    def _is_flipped(self, key: int) -> bool:
+        return bool(self.index.flipped and key >> 40 & 1)
+
+    def _stored(self, name: str, number: int, row: int, key: int) -> Tensor:
         crops, files = self.index.crops, self.index.files
         file = files[number].latents if files else f"{number:05d}.safetensors"
         return self._tensors(file)[name][row * crops + (key >> 41 & 0x7FF) % crops]

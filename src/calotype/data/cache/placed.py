@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,13 @@ from PIL import Image
 
 from calotype.data.aspect.bucketed import SHAPE, Bucketed
 from calotype.data.aspect.buckets import Shape
-from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of
+from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of_record
 from calotype.data.pictures import Pictures
 from calotype.data.reading.captions import captions_of
 from calotype.data.reading.images import TO_RGB, BrokenImage, Decoding
-from calotype.data.reading.records import Extent, Reader, Record
+from calotype.data.reading.records import Reader, Record
 from calotype.data.reading.remote import tried
-from calotype.data.reading.transforms import as_is
+from calotype.data.reading.transforms import FRAME, as_is
 from calotype.data.streams import Stream
 
 Transformation = Callable[..., dict[str, Any]]
@@ -39,22 +38,30 @@ def provenance(record: Record, source: str, read: bool = True) -> Provenance:
         ValueError: a caption has half a character.
         BrokenImage: it is read, and the server says that there is none.
     """
-    name, file = own_name(record.name, source), record.file
+    file, stamp = record.file, stamp_of_record(record)
+    if read or (isinstance(file, bytes) and not stamp):
+        file = _held(record).file
+    digest = digest_of(file) if isinstance(file, bytes) else ""
+    return _made_of(record, source, stamp or digest, digest)
+
+
+def _made_of(record: Record, source: str, stamp: str, digest: str) -> Provenance:
+    name = own_name(record.name, source)
+    if isinstance(record.file, Image.Image):  # drawn by its name, and by no file
+        digest = digest_of(f"{name}\0{stamp}".encode())
     captions = captions_of(record.texts, f"caption of {record.name}")
-    stamp = record.stamp or (stamp_of(file) if isinstance(file, Path) else "")
-    if isinstance(file, Extent):
-        stamp = stamp or f"{stamp_of(Path(file.path))} {file.offset} {file.size}"
-        return Provenance(name, stamp, digest_of(file.read()) if read else "", captions)
-    if isinstance(file, str):
-        if not read:
-            return Provenance(name, stamp, "", captions)
-        file = _fetched(record).file
-    if isinstance(file, bytes):
-        digest = digest_of(file) if read or not stamp else ""
-        return Provenance(name, stamp or digest, digest, captions)
-    if not isinstance(file, Path):
-        return Provenance(name, stamp, digest_of(f"{name}\0{stamp}".encode()), captions)
-    return Provenance(name, stamp, digest_of(file.read_bytes()) if read else "", captions)
+    return Provenance(name, stamp, digest, captions)
+
+
+def _held(record: Record) -> Record:
+    """A picture with what its file, or its URL, holds, so that it is read once.
+
+    Raises:
+        BrokenImage: the server says that there is none.
+    """
+    if isinstance(record.file, bytes | Image.Image):
+        return record
+    return record._replace(file=tried(record.contents, record.name))
 
 
 def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
@@ -85,13 +92,6 @@ def _known(record: Record, source: str, read: bool) -> Provenance:
         return provenance(record, source, read=False)
 
 
-def _fetched(record: Record) -> Record:
-    """A picture at a URL with what is there, so that it is fetched once."""
-    if not isinstance(record.file, str):
-        return record
-    return record._replace(file=tried(record.encoded, record.name))
-
-
 class Placed(Record):
     """An undecoded picture and its place. One that cannot be decoded becomes a blank that says so,
     unless the policy is to stop: no other takes its place.
@@ -119,26 +119,22 @@ class Placed(Record):
         Raises:
             BrokenImage: it cannot be, and the policy is to stop.
         """
-        known, broken, source = self.record, "", self.reader.source
-        stamped = provenance(known, source, read=False).stamp  # before it is read
+        known, broken, stamp = self.record, "", stamp_of_record(self.record)  # before it is read
         try:
-            known = _fetched(known)
+            known = _held(known)
             found = known.decode(decoding)
         except BrokenImage as error:
             if self.reader.on_error == "stop":
                 raise
             blank = Image.new("RGB", (self.size, self.size))
             found, broken = known._replace(file=blank).decode(decoding), str(error)
-        there = _is_there(known.file)
-        made = provenance(known, source, read=there)
-        made = made._replace(stamp=stamped or made.stamp)
-        made = made if made.digest else made._replace(digest=digest_of(b""))
+        # A URL at which there is nothing holds nothing, and has no stamp: it may come back.
+        there = known.file if isinstance(known.file, bytes) else None
+        digest = digest_of(there or b"")
+        stamp = stamp or ("" if there is None else digest)
+        made = _made_of(known, self.reader.source, stamp, digest)
         shape = {SHAPE: self.shape} if self.shape else {}
         return {**found, **shape, "place": self.place, "provenance": made, "broken": broken}
-
-
-def _is_there(file: object) -> bool:
-    return file.exists() if isinstance(file, Path) else not isinstance(file, str)
 
 
 @dataclass(frozen=True)
@@ -196,6 +192,8 @@ class Crops:
 
     transform: Transformation | None
     count: int = 1
+    frames: bool = False
+    """Whether each sample says its frame, as `Transform.framed` does."""
 
     @property
     def decoding(self) -> Any:
@@ -206,9 +204,12 @@ class Crops:
         """Make a sample of a picture."""
         if made := example.get("provenance"):
             rng = np.random.default_rng(int(made.digest, 16))
-        transform = self.transform or as_is
+        own: Any = self.transform
+        transform = own.framed if self.frames else own or as_is
         samples = [transform(example, rng) for _ in range(self.count)]
         kept = {name: example[name] for name in KEPT if name in example}
         if self.count == 1:
             return {**samples[0], **kept}
-        return {**samples[0], **kept, "image": torch.stack([each["image"] for each in samples])}
+        stacked = {name: torch.stack([each[name] for each in samples])
+                   for name in ("image", FRAME) if name in samples[0]}  # fmt: skip
+        return {**samples[0], **kept, **stacked}

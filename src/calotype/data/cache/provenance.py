@@ -3,9 +3,9 @@
 import hashlib
 import os
 import re
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from calotype.data.cache.texts import as_arrays, from_arrays
+from calotype.data.reading.captions import normal
+from calotype.data.reading.records import Extent, Record
 
 Arrays = dict[str, Tensor]
 
@@ -102,8 +104,8 @@ def own_name(name: str, source: str) -> str:
         parts = enumerate(source.removeprefix(MIXTURE).split("; "), start=1)
         inside = [(number, _inside(name, part)) for number, part in parts]
         number, found = min(inside, key=lambda each: len(each[1]))
-        return unicodedata.normalize("NFC", name if found == name else f"{number}/{found}")
-    return unicodedata.normalize("NFC", _inside(name, source))
+        return normal(name if found == name else f"{number}/{found}")
+    return normal(_inside(name, source))
 
 
 MIXTURE = "mixture of "
@@ -116,17 +118,40 @@ def _inside(name: str, source: str) -> str:
     """A name without its source's folder, or without that of the source's file or files."""
     if name.startswith(source):
         return name[len(source) :].strip()
-    where = os.path.expanduser(source.partition(" ")[2])
-    if not where or "://" in name:
+    where = _where(source)
+    if where is None or "://" in name:
         return name
-    normal, file = map(os.path.normpath, (name, where))
-    folders, several = [where], PATTERN.search(where)
-    if several or normal.startswith((f"{file}:", f"{file} row ")):
-        folders.append(os.path.dirname(where[: several.start()] if several else where))
-    for folder in filter(None, folders):
-        if normal.startswith(start := os.path.join(os.path.normpath(folder), "")):
-            return Path(normal[len(start) :]).as_posix()
+    path = os.path.normpath(name)
+    beside = where.several or path.startswith((f"{where.path}:", f"{where.path} row "))
+    for start in (where.inside, where.beside) if beside else (where.inside,):
+        if start and path.startswith(start):
+            return path[len(start) :].replace(os.sep, "/")
     return name
+
+
+class _Where(NamedTuple):
+    """Where a source is."""
+
+    path: str
+    several: bool
+    """Whether that stands for several files."""
+    inside: str
+    """How names of what is in it begin, if it is a folder."""
+    beside: str
+    """How those begin that are in the folder that it is in; empty: in none that is said."""
+
+
+@lru_cache(maxsize=64)
+def _where(source: str) -> _Where | None:
+    """Where a source is, by what errors call it; None: nowhere."""
+    where = os.path.expanduser(source.partition(" ")[2])
+    if not where:
+        return None
+    several = PATTERN.search(where)
+    above = os.path.dirname(where[: several.start()] if several else where)
+    beside = above and os.path.join(os.path.normpath(above), "")
+    path = os.path.normpath(where)
+    return _Where(path, several is not None, os.path.join(path, ""), beside)
 
 
 def stamp_of(path: str | Path) -> str:
@@ -136,6 +161,24 @@ def stamp_of(path: str | Path) -> str:
     except OSError:
         return ""
     return stamped(found)
+
+
+def stamp_of_record(record: Record, stamp: Callable[[str], str] = stamp_of) -> str:
+    """What of a picture is known without reading it; of a table's, whose rows have no time, nothing
+    is.
+
+    Args:
+        record: The picture.
+        stamp: Gives that of a file.
+    """
+    match record.file:
+        case _ if record.stamp:
+            return record.stamp
+        case Extent(path, offset, size):
+            return f"{stamp(path)} {offset} {size}".lstrip()
+        case Path():
+            return stamp(str(record.file))
+    return ""
 
 
 def stamped(found: os.stat_result) -> str:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from warnings import warn
 
-from calotype.data.cache.provenance import stamp_of
 from calotype.data.folders.described import SEPARATOR
 from calotype.data.folders.index import Entry, Index
 from calotype.data.folders.indexing import Uncaptioned
@@ -81,8 +80,8 @@ class FolderRecords(Sequence[Record]):
         file, captions = self.entries.root / entry.path, self._captions(entry)
         first = captions[0] if captions else ""
         several = captions if len(captions) > 1 else ()
-        name, seen = printable(str(file)), stamp_of(file)
-        return Record(file, name, first, captions=several, stamp=seen)
+        # Without a stamp: training needs none, and whoever keeps something looks the file up.
+        return Record(file, printable(str(file)), first, several)
 
     def captions(self) -> Iterator[str]:
         """Give all captions in order, without the pictures."""

@@ -12,6 +12,7 @@ from calotype.data.folders.index import FOLDERS, HEADER, PASSED, ROWS, changed
 from calotype.data.folders.layouts import Found, Layout, Metadata, Texts
 from calotype.data.folders.survey import Survey, ending_of
 from calotype.data.identity import bytes_of, digest
+from calotype.data.pictures import so_many
 from calotype.data.reading.captions import Uncaptioned
 from calotype.data.reading.formats import passed_over
 from calotype.data.tabular.arrow import Writer
@@ -120,12 +121,8 @@ class Indexing:
         first, count = self.survey.root / self.missing.first, self.missing.count
         if count:
             what = "passed over" if self.uncaptioned == "skip" else "read without"
-            yield f"{_pictures(count)} without a caption {what}, the first {first}"
+            yield f"{so_many(count)} without a caption {what}, the first {first}"
         unused = self.layout.unused if isinstance(self.layout, Texts) else ()
         if unused:
             yield f"{len(unused)} texts belong to no picture, the first {unused[0]}"
         yield from passed_over(self.survey.unread)
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 from calotype.data.folders.beside import Beside, beside
 from calotype.data.folders.described import descriptions
 from calotype.data.folders.survey import Survey, ending_of, files, kind_of
-from calotype.data.reading.captions import captions_of, normal, read_text
+from calotype.data.reading.captions import captions_of, normal
 from calotype.data.reading.remote import tried
 
 Captions = Literal["found", "metadata", "texts", "folders", "none"]
@@ -129,8 +129,7 @@ def text_of(file: Path) -> str:
         ValueError: it is broken; the message names the file and the line.
         OSError: it cannot be read.
     """
-    text = tried(lambda: read_text(file), str(file))
-    return captions_of(text, str(file))[0].strip()
+    return captions_of(tried(file.read_bytes, str(file)), str(file))[0].strip()
 
 
 def label_of(folder: str, plain: frozenset[str]) -> str:

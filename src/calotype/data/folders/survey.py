@@ -135,13 +135,21 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def files(folder: Path) -> list[str]:
     """Names of a folder's files, sorted."""
-    return sorted(entry.name for entry in entries(folder) if not entry.is_dir())
+    return sorted(entry.name for entry in entries(folder) if not is_folder(entry))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link to one; a link that only leads back to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _held(found: Survey, path: str, changed: int) -> Held:
     folders, names = list[str](), {kind: list[str]() for kind in get_args(Kind)}
     for entry in entries(found.place(path)):
-        if entry.is_dir():
+        if is_folder(entry):
             folders.append(entry.name)
         else:
             names[kind_of(entry.name)].append(entry.name)

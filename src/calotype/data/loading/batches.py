@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
+from calotype.training.memory import HUGE, room
 from calotype.training.objective import Batch
-
-HUGE = 2**22
-"""Bytes from which on NumPy asks Linux for huge pages, where torch takes small ones, each new for
-every batch."""
 
 
 def draw_keys(seed: int, start: int, count: int) -> list[int]:
@@ -77,13 +74,6 @@ def _stack(name: str, values: list[Any]) -> Tensor | list[Any]:
         raise ValueError(f"{name}: {' and '.join(sorted(kinds))} in one batch; give it one type")
     if get_worker_info() is not None:
         return default_collate(values)  # straight into the memory that is shared with training
-    size = len(values) * values[0].nbytes
-    return torch.stack(values, out=_room(size, values) if size >= HUGE else None)
-
-
-def _room(size: int, values: list[Tensor]) -> Tensor:
-    """Make room for a batch in NumPy's memory: 64 pictures of 224 pixels are stacked there in 4 ms,
-    and not 20 to 80.
-    """
-    room = torch.from_numpy(np.empty(size, np.uint8)).view(values[0].dtype)
-    return room.view(len(values), *values[0].shape)
+    large = len(values) * values[0].nbytes >= HUGE
+    shape = (len(values), *values[0].shape)
+    return torch.stack(values, out=room(shape, values[0].dtype) if large else None)

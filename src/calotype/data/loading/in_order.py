@@ -14,7 +14,7 @@ from calotype.data.reading.records import Record
 from calotype.data.streams import Parts, Stream, picked
 
 
-class InOrder(Sequence[Record]):
+class ByNumber(Sequence[Record]):
     """Records of a stream by their number. In ascending order, whatever is left out, a part is
     opened once; to go back opens it anew.
 
@@ -94,7 +94,7 @@ def in_order(dataset: Dataset[Any], most: int) -> Dataset[Any]:
     if not isinstance(dataset, Stream) or not dataset.source.counted:
         return dataset
     if dataset.local:
-        records = InOrder(dataset.source, dataset.reader.source)
+        records = ByNumber(dataset.source, dataset.reader.source)
         return Pictures(records, dataset.reader, dataset.identity)
     found = copy(dataset)
     found.source = Gathered(dataset.source, most)

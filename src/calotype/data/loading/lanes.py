@@ -59,6 +59,18 @@ class Lanes:
         begun = min(max(place - first, 0), end - first) if step % self.turns == turn else 0
         return whole * (end - first) + begun
 
+    def ordinals(self, lane: int, start: int) -> Iterator[range]:
+        """Ordinals of the samples that are drawn from a lane, from its start-th on, without end:
+        those of a step lie beside each other.
+        """
+        turn, slot = divmod(lane, self.width)
+        first, end = (-(-k * self.step // self.width) for k in (slot, slot + 1))
+        begun, within = divmod(start, end - first)
+        for whole in count(begun):
+            begin = (whole * self.turns + turn) * self.step
+            yield range(begin + first + within, begin + end)
+            within = 0
+
 
 def _power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
@@ -77,16 +89,22 @@ class Span(NamedTuple):
 class Order(ABC):
     """The endless records of each lane."""
 
-    parts: Parts
     lanes: Lanes
+
+    @abstractmethod
+    def records(self, lane: int, start: int) -> Iterator[Record]:
+        """Give a lane's records from its start-th on."""
+
+
+@dataclass(frozen=True)
+class InParts(Order):
+    """Those of parts."""
+
+    parts: Parts
     seed: int | None
     """None: as they lie, without end."""
     block: int
     """Records of a lane that are shuffled with one another."""
-
-    @abstractmethod
-    def records(self, lane: int, ordinal: int) -> Iterator[Record]:
-        """Give a lane's records from the first on that is not before an ordinal of the run."""
 
     def permuted(self, epoch: int) -> Int64[np.ndarray, " parts"]:
         """The parts, in the order of an epoch."""
@@ -103,17 +121,17 @@ class Order(ABC):
 
 
 @dataclass(frozen=True)
-class Cut(Order):
+class Cut(InParts):
     """Parts of known lengths in a row, cut into lanes: each record is there once an epoch."""
 
-    def records(self, lane: int, ordinal: int) -> Iterator[Record]:  # noqa: D102
+    def records(self, lane: int, start: int) -> Iterator[Record]:  # noqa: D102
         total = self.parts.ends[-1] if len(self.parts) else 0
         if not total:
             return
-        for epoch in count(ordinal // total):
+        for epoch in count(next(self.lanes.ordinals(lane, start)).start // total):
             first = self.lanes.before(epoch * total, lane)
-            start = max(self.lanes.before(ordinal, lane) - first, 0)
-            yield from self.given(self._spans(epoch, lane, total), epoch, lane, start)
+            skipped = max(start - first, 0)
+            yield from self.given(self._spans(epoch, lane, total), epoch, lane, skipped)
 
     def _spans(self, epoch: int, lane: int, total: int) -> list[Span]:
         begin, end = epoch * total, (epoch + 1) * total
@@ -140,14 +158,14 @@ def _in_a_row(order: Cut, epoch: int) -> tuple[Int64[np.ndarray, " n"], Int64[np
 
 
 @dataclass(frozen=True)
-class Dealt(Order):
+class Dealt(InParts):
     """Whole parts dealt to lanes, anew in each epoch of a lane, which ends when its parts do: what
     can be done where lengths are not known. Each record comes once in as many as there are, but for
     the ends of epochs, which the lanes reach one after another.
     """
 
-    def records(self, lane: int, ordinal: int) -> Iterator[Record]:  # noqa: D102
-        start, lanes = self.lanes.before(ordinal, lane), len(self.lanes)
+    def records(self, lane: int, start: int) -> Iterator[Record]:  # noqa: D102
+        lanes = len(self.lanes)
         for epoch in count():
             spans = [Span(int(part), 0, None) for part in self.permuted(epoch)[lane::lanes]]
             lengths = [self.parts.counts[span.part] for span in spans]
@@ -158,6 +176,19 @@ class Dealt(Order):
             start = yield from self.given(spans, epoch, lane, start)
             if all(length == 0 for length in self.parts.counts):
                 return
+
+
+def in_parts(parts: Parts, lanes: Lanes, seed: int | None, buffer: int) -> InParts:
+    """The order of a stream's parts.
+
+    Args:
+        parts: Which.
+        lanes: How they are laid out.
+        seed: Of the order; None: as they lie.
+        buffer: Records that are shuffled with one another, over all lanes.
+    """
+    kind = Cut if parts.counted else Dealt
+    return kind(lanes, parts, seed, 1 if seed is None else max(1, buffer // len(lanes)))
 
 
 def _permuted(n: int, seed: tuple[int, int] | None) -> Int64[np.ndarray, " n"]:

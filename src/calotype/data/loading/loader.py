@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,26 +10,26 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from calotype.data.aspect.bucketed import Bucketed, check_known, check_weights, in_buckets
+from calotype.data.aspect.bucketed import Bucketed, check_weights
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.aspect.sizes import sizes
-from calotype.data.loading.batches import Batch, collate, draw_keys, keys_of, present
+from calotype.data.loading.batches import Batch, collate, draw_keys
 from calotype.data.loading.order import InOrder, Order, Places, order_of
 from calotype.data.loading.plan import Plan
-from calotype.data.loading.streaming import Share, StreamBatches, lanes_of
+from calotype.data.loading.shaped import batches_of
+from calotype.data.loading.streaming import Share, StreamBatches
 from calotype.data.loading.worker_results import WorkerResult, received, worker_result
 from calotype.data.loading.workers import let_the_run_end, opened
-from calotype.data.pictures import spread
 from calotype.data.reading.images import Decoding
-from calotype.data.reading.records import MAX_BROKEN, Reader
+from calotype.data.reading.records import Reader
 from calotype.data.reading.transforms import as_is
 from calotype.data.streams import Stream
 from calotype.training.distributed import own_device
+from calotype.training.division import shared
 from calotype.training.progress import say
 
 Transformation = Callable[..., dict[str, Any]]
 """Makes a sample of (example, numpy generator); see `Transform`."""
-
 
 Draws = list[tuple[int, int]]
 """(index, key) of each sample of a batch."""
@@ -40,7 +39,7 @@ class Loader:
     """Endless, seeded, resumable batches.
 
     Sample j of a run, counted over all ranks from its start, is the same whatever the workers,
-    ranks, batch size or restarts: the same example with the same key, which seeds its transform
+    ranks, micro-batches or restarts: the same example with the same key, which seeds its transform
     and may seed all else that is random about it. Of a stream that holds as long as a step has as
     many samples.
 
@@ -59,22 +58,22 @@ class Loader:
     of 96), workers if theirs divides the turns (12); else some lanes are read by more than one. To
     start at a position reads nothing that lies before, but of a part that cannot be begun in the
     middle, which is a row group, a tar that is not on disk or is compressed, or a file that
-    `datasets` streams. Unshuffled, it is one lane.
+    `datasets` streams. Unshuffled, it is one lane. Pictures of a stream are sorted into buckets as
+    they come, and each batch is of one (`calotype.data.loading.shaped`): sample j is the same as
+    long as a batch has as many samples, and as many batches, on whatever ranks, make a step.
 
     Args:
         dataset: Map-style, or a `Stream`.
-        batch_size: Samples in a batch of one rank.
+        batch_size: Samples of an optimiser step, of all ranks and micro-batches.
         seed: Of the order and the keys; 0 or more.
         transform: Makes a sample of an example, with the generator of its key; None: pictures
             become tensors of 8 bits as they are.
         workers: Processes that read ahead, 0: none. Of a stream that is not local (the Hub's or a
             URL's) only so many that no two fetch the same; these have threads instead.
         shuffle: Draw in a random order, else in the dataset's.
-        accumulate: Batches of a rank in an optimiser step.
 
     Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0, or
-            buckets of a stream are asked for.
+        ValueError: the dataset is empty or of another kind, `batch_size` < 1 or `seed` < 0.
     """
 
     def __init__(
@@ -86,15 +85,13 @@ class Loader:
         transform: Transformation | None = None,
         workers: int = 0,
         shuffle: bool = True,
-        accumulate: int = 1,
     ) -> None:
-        _check(dataset, batch_size)
+        check_source(dataset, batch_size)
         if seed < 0:
             raise ValueError(f"seed: {seed} is not possible; choose 0 or more")
-        self.dataset = _sorted(dataset, transform)
+        self.dataset = arranged(dataset, transform)
         self.batch_size, self.seed = batch_size, seed
         self.transform, self.workers, self.shuffle = transform, workers, shuffle
-        self.accumulate = accumulate
         if isinstance(self.dataset, Bucketed):
             check_weights(dataset)
             say(self.dataset.said())
@@ -102,31 +99,40 @@ class Loader:
     @property
     def skipped(self) -> int:
         """Broken pictures of the dataset that were met so far, each counted once."""
-        reader = _reader(self.dataset)
+        reader = reader_of(self.dataset)
         return len(reader.skipped) if reader else 0
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
         """Give one rank's batches, without end.
 
-        Batch k of rank r has the samples from `position + (k * world + r) * batch_size` on; of a
+        Batch k of rank r has the samples from `position + (k * world + r) * micro_batch` on; of a
         stream, those of a step lie beside each other.
 
         Args:
             position: Samples that all ranks together have had.
             rank: Of this process.
             world: Number of ranks.
+            micro_batch: Samples of a batch, in so many parts of which the rank takes its share of a
+                step; None: that share is one batch.
+
+        Raises:
+            ValueError: the ranks do not divide the batch, or it does not divide a rank's share.
         """
-        size = self.batch_size
+        share = shared(self.batch_size, world)
+        size = micro_batch or share
+        if share % size:
+            raise ValueError(f"micro_batch: {size} does not divide a share of {share} samples")
         if isinstance(self.dataset, Stream):
-            share = Share(position, size, rank, world, self.accumulate)
-            order = lanes_of(self.dataset, self.seed if self.shuffle else None, share.step)
-            transform = self.transform or as_is
-            return _streamed(
-                StreamBatches(self.dataset, order, share, self.seed, transform, self.workers)
+            share = Share(position, size, rank, world, share // size)
+            seed, transform = self.seed if self.shuffle else None, self.transform or as_is
+            return stream_batches(
+                batches_of(self.dataset, share, seed, self.seed, transform, self.workers)
             )
         starts = range(position + rank * size, sys.maxsize, world * size)
-        draws = self._draws(starts, size * world * self.accumulate)
-        return _mapped(MapBatches(self.dataset, self.transform), draws, self.workers)
+        draws = self._draws(starts, size)
+        return map_batches(MapBatches(self.dataset, self.transform), draws, self.workers)
 
     def learnt(self) -> Int64[torch.Tensor, " parts"] | None:
         """What reading has told of where things are: the lengths of a stream's parts, -1 where they
@@ -144,78 +150,18 @@ class Loader:
             if length >= 0:
                 self.dataset.source.learn(part, length)
 
-    def _draws(self, starts: range, step: int) -> Iterator[Draws]:
-        order = self._order(step)
+    def _draws(self, starts: range, size: int) -> Iterator[Draws]:
+        order = self._order()
         for start in starts:
-            keys = draw_keys(self.seed, start, self.batch_size)
-            yield list(zip(order(start, self.batch_size).tolist(), keys, strict=True))
+            keys = draw_keys(self.seed, start, size)
+            yield list(zip(order(start, size).tolist(), keys, strict=True))
 
-    def _order(self, step: int) -> Order:
-        """In which order examples are drawn, of which a step takes so many."""
-        n, seed = _length(self.dataset), self.seed if self.shuffle else None
-        if buckets := _buckets(self.dataset):
-            return Plan(buckets, step, seed)
+    def _order(self) -> Order:
+        """In which order examples are drawn."""
+        n, seed = length_of(self.dataset), self.seed if self.shuffle else None
+        if buckets := buckets_of(self.dataset):
+            return Plan(buckets, self.batch_size, seed)
         return InOrder(n) if seed is None else order_of(self.dataset, n, seed)
-
-
-def once(
-    dataset: Dataset[Any],
-    batch_size: int,
-    transform: Transformation | None = None,
-    workers: int = 0,
-    rows: range | Iterable[Sequence[int]] | None = None,
-) -> Iterator[Batch]:
-    """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
-    A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
-    in the dataset.
-    Where pictures come in buckets, the batches of the fullest come first, and the last of each may
-    be short.
-
-    Args:
-        dataset: Map-style, or a `Stream`.
-        batch_size: Samples in a batch.
-        transform: As of `Loader`.
-        workers: As of `Loader`.
-        rows: The part of a map-style dataset to read, step 1, or parts, one after another and
-            asked for as they are needed, of each of which the last batch may be short; None: all.
-
-    Raises:
-        ValueError: the dataset is empty or of another kind, `batch_size` < 1, `rows` of a
-            stream, or none of its pictures can be read.
-    """
-    _check(dataset, batch_size)
-    dataset = _sorted(dataset, transform)
-    if isinstance(dataset, Stream):
-        if rows is not None:
-            raise ValueError("rows: a stream is read from its start")
-        share = Share(0, batch_size, 0, 1, 1)
-        batches = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
-        return _not_empty(_streamed(batches), dataset.reader)
-    rows = range(_length(dataset)) if rows is None else rows
-    parts = [rows] if isinstance(rows, range) else rows
-    if buckets := _buckets(dataset):
-        draws = chain.from_iterable(in_buckets(buckets, part, batch_size) for part in parts)
-    else:
-        spans = (part[i : i + batch_size] for part in parts
-                 for i in range(0, len(part), batch_size))  # fmt: skip
-        draws = (list(zip(span, keys_of(span), strict=True)) for span in spans)
-    return _not_empty(_mapped(PassBatches(dataset, transform), draws, workers), _reader(dataset))
-
-
-def some_of(
-    dataset: Dataset[Any],
-    count: int,
-    transform: Transformation | None = None,
-    batch_size: int | None = None,
-) -> Iterator[Batch]:
-    """Batches of `count` pictures from all over a dataset, of a stream the first, the last perhaps
-    larger; with no `batch_size` one, or one of each bucket.
-    """
-    left = count
-    for batch in once(spread(dataset, count), batch_size or count, transform):
-        yield batch
-        if (left := left - len(batch["key"])) <= 0:
-            return
 
 
 @dataclass
@@ -227,7 +173,7 @@ class MapBatches(Dataset[WorkerResult]):
 
     def __getitems__(self, draws: Draws) -> WorkerResult:
         """Read a batch; DataLoader's fetcher looks for this name."""
-        return worker_result(lambda: self._batch(draws), _reader(self.dataset))
+        return worker_result(lambda: self._batch(draws), reader_of(self.dataset))
 
     def _batch(self, draws: Draws) -> Batch:
         indices, keys = [index for index, _ in draws], [key for _, key in draws]
@@ -248,64 +194,34 @@ class MapBatches(Dataset[WorkerResult]):
         return collate(samples, keys)
 
 
-class PassBatches(MapBatches):
-    """Of one pass, which leaves out what is broken."""
-
-    def _batch(self, draws: Draws) -> Batch:
-        batch = super()._batch(draws)
-        return batch and {"row": [index for index, _ in draws], **batch}
-
-    def _example(self, index: int) -> dict[str, Any] | None:
-        read_one = getattr(self.dataset, "read_one", None)
-        return super()._example(index) if read_one is None else read_one(index)
-
-    def _collated(self, samples: list[Any], keys: list[int], indices: list[int]) -> Batch:
-        return present(samples, keys, indices)
-
-
-def _mapped(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
+def map_batches(batches: MapBatches, draws: Iterable[Draws], workers: int) -> Iterator[Batch]:
+    """Read batches of these draws."""
     results = DataLoader(batches, batch_sampler=draws, num_workers=workers, **_options())
-    return received(opened(results), _reader(batches.dataset))
+    return received(opened(results), reader_of(batches.dataset))
 
 
-def _streamed(batches: StreamBatches) -> Iterator[Batch]:
+def stream_batches(batches: StreamBatches) -> Iterator[Batch]:
+    """Read batches of a stream."""
     results = DataLoader(batches, batch_size=None, num_workers=batches.processes, **_options())
-    return received(opened(results), batches.stream.reader, batches.stream.source.learn)
+    stream = batches.stream
+    return received(opened(results), stream.reader, stream.source.learn, endless=batches.endless)
 
 
-def _not_empty(batches: Iterator[Batch], reader: Reader | None) -> Iterator[Batch]:
-    """Those batches of a pass in which something is left.
-
-    Raises:
-        ValueError: there are none, or the first thousand pictures are broken.
-    """
-    found = False
-    for batch in batches:
-        found = found or bool(batch)
-        if batch:
-            yield batch
-        elif not found and reader and len(reader.skipped) >= MAX_BROKEN:
-            break
-    if not found and reader and reader.skipped:
-        raise reader.none_of([*reader.skipped])
-
-
-def _sorted(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
+def arranged(dataset: Dataset[Any], transform: Transformation | None) -> Dataset[Any]:
     """The dataset, decoded as the transform wants it, in buckets where that crops to such."""
-    check_known(dataset, transform)
     crop = getattr(transform, "crop", None)
-    if not isinstance(crop, Buckets):
+    if isinstance(dataset, Stream) or not isinstance(crop, Buckets):
         return _decoded(dataset, transform)
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 
 
-def _buckets(dataset: Dataset[Any]) -> Sequence[Places] | None:
+def buckets_of(dataset: Dataset[Any]) -> Sequence[Places] | None:
     """Indices of what may be in one batch; None: all may."""
     asked: Callable[[], Sequence[Places]] | None = getattr(dataset, "buckets", None)
     return asked() if asked else None
 
 
-def _reader(dataset: Dataset[Any]) -> Reader | None:
+def reader_of(dataset: Dataset[Any]) -> Reader | None:
     """Who decodes the dataset's pictures; None: it is not known."""
     reader = getattr(dataset, "reader", None)
     return reader if isinstance(reader, Reader) else None
@@ -333,7 +249,12 @@ def _as_it_is(result: WorkerResult) -> WorkerResult:
     return result
 
 
-def _check(dataset: Dataset[Any], batch_size: int) -> None:
+def check_source(dataset: Dataset[Any], batch_size: int) -> None:
+    """Refuse what cannot be read by batches.
+
+    Raises:
+        ValueError: it is empty or of another kind, or `batch_size` < 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size: {batch_size} is not possible; choose 1 or more")
     if isinstance(dataset, Stream):
@@ -341,9 +262,10 @@ def _check(dataset: Dataset[Any], batch_size: int) -> None:
     if isinstance(dataset, IterableDataset):
         kind = type(dataset).__name__
         raise ValueError(f"{kind}: only a Stream can be resumed; give its passes to one")
-    if not _length(dataset):
+    if not length_of(dataset):
         raise ValueError(f"{type(dataset).__name__}: no examples in it")
 
 
-def _length(dataset: Dataset[Any]) -> int:
+def length_of(dataset: Dataset[Any]) -> int:
+    """Examples of a map-style dataset."""
     return len(dataset)  # pyright: ignore[reportArgumentType] (map-style datasets have one)

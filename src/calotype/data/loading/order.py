@@ -23,6 +23,8 @@ Places = Int64[np.ndarray, " _"]
 LARGE = 2**24
 """Examples from which on their order is computed where it is needed: as a list it would take eight
 bytes for each."""
+BLOCK = 1000
+"""Draws in which several sources have their shares, in whole pictures."""
 Order = Callable[[int, int], Places]
 """Of (start, count): the indices of so many draws from `start` on, counted from a run's start."""
 
@@ -93,32 +95,68 @@ class Among:
         return self.places[self.order(start, count)]
 
 
-class Shares:
-    """Several orders at once. Of each block of draws every one has its share, in a shuffled order;
-    each goes on where its own last draw was, so that its epochs go round for themselves.
+class Turns:
+    """Which of several sources a draw is of: of each block of draws every one has its share, in a
+    shuffled order.
 
     Args:
-        order: The k-th of them.
         shares: Draws of each in a block; 1 or more.
         seed: Of the blocks' orders.
     """
 
-    def __init__(self, order: Callable[[int], Order], shares: Sequence[int], seed: int) -> None:
-        self.order = lru_cache(maxsize=1024)(order)
+    def __init__(self, shares: Sequence[int], seed: int) -> None:
         self.shares = np.asarray(shares)
         self._block = Shuffled(int(self.shares.sum()), seed)
         self._whose = np.repeat(np.arange(len(shares)), self.shares)
 
     def __call__(self, start: int, count: int) -> Places:
+        """Numbers of the sources of so many draws from `start` on."""
+        return self._whose[self._block(start, count)]
+
+    def had(self, start: int) -> Places:
+        """How many draws before `start` are of each."""
+        block, n = start // self._block.n, self._block.n
+        before = self._whose[self._block(block * n, n)[: start % n]]
+        return block * self.shares + np.bincount(before, minlength=len(self.shares))
+
+
+class Shares:
+    """Several orders at once, by turns. Each goes on where its own last draw was, so that its
+    epochs go round for themselves.
+
+    Args:
+        order: The k-th of them.
+        shares: As of `Turns`.
+        seed: As of `Turns`.
+    """
+
+    def __init__(self, order: Callable[[int], Order], shares: Sequence[int], seed: int) -> None:
+        self.order = lru_cache(maxsize=1024)(order)
+        self.turns = Turns(shares, seed)
+
+    def __call__(self, start: int, count: int) -> Places:
         """As of `Order`."""
-        block = start // self._block.n
-        before = self._block(block * self._block.n, self._block.n)[: start % self._block.n]
-        had = block * self.shares + np.bincount(self._whose[before], minlength=len(self.shares))
-        whose, found = self._whose[self._block(start, count)], np.empty(count, np.int64)
+        had, whose = self.turns.had(start), self.turns(start, count)
+        found = np.empty(count, np.int64)
         for k in np.unique(whose).tolist():
             places = np.flatnonzero(whose == k)
             found[places] = self.order(k)(int(had[k]), len(places))
         return found
+
+
+def shares(weights: Sequence[float]) -> list[int]:
+    """Draws of each source in the smallest block that gives the weights exactly, or, where none of
+    at most `BLOCK` does, in one of about `BLOCK`; each has one or more.
+    """
+    parts = np.asarray(weights) / sum(weights)
+    for block in range(len(weights), BLOCK + 1):
+        whole = np.rint(parts * block)
+        if whole.min() >= 1 and np.allclose(parts * block, whole, rtol=0, atol=1e-6):
+            return whole.astype(int).tolist()
+    whole = np.maximum(np.floor(parts * BLOCK), 1).astype(int)
+    for k in np.argsort(whole - parts * BLOCK, kind="stable")[: max(0, BLOCK - whole.sum())]:
+        whole[k] += 1
+    return whole.tolist()
 
 
 def part_seed(seed: int, part: int) -> int:

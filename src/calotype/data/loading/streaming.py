@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from calotype.data.loading.batches import Batch, collate, draw_keys, present
-from calotype.data.loading.lanes import Cut, Dealt, Lanes, Order
+from calotype.data.loading.lanes import Lanes, Order, in_parts
 from calotype.data.loading.worker_results import WorkerResult, worker_result
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.records import Record
@@ -25,14 +25,19 @@ def lanes_of(stream: Stream, seed: int | None, step: int) -> Order:
     """How a run draws a stream.
 
     Args:
-        stream: Which.
+        stream: Which; by a method `draws(seed, lanes)` it may say its order itself.
         seed: Of the order; None: as the records lie, from one place.
         step: Samples of an optimiser step.
     """
-    lanes = Lanes.of(1 if seed is None else stream.lanes, step)
-    kind = Cut if stream.source.counted else Dealt
-    block = 1 if seed is None else max(1, stream.buffer // len(lanes))
-    return kind(stream.source, lanes, seed, block)
+    return ordered(stream, Lanes.of(1 if seed is None else stream.lanes, step), seed)
+
+
+def ordered(stream: Stream, lanes: Lanes, seed: int | None) -> Order:
+    """The order of `lanes_of`, in lanes that are laid out already."""
+    own: Callable[[int, Lanes], Order] | None = getattr(stream, "draws", None)
+    if own is not None and seed is not None:
+        return own(seed, lanes)
+    return in_parts(stream.source, lanes, seed, stream.buffer)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class StreamBatches(IterableDataset[WorkerResult]):
     """Of the `Loader`."""
 
     @property
+    def endless(self) -> bool:
+        """Whether they are those of a run, and not of one pass."""
+        return self.order is not None
+
+    @property
     def processes(self) -> int:
         """Workers of the DataLoader. Of what is not local as many as share no lane: nothing is
         fetched twice, and threads of theirs make up for the rest.
@@ -89,32 +99,46 @@ class StreamBatches(IterableDataset[WorkerResult]):
         """Whether so many would read different lanes."""
         if self.order is None:
             return False
-        lanes, readers = self.order.lanes, defaultdict(set)
-        for number in range(lcm(lanes.turns * self.share.accumulate, workers)):
-            start = self.share.start(number)
-            for ordinal in range(start, start + self.share.size):
-                readers[lanes.lane(ordinal)].add(number % workers)
+        readers = defaultdict(set)
+        for number in range(lcm(self._turns * self.share.accumulate, workers)):
+            for lane in self._lanes(self.share.start(number)):
+                readers[lane].add(number % workers)
         return all(len(found) == 1 for found in readers.values())
+
+    @property
+    def _turns(self) -> int:
+        """Steps after which the lanes of the first come again."""
+        assert self.order
+        return self.order.lanes.turns
+
+    def _lanes(self, start: int) -> set[int]:
+        """Those that the batch from an ordinal on is drawn from."""
+        assert self.order
+        return {*map(self.order.lanes.lane, range(start, start + self.share.size))}
 
     def __iter__(self) -> Iterator[WorkerResult]:
         batches, source = self._batches(), self.stream.source
+        source.news()  # what was learnt before is known
         while True:
-            source.news.clear()
             result = worker_result(lambda: next(batches, None), self.stream.reader)
             if result.batch is None:
                 return
-            yield result._replace(learnt=tuple(source.news))
+            yield result._replace(learnt=tuple(source.news()))
 
     def _batches(self) -> Iterator[Batch]:
         worker = get_worker_info() if self.workers else None
         first, each = (worker.id, worker.num_workers) if worker else (0, 1)
         threads = -(-self.workers // max(self.processes, 1)) or 1
-        lanes = _Windows(self.stream, self.order)
         with ThreadPoolExecutor(threads) as pool:
-            for number in count(first, each):
-                if (batch := self._batch(pool, lanes, self.share.start(number))) is None:
-                    return
-                yield batch
+            yield from self._read(pool, map(self.share.start, count(first, each)))
+
+    def _read(self, pool: ThreadPoolExecutor, starts: Iterator[int]) -> Iterator[Batch]:
+        """The batches from some ordinals on."""
+        windows = _Windows(self.stream, self.order)
+        for start in starts:
+            if (batch := self._batch(pool, windows, start)) is None:
+                return
+            yield batch
 
     def _batch(self, pool: ThreadPoolExecutor, windows: "_Windows", start: int) -> Batch | None:
         keys = draw_keys(self.seed, start, self.share.size)
@@ -166,19 +190,19 @@ class _Windows:
         window, first = self._open.get(lane, (None, 0))
         between = place - first - window.taken if window else 0
         if window is None or (between and self.stream.source.seeks):
-            window = Window(self._records(lane, ordinal))
+            window = Window(self._records(lane, place))
             self._open[lane] = window, place
         elif between:
             for _ in islice(window, between):
                 pass
         return window
 
-    def _records(self, lane: int, ordinal: int) -> Iterator[Record]:
+    def _records(self, lane: int, place: int) -> Iterator[Record]:
         if self.order is None:
-            return self.stream.records(ordinal)
-        return self._endless(lane, ordinal)
+            return self.stream.records(place)
+        return self._endless(lane, place)
 
-    def _endless(self, lane: int, ordinal: int) -> Iterator[Record]:
+    def _endless(self, lane: int, place: int) -> Iterator[Record]:
         assert self.order
-        yield from self.order.records(lane, ordinal)
+        yield from self.order.records(lane, place)
         raise self.stream.reader.nothing()  # a lane ends where there is nothing at all

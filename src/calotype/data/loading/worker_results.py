@@ -1,6 +1,6 @@
 """What reading a batch came to, as a worker tells it to the training process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from traceback import format_exc
 from typing import NamedTuple
 
@@ -8,7 +8,9 @@ from torch.utils.data import get_worker_info
 
 from calotype.data.loading.batches import Batch
 from calotype.data.reading.records import Reader
+from calotype.data.reading.removed import News
 from calotype.mistakes import TracebackElsewhere, is_told, sendable
+from calotype.training.progress import say
 
 
 class WorkerResult(NamedTuple):
@@ -26,6 +28,8 @@ class WorkerResult(NamedTuple):
     """What could not be heeded of some, as this worker met it first, and the name of one."""
     learnt: tuple[tuple[int, int], ...] = ()
     """Parts of a stream that were read to their end, and how many records each has."""
+    removed: tuple[News, ...] = ()
+    """What filters of a stream have removed in the parts that this worker went on with."""
 
 
 def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> WorkerResult:
@@ -42,6 +46,7 @@ def worker_result(read: Callable[[], Batch | None], reader: Reader | None) -> Wo
     return _read(read)._replace(
         skipped=tuple(reader.skipped.items())[skipped:],
         doubts=tuple(reader.doubts.items())[doubts:],
+        removed=reader.removals.news(),
     )
 
 
@@ -49,15 +54,17 @@ def received(
     results: Iterator[WorkerResult],
     reader: Reader | None,
     learn: Callable[[int, int], None] = lambda part, length: None,
+    *,
+    endless: bool = False,
 ) -> Iterator[Batch]:
-    """Give the batches in the training process, which warns of what was skipped, and hears what was
-    learnt of a stream's parts.
+    """Give the batches in the training process, which warns of what was skipped, tells what filters
+    removed, and hears what was learnt of a stream's parts.
 
     Raises:
         Exception: what a worker met.
     """
     try:
-        for batch, traceback, told, skipped, doubts, learnt in results:
+        for batch, traceback, told, skipped, doubts, learnt, removed in results:
             for name, reason in skipped:
                 assert reader
                 reader.skip(name, reason)
@@ -66,12 +73,20 @@ def received(
                 reader.tell(doubt, name)
             for part, length in learnt:
                 learn(part, length)
+            _tell_removed(reader, removed)
             if isinstance(batch, BaseException):
                 raise batch from TracebackElsewhere(traceback, told)
             assert batch is not None
             yield batch
     finally:
         del results  # ends the workers now, and not when the error's traceback is let go
+        # Of a look at the first few what was removed is no news; of a run, that ends here, it is.
+        _tell_removed(reader, (), ending=endless)
+
+
+def _tell_removed(reader: Reader | None, removed: Iterable[News], *, ending: bool = False) -> None:
+    for line in reader.removals.told(removed, ending=ending) if reader else ():
+        say(line)
 
 
 def _read(read: Callable[[], Batch | None]) -> WorkerResult:

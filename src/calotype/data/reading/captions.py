@@ -51,12 +51,12 @@ def captions_of(value: Any, where: str) -> tuple[str, ...]:
     halves of a character that stand beside each other become it.
 
     Args:
-        value: A text, bytes in UTF-8, a number, or a list of texts; None, NaN and what pandas
-            writes for them are nothing.
+        value: A text, bytes as of `decoded`, a number, or a list of texts; None, NaN and what
+            pandas writes for them are nothing.
         where: What errors call it: a file and line, say.
 
     Raises:
-        ValueError: it is another thing, is not UTF-8, or has half a character.
+        ValueError: it is another thing, in another encoding, or has half a character.
     """
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers
         value = value.tolist()
@@ -79,18 +79,27 @@ def normal(name: str) -> str:
 
 
 def read_text(file: Path) -> str:
-    """Read a text in UTF-8, or in UTF-16 or UTF-32 if it begins with their mark.
+    """Read a text, encoded as of `decoded`.
 
     Raises:
         ValueError: it is in no such encoding; the message names the file and the line.
     """
-    data = file.read_bytes()
+    return decoded(file.read_bytes(), str(file))
+
+
+def decoded(data: bytes, where: str) -> str:
+    """A text in UTF-8, or in UTF-16 or UTF-32 if it begins with their mark.
+
+    Raises:
+        ValueError: it is in no such encoding; the message names the line, if there are several.
+    """
     encoding = _encoding(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].decode(encoding, "ignore").count("\n") + 1
-        raise _not_encoded(file, line, encoding) from None
+        place = f"{where} line {line}" if line > 1 or b"\n" in data else where
+        raise _not_encoded(place, encoding) from None
 
 
 def lines_of(file: Path) -> Iterator[str]:
@@ -108,17 +117,17 @@ def lines_of(file: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8" if number > 1 else "utf-8-sig")
             except UnicodeDecodeError:
-                raise _not_encoded(file, number, "utf-8-sig") from None
+                raise _not_encoded(f"{file} line {number}", "utf-8-sig") from None
 
 
 def _encoding(data: bytes) -> str:
     return next((name for mark, name in MARKED.items() if data.startswith(mark)), "utf-8-sig")
 
 
-def _not_encoded(file: Path, line: int, encoding: str) -> ValueError:
+def _not_encoded(where: str, encoding: str) -> ValueError:
     name = encoding.removesuffix("-sig").upper()
     mend = "save it in that encoding" if name == "UTF-8" else f"its first bytes say {name}"
-    return ValueError(f"{file} line {line}: not {name}; {mend}")
+    return ValueError(f"{where}: not {name}; {mend}")
 
 
 def _is_missing(value: Any) -> bool:
@@ -128,11 +137,8 @@ def _is_missing(value: Any) -> bool:
 
 
 def _text(value: Any, where: str) -> str:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ValueError(f"{where}: not UTF-8; save it in that encoding") from None
+    if isinstance(value, bytes):  # a file's, whose lines may end as on Windows
+        value = decoded(value, where).replace("\r\n", "\n")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of numbers of which some are missing
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

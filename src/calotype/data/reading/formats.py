@@ -96,6 +96,15 @@ def passed_over(names: Iterable[str]) -> list[str]:
     ]
 
 
+NO_PICTURES = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch what it stands for by git lfs pull",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"<svg": "an SVG drawing; draw it as PNG",
+}
+"""What files often hold in a picture's stead, by how they begin, in lower case."""
+
+
 @cache
 def extra_formats() -> tuple[str, ...]:
     """Have Pillow know the formats of the extra `formats`, as far as it is installed; their names.
@@ -112,6 +121,9 @@ def what_is(data: bytes) -> str:
     """What bytes are that hold no picture of a format that is read."""
     if not data:
         return "no bytes"
+    for mark, what in NO_PICTURES.items():
+        if data[:64].lstrip().lower().startswith(mark):
+            return what
     for extra in EXTRAS:
         if extra not in INSTALLED and extra.begins(data):
             return f"{extra.format}: {EXTRA}"

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageCms
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.looks import THREADS, Row, look, opened, upright_size
 from calotype.data.reading.records import Record
+from calotype.data.splits import Spread
 from calotype.training.progress import Told
 
 SIDE = 160
@@ -138,4 +139,4 @@ def inspected(
 def spread_out(places: Sequence[int], count: int) -> Sequence[int]:
     """So many of the places, from all over them; or all, if there are no more."""
     n = len(places)
-    return places if count >= n else [places[i * n // count] for i in range(count)]
+    return places if count >= n else [places[i] for i in Spread(n, count)]

@@ -25,12 +25,13 @@ from PIL.PngImagePlugin import PngImageFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from calotype.data.cache.provenance import stamp_of
+from calotype.data.cache.provenance import stamp_of, stamp_of_record
 from calotype.data.identity import digest
 from calotype.data.pictures import Pictures
 from calotype.data.reading.images import FORMATS, SIDEWAYS, BrokenImage
 from calotype.data.reading.paths import alone, cache_home
-from calotype.data.reading.records import Extent, Record
+from calotype.data.reading.records import Record
+from calotype.data.splits import Spread
 from calotype.lazy import scipy
 from calotype.training.progress import Told
 
@@ -229,21 +230,12 @@ def _stamps(records: Sequence[Record]) -> list[str] | None:
         found = [stamp_of(path) for path in paths()]
     else:
         seen = cache(stamp_of)
-        found = [_stamp(records[i], seen) for i in range(len(records))]
+        found = [stamp_of_record(records[i], seen) for i in range(len(records))]
     return found if all(found) else None
 
 
-def _stamp(record: Record, stamp: Callable[[str], str]) -> str:
-    if record.stamp:
-        return record.stamp
-    if isinstance(record.file, Extent):
-        return f"{stamp(record.file.path)} {record.file.offset} {record.file.size}".lstrip()
-    return stamp_of(record.file) if isinstance(record.file, Path) else ""
-
-
-def _some(total: int) -> list[int]:
-    count = min(LOOKED_AT, total)
-    return [i * total // count for i in range(count)]
+def _some(total: int) -> Spread:
+    return Spread(total, min(LOOKED_AT, total))
 
 
 def _holds(dataset: Pictures, kept: Int64[np.ndarray, "n k"],

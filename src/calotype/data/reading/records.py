@@ -13,6 +13,7 @@ from typing_extensions import NotRequired
 
 from calotype.data.reading.images import TO_RGB, BrokenImage, Decoded, Decoding, decode
 from calotype.data.reading.remote import contents, tried
+from calotype.data.reading.removed import Removals
 
 OnError = Literal["skip", "stop"]
 """What becomes of a broken picture: it is passed over, so that in training, which has a place for
@@ -93,12 +94,17 @@ class Record(NamedTuple):
 
     def encoded(self) -> bytes | Path | Image.Image:
         """What is decoded, fetched if it is far."""
-        return self.file if isinstance(self.file, Path) else self._fetched()
+        return self.file if isinstance(self.file, Path) else self.contents()
 
     def _decoded(self, decoding: Decoding) -> Decoded:
-        return decode(self._fetched(), self.name, decoding)
+        return decode(self.contents(), self.name, decoding)
 
-    def _fetched(self) -> bytes | Image.Image:
+    def contents(self) -> bytes | Image.Image:
+        """The encoded picture, read or fetched; or the picture itself.
+
+        Raises:
+            BrokenImage: there is nothing at its URL.
+        """
         if isinstance(self.file, Extent):
             return self.file.read()
         return self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
@@ -120,6 +126,8 @@ class Reader:
     """What pictures become."""
     doubts: dict[str, str] = field(default_factory=dict)
     """What could not be heeded, of some pictures, and the name of the first of them."""
+    removals: Removals = field(default_factory=Removals)
+    """What filters removed as a stream was read."""
 
     def read(self, candidates: Iterable[Record]) -> Example:
         """Decode the first candidate that can be.
@@ -180,6 +188,11 @@ class Reader:
             self.skipped[name] = reason
             if self.warns:
                 warn(f"skipped ({len(self.skipped)} so far): {reason}", stacklevel=2)
+
+    def share(self, other: "Reader") -> None:
+        """Have another source's reader tell what it meets through this one."""
+        self.skipped.update(other.skipped)
+        other.skipped, other.removals = self.skipped, self.removals
 
     def decoding_as(self, decoding: Decoding) -> "Reader":
         """One of the same source that decodes otherwise; both count what either skips."""

@@ -2,6 +2,7 @@
 broken picture: it is the reading that failed.
 """
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 STANDING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What will not pass."""
+LOST = (errno.ELOOP, errno.ENAMETOOLONG)
+"""More of it: links that lead nowhere, and names that there cannot be."""
 NETWORKS = frozenset({"aiohttp", "aiobotocore", "botocore", "asyncio", "fsspec", "gcsfs", "http",
                       "httpcore", "httpx", "huggingface_hub", "requests", "s3fs",
                       "urllib3"})  # fmt: skip
@@ -131,7 +134,8 @@ def _may_pass(error: Exception) -> bool:
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status < 500:
         return status in BUSY
-    return not isinstance(error, STANDING) and "Credentials" not in type(error).__name__
+    stays = isinstance(error, STANDING) or getattr(error, "errno", None) in LOST
+    return not stays and "Credentials" not in type(error).__name__
 
 
 def _fault(error: Exception, name: str, tries: int) -> OSError:

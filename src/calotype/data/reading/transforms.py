@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int32, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -18,6 +18,9 @@ from calotype.data.reading.colour import TO_SRGB, Colour
 from calotype.data.reading.images import Decoding, read_image
 from calotype.data.reading.records import Example
 from calotype.training.images import Mode, scaled
+
+FRAME = "frame"
+"""Of a sample: how large its picture was, and where it was cropped."""
 
 
 def _check_size(size: int) -> None:
@@ -186,6 +189,15 @@ class Transform:
         """Give `{"image": uint8 [c, H, W], "caption": str}`; colours beside alpha are over white.
         `calotype.training.images.scaled` brings images to [-1, 1], on the device.
         """
+        sample = self.framed(example, rng)
+        del sample[FRAME]
+        return sample
+
+    def framed(self, example: Example, rng: np.random.Generator) -> dict[str, Any]:
+        """The same, and as "frame" what the image is of its picture (int32 [5]): height and width
+        of the picture in its own pixels, and how many of the resized picture's were cropped away
+        above, to the left and to the right of the image.
+        """
         sample = cast(dict[str, Any], {**example})
         reduction, shape = sample.pop("reduction", 1), sample.pop(SHAPE, None)
         width, height = sample["size"] if reduction > 1 else sample["image"].size
@@ -195,8 +207,10 @@ class Transform:
         else:
             shape, box = (self.crop.size, self.crop.size), self.crop.box(width, height, rng)
         image = resized(in_mode(sample["image"], self.mode), box, shape, reduction)
+        frame, upright = _frame((width, height), box, shape), image
         image = self.flip(image, rng) if self.flip else image
-        return {**one_caption(sample, self.caption, rng), "image": levels(image)}
+        found = {**one_caption(sample, self.caption, rng), "image": levels(image)}
+        return {**found, FRAME: frame if image is upright else mirrored(frame)}
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -204,6 +218,18 @@ class Transform:
         if isinstance(self.crop, Buckets):
             return self.crop.shapes
         return (Shape(self.crop.size, self.crop.size),)
+
+
+def _frame(size: tuple[int, int], box: Box, shape: tuple[int, int]) -> Int32[Tensor, "5"]:
+    """As of `Transform.framed`, of a part of a picture that becomes a shape."""
+    across, down = ((box[i + 2] - box[i]) / shape[i] for i in (0, 1))
+    away = box[1] / down, box[0] / across, (size[0] - box[2]) / across
+    return torch.tensor([size[1], size[0], *map(round, away)], dtype=torch.int32)
+
+
+def mirrored(frame: Int32[Tensor, "*n 5"]) -> Int32[Tensor, "*n 5"]:
+    """The frame of the mirror image, whose picture is mirrored too."""
+    return frame[..., [0, 1, 2, 4, 3]]
 
 
 def to_tensor(pixels: UInt8[np.ndarray, "b H W c"]) -> Float32[Tensor, "b c H W"]:

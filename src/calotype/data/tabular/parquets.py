@@ -179,6 +179,7 @@ def copied(found: Sequence[Footer], columns: Columns, name: str) -> "datasets.Da
         ValueError: a file cannot be read.
     """
     names = columns.names()
+    found = [each for each in found if any(each.rows)]  # `datasets` fails on one without
     kinds = groupby(found, lambda each: [each.features[name] for name in names])
     tables = [_loaded([each.file for each in some], names, name) for _, some in kinds]
     tables = [table.cast_column(columns.image, datasets.Image(decode=False)) for table in tables]

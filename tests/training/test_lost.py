@@ -1,0 +1,58 @@
+"""A rank that ends or says nothing ends the others, which say why in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import hosts
+from calotype.training.distributed import patience, processes
+from ranks import together
+
+
+def said(root: Path, work) -> list:
+    """What it came to on each rank; None where there was no time to note it."""
+    together(2, hosts.at_home, work, root)
+    files = [root / f"{work.__name__}-{rank}.json" for rank in range(2)]
+    return [json.loads(file.read_text()) if file.exists() else None for file in files]
+
+
+def test_what_ended_a_rank_is_the_last_word_of_the_others(tmp_path):
+    main, other = said(tmp_path, hosts.other_raises)
+    assert other == "ValueError: its own disk is full"
+    assert main.startswith("LostError: process 1 on ") and main.endswith(f" ended: {other}")
+
+
+def test_the_main_process_leaves_word_though_it_keeps_the_store(tmp_path):
+    main, other = said(tmp_path, hosts.main_raises)
+    assert main == "ValueError: its own disk is full"
+    assert other.startswith("LostError: process 0 on ") and other.endswith(f" ended: {main}")
+
+
+def test_bug_a_full_disk_of_the_main_process_ended_the_others_without_a_reason(tmp_path):
+    main, other = said(tmp_path, hosts.writer_fails)
+    assert main == other == "OSError: no room for a checkpoint"
+
+
+def test_who_dies_leaves_no_word(tmp_path):
+    main, _ = said(tmp_path, hosts.other_dies)
+    assert main == ("LostError: another process has ended and left no word: see what it said last, "
+                    "where it ran")  # fmt: skip
+
+
+def test_bug_who_hangs_was_waited_for_half_an_hour(tmp_path):
+    (line, seconds), _ = said(tmp_path, hosts.other_hangs)
+    assert line.startswith("no word from another process for 2 s (CALOTYPE_TIMEOUT)")
+    assert seconds < 7
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf"])
+def test_a_time_is_seconds(value, monkeypatch):
+    monkeypatch.setenv("CALOTYPE_TIMEOUT", value)
+    with pytest.raises(ValueError, match=r"CALOTYPE_TIMEOUT is .*: give seconds"):
+        processes()
+
+
+def test_ten_minutes_unless_told(monkeypatch):
+    monkeypatch.delenv("CALOTYPE_TIMEOUT", raising=False)
+    assert patience().total_seconds() == 600

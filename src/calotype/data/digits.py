@@ -1,7 +1,7 @@
 """Handwritten digits that come with scikit-learn: the smallest real pictures there are."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -43,6 +43,6 @@ class Digits:
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """All of them: uint8 [1797, 8, 8] and their labels."""
-    found = sklearn.datasets.load_digits()
+    found: Any = sklearn.datasets.load_digits()
     levels = np.asarray(found.images) * (255 / 16)
     return levels.round().astype(np.uint8), np.asarray(found.target)

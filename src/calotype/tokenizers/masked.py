@@ -25,7 +25,7 @@ class Policy(ABC):
     """Which patches are hidden."""
 
     @abstractmethod
-    def order(self, network: nn.Module, images: Images, chance: Generators, step: int) -> Order:
+    def order(self, network: Any, images: Images, chance: Generators, step: int) -> Order:
         """Order the patches of images."""
 
 
@@ -33,7 +33,7 @@ class Policy(ABC):
 class AtRandom(Policy):
     """Any, each as likely (He et al. 2022, section 3)."""
 
-    def order(self, network: nn.Module, images: Images, chance: Generators, step: int) -> Order:
+    def order(self, network: Any, images: Images, chance: Generators, step: int) -> Order:
         """Draw it."""
         patches = network.config.image_size // network.config.patch_size
         drawn = [torch.rand(patches * patches, generator=g) for g in chance]
@@ -59,7 +59,7 @@ class Guided(Policy):
             raise ValueError(f"policy.hints is {self.hints}: it lies in [0, 1)")
 
     @torch.no_grad()
-    def order(self, network: nn.Module, images: Images, chance: Generators, step: int) -> Order:
+    def order(self, network: Any, images: Images, chance: Generators, step: int) -> Order:
         """Draw it; patches of the smaller cluster come last."""
         drawn = AtRandom().order(network, images, chance, step)
         if step < self.begins:

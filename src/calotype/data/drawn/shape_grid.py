@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch.utils.data import Dataset
 
+from calotype.data.drawn.checks import check_at_least, check_names
 from calotype.data.drawn.shapes import SHAPES, coverage
 from calotype.data.reading.transforms import to_tensor
 
@@ -67,13 +68,8 @@ class Shapes:
 
     def __post_init__(self) -> None:
         for name, least in (("size", 16), ("scales", 1), ("places", 1), ("copies", 1), ("seed", 0)):
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"data.{name} is {value}: choose {least} or more")
-        if not self.shapes or len(set(self.shapes)) < len(self.shapes):
-            raise ValueError("data.shapes: name at least one, and each at most once")
-        for name in self.shapes:
-            if name not in SHAPES:
-                raise ValueError(f"data.shapes: {name!r} is not known; choose from {', '.join(SHAPES)}")  # fmt: skip
+            check_at_least(name, getattr(self, name), least)
+        check_names("shapes", self.shapes, SHAPES)
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -144,8 +144,8 @@ def log_densities(drawn: Drawn, pictures: int) -> LogDensities:
     batch, own = len(mean), torch.arange(len(z), device=z.device)
     if not 2 <= batch <= pictures:
         raise ValueError(
-            f"bottleneck.divergence.pictures is {pictures}, and a step has {batch} images: choose a "
-            "run.batch_size from 2 to as many as there are"
+            f"bottleneck.divergence.pictures is {pictures}, and a step has {batch} images: choose "
+            "a run.batch_size from 2 to as many as there are"
         )
     each = _log_normal(z[:, None], mean, log_variance)  # (b, batch of all ranks, dimensions)
     others = math.log((pictures - 1) / pictures / (batch - 1))

@@ -1,7 +1,7 @@
 """Diagonal-Gaussian bottleneck (Kingma & Welling 2014, section 3 and appendix B)."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -101,9 +101,11 @@ class GaussianBottleneck(Bottleneck):
         posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
         z = _drawn(posterior, generator)
         drawn = Drawn(posterior.mean, posterior.logvar, z, posterior.kl())
+        latent = Latent(z, divergence=drawn.divergence)
+        if self.compares and not self.training:  # it would wait for ranks that are not asked
+            return latent
         nats, self.metrics = self.spec.divergence.paid(drawn, self.step)
-        rates = {"kl": self.spec.kl_weight * nats}
-        return Latent(z, None, rates, divergence=drawn.divergence)
+        return replace(latent, rates={"kl": self.spec.kl_weight * nats})
 
     def step_begin(self, step: int) -> None:
         """Follow the capacity's schedule."""

@@ -107,6 +107,10 @@ class SparseBottleneck(Bottleneck):
         """As it is."""
         return packed.float()
 
+    def latent_state(self) -> dict[str, Tensor]:
+        """What decides on latents beside the autoencoder's weights: nothing that is learnt."""
+        return {}
+
     @property
     def dead(self) -> Bool[Tensor, " c"]:
         """Which units have been silent for too long."""

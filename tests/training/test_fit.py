@@ -38,7 +38,8 @@ from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
 from ranks import alone, ranks
 
-KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
+KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "penalised", "sparse", "generator",
+         "transformer"]  # fmt: skip
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -240,9 +241,11 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
         for file in (*one.glob(learnt), *one.glob("model/**/*.safetensors")):
             again = load_file(two / file.relative_to(one))
             torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
-    # It would show: were the adaptive weight each rank's own, they would be far from one.
-    ranks(2, "tokenizer", tmp_path / "local", local=True, batch_size=2)
-    assert _apart(tmp_path / "tokenizer-one", tmp_path / "local") > 1
+    # It would show: were the adaptive weight each rank's own, or those that a picture is compared
+    # with, they would be far from one.
+    for kind in ("tokenizer", "penalised"):
+        ranks(2, kind, local := tmp_path / f"{kind}-local", local=True, batch_size=2)
+        assert _apart(tmp_path / f"{kind}-one", local) > 1
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSam
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Folder, Transform, prompts
+from calotype.data.digits import digits as all_digits
 from calotype.data.drawn.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
@@ -99,6 +100,12 @@ def adam(lr: float) -> AdamW:
 def images(count: int, seed: int = 0) -> torch.Tensor:
     data = Scenes(size=SIZE, seed=seed).build()
     return data.batch(range(count))["image"]
+
+
+def digits(part: int = 0) -> torch.Tensor:
+    """Every fourth handwritten digit from one of four on, grey images [-, 1, 8, 8]."""
+    pixels, _ = all_digits()
+    return torch.from_numpy(pixels[part::4])[:, None] / 127.5 - 1
 
 
 def batch(count: int, seed: int = 0) -> Batch:

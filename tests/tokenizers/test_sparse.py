@@ -90,10 +90,8 @@ def test_what_is_skipped_or_looked_at_is_not_remembered():
     bottleneck(H)
     bottleneck.step_skipped()
     bottleneck.eval()(H)
-    before = bottleneck.mean.clone()
-    bottleneck.step_end()
-    assert not bottleneck.silent.any()
-    torch.testing.assert_close(bottleneck.mean, before)
+    for each in (bottleneck.seen, bottleneck.sums, bottleneck.responses, bottleneck.silent):
+        assert not each.any()
 
 
 @pytest.mark.parametrize("sparsity", EVERY, ids=lambda each: type(each).__name__)
@@ -126,17 +124,16 @@ def test_more_units_are_kept_than_there_are_is_refused():
         Sparse(32, TopK(32))
 
 
-def learnt(
-    sparsity: L1Activity | KLRate | TopK, out, steps: int = 300
-) -> tuple[torch.Tensor, float]:
-    """Responses to the pictures that were trained on, 256 units for 256 pixels, and their error."""
+def learnt(sparsity: L1Activity | KLRate, out, steps: int = 200) -> tuple[torch.Tensor, float]:
+    """Responses of 128 units to digits that were trained on, of 64 pixels, and the error that is left
+    of these, as a part of their variance.
+    """
     torch.manual_seed(0)
-    spec = Sparse(256, sparsity)
-    made = ImageTokenizer(Dense(()).autoencoder(spec, tiny.SIZE, 1), spec.build())
+    spec, image = Sparse(128, sparsity), tiny.digits()
+    made = ImageTokenizer(Dense(()).autoencoder(spec, 8, 1), spec.build())
     objective = Reconstruction(made, {"pixel": (1.0, L2().build())}, tiny.adam(3e-3))
-    image = tiny.images(256)[:, :1]
-    run = tiny.run(out, steps=steps, batch_size=32, ema=None, save_every=steps, log_every=steps)
-    fit([objective], tiny.Repeating({"image": image}, 32), run)
+    run = tiny.run(out, steps=steps, batch_size=64, ema=None, save_every=steps, log_every=steps)
+    fit([objective], tiny.Repeating({"image": image}, 64), run)
     with torch.no_grad():
         z = made.latents(image).flatten(1)
         error = (made.reconstruct(image) - image).square().mean().item()
@@ -145,7 +142,7 @@ def learnt(
 
 def test_mean_activity_comes_to_its_target(tmp_path):
     """Of every unit by itself the most are within a hundredth; without the penalty none is."""
-    z, error = learnt(KLRate(0.05, 0.05), tmp_path / "held")
+    z, error = learnt(KLRate(1.0, 0.05), tmp_path / "held")
     free, _ = learnt(KLRate(0.0, 0.05), tmp_path / "free")
     assert abs(z.mean() - 0.05) < 0.01
     assert ((z.mean(0) - 0.05).abs() < 0.02).float().mean() > 0.9

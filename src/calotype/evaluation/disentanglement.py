@@ -25,12 +25,12 @@ def mutual_information_gap(
     """
     if latents.shape[1] < 2:
         raise ValueError(f"latents have {latents.shape[1]} numbers: a gap is between two")
+    if still := [i for i, factor in enumerate(factors.T) if (factor == factor[0]).all()]:
+        raise ValueError(f"factor {still[0]} has one value: leave it out")
     information = np.stack([
         [_information(_binned(z, bins), factor) for z in latents.T] for factor in factors.T
     ])  # fmt: skip
     entropy = np.array([_information(factor, factor) for factor in factors.T])
-    if not (entropy > 0).all():
-        raise ValueError(f"factor {int(entropy.argmin())} has one value: leave it out")
     second, first = np.sort(information, axis=1)[:, -2:].T
     return (first - second) / entropy
 

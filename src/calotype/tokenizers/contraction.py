@@ -21,7 +21,7 @@ class Exact:
     """Row by row: as many passes back through the encoder as a latent has numbers."""
 
     def squared_norm(
-        self, latents: Float[Tensor, "b c h w"], images: Images, generators: Generators,
+        self, latents: Float[Tensor, "b z h w"], images: Images, generators: Generators,
         scaler: GradScaler = UNSCALED,
     ) -> Float[Tensor, " b"]:  # fmt: skip
         """|J|^2, itself differentiable."""
@@ -43,7 +43,7 @@ class Hutchinson:
             raise ValueError(f"contraction.norm.draws is {self.draws}: it must be at least 1")
 
     def squared_norm(
-        self, latents: Float[Tensor, "b c h w"], images: Images, generators: Generators,
+        self, latents: Float[Tensor, "b z h w"], images: Images, generators: Generators,
         scaler: GradScaler = UNSCALED,
     ) -> Float[Tensor, " b"]:  # fmt: skip
         """An estimate of |J|^2 without bias, itself differentiable; directions are each image's

@@ -258,7 +258,7 @@ class Rebuilt(NamedTuple):
     latent: Latent
     maps: Float[Tensor, "b maps H W"]
     """All that the decoder makes of it."""
-    last: Float[Tensor, "b features H W"]
+    last: Float[Tensor, "b features _ _"]
     """What its last layer reads."""
     seen: Corrupted
     """What was encoded, and which pixels count."""

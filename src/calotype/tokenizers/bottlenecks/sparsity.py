@@ -18,7 +18,7 @@ class L1Activity:
     response costs outweighs what it tells.
     """
 
-    weight: float = 0.05
+    weight: float = 0.5
     """Of the mean activity."""
 
     first_mean = 0.0
@@ -55,7 +55,7 @@ class KLRate:
     each, whose gradient is the divergence's.
     """
 
-    weight: float = 0.01
+    weight: float = 1.0
     """Of the divergence in nats, a mean over units."""
     rate: float = 0.05
     """Mean activity that is wanted."""

@@ -9,6 +9,8 @@ from torch.func import jacrev, vmap
 
 import tiny
 from calotype.commands.train_tokenizer import assemble_tokenizer, train_tokenizer
+from calotype.data import Shapes
+from calotype.data.drawn.shape_grid import Nuisance
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder
 from calotype.tokenizers import Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks import Identity
@@ -46,9 +48,9 @@ def test_the_exact_norm_is_the_jacobians(attention):
     tokenizer, images = dense(), tiny.images(3)
     if attention:
         torch.manual_seed(0)
-        backbone = replace(tiny.BACKBONE, attention=True)
-        tokenizer = ImageTokenizer(backbone.autoencoder(IDENTITY, tiny.SIZE), IDENTITY.build())
-        images = images[:1]
+        backbone, spec = replace(tiny.BACKBONE, attention=True), Identity(1)
+        tokenizer = ImageTokenizer(backbone.autoencoder(spec, 8), spec.build())
+        images = images[:1, :, 4:12, 4:12]
     found = Jacobian(0.5, Exact())(tokenizer, seen(images))
     expected = torch.stack([
         torch.autograd.functional.jacobian(lambda x: tokenizer.latents(x).flatten(), image[None])
@@ -75,17 +77,17 @@ def test_the_closed_form_of_one_layer_of_sigmoids():
 
 
 def test_random_directions_have_the_exact_mean():
-    """By 2,000 of them, within four standard errors; and one does not do."""
+    """By 600 of them, within four standard errors; and one does not do."""
     tokenizer, images = dense(), tiny.images(2)
     exact = Jacobian(1.0, Exact())(tokenizer, seen(images)).detach()
     each = torch.stack([
         Jacobian(1.0, Hutchinson())(
             tokenizer, seen(images)._replace(generators=generators([2 * i, 2 * i + 1]))
-        ).detach() for i in range(2000)
+        ).detach() for i in range(600)
     ])  # fmt: skip
-    error = each.std(0) / 2000**0.5
+    error = each.std(0) / 600**0.5
     assert ((each.mean(0) - exact).abs() < 4 * error).all()
-    assert (error < 0.05 * exact).all(), "too few to tell"
+    assert (error < 0.1 * exact).all(), "too few to tell"
     assert (each[0] - exact).abs().max() > 0.05 * exact.max()
 
 
@@ -190,14 +192,15 @@ def test_a_recipe_of_both_trains_and_logs_them(tmp_path):
 
 
 def rebuilt(
-    out, terms: dict[str, EncoderTerm], decay: float = 0.0, steps: int = 400, seed: int = 0
+    out, images: torch.Tensor, terms: dict[str, EncoderTerm], steps: int = 150
 ) -> tuple[ImageTokenizer, float]:
-    """A small autoencoder of scenes, and its mean squared error."""
-    torch.manual_seed(seed)
-    spec, images = Identity(8), tiny.images(128)
-    made = ImageTokenizer(Dense((64,), "silu").autoencoder(spec, tiny.SIZE), spec.build())
-    settings = replace(tiny.adam(2e-3), weight_decay=decay)
-    objective = Reconstruction(made, {"pixel": (1.0, L2().build())}, settings, encoder_terms=terms)
+    """A small autoencoder, and its mean squared error on what it was trained on."""
+    torch.manual_seed(0)
+    spec, shape = Identity(8), images.shape
+    backbone = Dense((64,), "silu")
+    made = ImageTokenizer(backbone.autoencoder(spec, shape[-1], shape[1]), spec.build())
+    objective = Reconstruction(made, {"pixel": (1.0, L2().build())}, tiny.adam(3e-3),
+                               encoder_terms=terms)  # fmt: skip
     run = tiny.run(out, steps=steps, batch_size=32, ema=None, save_every=steps, log_every=steps)
     fit([objective], tiny.Repeating({"image": images}, 32), run)
     with torch.no_grad():
@@ -206,9 +209,10 @@ def rebuilt(
 
 def test_the_jacobian_falls_and_the_error_rises_with_the_weight(tmp_path):
     norms, errors = [], []
-    for weight in (0.0, 0.3, 3.0, 30.0):
-        made, error = rebuilt(tmp_path / str(weight), {"contraction": Jacobian(weight)}, steps=150)
-        norms.append(squared(made, tiny.images(32)).mean().item())
+    for weight in (0.0, 0.1, 1.0, 10.0):
+        terms: dict[str, EncoderTerm] = {"contraction": Jacobian(weight)}
+        made, error = rebuilt(tmp_path / str(weight), tiny.digits(), terms)
+        norms.append(squared(made, tiny.digits(1)[:32]).mean().item())
         errors.append(error)
     assert norms == sorted(norms, reverse=True) and norms[-1] < norms[0] / 3
     assert errors == sorted(errors)
@@ -223,9 +227,15 @@ def sensitivity(tokenizer: ImageTokenizer, images: torch.Tensor) -> float:
         return ((moved - z).square().sum(1).mean() / spread).sqrt().item()
 
 
+@pytest.mark.slow
 def test_contrast_makes_latents_that_views_move_less(tmp_path):
-    """Of pictures that were not trained on; than the plain autoencoder's."""
-    images = tiny.images(128, seed=1)
-    plain, _ = rebuilt(tmp_path / "plain", {}, steps=150)
-    told, _ = rebuilt(tmp_path / "told", {"contrast": InfoNCE(0.3)}, steps=150)
-    assert sensitivity(told, images) < 0.8 * sensitivity(plain, images)
+    """Than the plain autoencoder's. Of shapes on grounds and in noise that were not trained on."""
+    seen, fresh = (
+        Shapes(nuisance=Nuisance(), seed=seed).build().batch(range(768))["image"][:, :1]
+        for seed in (0, 1)
+    )
+    plain, _ = rebuilt(tmp_path / "plain", seen, {}, steps=400)
+    told, _ = rebuilt(tmp_path / "told", seen, {"contrast": InfoNCE(1.0)}, steps=400)
+    found = sensitivity(told, fresh), sensitivity(plain, fresh)
+    print("moved by views, contrast and plain:", found)
+    assert found[0] < 0.8 * found[1]

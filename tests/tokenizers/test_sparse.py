@@ -125,8 +125,8 @@ def test_more_units_are_kept_than_there_are_is_refused():
 
 
 def learnt(sparsity: L1Activity | KLRate, out, steps: int = 200) -> tuple[torch.Tensor, float]:
-    """Responses of 128 units to digits that were trained on, of 64 pixels, and the error that is left
-    of these, as a part of their variance.
+    """Responses of 128 units to digits of 64 pixels that were trained on, and the error that is
+    left of these, as a part of their variance.
     """
     torch.manual_seed(0)
     spec, image = Sparse(128, sparsity), tiny.digits()

@@ -55,7 +55,7 @@ class KLRate:
     each, whose gradient is the divergence's.
     """
 
-    weight: float = 1.0
+    weight: float = 5.0
     """Of the divergence in nats, a mean over units."""
     rate: float = 0.05
     """Mean activity that is wanted."""

@@ -20,8 +20,8 @@ from calotype.commands.whole import whole_shapes
 from calotype.data import (
     CenterCrop,
     Crop,
+    Drawn,
     Folder,
-    OpenMoji,
     Scenes,
     Source,
     Transform,
@@ -265,7 +265,7 @@ def pictures(
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
     """
-    drawn = isinstance(source, Scenes | OpenMoji)  # at any size
+    drawn = isinstance(source, Drawn)  # at any size
     dataset = spread((replace(source, size=size) if drawn else source).build(), count)
     as_drawn = drawn and mode == "RGB"
     transform = None if as_drawn else Transform(crop or CenterCrop(size), mode=mode)

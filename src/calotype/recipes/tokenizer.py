@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from calotype.data import Buckets, OpenMoji, Scenes, Source, Transform
+from calotype.data import Buckets, Drawn, Scenes, Source, Transform
 from calotype.tokenizers import (
     Backbone,
     Gaussian,
@@ -226,13 +226,13 @@ def image_size(data: Source, transform: Transform | None) -> int:
             are squares and buckets are asked for.
     """
     if transform is not None:
-        if isinstance(transform.crop, Buckets) and isinstance(data, Scenes | OpenMoji):
+        if isinstance(transform.crop, Buckets) and isinstance(data, Drawn):
             raise ValueError(
                 f"transform.crop: {type(data).__name__} pictures are squares and need no buckets: "
                 "choose transform:none"
             )
         return transform.crop.size
-    if isinstance(data, Scenes | OpenMoji):
+    if isinstance(data, Drawn):
         return data.size
     raise ValueError(
         f"{type(data).__name__} pictures come in any size: choose transform:transform and "

@@ -139,7 +139,8 @@ class Reconstruction(Objective):
         count.
         """
         seen, chance = self._seen(batch)
-        latent = self.tokenizer.encode(seen.images, chance)
+        told = self.tokenizer.bottleneck.told(batch)
+        latent = self.tokenizer.encode(seen.images, chance, **told)
         with captured_input(self.tokenizer.last_layer) as captured:
             maps = self.tokenizer.decode_maps(latent.z)
         return latent, maps, captured[0].detach().float(), seen.counted

@@ -3,7 +3,10 @@
 from typing import Union
 
 from calotype.lazy import diffusers
+from calotype.tokenizers.bottlenecks.annealed import Annealed
 from calotype.tokenizers.bottlenecks.base import Bottleneck, Latent
+from calotype.tokenizers.bottlenecks.bernoulli import RBM, Bernoulli, Factorised
+from calotype.tokenizers.bottlenecks.causal import Causal
 from calotype.tokenizers.bottlenecks.certain import Certain
 from calotype.tokenizers.bottlenecks.discrete import Discrete, Table
 from calotype.tokenizers.bottlenecks.finite_scalar import FSQ, ScalarQuantizer
@@ -11,10 +14,15 @@ from calotype.tokenizers.bottlenecks.gaussian import Gaussian, GaussianBottlenec
 from calotype.tokenizers.bottlenecks.gumbel import Gumbel, GumbelBottleneck
 from calotype.tokenizers.bottlenecks.identity import Identity, IdentityBottleneck
 from calotype.tokenizers.bottlenecks.lookup_free import BSQ, LFQ, Entropy, SignQuantizer
+from calotype.tokenizers.bottlenecks.poisson import Poisson
 from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
+from calotype.tokenizers.bottlenecks.sphere import Circle, Sphere
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
-BottleneckSpec = Gaussian | Identity | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
+BottleneckSpec = (
+    Gaussian | Identity | Poisson | Bernoulli | Sphere | Circle | Causal
+    | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
+)  # fmt: skip
 Autoencoder = Union["diffusers.AutoencoderKL", "diffusers.VQModel"]
 """The stock classes around them."""
 
@@ -22,14 +30,20 @@ __all__ = [
     "BSQ",
     "FSQ",
     "LFQ",
+    "RBM",
     "RVQ",
     "VQ",
+    "Annealed",
     "Autoencoder",
+    "Bernoulli",
     "Bottleneck",
     "BottleneckSpec",
+    "Causal",
     "Certain",
+    "Circle",
     "Discrete",
     "Entropy",
+    "Factorised",
     "Gaussian",
     "GaussianBottleneck",
     "Gumbel",
@@ -37,9 +51,11 @@ __all__ = [
     "Identity",
     "IdentityBottleneck",
     "Latent",
+    "Poisson",
     "ResidualQuantizer",
     "ScalarQuantizer",
     "SignQuantizer",
+    "Sphere",
     "Table",
     "VectorQuantizer",
 ]

@@ -75,25 +75,21 @@ def test_the_gradient_of_the_mean_count_is_the_rates():
 def test_what_asks_for_more_than_the_largest_rate_pays_for_it():
     bottleneck, _ = made()
     h = torch.full((1, 4, 1, 1), 5.0, requires_grad=True)
-    assert bottleneck.rates(h).max() <= SPEC.most / 4
+    assert bottleneck.rates(h).max() <= SPEC.most / 3 + 1e-4
     (found,) = torch.autograd.grad(bottleneck.divergence(h).sum(), h)
     assert (found > 0).all()
 
 
-def test_packed_counts_say_as_much_as_drawn_ones():
-    """On the mean over many channels; rounding loses rates below a half."""
-    bottleneck = Poisson(4000).build()
-    with torch.no_grad():
-        bottleneck.log_rate.zero_()
-    for rate in (0.1, 0.4, 1.0, 3.0):
-        packed = bottleneck.pack(torch.tensor(rate).log().expand(1, 4000, 1, 1)).float()
-        assert packed.mean() == pytest.approx(rate, rel=0.1)
-        assert packed.var() == pytest.approx(rate, rel=0.15)
+def test_packed_counts_are_the_nearest_to_the_rates():
+    bottleneck, h = made()
+    packed = bottleneck.pack(h[:1])
+    assert packed.dtype == torch.uint8
+    assert (packed - bottleneck.mode(h[:1])).abs().max() <= 0.5
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"channels": 0}, "bottleneck.channels is 0"),
-    ({"most": 300}, "bottleneck.most is 300: choose 4 to 255"),
+    ({"most": 300}, "bottleneck.most is 300: choose 3 to 255"),
     ({"temperature": Constant(0.0)}, "bottleneck.temperature reaches 0.0"),
     ({"kl_weight": -1.0}, "bottleneck.kl_weight is -1.0"),
 ])  # fmt: skip

@@ -13,18 +13,16 @@ from calotype.tokenizers.bottlenecks.annealed import Annealed, check_annealed
 from calotype.tokenizers.bottlenecks.base import Latent
 from calotype.tokenizers.bottlenecks.chance import exponential
 from calotype.tokenizers.bottlenecks.discrete import vq_model
-from calotype.training.noise import Generators, generators
+from calotype.training.noise import Generators
 from calotype.training.schedules import Cosine, Schedule
 
 FIRST_LOG_RATES = -6.0, -2.0
 """Between which the prior's rates begin, in ln counts (Vafaii et al. 2024, appendix)."""
-ROOM = 4
-"""Counts are kept up to so many times the largest rate: of a rate of 5, one draw in ten million is
-above 20."""
+ROOM = 3
+"""Counts go up to so many times the largest rate: of a rate of 10, one draw in ten million is above
+30."""
 LARGEST_GAIN = 20.0
 """Of ln dr, which the divergence takes exp of."""
-LISTENING = 0
-"""Seed of the thresholds by which rates are packed."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ class Poisson:
     temperature: Schedule = field(default_factory=lambda: Cosine(1.0, 0.05, 5_000))
     """Of the relaxed counts in training; what is trained at a high one cannot be decoded from whole
     counts. The published one falls from 1 to 0.05 over the first half of the run."""
-    most: int = 20
-    """Largest count, at most 255; rates go up to a quarter of it."""
+    most: int = 30
+    """Largest count, at most 255; rates go up to a third of it."""
 
     def __post_init__(self) -> None:
         check_annealed(self.channels, self.temperature, self.kl_weight)
@@ -108,12 +106,10 @@ class PoissonBottleneck(Annealed):
 
     @torch.no_grad()
     def pack(self, h: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-        """Counts, which are small. Each channel of each site has thresholds of its own for its
-        rate, the same of every picture, that were once drawn as arrivals are: so a count says as
-        much as a drawn one, and a rate far below 1 is not always lost, as it were by rounding.
+        """Keep counts, those nearest to the mean ones: of digits they are decoded better than drawn
+        ones.
         """
-        one = self._arrivals(torch.ones_like(h[:1], dtype=torch.float32), generators([LISTENING]))
-        return (one < self.rates(h)[:, None]).sum(1).to(torch.uint8)
+        return self.rates(h).round().to(torch.uint8)
 
     def unpack(
         self, packed: UInt8[Tensor, "b c h w"], generator: Generators | None = None

@@ -3,6 +3,7 @@ thing closes (Davidson et al. 2018; Falorsi et al. 2018; Perez Rey et al. 2019).
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ LEAST_LOG, MOST_LOG = -10.0, 12.0
 
 
 @dataclass(frozen=True)
-class OnSpheres:
+class OnSpheres(ABC):
     """What `Sphere` and `Circle` share."""
 
     count: int = 1
@@ -47,9 +48,9 @@ class OnSpheres:
         check_weight("bottleneck.kl_weight", self.kl_weight)
 
     @property
+    @abstractmethod
     def across(self) -> int:
         """Coordinates of a point."""
-        raise NotImplementedError
 
     @property
     def channels(self) -> int:

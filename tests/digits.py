@@ -4,10 +4,10 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 import torch
 
 import tiny
+from calotype.data.digits import digits as handwritten
 from calotype.tokenizers import ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms.likelihoods import FixedDeviation, GaussianLikelihood
 from calotype.tokenizers.vector import Dense
@@ -21,10 +21,9 @@ TRAINED = 1200
 @lru_cache
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """Images [1797, 1, 8, 8] in [-1, 1], and which digits they are; in a fixed order of chance."""
-    found = pytest.importorskip("sklearn.datasets").load_digits()
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 8 - 1
-    return images[order], torch.tensor(found.target)[order]
+    levels, which = (torch.from_numpy(each) for each in handwritten())
+    order = torch.randperm(len(which), generator=torch.Generator().manual_seed(0))
+    return levels[order, None] / 127.5 - 1, which[order]
 
 
 def likelihood(deviation: float) -> GaussianLikelihood:

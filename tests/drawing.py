@@ -100,6 +100,20 @@ def is_drawn_from_its_prior(spec: Spec, out: Path) -> None:
 
 
 @torch.no_grad()
+def weighs_what_it_draws(spec: Spec, out: Path) -> None:
+    """The mean of ln q - ln p is the divergence, and that of p / q is 1."""
+    made, many = bottleneck(spec).eval(), 20_000
+    h = 0.5 * features(spec, count=1)[:, :, :1, :1]
+    z, ratio = made.weigh(h.expand(many, -1, -1, -1))
+    assert z.shape == (many, spec.channels, 1, 1)
+    error = ratio.std() / many**0.5
+    divergence = made(h).divergence
+    assert divergence is not None
+    assert abs(-ratio.mean() - divergence[0]) < 4 * error + 1e-4
+    assert abs(ratio.exp().mean() - 1) < 4 * ratio.exp().std() / many**0.5 + 1e-4
+
+
+@torch.no_grad()
 def is_saved_and_loaded(spec: Spec, out: Path) -> None:
     torch.manual_seed(0)
     made = ImageTokenizer(tiny.BACKBONE.autoencoder(spec, tiny.SIZE), spec.build()).eval()
@@ -135,6 +149,7 @@ PROMISES: list[Callable[[Spec, Path], None]] = [
     stays_finite,
     unpacks_what_it_packs,
     is_drawn_from_its_prior,
+    weighs_what_it_draws,
     is_saved_and_loaded,
     goes_on,
     contract.continues_exactly,

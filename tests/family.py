@@ -8,7 +8,17 @@ import torch
 
 import tiny
 from calotype.tokenizers import ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import BottleneckSpec, Gaussian, Identity
+from calotype.tokenizers.bottlenecks import (
+    RBM,
+    Bernoulli,
+    BottleneckSpec,
+    Circle,
+    Gaussian,
+    Identity,
+    Poisson,
+    Sphere,
+)
+from calotype.tokenizers.bottlenecks.gumbel import Hard
 from calotype.tokenizers.corruptions import (
     JPEG,
     Blur,
@@ -31,10 +41,17 @@ from calotype.tokenizers.terms import (
 from calotype.tokenizers.vector import Dense, Pooled
 from calotype.training import fit
 from calotype.training.distributed import leave
+from calotype.training.schedules import Cosine
 
+FALLING = Cosine(1.0, 0.1, 4)
 BOTTLENECKS: dict[str, BottleneckSpec] = {
     "identity": Identity(2),
     "gaussian": Gaussian(2, kl_weight=1.0, keep_prior=True),
+    "poisson": Poisson(3, temperature=FALLING),
+    "bernoulli": Bernoulli(4, temperature=FALLING),
+    "rbm": Bernoulli(4, RBM(3), temperature=FALLING, estimator=Hard()),
+    "sphere": Sphere(),
+    "circle": Circle(2),
     **tiny.BOTTLENECKS,
 }
 CORRUPTIONS: dict[str, CorruptionSpec | None] = {

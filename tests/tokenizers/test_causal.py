@@ -71,6 +71,14 @@ def test_the_divergence_is_that_of_normal_distributions():
     torch.testing.assert_close(bottleneck(h).divergence, expected)
 
 
+def test_it_weighs_what_it_draws():
+    bottleneck, h = made(), read()[:1]
+    z, ratio = bottleneck.weigh(h.expand(20_000, -1, -1, -1))
+    latent = bottleneck(h)
+    assert z.shape == (20_000, 3, 1, 1) and latent.divergence is not None
+    torch.testing.assert_close(-ratio.mean(), latent.divergence[0].detach(), rtol=0.03, atol=0)
+
+
 def test_noise_and_terms_are_each_samples():
     bottleneck, h, told = made(), read(), factors()
     together = bottleneck(h, generators(KEYS), told)

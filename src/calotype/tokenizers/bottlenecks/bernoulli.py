@@ -119,6 +119,10 @@ class FactorisedPrior(nn.Module):
         log_p, log_not = functional.logsigmoid(self.logits), functional.logsigmoid(-self.logits)
         return -(p * log_p + (1 - p) * log_not).sum(1)
 
+    def log_probability(self, bits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """Of whole bits, in nats."""
+        return functional.logsigmoid((2 * bits - 1) * self.logits).sum(1)
+
     def sample(
         self, like: Float[Tensor, "b c h w"], generator: Generators
     ) -> Float[Tensor, "b c h w"]:
@@ -146,6 +150,11 @@ class RBMPrior(nn.Module):
     def cross_entropy(self, logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
         """-E ln p of bits that are drawn by logits, in nats: a sum over all values."""
         return -joint(logits) @ self.log_probabilities()
+
+    def log_probability(self, bits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """Of whole bits, in nats."""
+        places = torch.arange(bits.shape[1], device=bits.device)
+        return self.log_probabilities()[(bits.long() << places).sum(1)]
 
     def sample(
         self, like: Float[Tensor, "b c h w"], generator: Generators
@@ -180,6 +189,17 @@ class BernoulliBottleneck(Annealed):
             divergence = self.divergence(logits)
             rates = {"kl": self.spec.kl_weight * divergence}
             return Latent(z, whole.long(), rates, divergence=divergence)
+
+    @torch.no_grad()
+    def weigh(
+        self, h: Float[Tensor, "b c h w"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+        """Draw whole bits."""
+        logits = h.float()
+        z = (logits + logistic(logits, generator) > 0).float()
+        log_q = functional.logsigmoid((2 * z - 1) * logits).flatten(1).sum(1)
+        log_p = self.prior.log_probability(sites(z)).unflatten(0, (len(z), -1)).sum(1)
+        return z, log_p - log_q
 
     def divergence(self, logits: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
         """KL(q || p) in nats per image."""

@@ -127,6 +127,18 @@ class CausalBottleneck(Bottleneck):
             rates = {"kl": self.spec.kl_weight * divergence}
             return Latent(_site(z), None, rates, told, divergence)
 
+    @torch.no_grad()
+    def weigh(
+        self, h: Float[Tensor, "b in 1 1"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c 1 1"], Float[Tensor, " b"]]:
+        """Draw z, which has the density of its e: each factor is shifted by those before it."""
+        mean, log_variance = self._moments(h)
+        noise = normal(mean, generator)
+        e = mean + (log_variance / 2).exp() * noise
+        scaled = e * (-self._log_deviation).exp()
+        ratio = (noise.square() - scaled.square() + log_variance) / 2 - self._log_deviation
+        return _site(self.mechanisms(e)), ratio.sum(1)
+
     def mode(self, h: Float[Tensor, "b in 1 1"]) -> Float[Tensor, "b c 1 1"]:
         """The factors of the likeliest e."""
         return _site(self.mechanisms(self._moments(h)[0]))

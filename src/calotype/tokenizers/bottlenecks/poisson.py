@@ -87,6 +87,16 @@ class PoissonBottleneck(Annealed):
             rates = {"kl": self.spec.kl_weight * divergence}
             return Latent(z, whole, rates, divergence=divergence)
 
+    @torch.no_grad()
+    def weigh(
+        self, h: Float[Tensor, "b c h w"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+        """Draw whole counts; the prior has the rates r."""
+        rates = self.rates(h)
+        z = self._whole(rates, generator)
+        ratio = z * (self._prior - rates.log()) + rates - self._prior.exp()
+        return z, ratio.flatten(1).sum(1)
+
     def rates(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The posterior's, r * dr."""
         log_rates = self._prior + self._gain(h)
@@ -117,12 +127,13 @@ class PoissonBottleneck(Annealed):
         """The counts; nothing is drawn."""
         return packed.float()
 
+    @torch.no_grad()
     def sample_prior(
         self, height: int, width: int, generator: Generators
     ) -> Float[Tensor, "b c h w"]:
         """Counts by the prior's rates, one latent for each generator."""
         h = self.log_rate.new_zeros(len(generator), self.z_channels, height, width)
-        return (self._arrivals(self.rates(h), generator) < 1).sum(1).float()
+        return self._whole(self.rates(h), generator)
 
     @property
     def _prior(self) -> Float[Tensor, "c 1 1"]:
@@ -130,6 +141,11 @@ class PoissonBottleneck(Annealed):
 
     def _gain(self, h: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return h.float().clamp(max=LARGEST_GAIN)
+
+    def _whole(
+        self, rates: Float[Tensor, "b c h w"], generator: Generators | None
+    ) -> Float[Tensor, "b c h w"]:
+        return (self._arrivals(rates, generator) < 1).sum(1).float()
 
     def _arrivals(
         self, rates: Float[Tensor, "b c h w"], generator: Generators | None

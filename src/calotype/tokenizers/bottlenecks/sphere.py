@@ -135,6 +135,17 @@ class SphereBottleneck(Bottleneck):
                                normal(mean, generator)))  # fmt: skip
             return Latent(z, rates={"kl": self.spec.kl_weight * divergence}, divergence=divergence)
 
+    @torch.no_grad()
+    def weigh(
+        self, h: Float[Tensor, "b in h w"], generator: Generators | None = None
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, " b"]]:
+        """Draw points; the prior is uniform."""
+        mean, log_k = self._moments(h)
+        density = Density(log_k, self.spec.across)
+        z = self(h, generator).z
+        cosine = (_apart(z, mean.shape) * mean).sum(2)
+        return z, -density.log_ratio(cosine).flatten(1).sum(1)
+
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
         """The mean directions."""
         return _merged(self._moments(h)[0])
@@ -172,7 +183,7 @@ class Density:
     """
 
     def __init__(self, log_k: Float[Tensor, "*any"], across: int) -> None:
-        k = log_k.exp()[..., None]
+        self.k = k = log_k.exp()[..., None]
         reach = (REACH + math.sqrt(across)) / k.detach().sqrt()
         self.width = reach.clamp(max=math.pi) / NODES
         middles = (torch.arange(NODES, device=k.device) + 0.5) * self.width
@@ -191,6 +202,10 @@ class Density:
         mean over the sphere.
         """
         return (self.p * self.tilt).sum(-1) - (self.log_total[..., 0] - self.log_uniform)
+
+    def log_ratio(self, cosine: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Logarithm of the density at an angle, to that of the uniform distribution."""
+        return self.k[..., 0] * (cosine - 1) - (self.log_total[..., 0] - self.log_uniform)
 
     def angles(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """Where the distribution function is so much; within a node it is a line."""
@@ -217,6 +232,10 @@ def turned(
 
 def _uniform(like: Tensor, generator: Generators | None) -> Tensor:
     return (-exponential(like, generator)).exp()
+
+
+def _apart(z: Float[Tensor, "b c h w"], shape: torch.Size) -> Float[Tensor, "b n d h w"]:
+    return z.reshape(shape)
 
 
 def _merged(points: Float[Tensor, "b n d h w"]) -> Float[Tensor, "b c h w"]:

@@ -18,6 +18,9 @@ from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.recipes.tokenizer import NewTokenizer
 from hub import server
 
+RANKS = {"ranks", "together", "hosts"}
+"""What a file of tests with ranks imports."""
+
 # On a busy machine any example may take long; tests that hang are seen as such.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -32,14 +35,14 @@ torch.set_num_threads(1)
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow tests first: at the end they would keep one worker busy when others have ended. Those
-    of test_fit.py, whose ranks take turns, on one worker; `worksteal` gives each a stretch.
+    of files with ranks, which take turns, on one worker; `worksteal` gives each a stretch.
     """
     workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     slow = [item for item in items if item.get_closest_marker("slow")]
     rest = [item for item in items if item not in slow]
     heads: list[list[pytest.Item]] = [[] for _ in range(workers)]
     for number, item in enumerate(slow):
-        with_ranks = item.path.name == "test_fit.py"
+        with_ranks = RANKS & {*vars(getattr(item, "module", None) or object)}
         heads[0 if with_ranks else -1 - number % max(1, workers - 1)].append(item)
     each = len(items) // workers
     items.clear()

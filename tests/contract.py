@@ -20,7 +20,7 @@ KEYS = list(range(8))
 def features(spec: Spec, seed: int = 0, count: int = 8) -> torch.Tensor:
     """What a bottleneck reads, at unit scale."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, spec.channels, 4, 4, generator=generator)
+    return torch.randn(count, spec.inputs, 4, 4, generator=generator)
 
 
 def generators() -> list[torch.Generator]:

@@ -8,8 +8,19 @@ import torch
 
 import tiny
 from calotype.tokenizers import ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import BottleneckSpec, Gaussian, Identity, Sparse
+from calotype.tokenizers.bottlenecks import (
+    RBM,
+    Bernoulli,
+    BottleneckSpec,
+    Circle,
+    Gaussian,
+    Identity,
+    Poisson,
+    Sparse,
+    Sphere,
+)
 from calotype.tokenizers.bottlenecks.divergences import Capacity
+from calotype.tokenizers.bottlenecks.gumbel import Hard
 from calotype.tokenizers.bottlenecks.sparsity import KLRate, L1Activity, TopK
 from calotype.tokenizers.corruptions import (
     JPEG,
@@ -33,8 +44,9 @@ from calotype.tokenizers.terms import (
 from calotype.tokenizers.vector import Dense, Pooled
 from calotype.training import fit
 from calotype.training.distributed import leave
-from calotype.training.schedules import Linear
+from calotype.training.schedules import Cosine, Linear
 
+FALLING = Cosine(1.0, 0.1, 4)
 BOTTLENECKS: dict[str, BottleneckSpec] = {
     "identity": Identity(2),
     "gaussian": Gaussian(2, kl_weight=1.0, keep_prior=True),
@@ -42,6 +54,11 @@ BOTTLENECKS: dict[str, BottleneckSpec] = {
     "l1": Sparse(4, L1Activity()),
     "rate": Sparse(4, KLRate()),
     "top-k": Sparse(4, TopK(2)),
+    "poisson": Poisson(3, temperature=FALLING),
+    "bernoulli": Bernoulli(4, temperature=FALLING),
+    "rbm": Bernoulli(4, RBM(3), temperature=FALLING, estimator=Hard()),
+    "sphere": Sphere(),
+    "circle": Circle(2),
     **tiny.BOTTLENECKS,
 }
 CORRUPTIONS: dict[str, CorruptionSpec | None] = {

@@ -114,7 +114,7 @@ def test_a_chosen_pair_is_told_by_the_formula():
 def test_a_picture_alone_is_refused_as_are_micro_batches(tmp_path):
     for run, match in (
         (tiny.run(tmp_path, batch_size=1), "batch_size of 2"),
-        (tiny.run(tmp_path, accumulate=2), "choose --run.accumulate 1"),
+        (tiny.run(tmp_path, micro_batch=2), "choose --run.micro-batch None"),
     ):
         recipe = tiny.tokenizer_recipe(tmp_path, contrast=InfoNCE(), run=run)
         with pytest.raises(ValueError, match=match):

@@ -110,7 +110,7 @@ def test_it_trains_is_saved_and_goes_on_exactly(sparsity, tmp_path):
     parts = train("parts", steps=4, resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
-    accumulated = train("accumulated", steps=4, batch_size=2, accumulate=2)
+    accumulated = train("accumulated", steps=4, micro_batch=2)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(accumulated.state_dict()[name], value, atol=1e-5, rtol=0)
     whole.tokenizer.save(tmp_path / "model")

@@ -260,9 +260,9 @@ def test_two_ranks_compare_the_pictures_of_both(tmp_path):
     """
     one, two, local = (tmp_path / name for name in ("one", "two", "local"))
     ranks(1, "penalised", one, batch_size=4)
-    ranks(2, "penalised", two, batch_size=2)
-    ranks(2, "penalised", local, batch_size=2, local=True)
-    assert _apart(one, two) < 0.05 < 0.5 < _apart(one, local)
+    ranks(2, "penalised", two, batch_size=4)
+    ranks(2, "penalised", local, batch_size=4, local=True)
+    assert tiny.apart(one, two) < 0.05 < 0.5 < tiny.apart(one, local)
 
 
 @pytest.mark.slow

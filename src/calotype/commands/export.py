@@ -211,7 +211,8 @@ def _breach(
     # Codes share one deviation, which keeps the nearest the nearest.
     discrete = isinstance(tokenizer.bottleneck, Discrete)
     worst = (statistics.isotropic() if discrete else statistics).worst()
-    if export.latents_may_move and worst > 0.02:
+    moves = export.latents_may_move and tokenizer.bottleneck.may_scale
+    if moves and worst > 0.02:
         fresh = export.fresh
         mend = f"--measure more than {export.measure} images" if fresh else "there are few images"
         return (

@@ -34,6 +34,7 @@ from calotype.tokenizers import (
     take_up,
 )
 from calotype.tokenizers.bottlenecks import (
+    Annealed,
     Bottleneck,
     GumbelBottleneck,
 )
@@ -153,12 +154,13 @@ def _check_codes(recipe: TokenizerRecipe, tokenizer: ImageTokenizer) -> None:
 
 
 def _warn_of_warmth(bottleneck: Bottleneck, run: Run) -> None:
-    if isinstance(bottleneck, GumbelBottleneck):
+    if isinstance(bottleneck, GumbelBottleneck | Annealed):
         last = bottleneck.spec.temperature
         if (reached := last.at(run.steps)) > 1.01 * last.at(sys.maxsize):
             warnings.warn(
                 f"temperature: at step {run.steps}, the run's last, it is still {reached:.2g}, and "
-                "single codes will decode worse than mixtures: choose as few temperature.steps",
+                "what is hard will decode worse than what was relaxed: choose as few "
+                "temperature.steps",
                 stacklevel=3,
             )
 
@@ -190,7 +192,9 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     check_latent_terms(tokenizer, recipe.encoder_terms, recipe.run, total)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
-    some = some_of(dataset, recipe.examples, recipe.transform)
+    some = list(some_of(dataset, recipe.examples, recipe.transform))
+    for batch in some:
+        tokenizer.bottleneck.told(batch)  # what it is not told ends the run before it begins
     examples = [scaled(batch["image"]) for batch in some]
     made = Reconstruction(tokenizer, terms, recipe.optimizer, examples, recipe.corruption,
                           recipe.encoder_terms)  # fmt: skip

@@ -4,6 +4,7 @@ from calotype.data.archives.webdataset import WebDataset
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.cache.latents import LatentCache
 from calotype.data.digits import Digits
+from calotype.data.drawn.pendulum import Pendulum
 from calotype.data.drawn.scenes import Scenes
 from calotype.data.drawn.shape_grid import Shapes
 from calotype.data.filters import Filtered
@@ -28,7 +29,7 @@ from calotype.data.reading.transforms import (
 from calotype.data.streams import Parts, Stream, Whole
 from calotype.data.tabular.tables import Hub, Parquet
 
-Drawn = Scenes | OpenMoji | Shapes
+Drawn = Scenes | OpenMoji | Shapes | Pendulum
 """Sources whose pictures are squares of `size` pixels a side, which may be any."""
 Source = Drawn | Digits | Folder | Parquet | Hub | WebDataset | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
@@ -57,6 +58,7 @@ __all__ = [
     "OpenMoji",
     "Parquet",
     "Parts",
+    "Pendulum",
     "Pictures",
     "RandomCrop",
     "RandomResizedCrop",

@@ -7,6 +7,8 @@ from calotype.tokenizers.bottlenecks import Discrete, GaussianBottleneck
 from calotype.tokenizers.bottlenecks.divergences import Decomposed
 from calotype.tokenizers.encoder_terms import EncoderTerm
 from calotype.training import Run
+from calotype.training.distributed import processes
+from calotype.training.division import Division
 
 
 def check_encoder_terms(terms: Mapping[str, EncoderTerm], run: Run, learns: bool) -> None:
@@ -56,10 +58,12 @@ def check_latent_terms(
         )
     comparing = [name for name, term in terms.items() if term.compares]
     comparing += ["bottleneck.divergence"] * bottleneck.compares
-    if comparing and run.accumulate > 1:
+    division = Division.of(run, processes().num_processes)
+    if comparing and division.count > 1:
         raise ValueError(
-            f"{comparing[0]} compares all pictures of a step with one another, and run.accumulate "
-            f"shares them out to {run.accumulate} micro-batches: choose --run.accumulate 1"
+            f"{comparing[0]} compares all pictures of a step with one another, and run.micro_batch "
+            f"takes {division.micro_batch} of {division.share} at once: choose --run.micro-batch "
+            "None"
         )
     if comparing and run.batch_size < 2:
         raise ValueError(

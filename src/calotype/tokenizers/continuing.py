@@ -108,9 +108,11 @@ def kept_of(
     """
     tensors = {} if critic is None else _named("critic.", critic.state_dict())
     bottleneck = tokenizer.bottleneck
-    if folded is None or isinstance(bottleneck, Table):
+    moves = folded is not None or not bottleneck.may_scale
+    if not moves or isinstance(bottleneck, Table):
         return Kept(tensors=tensors)
-    tensors |= {"mean": folded.mean, "std": folded.std}
+    if folded is not None:
+        tensors |= {"mean": folded.mean, "std": folded.std}
     tensors |= _named("tokenizer.bottleneck.", bottleneck.state_dict())
     if tokenizer.maps > tokenizer.channels:
         tensors |= _named(f"tokenizer.{LAST}.", tokenizer.last_layer.state_dict())
@@ -178,7 +180,7 @@ def usual(bottleneck: Bottleneck) -> BottleneckSpec:
 
 def _bottleneck(found: ImageTokenizer, kept: Kept, asked: BottleneckSpec | None) -> Bottleneck:
     was = found.bottleneck
-    own: Any = None if isinstance(was, Table) or not isinstance(was, Discrete) else was.spec
+    own: Any = getattr(was, "spec", None)
     made = (asked or kept.bottleneck or own or usual(was)).build()
     if _shape(made) != _shape(was):
         raise ValueError(

@@ -133,7 +133,7 @@ def fingerprint(tokenizer: ImageTokenizer | Autoencoder) -> str:
     autoencoder = tokenizer.autoencoder if ours else tokenizer
     settings = {name: autoencoder.config.get(name) for name in LATENT_SETTINGS}
     weights = dict(autoencoder.state_dict())
-    if ours and isinstance(tokenizer.bottleneck, Discrete):
+    if ours:
         weights |= tokenizer.bottleneck.latent_state()
     counted = [(name, weight) for name, weight in sorted(weights.items())
                if not name.startswith(("decoder.", "post_quant_conv."))]  # fmt: skip

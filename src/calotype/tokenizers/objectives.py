@@ -69,6 +69,12 @@ class Reconstruction(Objective):
         self.adaptive_weight: Tensor | None = None
 
     @property
+    def compares(self) -> bool:
+        """Whether the bottleneck does, or a term of the encoder."""
+        bottleneck = self.tokenizer.bottleneck
+        return bottleneck.compares or any(term.compares for term in self.encoder_terms.values())
+
+    @property
     def kept_whole(self) -> Sequence[nn.Module]:
         """The bottleneck: codes are set anew between steps."""
         return (self.tokenizer.bottleneck,)
@@ -153,7 +159,8 @@ class Reconstruction(Objective):
 
     def _rebuild(self, batch: Batch) -> "Rebuilt":
         seen, chance = self._seen(batch)
-        latent = self.tokenizer.encode(seen.images, chance)
+        told = self.tokenizer.bottleneck.told(batch)
+        latent = self.tokenizer.encode(seen.images, chance, **told)
         with captured_input(self.tokenizer.last_layer) as captured:
             maps = self.tokenizer.decode_maps(latent.z)
         return Rebuilt(latent, maps, captured[0].detach().float(), seen, chance)

@@ -244,12 +244,13 @@ class ImageTokenizer(nn.Module):
 
     def encode(
         self, images: Pixels, generator: Generators | None = None,
-        tiling: Tiling | None = None,
+        tiling: Tiling | None = None, **told: Tensor,
     ) -> Latent:  # fmt: skip
         """Encode images in [-1, 1], with gradients: z is drawn where there is a posterior. With
-        `tiling`, here and below, in parts, without gradients.
+        `tiling`, here and below, in parts, without gradients. `told`: what the bottleneck's own
+        `told` finds in a batch.
         """
-        return self.bottleneck(self.features(images, tiling), generator)
+        return self.bottleneck(self.features(images, tiling), generator, **told)
 
     def latents(self, images: Pixels, tiling: Tiling | None = None) -> Float[Tensor, "b z h w"]:
         """The likeliest latents of images in [-1, 1], such as a posterior's mean, as `decode` reads

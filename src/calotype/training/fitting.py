@@ -1,7 +1,7 @@
 """Micro-batches that fit into memory: found by trial, and remembered in the run's folder."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from calotype.training.agreement import by_main
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division
 from calotype.training.files import write_text
-from calotype.training.objective import Batch
+from calotype.training.objective import Batch, Objective
 from calotype.training.precision import described
 from calotype.training.progress import say
 from calotype.training.run import Run
@@ -66,6 +66,19 @@ def smaller(run: Run, division: Division) -> Division:
         f"{found.micro_batch}, {found.count} times a step"
     )
     return found
+
+
+def check_apart(objectives: Sequence[Objective]) -> None:
+    """See that a step can be taken in smaller parts.
+
+    Raises:
+        ValueError: one compares its samples with one another.
+    """
+    if any(objective.compares for objective in objectives):
+        raise ValueError(
+            "a step runs out of memory, and its samples are compared with one another, so that it "
+            "cannot be taken in parts: choose a smaller run.batch_size, or more processes"
+        )
 
 
 def ran_out(error: BaseException) -> bool:

@@ -102,6 +102,13 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch, step: int) -> Losses:
         """Score a batch; `step` counts finished optimiser steps. `{}`: nothing to learn yet."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether samples of a step are compared with one another, so that none of it can be taken
+        apart from the rest.
+        """
+        return False
+
     def wants_survey(self, micro_batches: int, step: int) -> bool:
         """Whether `survey` is to see an optimiser step's micro-batches, which are so many, before
         the first `forward`. All of them must then be loaded first.

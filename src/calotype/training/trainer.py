@@ -14,7 +14,15 @@ from calotype.lazy import accelerate
 from calotype.mistakes import note
 from calotype.training.distributed import all_mean, alone, on_cpu
 from calotype.training.ema import Average
-from calotype.training.fitting import Drawn, begun, may_run_out, ran_out, shapes, smaller
+from calotype.training.fitting import (
+    Drawn,
+    begun,
+    check_apart,
+    may_run_out,
+    ran_out,
+    shapes,
+    smaller,
+)
 from calotype.training.images import sent_batch
 from calotype.training.learner import Learner
 from calotype.training.log import Log, Means
@@ -88,6 +96,7 @@ class Trainer:
         drawn = Drawn(batches, self.loaded.count)
         while not (self._tried(drawn) and self._accumulated(drawn)):
             self._forget()
+            check_apart([learner.objective for learner in self.learners])
             self.division = smaller(self.run, self.division)
             self.accelerator.gradient_accumulation_steps = self.division.count
 

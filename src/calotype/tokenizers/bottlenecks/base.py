@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from calotype.training.noise import Generators
-from calotype.training.objective import Rows
+from calotype.training.objective import Batch, Rows
 
 WAIST = ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in")
 """Layers around the bottleneck, whose channels are its own."""
@@ -79,6 +79,14 @@ class Bottleneck(nn.Module, ABC):
         """
         return super()._apply(lambda tensor: tensor.to(fn(tensor.new_empty(0)).device), recurse)
 
+    def told(self, batch: Batch) -> dict[str, Tensor]:
+        """What of a batch, beside its pictures, `forward` is given in training, by name.
+
+        Raises:
+            ValueError: the data does not have it.
+        """
+        return {}
+
     @abstractmethod
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
         """Squeeze encoder features through, with gradients. What is random is drawn from
@@ -112,6 +120,10 @@ class Bottleneck(nn.Module, ABC):
     def stock_weights(self, autoencoder: nn.Module) -> dict[str, Tensor]:
         """Weights by which a stock class around it differs from the autoencoder that is trained."""
         return {}
+
+    def latent_state(self) -> dict[str, Tensor]:
+        """What decides on latents, beside the autoencoder's weights."""
+        return {f"bottleneck.{name}": value for name, value in self.state_dict().items()}
 
     def wants_survey(self, micro_batches: int) -> bool:
         """Whether this step needs `survey`, which costs an encoding of all its images."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calotype.lazy import diffusers
+from calotype.tokenizers.bottlenecks.annealed import check_temperature
 from calotype.tokenizers.bottlenecks.base import Latent
 from calotype.tokenizers.bottlenecks.discrete import Discrete, OfCodes, straight_through, vq_model
 from calotype.tokenizers.bottlenecks.search import assign, look_up, sites
@@ -29,6 +30,10 @@ class Relaxed:
         """The sample as it is."""
         return y
 
+    def bits(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The sample as it is."""
+        return y
+
 
 @dataclass(frozen=True)
 class Hard:
@@ -39,6 +44,10 @@ class Hard:
     def mixture(self, y: Float[Tensor, "b h w k"]) -> Float[Tensor, "b h w k"]:
         """The sample's largest weight becomes 1."""
         return straight_through(y, functional.one_hot(y.argmax(-1), y.shape[-1]).to(y))
+
+    def bits(self, y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """What is above a half becomes 1, the rest 0."""
+        return straight_through(y, (y > 0.5).to(y))
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,7 @@ class Gumbel(OfCodes):
         for name, least in (("codes", 2), ("channels", 1)):
             if (value := getattr(self, name)) < least:
                 raise ValueError(f"bottleneck.{name} is {value}: choose {least} or more")
-        if not self.temperature.least > 0:
-            raise ValueError(
-                f"bottleneck.temperature reaches {self.temperature.least}: it must stay positive"
-            )
+        check_temperature(self.temperature)
         if not self.kl_weight.least >= 0:
             raise ValueError(
                 f"bottleneck.kl_weight reaches {self.kl_weight.least}: it must be 0 or more"

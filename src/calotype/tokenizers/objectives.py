@@ -160,7 +160,7 @@ class Reconstruction(Objective):
     def _rebuild(self, batch: Batch) -> "Rebuilt":
         seen, chance = self._seen(batch)
         told = self.tokenizer.bottleneck.told(batch)
-        latent = self.tokenizer.encode(seen.images, chance, **told)
+        latent = self.tokenizer.encode(seen.images, chance, None, **told)
         with captured_input(self.tokenizer.last_layer) as captured:
             maps = self.tokenizer.decode_maps(latent.z)
         return Rebuilt(latent, maps, captured[0].detach().float(), seen, chance)

@@ -8,7 +8,9 @@ import torch
 
 import tiny
 from calotype.tokenizers import ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import BottleneckSpec, Gaussian, Identity
+from calotype.tokenizers.bottlenecks import BottleneckSpec, Gaussian, Identity, Sparse
+from calotype.tokenizers.bottlenecks.divergences import Capacity
+from calotype.tokenizers.bottlenecks.sparsity import KLRate, L1Activity, TopK
 from calotype.tokenizers.corruptions import (
     JPEG,
     Blur,
@@ -31,10 +33,15 @@ from calotype.tokenizers.terms import (
 from calotype.tokenizers.vector import Dense, Pooled
 from calotype.training import fit
 from calotype.training.distributed import leave
+from calotype.training.schedules import Linear
 
 BOTTLENECKS: dict[str, BottleneckSpec] = {
     "identity": Identity(2),
     "gaussian": Gaussian(2, kl_weight=1.0, keep_prior=True),
+    "capacity": Gaussian(2, kl_weight=1.0, divergence=Capacity(Linear(0.0, 3.0, 4))),
+    "l1": Sparse(4, L1Activity()),
+    "rate": Sparse(4, KLRate()),
+    "top-k": Sparse(4, TopK(2)),
     **tiny.BOTTLENECKS,
 }
 CORRUPTIONS: dict[str, CorruptionSpec | None] = {

@@ -26,6 +26,7 @@ from calotype.autoregressive import Annealed, Layout, NextToken, Order, TokenSam
 from calotype.commands.train_generator import train_generator
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Buckets, Folder, Transform, prompts
+from calotype.data.digits import digits as all_digits
 from calotype.data.drawn.scenes import Scenes
 from calotype.diffusion import Flow, LatentSource, ProcessSpec, TextDenoising, UNet
 from calotype.diffusion.text import LearntText, tokenize
@@ -35,7 +36,7 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Critic, Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel
+from calotype.tokenizers.bottlenecks import LFQ, RVQ, VQ, BottleneckSpec, Gumbel, Sparse
 from calotype.tokenizers.bottlenecks.codebook import (
     EMA,
     Codebook,
@@ -44,6 +45,10 @@ from calotype.tokenizers.bottlenecks.codebook import (
     KMeans,
     Restart,
 )
+from calotype.tokenizers.bottlenecks.divergences import Decomposed
+from calotype.tokenizers.bottlenecks.sparsity import KLRate
+from calotype.tokenizers.contraction import Jacobian
+from calotype.tokenizers.contrast import InfoNCE
 from calotype.tokenizers.terms import (
     L1,
     R1,
@@ -97,6 +102,12 @@ def images(count: int, seed: int = 0) -> torch.Tensor:
     return data.batch(range(count))["image"]
 
 
+def digits(part: int = 0) -> torch.Tensor:
+    """Every fourth handwritten digit from one of four on, grey images [-, 1, 8, 8]."""
+    pixels, _ = all_digits()
+    return torch.from_numpy(pixels[part::4])[:, None] / 127.5 - 1
+
+
 def batch(count: int, seed: int = 0) -> Batch:
     return {"image": images(count, seed), "key": list(range(100, 100 + count))}
 
@@ -129,6 +140,22 @@ def adversary(**changes) -> Adversary:
     free = Adversary(width=8, layers=1, balance=Adaptive(largest=1e4), start=0, effect_start=0,
                      lr=1e-3)  # fmt: skip
     return replace(free, **changes)
+
+
+def penalised() -> list[Objective]:
+    """All that compares the pictures of a step with one another, and a latent that is sparse beside
+    it has its own means over them.
+    """
+    parts = Gaussian(2, kl_weight=0.1, divergence=Decomposed(16, total_correlation=4.0))
+    terms = {"pixel": (1.0, L1().build())}
+    own = {"contraction": Jacobian(), "contrast": InfoNCE()}
+    return [Reconstruction(tokenizer(0, parts), terms, adam(1e-3), encoder_terms=own)]
+
+
+def sparse() -> list[Objective]:
+    """Held to a rate that is averaged over all pictures."""
+    made = tokenizer(0, Sparse(8, KLRate(weight=1.0)))
+    return [Reconstruction(made, {"pixel": (1.0, L1().build())}, adam(1e-3))]
 
 
 FLOW = Flow()
@@ -212,10 +239,10 @@ def run(out: Path, **changes) -> Run:
 
 
 def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objective]:
-    """Train; `kind` is tokenizer, r1, lecam, generator, transformer or a name of BOTTLENECKS, or a
-    whole recipe, with model/: recipe, a tokenizer's, measured, that with a validation, buckets,
-    that of what `mixed` wrote beside the run, or pipeline, a generator's in the latents of
-    `artifacts`.
+    """Train; `kind` is tokenizer, r1, lecam, penalised, sparse, generator, transformer or a name of
+    BOTTLENECKS, or a whole recipe, with model/: recipe, a tokenizer's, measured, that with a
+    validation, buckets, that of what `mixed` wrote beside the run, or pipeline, a generator's in
+    the latents of `artifacts`.
     """
     if kind == "measured":
         held_out = Scenes(size=SIZE, split="held-out", count=8)
@@ -240,6 +267,9 @@ def train(kind: str, settings: Run, artifacts: Path | None = None) -> list[Objec
         rows = latents()
     elif kind == "transformer":
         objectives, rows = [next_token()], tokens()
+    elif kind in ("penalised", "sparse"):
+        objectives = penalised() if kind == "penalised" else sparse()
+        rows = {"image": images(16)}
     else:
         regulariser = {"r1": R1(0.1), "lecam": LeCAM(0.1, 0.9)}.get(kind)
         if kind in BOTTLENECKS:
@@ -332,9 +362,12 @@ def join(rank: int, world: int, port: int) -> None:
     os.environ.update(MASTER_ADDR="localhost", ACCELERATE_USE_CPU="true")
 
 
+GATHER, PLACE = "all_gather_with_gradient", "own_place"
+
+
 def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> None:
-    """Train `alone` as one of several ranks; `local`: each weighs the adversary, and moves its
-    codes, by itself."""
+    """Train `alone` as one of several ranks; `local`: each weighs the adversary, moves its codes
+    and compares its pictures by itself."""
     join(rank, world, port)
     with ExitStack() as stack:
         for module in (
@@ -343,10 +376,14 @@ def ranked(rank: int, world: int, port: int, local: bool, *arguments: Any) -> No
         ):
             mean = f"calotype.tokenizers.{module}.all_mean"
             stack.enter_context(patch(mean, lambda tensor: tensor) if local else nullcontext())
+        for module in ("bottlenecks.divergences", "contrast"):
+            for name, alone_there in ((GATHER, lambda tensor: tensor), (PLACE, lambda count: 0)):
+                there = f"calotype.tokenizers.{module}.{name}"
+                stack.enter_context(patch(there, alone_there) if local else nullcontext())
         placed = stack.enter_context(_counted(Codes, "place"))
         objectives = alone(*arguments)
     if objectives and isinstance(objectives[0], Reconstruction):
-        state = objectives[0].tokenizer.bottleneck.state_dict()
+        state = dict(objectives[0].tokenizer.bottleneck.state_dict())
         counts = [int(call.args[1].sum()) for call in placed.call_args_list]
         state["placed"] = torch.tensor(sum(counts))
         save_file(state, arguments[1] / f"bottleneck-of-rank-{rank}.safetensors")

@@ -69,6 +69,8 @@ OBJECTIVES: dict[str, Callable[[], list[Objective]]] = {
     "vq, on the sphere, rotated": lambda: tiny.learners(False, bottleneck=ROTATED),
     "bsq": lambda: tiny.learners(False, bottleneck=BSQ(bits=4)),
     "fsq": lambda: tiny.learners(False, bottleneck=FSQ((5, 5, 5))),
+    "penalised": tiny.penalised,
+    "sparse": tiny.sparse,
     "flow": lambda: [tiny.denoising()],
     "epsilon": lambda: [tiny.denoising(process=Epsilon(snr_gamma=5.0))],
     "velocity": lambda: [tiny.denoising(process=Velocity(snr_gamma=5.0))],

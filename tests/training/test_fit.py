@@ -38,7 +38,8 @@ from calotype.training.noise import seed_ambient
 from calotype.training.objective import Rows
 from ranks import alone, ranks
 
-KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "generator", "transformer"]
+KINDS = ["tokenizer", "lecam", "r1", "vq", "vq-loss", "dvae", "penalised", "sparse", "generator",
+         "transformer"]  # fmt: skip
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -229,9 +230,10 @@ def test_two_ranks_keep_the_best_that_one_process_keeps(tmp_path):
 def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
     """With the adaptive adversary on. Bug: encode and decode went round the wrapper, so ranks
     drifted apart; and the adaptive weight was each rank's own."""
-    # Codes of a learnt codebook have the next test.
+    # Codes of a learnt codebook, and what compares pictures, have the next tests.
     tiny.mixed(tmp_path / "mixed")
-    for kind in (*(k for k in KINDS if not k.startswith("vq")), "recipe", "buckets", "pipeline"):
+    apart = "vq", "penalised"
+    for kind in (*(k for k in KINDS if not k.startswith(apart)), "recipe", "buckets", "pipeline"):
         one, two = tmp_path / f"{kind}-one", tmp_path / f"{kind}-two"
         ranks(1, kind, one, artifacts, batch_size=4)
         ranks(2, kind, two, artifacts, batch_size=2)
@@ -243,6 +245,18 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(artifacts, tmp_path):
     # It would show: were the adaptive weight each rank's own, they would be far from one.
     ranks(2, "tokenizer", tmp_path / "local", local=True, batch_size=2)
     assert _apart(tmp_path / "tokenizer-one", tmp_path / "local") > 1
+
+
+@pytest.mark.slow
+def test_two_ranks_compare_the_pictures_of_both(tmp_path):
+    """What decomposes the divergence and what contrasts views looks at all of a step, and its
+    gradient comes back to the rank that the other picture is on. It shows where it does not.
+    """
+    one, two, local = (tmp_path / name for name in ("one", "two", "local"))
+    ranks(1, "penalised", one, batch_size=4)
+    ranks(2, "penalised", two, batch_size=2)
+    ranks(2, "penalised", local, batch_size=2, local=True)
+    assert _apart(one, two) < 0.05 < 0.5 < _apart(one, local)
 
 
 @pytest.mark.slow

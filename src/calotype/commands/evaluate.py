@@ -20,8 +20,8 @@ from calotype.data import (
     Buckets,
     CenterCrop,
     Crop,
+    Drawn,
     Folder,
-    OpenMoji,
     Scenes,
     Source,
     Transform,
@@ -301,7 +301,7 @@ def pictures(
     Raises:
         ValueError, FileNotFoundError: there are none; before the first batch is asked for.
     """
-    drawn = isinstance(source, Scenes | OpenMoji)  # at any size
+    drawn = isinstance(source, Drawn)  # at any size
     dataset = spread((replace(source, size=size) if drawn else source).build(), count)
     as_drawn = drawn and mode == "RGB"
     transform = None if as_drawn else Transform(crop or CenterCrop(size), mode=mode)

@@ -19,6 +19,7 @@ from calotype.data import Loader, once, some_of
 from calotype.data.identity import drawn, identified
 from calotype.mistakes import noted
 from calotype.pages.gallery import PAIR, TRIPLE
+from calotype.recipes.latent_terms import check_latent_terms
 from calotype.recipes.tokenizer import (
     Continued,
     TokenizerRecipe,
@@ -185,10 +186,13 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     tokenizer = recipe.model.build(size, recipe.mode, recipe.pixel.maps)
     check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
     check_sides(tokenizer, size, recipe.transform)
+    total = None if isinstance(dataset, IterableDataset) else len(dataset)  # type: ignore[arg-type]
+    check_latent_terms(tokenizer, recipe.encoder_terms, recipe.run, total)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
     some = some_of(dataset, recipe.examples, recipe.transform)
     examples = [scaled(batch["image"]) for batch in some]
-    made = Reconstruction(tokenizer, terms, recipe.optimizer, examples, recipe.corruption)
+    made = Reconstruction(tokenizer, terms, recipe.optimizer, examples, recipe.corruption,
+                          recipe.encoder_terms)  # fmt: skip
     made.captions = (TRIPLE if recipe.corruption else PAIR) * sum(map(len, examples))
     return made

@@ -5,6 +5,7 @@ from calotype.data.aspect.buckets import Buckets
 from calotype.data.cache.latents import LatentCache
 from calotype.data.digits import Digits
 from calotype.data.drawn.scenes import Scenes
+from calotype.data.drawn.shape_grid import Shapes
 from calotype.data.filters import Filtered
 from calotype.data.folders.folder import Folder
 from calotype.data.loading.batches import Batch
@@ -26,9 +27,9 @@ from calotype.data.reading.transforms import (
 from calotype.data.streams import Parts, Stream, Whole
 from calotype.data.tabular.tables import Hub, Parquet
 
-Source = (
-    Scenes | Digits | Folder | Parquet | Hub | WebDataset | OpenMoji | Filtered | Balanced | Mixture
-)
+Drawn = Scenes | OpenMoji | Shapes
+"""Sources whose pictures are squares of `size` pixels a side, which may be any."""
+Source = Drawn | Digits | Folder | Parquet | Hub | WebDataset | Filtered | Balanced | Mixture
 """Where pictures come from. A new source is a spec whose `build()` makes a dataset, named here."""
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Crop",
     "Decoding",
     "Digits",
+    "Drawn",
     "Example",
     "Filtered",
     "Flip",
@@ -60,6 +62,7 @@ __all__ = [
     "Reader",
     "Record",
     "Scenes",
+    "Shapes",
     "Source",
     "Stream",
     "ToSRGB",

@@ -76,6 +76,29 @@ TRAINING = (
          "has."),
     Term("temperature", UNITLESS, "neither",
          "How soft the choice between codes still is; it falls by a schedule."),
+    Term("capacity", "nats an image", "neither",
+         "The divergence that each image's latents are held to at this step."),
+    Term("mutual_information", "nats an image", "neither",
+         "The part of the divergence that is what latents say about which picture they are of; "
+         "estimated, so that it may be below 0."),
+    Term("total_correlation", "nats an image", "lower",
+         "The part of the divergence that is what the numbers of a latent say of one another; "
+         "estimated, so that it may be below 0."),
+    Term("dimension_wise", "nats an image", "neither",
+         "The part of the divergence that is how far each number of a latent by itself, over all "
+         "pictures, is from a standard normal one."),
+    Term("sparsity", "weighted", "lower",
+         "The price of the units that respond: of their activity, or of its distance from a rate."),
+    Term("active_units", "units a site", "neither",
+         "How many of a sparse latent's units respond to a picture."),
+    Term("dead_units", "fraction of 1", "lower",
+         "The part of a sparse latent's units that responded to none of the last thousand "
+         "pictures."),
+    Term("contraction", "weighted", "lower",
+         "How much latents change with the picture: the squared norm of their derivative."),
+    Term("contrast", "weighted", "lower",
+         "How hard it is to tell which other view a view's picture has, among those of all "
+         "pictures of a step."),
     Term("kl_weight", UNITLESS, "neither", "The weight of kl at this step, by a schedule."),
     Term("adversarial", "weighted", "neither",
          "What the discriminator thinks of reconstructions, as a term of the tokenizer's loss: the "

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from calotype.data import Buckets, OpenMoji, Scenes, Source, Transform
+from calotype.data import Buckets, Drawn, Scenes, Source, Transform
+from calotype.recipes.latent_terms import check_encoder_terms
 from calotype.tokenizers import (
     Backbone,
     Gaussian,
@@ -16,7 +17,10 @@ from calotype.tokenizers.bottlenecks import (
     Discrete,
     Table,
 )
+from calotype.tokenizers.contraction import Jacobian
+from calotype.tokenizers.contrast import InfoNCE
 from calotype.tokenizers.corruptions import CorruptionSpec
+from calotype.tokenizers.encoder_terms import EncoderTerm
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.tokenizers.vector import Dense, Pooled
@@ -177,6 +181,10 @@ class TokenizerRecipe(OfImages):
     pixel: Pixel = field(default_factory=L1)
     perceptual: LPIPS | None = field(default_factory=LPIPS)
     adversary: Adversary | None = field(default_factory=Adversary)
+    contraction: Jacobian | None = None
+    """What latents pay for changing where the image does. None: nothing."""
+    contrast: InfoNCE | None = None
+    """What latents pay for not telling two views of a picture from others. None: nothing."""
     optimizer: AdamW = field(default_factory=AdamW)
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""
@@ -204,12 +212,20 @@ class TokenizerRecipe(OfImages):
                 "pictures than they are for: choose validation:none, or validation:folder and "
                 "--validation.path DIR"
             )
+        learns = not isinstance(self.model, PretrainedDecoder)
+        check_encoder_terms(self.encoder_terms, self.run, learns)
         if self.pixel.maps != 1 and isinstance(self.model, PretrainedDecoder):
             raise ValueError(
                 f"pixel is {type(self.pixel).__name__}, which reads {self.pixel.maps} maps of each "
                 "channel, and a pretrained decoder emits 1: choose pixel:l1, pixel:l2 or "
                 "pixel:huber"
             )
+
+    @property
+    def encoder_terms(self) -> dict[str, EncoderTerm]:
+        """What the encoder pays by itself, by the fields' names."""
+        both = {"contraction": self.contraction, "contrast": self.contrast}
+        return {name: term for name, term in both.items() if term is not None}
 
 
 def image_mode(transform: Transform | None) -> Mode:
@@ -226,13 +242,13 @@ def image_size(data: Source, transform: Transform | None) -> int:
             are squares and buckets are asked for.
     """
     if transform is not None:
-        if isinstance(transform.crop, Buckets) and isinstance(data, Scenes | OpenMoji):
+        if isinstance(transform.crop, Buckets) and isinstance(data, Drawn):
             raise ValueError(
                 f"transform.crop: {type(data).__name__} pictures are squares and need no buckets: "
                 "choose transform:none"
             )
         return transform.crop.size
-    if isinstance(data, Scenes | OpenMoji):
+    if isinstance(data, Drawn):
         return data.size
     raise ValueError(
         f"{type(data).__name__} pictures come in any size: choose transform:transform and "

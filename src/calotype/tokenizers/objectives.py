@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from calotype.tokenizers.bottlenecks import Latent
 from calotype.tokenizers.corruptions import Corrupted, Corruption
+from calotype.tokenizers.encoder_terms import EncoderTerm, Seen
 from calotype.tokenizers.gradients import Images, WithGradient, captured_input
 from calotype.tokenizers.terms import (
     Adaptive,
@@ -51,8 +54,10 @@ class Reconstruction(Objective):
     def __init__(
         self, tokenizer: ImageTokenizer, terms: Weighted, optimizer: AdamW,
         examples: Examples = (), corruption: Corruption | None = None,
+        encoder_terms: Mapping[str, EncoderTerm] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         super().__init__(optimizer)
+        self.encoder_terms = encoder_terms
         self.tokenizer, self.corruption = tokenizer, corruption
         self.weights = {name: weight for name, (weight, _) in terms.items()}
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
@@ -71,8 +76,8 @@ class Reconstruction(Objective):
         """Score images: `batch["image"]` is float32 [b, c, H, W] in [-1, 1]."""
         real = batch["image"]
         self.tokenizer.bottleneck.step_begin(self.tokenizer.bottleneck.taken + step)
-        latent, maps, last, counted = self._rebuild(batch)
-        emitted = maps.detach().float()
+        latent, maps, last, seen, chance = self._rebuild(batch)
+        counted, emitted = seen.counted, maps.detach().float()
         picture = emitted[:, : self.tokenizer.channels]
         self.fake = counting(picture, real, counted)
         values, gradients, tuned = self._image_terms(emitted, real, step, counted)
@@ -89,7 +94,10 @@ class Reconstruction(Objective):
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
         self.metrics |= self.tokenizer.bottleneck.metrics | self._bits(values, latent, real)
-        return losses | rates | penalties
+        looked_at = Seen(real, seen.images, chance, self.scaler)
+        own = {name: term(self.tokenizer, looked_at).mean()
+               for name, term in self.encoder_terms.items()}  # fmt: skip
+        return losses | rates | penalties | own
 
     def _bits(self, values: Mapping[str, Tensor], latent: Latent, real: Images) -> Losses:
         """A bound on the bits a dimension that a picture takes, where all of it is a likelihood and
@@ -134,15 +142,12 @@ class Reconstruction(Objective):
         images, chance = batch["image"], generators(batch["key"])
         return (self.corruption(images, chance) if self.corruption else Corrupted(images)), chance
 
-    def _rebuild(self, batch: Batch) -> tuple[Latent, Tensor, Tensor, Counted]:
-        """Latent, all that the decoder makes of it, what its last layer reads, and which pixels
-        count.
-        """
+    def _rebuild(self, batch: Batch) -> "Rebuilt":
         seen, chance = self._seen(batch)
         latent = self.tokenizer.encode(seen.images, chance)
         with captured_input(self.tokenizer.last_layer) as captured:
             maps = self.tokenizer.decode_maps(latent.z)
-        return latent, maps, captured[0].detach().float(), seen.counted
+        return Rebuilt(latent, maps, captured[0].detach().float(), seen, chance)
 
     def _image_terms(
         self, maps: Float[Tensor, "b maps H W"], real: Images, step: int, counted: Counted
@@ -199,8 +204,8 @@ class Reconstruction(Objective):
                 return adaptive.scale(*all_mean(self._at_last_layer(last, gradients)))
 
     def _last_layer_pair(self, batch: Batch, step: int) -> Float[Tensor, "2 ..."]:
-        _, maps, last, counted = self._rebuild(batch)
-        _, gradients, _ = self._image_terms(maps.float(), batch["image"], step, counted)
+        _, maps, last, seen, _ = self._rebuild(batch)
+        _, gradients, _ = self._image_terms(maps.float(), batch["image"], step, seen.counted)
         return self._at_last_layer(last, gradients)
 
     def _at_last_layer(
@@ -245,6 +250,20 @@ class Reconstruction(Objective):
             fake = self.tokenizer.decode(self.tokenizer.encode(seen.images, chance).z)
         shown = [real, seen.images, fake] if self.corruption else [real, fake]
         return torch.stack([each.clamp(-1, 1) for each in shown], dim=1).flatten(0, 1).cpu()
+
+
+class Rebuilt(NamedTuple):
+    """A batch on its way through the tokenizer."""
+
+    latent: Latent
+    maps: Float[Tensor, "b maps H W"]
+    """All that the decoder makes of it."""
+    last: Float[Tensor, "b features _ _"]
+    """What its last layer reads."""
+    seen: Corrupted
+    """What was encoded, and which pixels count."""
+    chance: Generators
+    """Of what else is random."""
 
 
 def psnr(fake: Images, real: Images) -> Float[Tensor, " b"]:

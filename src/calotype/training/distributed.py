@@ -4,6 +4,7 @@ import atexit
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 from calotype.lazy import accelerate
@@ -50,6 +51,23 @@ def all_gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def all_gather_with_gradient(tensor: Tensor) -> Tensor:
+    """As `all_gather`; what the tensors of all ranks do to any rank's loss comes back to each.
+
+    Where the gradient of the ranks' mean loss is the ranks' mean of gradients, as in data
+    parallelism, so is that of what compares the samples of all ranks with one another.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    return torch.cat(dist_nn.all_gather(tensor.contiguous()))
+
+
+def own_place(count: int) -> int:
+    """Where this rank's samples begin among those of all ranks, each of which has so many."""
+    several = dist.is_available() and dist.is_initialized()
+    return dist.get_rank() * count if several else 0
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ torch's CPU generator reads only the low 32 bits of its seed: whatever seeds one
 keys are, and not a number packed of several.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -45,6 +46,20 @@ def gaussian(
 ) -> Float[torch.Tensor, "b ..."]:
     """Standard normal numbers on a device, `shape` of them for each sample by itself."""
     return sent(torch.stack([torch.randn(*shape, generator=g) for g in generator]), device)
+
+
+@contextmanager
+def drawn_from(generator: torch.Generator) -> Iterator[None]:
+    """What draws from the ambient generator of CPUs, as torchvision's transforms do, draws from a
+    sample's own while this lasts.
+    """
+    ambient = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.get_rng_state())
+        torch.set_rng_state(ambient)
 
 
 def uniform(generator: Generators) -> torch.Tensor:

@@ -58,7 +58,38 @@ class Cosine:
         return half_cosine(self.first, self.last, step / self.steps)
 
 
-Schedule = Constant | Cosine
+@dataclass(frozen=True)
+class Linear:
+    """A straight line, and its last value ever after.
+
+    Raises:
+        ValueError: a number is not possible.
+    """
+
+    first: float
+    """At step 0."""
+    last: float
+    """From `steps` on."""
+    steps: int
+    """Optimiser steps from `first` to `last`."""
+
+    def __post_init__(self) -> None:
+        _check_finite(self.first, self.last)
+        if self.steps < 1:
+            raise ValueError(f"a line of {self.steps} steps: it must be at least 1")
+
+    @property
+    def least(self) -> float:
+        """The smallest number it gives."""
+        return min(self.first, self.last)
+
+    def at(self, step: int) -> float:
+        """The number after `step` finished optimiser steps."""
+        done = min(1.0, step / self.steps)
+        return (1 - done) * self.first + done * self.last
+
+
+Schedule = Constant | Cosine | Linear
 
 
 def half_cosine(first: float, last: float, done: float) -> float:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch.utils.data import Dataset
 
+from calotype.data.drawn.checks import check_at_least, check_names
 from calotype.data.drawn.shapes import SHAPES, coverage
 from calotype.data.reading.transforms import to_tensor
 
@@ -185,15 +186,15 @@ class Scenes:
     """The combinations of factors shown in training, or those held out (about 12 %)."""
 
     def __post_init__(self) -> None:
-        _check_names("shapes", self.shapes, SHAPES)
-        _check_names("colours", self.colours, COLOURS)
-        _check_names("sizes", self.sizes, SIZES)
-        _check_names("places", self.places, PLACES)
-        _check_names("backgrounds", self.backgrounds, BACKGROUNDS)
-        _check_names("split", (self.split,), get_args(Split))
-        _check_at_least("size", self.size, 16)
-        _check_at_least("seed", self.seed, 0)
-        _check_at_least("count", self.count, 1)
+        check_names("shapes", self.shapes, SHAPES)
+        check_names("colours", self.colours, COLOURS)
+        check_names("sizes", self.sizes, SIZES)
+        check_names("places", self.places, PLACES)
+        check_names("backgrounds", self.backgrounds, BACKGROUNDS)
+        check_names("split", (self.split,), get_args(Split))
+        check_at_least("size", self.size, 16)
+        check_at_least("seed", self.seed, 0)
+        check_at_least("count", self.count, 1)
         if self.objects not in (1, 2):
             raise ValueError(f"data.objects: {self.objects} is not possible; choose from 1, 2")
         if self.objects == 2 and len(self.colours) < 2:
@@ -206,21 +207,6 @@ class Scenes:
             ValueError: If no combination of these factors belongs to the split.
         """
         return SceneDataset(self)
-
-
-def _check_names(field: str, names: Sequence[str], known: Sequence[str] | dict) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"data.{field}: {name!r} is not known; choose from {', '.join(known)}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"data.{field}: name each at most once and at least one of {', '.join(known)}"
-        )
-
-
-def _check_at_least(field: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"data.{field}: {value} is not possible; choose {least} or more")
 
 
 class SceneDataset(Dataset):

@@ -12,9 +12,10 @@ from calotype.tokenizers.bottlenecks.gumbel import Gumbel, GumbelBottleneck
 from calotype.tokenizers.bottlenecks.identity import Identity, IdentityBottleneck
 from calotype.tokenizers.bottlenecks.lookup_free import BSQ, LFQ, Entropy, SignQuantizer
 from calotype.tokenizers.bottlenecks.residual import RVQ, ResidualQuantizer
+from calotype.tokenizers.bottlenecks.sparse import Sparse, SparseBottleneck
 from calotype.tokenizers.bottlenecks.vector_quantizer import VQ, VectorQuantizer
 
-BottleneckSpec = Gaussian | Identity | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
+BottleneckSpec = Gaussian | Identity | Sparse | VQ | Gumbel | LFQ | BSQ | FSQ | RVQ
 Autoencoder = Union["diffusers.AutoencoderKL", "diffusers.VQModel"]
 """The stock classes around them."""
 
@@ -40,6 +41,8 @@ __all__ = [
     "ResidualQuantizer",
     "ScalarQuantizer",
     "SignQuantizer",
+    "Sparse",
+    "SparseBottleneck",
     "Table",
     "VectorQuantizer",
 ]

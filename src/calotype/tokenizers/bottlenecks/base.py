@@ -62,6 +62,13 @@ class Bottleneck(nn.Module, ABC):
     taken: int
     """Optimiser steps of earlier runs, from which schedules and memories go on."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether an image's terms depend on which others are in its batch: then a step's images
+        must be in one micro-batch of each rank.
+        """
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.metrics, self.observing, self.taken = {}, True, 0

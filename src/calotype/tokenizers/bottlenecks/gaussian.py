@@ -1,7 +1,7 @@
 """Diagonal-Gaussian bottleneck (Kingma & Welling 2014, section 3 and appendix B)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from calotype.lazy import diffusers
 from calotype.tokenizers.bottlenecks.base import WAIST, Bottleneck, Latent
+from calotype.tokenizers.bottlenecks.divergences import Divergence, Drawn, Whole
 from calotype.training.noise import Generators, gaussian
 
 
@@ -36,6 +37,8 @@ class Gaussian:
     """Whether the layers around z begin with orthogonal weights (Saxe et al. 2014, section 3). As
     stock layers begin, the channels of z are nearly one and the same, and it depends on the seed
     when a short run finds a use for each (benchmarks/LOG.md)."""
+    divergence: Divergence = field(default_factory=Whole)
+    """What of the divergence is paid for."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -84,14 +87,29 @@ class GaussianBottleneck(Bottleneck):
     def __init__(self, spec: Gaussian) -> None:
         super().__init__()
         self.spec, self.may_scale = spec, not spec.keep_prior
-        self.z_channels = spec.channels
+        self.z_channels, self.step = spec.channels, 0
+
+    @property
+    def compares(self) -> bool:
+        """Whether what is paid for the divergence does."""
+        return self.spec.divergence.compares
 
     def forward(self, h: Float[Tensor, "b in h w"], generator: Generators | None = None) -> Latent:
-        """Draw z by reparametrisation; the term is the closed-form divergence, summed over z."""
+        """Draw z by reparametrisation; the term is what is paid for the closed-form divergence,
+        summed over z.
+        """
         posterior = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(h.float())
         z = _drawn(posterior, generator)
-        divergence = posterior.kl()
-        return Latent(z, None, {"kl": self.spec.kl_weight * divergence}, divergence=divergence)
+        drawn = Drawn(posterior.mean, posterior.logvar, z, posterior.kl())
+        latent = Latent(z, divergence=drawn.divergence)
+        if self.compares and not self.training:  # it would wait for ranks that are not asked
+            return latent
+        nats, self.metrics = self.spec.divergence.paid(drawn, self.step)
+        return replace(latent, rates={"kl": self.spec.kl_weight * nats})
+
+    def step_begin(self, step: int) -> None:
+        """Follow the capacity's schedule."""
+        self.step = step
 
     def weigh(
         self, h: Float[Tensor, "b in h w"], generator: Generators | None = None

@@ -89,38 +89,40 @@ def _solved(factors: Tensor, left: Tensor, known: Tensor, ridge: float) -> Tenso
     return torch.linalg.solve(normal, left @ factors)
 
 
-def main(
-    root: Path = ROOT, steps: int = 1500, count: int = 600, kept_back: float = 0.3,
-    latent: int = 12, decay: float = 0.1,
-) -> Path:  # fmt: skip
-    """Train it, and say its error on ratings that nobody gave."""
-    root.mkdir(parents=True, exist_ok=True)
-    whole, given = ratings(count)
+def by_autoencoder(whole: Tensor, given: Tensor, steps: int, latent: int = 12) -> Tensor:
+    """What one foretells that was trained on the given, and is shown all of them."""
     pictures = torch.where(given, whole / STARS, NEVER).view(-1, 1, SIDE, SIDE)
     objective = member(
-        NewTokenizer(Dense((128,), "tanh"), Identity(latent)), SIDE,
-        corruption=Unrated(kept_back),
-        optimizer=AdamW(2e-3, weight_decay=decay, schedule="cosine"),
+        NewTokenizer(Dense((128,), "tanh"), Identity(latent)), SIDE, corruption=Unrated(),
+        optimizer=AdamW(2e-3, weight_decay=0.1, schedule="cosine"),
     )  # fmt: skip
     learn(objective, {"image": pictures}, steps)
     with torch.no_grad():
         seen = torch.where(pictures == NEVER, 0, pictures)
-        foretold = objective.tokenizer.reconstruct(seen).flatten(1) * STARS
-    mean = torch.full_like(whole, whole[given].mean())
-    answers = {"autoencoder": foretold, "biases": by_biases(whole, given), "global mean": mean,
-               "factors of the right rank": by_factors(whole, given)}  # fmt: skip
-    errors = {name: (answer - whole)[~given].square().mean().sqrt().item()
-              for name, answer in answers.items()}  # fmt: skip
-    print("RMSE in stars of ratings that nobody gave:",
-          {name: round(error, 3) for name, error in errors.items()}, f"noise: {NOISE}")  # fmt: skip
+        return objective.tokenizer.reconstruct(seen).flatten(1) * STARS
+
+
+def error(answer: Tensor, whole: Tensor, given: Tensor) -> float:
+    """Root mean square error, in stars, of ratings that nobody gave."""
+    return (answer - whole)[~given].square().mean().sqrt().item()
+
+
+def main(root: Path = ROOT, steps: int = 1500, count: int = 600) -> Path:
+    """Train it, and say its error on ratings that nobody gave."""
+    root.mkdir(parents=True, exist_ok=True)
+    whole, given = ratings(count)
+    answers = {
+        "autoencoder": by_autoencoder(whole, given, steps), "biases": by_biases(whole, given),
+        "global mean": torch.full_like(whole, whole[given].mean()),
+        "factors of the right rank": by_factors(whole, given),
+    }  # fmt: skip
+    errors = {name: round(error(each, whole, given), 3) for name, each in answers.items()}
+    print(f"RMSE in stars of ratings that nobody gave: {errors}, of which noise {NOISE}")
     figure = Figure(figsize=(10, 3), layout="constrained")
-    given_alone = torch.where(given, whole, torch.nan)
     shown = {
-        "given": given_alone,
-        "all": whole,
-        "foretold": foretold,
-        "by biases": answers["biases"],
-    }
+        "given": torch.where(given, whole, torch.nan), "all": whole,
+        "by an autoencoder": answers["autoencoder"], "by biases": answers["biases"],
+    }  # fmt: skip
     for axis, (name, values) in zip(figure.subplots(1, 4), shown.items(), strict=True):
         axis.imshow(values[:40, :40], "coolwarm", vmin=-3, vmax=3)
         axis.set(title=name, xlabel="films", ylabel="users", xticks=[], yticks=[])

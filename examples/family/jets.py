@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from calotype.recipes.tokenizer import NewTokenizer
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Identity
 from calotype.tokenizers.vector import Dense
 
@@ -45,45 +46,55 @@ def jets(prongs: int, count: int, seed: int) -> Tensor:
     return (images / 2).sqrt().clamp_max(2).sub(1).view(count, 1, SIZE, SIZE)
 
 
-def scores(tokenizer, own: Tensor, images: Tensor) -> dict[str, Tensor]:
-    """How strange each picture is: by its error, by how far its latent lies from those of the
-    pictures that were trained on, and by the mere sum of its pixels.
+def trained(images: Tensor, steps: int, latent: int = 8) -> ImageTokenizer:
+    """An autoencoder of jets of one kind."""
+    objective = member(NewTokenizer(Dense((128,)), Identity(latent)), SIZE)
+    learn(objective, {"image": images}, steps)
+    return objective.tokenizer
+
+
+def scores(tokenizer: ImageTokenizer, known: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """How strange each picture is: by its error, by how far its latent lies from those of `known`,
+    which were trained on (Mahalanobis), and by the mere sum of its pixels.
     """
     with torch.no_grad():
         error = (tokenizer.reconstruct(images) - images).square().mean((1, 2, 3))
-        known, found = (tokenizer.latents(part).flatten(1) for part in (own, images))
-    away = found - known.mean(0)
-    distance = (away @ torch.linalg.inv(known.T.cov()) * away).sum(1)
+        usual, found = (tokenizer.latents(part).flatten(1) for part in (known, images))
+    away = found - usual.mean(0)
+    distance = (away @ torch.linalg.inv(usual.T.cov()) * away).sum(1)
     return {"error": error, "latent": distance, "sum of pixels": images.sum((1, 2, 3))}
 
 
-def main(root: Path = ROOT, steps: int = 800, count: int = 3000, latent: int = 8) -> Path:
+def told(own: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
+    """How often the other kind is the stranger of two, by each score: AUROC, 0.5 by chance."""
+    strange = torch.cat([torch.zeros(len(own["error"])), torch.ones(len(other["error"]))])
+    return {name: float(roc_auc_score(strange, torch.cat([own[name], other[name]])))
+            for name in own}  # fmt: skip
+
+
+def main(root: Path = ROOT, steps: int = 800, count: int = 3000) -> Path:
     """Train one on each kind, and ask it for the other."""
     root.mkdir(parents=True, exist_ok=True)
-    trained = [jets(prongs, count, seed=prongs) for prongs in (1, 2)]
+    known = [jets(prongs, count, seed=prongs) for prongs in (1, 2)]
     unseen = [jets(prongs, max(100, count // 3), seed=10 + prongs) for prongs in (1, 2)]
-    strange = torch.cat([torch.zeros(len(unseen[0])), torch.ones(len(unseen[1]))])
     figure = Figure(figsize=(10, 5), layout="constrained")
     for kind, row in enumerate(figure.subplots(2, 5, width_ratios=[1, 1, 1, 1, 3])):
-        objective = member(NewTokenizer(Dense((128,)), Identity(latent)), SIZE)
-        learn(objective, {"image": trained[kind]}, steps)
-        tokenizer = objective.tokenizer
-        images = torch.cat([unseen[kind], unseen[1 - kind]])
-        found = scores(tokenizer, trained[kind], images)
-        told = {name: round(roc_auc_score(strange, each), 3) for name, each in found.items()}
-        print(f"trained on {KINDS[kind]}, AUROC of {KINDS[1 - kind]}: {told}")
+        tokenizer = trained(known[kind], steps)
+        own, other = (scores(tokenizer, known[kind], unseen[each]) for each in (kind, 1 - kind))
+        found = told(own, other)
+        print(f"trained on {KINDS[kind]}, AUROC of {KINDS[1 - kind]}:",
+              {name: round(value, 3) for name, value in found.items()})  # fmt: skip
         shown = torch.stack([unseen[kind][0], unseen[1 - kind][0]])
         with torch.no_grad():
             rebuilt = tokenizer.reconstruct(shown)
         names = ["own kind", "rebuilt", "the other", "rebuilt"]
-        for axis, image, name in zip(
-            row, torch.stack([shown, rebuilt], 1).flatten(0, 1), names, strict=False
-        ):
+        pictures = torch.stack([shown, rebuilt], 1).flatten(0, 1)
+        for axis, image, name in zip(row, pictures, names, strict=False):
             axis.imshow(image[0], vmin=-1, vmax=1)
             axis.set(xticks=[], yticks=[], title=name)
-        own, other = found["error"].split(len(unseen[0]))
-        row[4].hist([own, other], 40, label=[KINDS[kind], KINDS[1 - kind]])
-        row[4].set(title=f"trained on {KINDS[kind]}: AUROC {told['error']:.2f}", xlabel="error")
+        row[4].hist([own["error"], other["error"]], 40, label=[KINDS[kind], KINDS[1 - kind]])
+        title = f"trained on {KINDS[kind]}: AUROC {found['error']:.2f}"
+        row[4].set(title=title, xlabel="error")
         row[4].legend()
     figure.savefig(root / "jets.png")
     return root / "jets.png"

@@ -20,11 +20,14 @@ from torch import Tensor
 from calotype.data.drawn.shapes import coverage
 from calotype.pages.sheet import write_sheet
 from calotype.recipes.tokenizer import NewTokenizer
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Gaussian
 from calotype.tokenizers.terms import FixedDeviation, GaussianLikelihood
 from calotype.tokenizers.vector import Dense
 
 SIZE = 16
+SMALL = (0.14, 0.2)
+"""Radii of shapes that are to become larger, of the picture's side."""
 NAMES = ("circle", "square", "diamond", "cross")
 
 
@@ -50,16 +53,18 @@ def nearest(images: Tensor, data: Tensor) -> float:
 
 
 def ascend(
-    start: Tensor, draw: Callable[[Tensor], Tensor], wanted: float, weight: float,
-    rate: float = 0.05, steps: int = 200,
+    start: Tensor, draw: Callable[[Tensor], Tensor], wanted: float, rate: float,
+    weight: float = 0.0, steps: int = 300,
 ) -> list[Tensor]:  # fmt: skip
-    """Pictures on the way from `start` to `wanted` times their areas; what is moved pays `weight`
-    for the half square of its norm, which for a latent is how unlikely the prior holds it to be.
+    """Pictures on the way from `start` to `wanted` times their areas, by gradient descent; `weight`
+    is paid for half the square of the norm of what moves: of a latent, how unlikely its prior holds
+    it to be.
     """
     moved = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([moved], rate)
+    optimizer = torch.optim.SGD([moved], rate)
     with torch.no_grad():
-        way, goal = [draw(moved)], area(draw(moved)) * wanted
+        way = [draw(moved)]
+    goal = area(way[0]) * wanted
     for step in range(steps):
         short = (1 - area(draw(moved)) / goal).relu()
         loss = (short + weight * moved.flatten(1).square().sum(1) / 2).sum()
@@ -71,35 +76,50 @@ def ascend(
     return way
 
 
-def main(
-    root: Path = ROOT, steps: int = 2000, count: int = 4000, latent: int = 8, wanted: float = 3.0,
-    weight: float = 0.002,
-) -> Path:  # fmt: skip
-    """Train a VAE, make small shapes larger, and say how near to drawn ones they remain."""
-    data, unseen = shapes(count, 0), shapes(count // 4, 1)
-    term = GaussianLikelihood(deviation=FixedDeviation(0.2))
+def trained(images: Tensor, steps: int, latent: int = 8) -> ImageTokenizer:
+    """A VAE of shapes, which is smooth enough to be followed: its likelihood is wide."""
+    term = GaussianLikelihood(deviation=FixedDeviation(0.4))
     neck = Gaussian(latent, kl_weight=1.0, keep_prior=True)
     objective = member(NewTokenizer(Dense((256, 256), "silu"), neck), SIZE, term)
-    learn(objective, {"image": data}, steps)
-    tokenizer = objective.tokenizer.requires_grad_(False)
-    small = shapes(64, 2, (0.14, 0.2))
-    with torch.no_grad():
-        latents = tokenizer.latents(small)
-    ways = {"latent": ascend(latents, tokenizer.decode, wanted, weight),
-            "latent, no prior": ascend(latents, tokenizer.decode, wanted, 0.0),
-            "pixels": ascend(small, lambda x: x.clamp(-1, 1), wanted, 0.0)}  # fmt: skip
-    real = nearest(unseen, data)
-    print(f"drawn shapes, unseen: {real:.3f} from the nearest that was trained on")
-    for name, way in ways.items():
+    learn(objective, {"image": images}, steps)
+    return objective.tokenizer.requires_grad_(False)
+
+
+def ways(tokenizer: ImageTokenizer, small: Tensor, wanted: float) -> dict[str, list[Tensor]]:
+    """Small shapes on their way to larger ones, in the latent and in pixels."""
+    latents = tokenizer.latents(small)
+    return {
+        "latent": ascend(latents, tokenizer.decode, wanted, 0.1, 0.02),
+        "latent, no prior": ascend(latents, tokenizer.decode, wanted, 0.1),
+        "pixels": ascend((0.98 * small).atanh(), torch.tanh, wanted, 25.0),
+    }
+
+
+def alike(images: Tensor, others: Tensor) -> Tensor:
+    """Those of about the areas that others have."""
+    least, most = area(others).quantile(torch.tensor([0.1, 0.9]))
+    found = images[(area(images) > least) & (area(images) < most)]
+    return found if len(found) else images
+
+
+def main(root: Path = ROOT, steps: int = 1500, count: int = 4000, wanted: float = 2.5) -> Path:
+    """Train a VAE, make small shapes larger, and say how near to drawn ones they remain."""
+    data = shapes(count, 0)
+    tokenizer = trained(data, steps)
+    found = ways(tokenizer, shapes(64, 2, SMALL), wanted)
+    real = alike(shapes(1000, 1), found["latent"][-1])
+    rebuilt = tokenizer.reconstruct(real).clamp(-1, 1)
+    print(f"unseen shapes of such areas: the nearest that was trained on {nearest(real, data):.3f} "
+          f"away, and {nearest(rebuilt, data):.3f} of those rebuilt")  # fmt: skip
+    for name, way in found.items():
         before, after = (area(each).mean().item() for each in (way[0], way[-1]))
-        away = nearest(way[-1].clamp(-1, 1), data)
-        print(f"{name}: area {before:.3f} to {after:.3f}, {after / before:.2f} times; nearest "
-              f"{away:.3f}, {away / real:.2f} times that")  # fmt: skip
-    shown = [step[i] for way in (ways["latent"], ways["pixels"]) for i in range(3) for step in way]
-    captions = [f"{name}, {area(step[i : i + 1]).item():.2f}"
-                for name in ("latent", "pixels") for i in range(3) for step in ways[name]]  # fmt: skip
+        print(f"{name}: area {before:.3f} to {after:.3f}, {after / before:.2f} times; the nearest "
+              f"{nearest(way[-1].clamp(-1, 1), data):.3f} away")  # fmt: skip
+    rows = [(name, way, i) for name, way in found.items() for i in range(2)]
+    captions = [f"{name}, {area(step)[i]:.2f}" for name, way, i in rows for step in way]
+    shown = torch.stack([step[i] for _, way, i in rows for step in way])
     file = root / "latent-optimisation.png"
-    write_sheet(file, torch.stack(shown), captions, columns=len(ways["latent"]), side=96)
+    write_sheet(file, shown, captions, columns=5, side=96)
     return file
 
 

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from calotype.pages.sheet import write_sheet
 from calotype.recipes.tokenizer import NewTokenizer
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Gaussian
 from calotype.tokenizers.terms import FixedDeviation, GaussianLikelihood
 from calotype.tokenizers.vector import Dense
 
 SIZE = 32
-LOWEST, OCTAVES = 110.0, 5.0
+LOWEST, OCTAVES = 110.0, 4.0
 """Hertz of the first row of frequencies, and how far up they go."""
 TIMBRES = ("soft", "hollow", "bright")
-FORMANTS = (1.2, 2.3, 3.4)
+FORMANTS = (1.0, 2.0, 3.0)
 """Octaves over the lowest at which each instrument resounds, in the mean."""
 
 
@@ -36,10 +37,10 @@ def tones(timbre: Tensor, pitch: Tensor, decay: Tensor) -> Tensor:
         decay: Per second, of what an octave over the lowest loses.
     """
     rows = torch.linspace(0, OCTAVES, SIZE)
-    partials = torch.arange(1, 17).float()
+    partials = torch.arange(1, 11).float()
     octaves = pitch[:, None] + partials.log2()  # (n, partials)
-    loud = (-((octaves - timbre[:, None]) ** 2) / 0.5).exp() + 0.02
-    lines = (-((rows - octaves[..., None]) ** 2) / (2 * 0.12**2)).exp()  # (n, partials, rows)
+    loud = (-((octaves - timbre[:, None]) ** 2) / 0.4).exp() + 0.003
+    lines = (-((rows - octaves[..., None]) ** 2) / (2 * 0.07**2)).exp()  # (n, partials, rows)
     power = torch.einsum("np,npf->nf", loud, lines)
     times = torch.linspace(0, 1, SIZE)
     fall = (-decay[:, None, None] * (1 + rows[:, None] / 2) * times).exp()
@@ -64,39 +65,53 @@ def centroid(images: Tensor) -> Tensor:
     return (power.clamp_min(0) * rows).sum(1) / power.clamp_min(0).sum(1).clamp_min(1e-9)
 
 
-def mixed(begin: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """[steps, n, ...], of which the first are `begin` and the last `end`."""
-    shares = shares.view(-1, *[1] * begin.ndim)
-    return (1 - shares) * begin + shares * end
+def nearest(images: Tensor, known: Tensor) -> float:
+    """Root mean square distance to the nearest of the known, in the median."""
+    return torch.cdist(images.flatten(1), known.flatten(1)).min(1).values.median().item() / SIZE
 
 
-def main(root: Path = ROOT, steps: int = 2000, count: int = 4000, latent: int = 8) -> Path:
-    """Train a VAE, and go from the soft instrument to the bright, each tone of one pitch."""
-    images = tones(*drawn(count, 0)[1:])
+def trained(images: Tensor, steps: int, latent: int = 8) -> ImageTokenizer:
+    """A VAE of tones."""
     term = GaussianLikelihood(deviation=FixedDeviation(0.2))
     neck = Gaussian(latent, kl_weight=1.0, keep_prior=True)
     objective = member(NewTokenizer(Dense((256, 256), "silu"), neck), SIZE, term)
     learn(objective, {"image": images}, steps)
-    tokenizer = objective.tokenizer
-    _, _, pitch, decay = drawn(100, 1)
-    ends = [tones(torch.full((100,), FORMANTS[kind]), pitch, decay) for kind in (0, 2)]
-    shares = torch.linspace(0, 1, 9)
+    return objective.tokenizer
+
+
+def ways(
+    tokenizer: ImageTokenizer, begin: Tensor, end: Tensor, steps: int = 9
+) -> dict[str, Tensor]:
+    """From one batch to another, [steps n 1 32 32]: straight on in the latent, and in pixels."""
+    shares = torch.linspace(0, 1, steps)
     with torch.no_grad():
-        way = mixed(*(tokenizer.latents(end) for end in ends), shares)
-        latent_way = tokenizer.decode(way.flatten(0, 1)).clamp(-1, 1).unflatten(0, way.shape[:2])
-    ways = {"latent": latent_way, "pixels": mixed(*ends, shares)}
-    between = tones(torch.full((100,), FORMANTS[1]), pitch, decay)
-    unseen = torch.cdist(between.flatten(1), images.flatten(1)).min(1).values.median()
-    print(f"an unseen tone of an instrument between: {unseen / SIZE:.3f} from the nearest known")
-    for name, each in ways.items():
-        heard = torch.stack([centroid(step) for step in each])
-        rising = (heard.diff(dim=0) > 0).all(0).float().mean()
-        away = torch.cdist(each[4].flatten(1), images.flatten(1)).min(1).values.median()
+        ends = (tokenizer.latents(images) for images in (begin, end))
+        decoded = [tokenizer.decode(z).clamp(-1, 1) for z in mixed(*ends, shares)]
+    return {"latent": torch.stack(decoded), "pixels": mixed(begin, end, shares)}
+
+
+def mixed(begin: Tensor, end: Tensor, shares: Tensor) -> Tensor:
+    """[steps, n, ...], of which the first are `begin` and the last `end`."""
+    return torch.stack([begin.lerp(end, float(share)) for share in shares])
+
+
+def main(root: Path = ROOT, steps: int = 1500, count: int = 4000) -> Path:
+    """Train a VAE, and go from the soft instrument to the bright, each tone of one pitch."""
+    images = tones(*drawn(count, 0)[1:])
+    tokenizer = trained(images, steps)
+    _, _, pitch, decay = drawn(100, 1)
+    soft, hollow, bright = (tones(torch.full((100,), each), pitch, decay) for each in FORMANTS)
+    print(f"unseen tones of the instrument between: {nearest(hollow, images):.3f} from the nearest")
+    found = ways(tokenizer, soft, bright)
+    for name, way in found.items():
+        heard = torch.stack([centroid(step) for step in way])
+        rising = (heard.diff(dim=0) > 0).all(0).double().mean()
         octaves = ", ".join(f"{value:.2f}" for value in heard.mean(1))
-        print(f"{name}: centroid rises all the way in {rising:.0%} of 100, in the mean {octaves} "
-              f"octaves; its middle is {away / SIZE:.3f} from the nearest")  # fmt: skip
-    shown = torch.cat([each[::2, i] for each in ways.values() for i in range(2)])
-    captions = [f"{name}, {share:.0%}" for name in ways for _ in range(2) for share in shares[::2]]
+        away = nearest(way[len(way) // 2], images)
+        print(f"{name}: centroid at {octaves} octaves, rising all the way in {rising:.0%} of "
+              f"tones; the middle is {away:.3f} from the nearest")  # fmt: skip
+    shown = torch.cat([way[::2, i] for way in found.values() for i in range(2)])
+    captions = [f"{name}, {step / 4:.0%}" for name in found for _ in range(2) for step in range(5)]
     write_sheet(root / "spectrograms.png", shown, captions, columns=5, side=128)
     return root / "spectrograms.png"
 

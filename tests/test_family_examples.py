@@ -5,10 +5,11 @@ import torch
 
 from test_examples import EXAMPLES, imported
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of dead units, in short runs
 FAMILY = EXAMPLES / "family"
 
 
+@pytest.mark.slow
 def test_ratings_are_foretold_by_an_autoencoder_and_not_by_biases():
     with imported(FAMILY / "autorec.py") as autorec:
         whole, given = autorec.ratings(600)
@@ -28,6 +29,7 @@ def test_unrated_films_never_count_and_are_not_seen():
         assert seen[0, 0, 0, 0] == 0 and set(seen.unique().tolist()) == {0.0, 0.5}
 
 
+@pytest.mark.slow
 def test_jets_of_more_prongs_are_told_by_the_error_and_those_of_fewer_are_not():
     with imported(FAMILY / "jets.py") as jets:
         known = [jets.jets(prongs, 2000, seed=prongs) for prongs in (1, 2)]
@@ -41,6 +43,7 @@ def test_jets_of_more_prongs_are_told_by_the_error_and_those_of_fewer_are_not():
         assert found[1]["error"] < 0.6  # of less than chance where it is trained for longer
 
 
+@pytest.mark.slow
 def test_shapes_grow_in_the_latent_and_remain_shapes():
     with imported(FAMILY / "latent_optimisation.py") as optimisation:
         data = optimisation.shapes(3000, 0)
@@ -56,6 +59,7 @@ def test_shapes_grow_in_the_latent_and_remain_shapes():
         assert away["latent"] < away["latent, no prior"] and away["latent"] < 0.8 * away["pixels"]
 
 
+@pytest.mark.slow
 def test_between_two_instruments_is_one_that_could_be():
     with imported(FAMILY / "spectrograms.py") as spectrograms:
         images = spectrograms.tones(*spectrograms.drawn(3000, 0)[1:])
@@ -79,6 +83,7 @@ def test_a_centroid_is_where_the_power_lies():
             assert spectrograms.centroid(image).item() == pytest.approx(place, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_expressions_come_back_whole_where_there_are_codes_enough():
     with imported(FAMILY / "expressions.py") as expressions:
         texts = expressions.expressions(6000)
@@ -89,6 +94,7 @@ def test_expressions_come_back_whole_where_there_are_codes_enough():
         assert enough > 0.8 and few < enough / 2
 
 
+@pytest.mark.slow
 def test_features_of_a_class_can_be_clamped_and_other_classes_stay():
     with imported(FAMILY / "sparse_features.py") as features:
         pixels, names = (torch.from_numpy(part) for part in features.digits())

@@ -147,7 +147,7 @@ def main(root: Path = ROOT, steps: int = 1200, count: int = 12_000) -> Path:
     unseen, texts = texts[: count // 6], texts[count // 6 :]
     mean = sum(map(len, unseen)) / len(unseen)
     print(f"{len(unseen)} unseen expressions, {mean:.1f} characters in the mean")
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axis, codes in zip(figure.subplots(1, 2), (256, 32), strict=True):
         ids, read = round_trip(codes, texts, unseen, steps)
         share = exact(unseen, read)

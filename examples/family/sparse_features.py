@@ -184,7 +184,7 @@ def trained(images: Tensor, names: Tensor, steps: int, layer: int = 0) -> Drawin
     return Drawing(coder.tokenizer, objective.transformer, stream, activity)
 
 
-WAYS = {"0": (True, 0), "-1x": (True, -1), "-3x": (True, -3), "nobody's at -1x": (False, -1)}
+WAYS = {"0": (True, 0), "-1x": (True, -1), "-3x": (True, -3), "nobody's, -1x": (False, -1)}
 """Whether the class's own units are clamped, and at which multiple of their mean response."""
 
 
@@ -197,7 +197,7 @@ def main(
     drawing = trained(images, names, steps)
     judge = SVC(gamma=0.01).fit(images.flatten(1).numpy(), names.numpy())
     plain = draw(drawing.transformer, drawing.tokenizer, each)
-    shown, captions = [], []
+    rows: dict[str, list[tuple[str, Tensor]]] = {}
     for target in targets:
         own, nobodys = drawing.own(target), drawing.nobodys(target)
         pictures = {"as it is": plain}
@@ -209,11 +209,14 @@ def main(
         for name, images in pictures.items():
             right, rest = accuracy(judge, images, target)
             print(f"  {name:<16} {right:.2f}  {rest:.3f}")
-            digit = (target + 1) % CLASSES
-            shown += [*images[target * each :][:3], *images[digit * each :][:3]]
-            captions += [f"{target}, {name}"] * 3 + [f"{digit}, {name}"] * 3
-    write_sheet(root / "sparse-features.png", torch.stack(shown), captions, columns=6, side=96)
-    return root / "sparse-features.png"
+            for digit in (target, target, (target + 1) % CLASSES):
+                row = rows.setdefault(name, [])
+                image = images[digit * each + len(row) % 3]
+                row.append((f"{digit}; {target}'s: {name}", image))
+    captions, shown = zip(*(one for row in rows.values() for one in row), strict=True)
+    sheet, columns = root / "sparse-features.png", 3 * len(targets)
+    write_sheet(sheet, torch.stack(shown), captions, columns=columns, side=96)
+    return sheet
 
 
 if __name__ == "__main__":

@@ -26,15 +26,19 @@ class Rows:
 
     columns: dict[str, Tensor]
     size: int
+    """Samples of a step, of all ranks together."""
 
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
+    ) -> Iterator[Batch]:
         """Endless ones."""
-        count, first = len(next(iter(self.columns.values()))), position + rank * self.size
+        count, size = len(next(iter(self.columns.values()))), micro_batch or self.size // world
+        first = position + rank * size
         while True:
-            keys = range(first, first + self.size)
+            keys = range(first, first + size)
             rows = [_order(key // count, count)[key % count] for key in keys]
             yield {**{name: part[rows] for name, part in self.columns.items()}, "key": list(keys)}
-            first += world * self.size
+            first += world * size
 
 
 @lru_cache(2)

@@ -25,6 +25,7 @@ from calotype.data import Folder, Parquet
 from calotype.recipes.caches import CACHES
 from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
+from calotype.recipes.masked import MASKED
 from calotype.recipes.tokenizers import TOKENIZERS
 
 
@@ -34,7 +35,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.delenv("CALOTYPE_TRACEBACK", raising=False)
-    for module in ("train_tokenizer", "cached", "distil_decoder"):
+    for module in ("train_tokenizer", "train_encoder", "cached", "distil_decoder"):
         monkeypatch.setattr(f"calotype.commands.{module}.fit", lambda *_: pytest.fail("it trains"))
     return tmp_path
 
@@ -79,6 +80,7 @@ def test_it_says_its_version(capsys):
         ("cache-latents", CACHES),
         ("train-generator", GENERATORS),
         ("distil-decoder", DISTILLED),
+        ("train-encoder", MASKED),
     ],
 )
 def test_help_lists_recipes_and_their_fields(command, recipes, capsys):
@@ -194,7 +196,8 @@ def test_types_within_types_are_chosen():
 @pytest.mark.parametrize("name", ["scenes-vq", "scenes-dvae", "magvit2-lfq-f16"])
 def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
     said = listed(f"train-tokenizer {name} --help", capsys)
-    assert "model.bottleneck:{gaussian,vq,gumbel,lfq,bsq,fsq,rvq}" in said
+    assert ("model.bottleneck:{gaussian,identity,sparse,poisson,bernoulli,sphere,circle,causal,"
+            "vq,gumbel,lfq,bsq,fsq,rvq}") in said  # fmt: skip
     for field, words in re.findall(r"^  ([a-z.-]+):\{(.*)\}", said, re.MULTILINE):
         for word in words.split(",") if "." in field else ():
             needed = [f"--{field}.value", "1"] if word == "constant" else []
@@ -204,7 +207,7 @@ def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
 
 
 RECIPES = {"train-tokenizer": TOKENIZERS, "cache-latents": CACHES, "train-generator": GENERATORS,
-           "distil-decoder": DISTILLED}  # fmt: skip
+           "distil-decoder": DISTILLED, "train-encoder": MASKED}  # fmt: skip
 EVERY = [name for name in COMMANDS if name not in RECIPES] + [
     f"{command} {name}" for command, recipes in RECIPES.items() for name in recipes
 ]

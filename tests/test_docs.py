@@ -23,6 +23,7 @@ from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.caches import CACHES
 from calotype.recipes.distil import DISTILLED
 from calotype.recipes.generators import GENERATORS
+from calotype.recipes.masked import MASKED
 from calotype.recipes.tokenizer import TokenizerRecipe
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.tokenizers import Backbone
@@ -89,7 +90,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
-    for recipes in (TOKENIZERS, CACHES, GENERATORS, DISTILLED):
+    for recipes in (TOKENIZERS, CACHES, GENERATORS, DISTILLED, MASKED):
         for name, build in recipes.items():
             monkeypatch.setitem(recipes, name, lambda build=build: shrunk(build()))
     folders = "photos/lighthouse", "photos/barn", "others", "birds/owl"

@@ -134,8 +134,9 @@ def test_the_other_ends_with_the_one_that_was_killed(tmp_path):
         f"    with WorkerProcess(pathlib.Path({str(tmp_path / 'log')!r}), 1) as process:\n"
         f"        process.begin(lambda call: call(never_end, pathlib.Path({str(file)!r})))\n"
     )
+    paths = os.pathsep.join([str(root), *sys.path])  # the calotype that is tested, of any checkout
     first = subprocess.Popen(
-        [sys.executable, tmp_path / "main.py"], env=os.environ | {"PYTHONPATH": str(root)}
+        [sys.executable, tmp_path / "main.py"], env=os.environ | {"PYTHONPATH": paths}
     )
     seen(file)
     first.kill()

@@ -141,7 +141,8 @@ def test_validation_that_cannot_be_is_refused_before_any_work(
 def test_ranks_share_the_validation_pictures(tmp_path, world):
     """Each picture is counted once, by one of them; some of many ranks have none."""
     data = UNSEEN.build()
-    export = Export(tiny.run(tmp_path), Loader(data, 4, seed=0), 21, 8, True, data)
+    run = tiny.run(tmp_path, batch_size=30, micro_batch=4)
+    export = Export(run, Loader(data, 30, seed=0), 21, 8, True, data)
     seen = []
     for rank in range(world):
         state = SimpleNamespace(process_index=rank, num_processes=world, is_main_process=False)

@@ -130,13 +130,13 @@ def test_what_another_kind_of_pipeline_can_do_is_said_with_one_that_can(
     transformer.mkdir(parents=True)
     how = {"layout": {}, "sampling": describe(TokenSampling())}
     (transformer / "calotype.json").write_text(json.dumps(how))
-    with pytest.raises(ValueError, match=r"^--width is for a diff.*, and this is a transformer$"):
-        generate(Generate(("a",), width=32))
+    with pytest.raises(ValueError, match=r"^--between is for a d.*, and this is a transformer$"):
+        generate(Generate(("a", "b"), between=Prompts(3)))
     shutil.copytree(artifacts / "generator/model", "runs/generator/model")
-    for name, asked in (("ar", {"width": 32}), ("generator", {"candidates": 2})):
+    for name, asked in (("ar", {"between": Prompts(3)}), ("generator", {"candidates": 2})):
         other = {"ar": "generator", "generator": "ar"}[name]
         with pytest.raises(ValueError, match=f"name one by --pipeline runs/{other}/model$"):
-            generate(Generate(("a",), pipeline=f"runs/{name}/model", **asked))
+            generate(Generate(("a", "b"), pipeline=f"runs/{name}/model", **asked))
 
 
 def test_a_prompt_that_is_given_twice_is_drawn_once_and_said(artifacts, tmp_path, capsys):

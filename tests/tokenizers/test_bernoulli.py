@@ -17,7 +17,7 @@ from calotype.tokenizers.bottlenecks.gumbel import Hard
 from calotype.training.noise import generators
 from calotype.training.schedules import Constant, Cosine
 
-SPEC = Bernoulli(5, temperature=Cosine(1.0, 0.1, 4))
+SPEC = Bernoulli(5, temperature=Cosine(1.0, 0.1, 3))
 SPECS = {"factorised": SPEC, "rbm, hard": replace(SPEC, prior=RBM(3), estimator=Hard())}
 
 
@@ -72,7 +72,8 @@ def test_the_divergence_is_the_sum_over_all_values(prior):
     divergence = bottleneck(h).divergence
     torch.testing.assert_close(divergence, expected)
     if isinstance(prior, Factorised):
-        each = kl_divergence(Bits(logits=h), Bits(logits=bottleneck.prior.logits[:, None, None]))
+        own = bottleneck.prior.logits[:, None, None].expand_as(h)
+        each = kl_divergence(Bits(logits=h), Bits(logits=own))
         torch.testing.assert_close(divergence, each.sum((1, 2, 3)))
 
 
@@ -109,7 +110,9 @@ def test_relaxed_bits_are_binary_concrete_and_hard_ones_bits():
     h = contract.features(SPEC)
     bottleneck = replace(SPEC, temperature=Constant(0.3)).build()
     soft = bottleneck(h, generators(contract.KEYS))
-    assert soft.ids is not None and 0 < soft.z.min() < 0.1 < 0.9 < soft.z.max() < 1
+    # In float32 what is near 1 may be 1.
+    assert soft.ids is not None and 0 < soft.z.min() < 0.1 < 0.9 < soft.z.max() <= 1
+    assert ((soft.z > 0.1) & (soft.z < 0.9)).any()
     assert torch.equal((soft.z > 0.5).long(), soft.ids)
     leaf, other = (h.clone().requires_grad_() for _ in range(2))
     hard = replace(SPEC, temperature=Constant(0.3), estimator=Hard()).build()

@@ -16,7 +16,7 @@ from calotype.tokenizers.bottlenecks.divergences import (
     Whole,
     log_densities,
 )
-from calotype.training.run import describe, restore
+from calotype.training.description import describe, restore
 from calotype.training.schedules import Linear
 
 SHAPE = 3, 1, 1

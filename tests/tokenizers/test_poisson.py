@@ -11,7 +11,7 @@ from calotype.tokenizers.bottlenecks.poisson import PoissonBottleneck
 from calotype.training.noise import generators
 from calotype.training.schedules import Constant, Cosine
 
-SPEC = Poisson(6, temperature=Cosine(1.0, 0.1, 4))
+SPEC = Poisson(6, temperature=Cosine(1.0, 0.1, 3))
 MANY = 20_000
 
 

@@ -43,11 +43,11 @@ from calotype.training import Batch, Objective, Run
 from calotype.training.log import Log
 from calotype.training.noise import sent
 from calotype.training.precision import autocast
-from calotype.training.trainer import Trainer
+from calotype.training.trainer import Asked, Trainer
 from fake_cuda import CUDA, Watch, fake_cuda, moved
 
 TEXT = LearntText(width=16, layers=1, heads=2, length=8, vocabulary=300)
-ONE = {"loop.py: update": 1}
+ONE = {"trainer.py: update": 1}
 """The question whether the step was finite, which is asked with that for signals."""
 
 
@@ -114,7 +114,7 @@ def trained(watch: Watch, name: str, run: Run) -> Iterator[dict[str, int]]:
     while True:
         watch.taken()
         trainer.gradients(each)
-        trainer.update(log, 0)
+        trainer.update(log, Asked())
         yield watch.taken()
 
 
@@ -235,8 +235,9 @@ def test_measures_of_a_tokenizer(name, watch):
         waits = each(
             watch, lambda count: evaluate_tokenizer(made, pictures(count), judges, examples=1)
         )
-    # Pictures, moments and latents, or codes, and three measures; torchmetrics asks twice.
-    assert sum(waits.values()) == 9, waits
+    # Pictures, the first of what they became, moments and latents, or codes, and three measures;
+    # torchmetrics asks twice.
+    assert sum(waits.values()) == 10, waits
     assert found.protocol.device == "cuda" and {"psnr_db", "lpips_vgg"} <= found.figures.keys()
 
 
@@ -278,7 +279,7 @@ def test_averages_are_swapped_on_the_device(watch, tmp_path):
     objective = moved(OBJECTIVES["flow"]()[0], CUDA)
     trainer = Trainer([objective], tiny.run(tmp_path, ema=0.9))
     watch.taken()
-    trainer._averaged(lambda: None)
+    trainer.averaged(lambda: None)
     assert watch.taken() == {}
 
 

@@ -362,7 +362,7 @@ def test_small_steps_are_not_lost_in_bf16(tmp_path):
 
 def test_a_term_that_is_not_finite_is_skipped_and_named(tmp_path, capfd):
     clean, poisoned = Line(), Line()
-    run = tiny.run(tmp_path / "a", steps=4, ema=None)
+    run = tiny.run(tmp_path / "a", steps=4, batch_size=2, ema=None)
     fit([clean], points(1, 2), replace(run, steps=2))
     fit([poisoned], points(1, 2, float("nan"), 3), replace(run, out=tmp_path / "b"))
     assert torch.equal(clean.w, poisoned.w)
@@ -460,7 +460,7 @@ def test_the_learning_rate_of_a_run_is_the_schedules(tmp_path):
 def test_a_steps_whole_gradient_is_clipped(clip, expected, precision, tmp_path):
     """Of micro-batches with the gradients -4 and -36 at w = 0, the mean and not each is clipped."""
     run = tiny.run(
-        tmp_path, steps=1, batch_size=2, micro_batch=1, precision=precision, clip=clip, log_every=1
+        tmp_path, steps=1, batch_size=4, micro_batch=2, precision=precision, clip=clip, log_every=1
     )
     fit([Line()], points(1, 1, 3, 3), run)
     groups, _ = checkpoints.read(tmp_path / "checkpoints/step-1")

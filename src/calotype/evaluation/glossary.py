@@ -87,8 +87,16 @@ TRAINING = (
     Term("dimension_wise", "nats an image", "neither",
          "The part of the divergence that is how far each number of a latent by itself, over all "
          "pictures, is from a standard normal one."),
+    Term("bits", "bits a pixel value", "lower",
+         "A bound on what a picture takes to store without loss by its latent and what is left of "
+         "it, where pixel is a likelihood."),
+    Term("labels", "weighted", "lower",
+         "The squared distance of a causal latent from the true factors of the picture."),
+    Term("mechanisms", "weighted", "lower",
+         "The squared error of what true factors are foretold to be by those that cause them."),
     Term("sparsity", "weighted", "lower",
-         "The price of the units that respond: of their activity, or of its distance from a rate."),
+         "The price of the units that respond, of their activity or of its distance from a rate; "
+         "of a causal latent that of its arrows, by their strength."),
     Term("active_units", "units a site", "neither",
          "How many of a sparse latent's units respond to a picture."),
     Term("dead_units", "fraction of 1", "lower",
@@ -99,6 +107,11 @@ TRAINING = (
     Term("contrast", "weighted", "lower",
          "How hard it is to tell which other view a view's picture has, among those of all "
          "pictures of a step."),
+    Term("masked", "squared, of pixel values", "lower",
+         "The mean squared error of the patches that a masked autoencoder did not see."),
+    Term("mean_fill", "squared, of pixel values", "neither",
+         "What masked would be if each hidden patch were filled with the picture's mean colour, "
+         "which is what has to be beaten."),
     Term("kl_weight", UNITLESS, "neither", "The weight of kl at this step, by a schedule."),
     Term("adversarial", "weighted", "neither",
          "What the discriminator thinks of reconstructions, as a term of the tokenizer's loss: the "
@@ -149,6 +162,11 @@ QUALITY = (
     Term("psnr_alpha_db", "dB", "higher",
          "The same of how opaque each pixel is, where images have alpha; their psnr_db is that of "
          "the picture on white."),
+    Term("corrupted", "dB", "neither",
+         "PSNR of pictures that are corrupted as in training: what is there to be restored."),
+    Term("restored", "dB", "higher",
+         "PSNR of what the tokenizer makes of corrupted pictures: well above corrupted where it "
+         "restores them."),
     Term("ssim", "at most 1", "higher",
          "Likeness of local structure between original and reconstruction; 1: identical."),
     Term("lpips_alex", UNITLESS, "lower",

@@ -32,6 +32,7 @@ from calotype.tokenizers.critic import Critic
 from calotype.tokenizers.latent_space import LatentStatistics, check_folds, unfold
 from calotype.tokenizers.stock import CLASSES, PARTS
 from calotype.tokenizers.tokenizer import KEPT_IN, ImageTokenizer
+from calotype.tokenizers.vector import VectorAutoencoder
 from calotype.training.description import describe, restore
 from calotype.training.network import located, place
 
@@ -226,9 +227,9 @@ def _adopt(made: VectorQuantizer, was: Discrete, state: Mapping[str, Tensor]) ->
         raise ValueError("its codes are on no sphere: choose similarity:euclidean")
 
 
-def _with_maps(model: Autoencoder, last: Mapping[str, Tensor]) -> Any:
-    """An autoencoder with all maps that its decoder emitted."""
-    if not last:
+def _with_maps(model: Autoencoder | VectorAutoencoder, last: Mapping[str, Tensor]) -> Any:
+    """An autoencoder with all maps that its decoder emitted; one of a vector was saved with them."""
+    if not last or isinstance(model, VectorAutoencoder):
         return model
     whole: Any = type(model).from_config({**model.config, "out_channels": len(last["bias"])})
     whole.load_state_dict({**model.state_dict(), **_named("decoder.conv_out.", last)})

@@ -225,8 +225,13 @@ def turned(
     """The mean directions turned by angles, each in that direction along the sphere in which the
     noise points.
     """
-    along = noise - (noise * mean).sum(2, keepdim=True) * mean
-    along = functional.normalize(along, dim=2)
+    if mean.shape[2] == 2:
+        # One of two: as noise less its part along the mean, it would lose digits to a division.
+        left = torch.stack([-mean[:, :, 1], mean[:, :, 0]], dim=2)
+        along = torch.where((noise * left).sum(2, keepdim=True) > 0, left, -left)
+    else:
+        along = noise - (noise * mean).sum(2, keepdim=True) * mean
+        along = functional.normalize(along, dim=2)
     return angles.cos()[:, :, None] * mean + angles.sin()[:, :, None] * along
 
 

@@ -100,8 +100,8 @@ def all_of_it(rank: int) -> dict:
 
 def train_twice(rank: int) -> list[str]:
     """Interrupted by its own end, and taken up from the main process's disk alone."""
-    tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=3))
-    tiny.train("generator", tiny.run(Path("run"), batch_size=2, steps=5, resume=True))
+    tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=3))
+    tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=5, resume=True))
     return sorted(folder.name for folder in Path("run").glob("checkpoints/step-*"))
 
 
@@ -113,7 +113,7 @@ def fill_a_cache(rank: int) -> None:
 
 def whole_recipe(rank: int) -> dict[str, str]:
     """From the recipe to the model that is exported; its files' checksums."""
-    tiny.train("recipe", tiny.run(Path("run"), batch_size=2))
+    tiny.train("recipe", tiny.run(Path("run"), batch_size=4))
     model = Path("run/model")
     return {str(file.relative_to(model)): sha256(file.read_bytes()).hexdigest()
             for file in model.rglob("*") if file.is_file()}  # fmt: skip

@@ -200,7 +200,8 @@ def test_help_lists_all_choices_and_each_can_be_made(name, capsys):
             "vq,gumbel,lfq,bsq,fsq,rvq}") in said  # fmt: skip
     for field, words in re.findall(r"^  ([a-z.-]+):\{(.*)\}", said, re.MULTILINE):
         for word in words.split(",") if "." in field else ():
-            needed = [f"--{field}.value", "1"] if word == "constant" else []
+            needs = {"constant": "value", "linear": "first last steps"}.get(word, "").split()
+            needed = [given for each in needs for given in (f"--{field}.{each}", "1")]
             made = named_recipe("x", TOKENIZERS, [name, f"{field}:{word}", *needed])
             chosen = reduce(getattr, field.replace("-", "_").split("."), made)
             assert type(chosen).__name__.lower().removesuffix("type") == word.replace("-", "")

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src/calotype"
 EMITTING = [
     *SRC.glob("tokenizers/bottlenecks/*.py"), SRC / "tokenizers/objectives.py",
-    SRC / "tokenizers/masked.py", SRC / "diffusion/objectives.py", SRC / "autoregressive/objective.py",
+    SRC / "tokenizers/masked.py", SRC / "diffusion/objectives.py",
+    SRC / "autoregressive/objective.py",
     *(SRC / f"evaluation/{name}.py" for name in ("distortion", "generator", "health", "scenes",
                                                  "tokenizer")),
     SRC / "commands/score.py", SRC / "commands/validation.py",
@@ -22,8 +23,9 @@ EMITTING = [
 """Files whose dictionaries hold figures and terms."""
 OTHERS = {"input_ids", "inputs_embeds", "key", "text_embeds", "time_ids"}
 """Of a network's or an objective's input."""
-PARTS = {"quant_conv.weight", "quant_conv.bias", "square", "mode", "mode square", "power"}
-"""Of a network, and sums that figures are made of."""
+PARTS = {"quant_conv.weight", "quant_conv.bias", "height", "width", "square", "mode",
+         "mode square", "power"}  # fmt: skip
+"""Of a network or of its call, and sums that figures are made of."""
 SETTINGS = {"batch_size", "device", "prompt", "prompts", "reconstructed", "two_objects_prompts",
             "protocol", "sampling", "seed", "resolution", "split", "tokenizer",
             "scheduler"}  # fmt: skip

@@ -228,7 +228,7 @@ def _adopt(made: VectorQuantizer, was: Discrete, state: Mapping[str, Tensor]) ->
 
 
 def _with_maps(model: Autoencoder | VectorAutoencoder, last: Mapping[str, Tensor]) -> Any:
-    """An autoencoder with all maps that its decoder emitted; one of a vector was saved with them."""
+    """An autoencoder with all maps that its decoder emitted; one of a vector has them already."""
     if not last or isinstance(model, VectorAutoencoder):
         return model
     whole: Any = type(model).from_config({**model.config, "out_channels": len(last["bias"])})

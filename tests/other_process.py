@@ -1,15 +1,19 @@
 """What a process beside the tests' own is given to do; it can import this file."""
 
 import os
+import signal
 import time
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.utils.data import Dataset
 
 import tiny
 from calotype.tokenizers import ImageTokenizer
+from calotype.training import checkpoint
+from calotype.training.lock import held
 
 
 def about_itself() -> tuple[int, int]:
@@ -77,3 +81,18 @@ def compile_tokenizers() -> None:
             whole = torch.compile(tokenizer, backend="eager", fullgraph=True)
             torch.testing.assert_close(whole(images), tokenizer(images))
         print(type(tokenizer.bottleneck).__name__)
+
+
+def save_for_ever(out: Path) -> None:
+    """Of the fourth step."""
+    write = checkpoint.write
+
+    def slowly(folder, groups, state):
+        if state["step"] == 4:
+            folder.with_name(".step-4.partial").mkdir()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        write(folder, groups, state)
+
+    with patch.object(checkpoint, "write", slowly), held(out):
+        tiny.train("generator", tiny.run(out, steps=1000, save_every=2))

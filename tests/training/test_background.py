@@ -4,8 +4,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ import tiny
 from calotype.training import Interrupted, checkpoint
 from calotype.training.background import Writer
 from calotype.training.lock import held
+from other_process import save_for_ever
 from ranks import PROCESSES
 
 
@@ -135,21 +134,6 @@ def test_who_is_told_to_stop_and_cannot_save_says_so(tmp_path, capfd, monkeypatc
         tiny.train("generator", tiny.run(tmp_path, steps=50, save_every=2, requeue=True))
     assert "the newest checkpoint is of step 2" in told.value.__notes__[0]
     assert not asked and "stopped at" not in capfd.readouterr().err
-
-
-def save_for_ever(out: Path) -> None:
-    """Of the fourth step."""
-    write = checkpoint.write
-
-    def slowly(folder, groups, state):
-        if state["step"] == 4:
-            folder.with_name(".step-4.partial").mkdir()
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
-        write(folder, groups, state)
-
-    with patch.object(checkpoint, "write", slowly), held(out):
-        tiny.train("generator", tiny.run(out, steps=1000, save_every=2))
 
 
 def test_whose_grace_ran_out_goes_on_from_the_checkpoint_before(tmp_path, capfd):

@@ -143,12 +143,3 @@ def bound(spec: Bernoulli, seed: int, deviation: float = 0.3, draws: int = 50) -
             distortion += nats.item() / draws
         assert latent.divergence is not None
         return distortion + latent.divergence.mean().item()
-
-
-@pytest.mark.slow
-def test_a_machine_bounds_digits_better_than_independent_bits():
-    gains = []
-    for seed in range(2):
-        spec = Bernoulli(10, temperature=Cosine(1.0, 0.1, 750))
-        gains.append(bound(spec, seed) - bound(replace(spec, prior=RBM(16)), seed))
-    assert sum(gains) / len(gains) >= 0.5, gains

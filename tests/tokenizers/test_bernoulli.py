@@ -9,7 +9,6 @@ from torch.distributions import Bernoulli as Bits
 from torch.distributions import kl_divergence
 
 import contract
-import digits
 import drawing
 from calotype.tokenizers.bottlenecks import RBM, Bernoulli, Factorised
 from calotype.tokenizers.bottlenecks.bernoulli import BernoulliBottleneck, RBMPrior, values
@@ -127,19 +126,3 @@ def test_a_machine_of_too_many_bits_is_refused():
     with pytest.raises(ValueError, match=r"bottleneck.channels is 17, and .*choose 16 or"):
         Bernoulli(17, RBM())
     assert Bernoulli(17).build().z_channels == 17
-
-
-def bound(spec: Bernoulli, seed: int, deviation: float = 0.3, draws: int = 50) -> float:
-    """The exact negative ELBO of held-out digits, in nats: its divergence is a sum over all values;
-    of its distortion the mean of many draws."""
-    made = digits.trained(spec, seed, 1500, deviation, (128,))
-    images, pixel = digits.digits()[0][digits.TRAINED :], digits.likelihood(deviation).build()
-    distortion = 0.0
-    with torch.no_grad():
-        for draw in range(draws):
-            chance = generators(range(draw * len(images), (draw + 1) * len(images)))
-            latent = made.encode(images, chance)
-            nats = pixel(made.decode(latent.z), images).mean() * images[0].numel()
-            distortion += nats.item() / draws
-        assert latent.divergence is not None
-        return distortion + latent.divergence.mean().item()

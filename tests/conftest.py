@@ -29,8 +29,10 @@ settings.load_profile("unhurried")
 # tried on one machine, networks then answer NaN or crash. It names its folder when it is imported.
 CAPABILITY = torch.backends.cpu.get_cpu_capability()
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{tempfile.gettempdir()}/inductor-{CAPABILITY}"
-# Threads cost tiny networks more than they give, and most of all on a busy machine.
+# Threads cost tiny networks more than they give, and most of all on a busy machine; sums of several
+# have other last bits, so the processes that a test starts have as many as it.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -30,14 +30,14 @@ GREY = Transform(CenterCrop(Digits.size), mode="L")
 
 def digits_ae() -> TokenizerRecipe:
     """Digits to 8 numbers and back by plain layers (Hinton & Salakhutdinov 2006): half the error of
-    as many principal components.
+    as many principal components. Takes 0.003 GiB in bf16.
     """
     return _digits("digits-ae", Identity(8), L2())
 
 
 def digits_vae() -> TokenizerRecipe:
     """Digits to 8 numbers that are drawn (Kingma & Welling 2014): what is decoded from N(0, 1) are
-    digits. The likelihood has a deviation of 0.2 in [-1, 1].
+    digits. The likelihood has a deviation of 0.2 in [-1, 1]. Takes 0.003 GiB in bf16.
     """
     pixel = GaussianLikelihood(deviation=FixedDeviation(0.2))
     return _digits("digits-vae", Gaussian(8, kl_weight=1.0, keep_prior=True), pixel)
@@ -45,7 +45,7 @@ def digits_vae() -> TokenizerRecipe:
 
 def digits_dae() -> TokenizerRecipe:
     """Digits of which the encoder sees noise of deviation 0.6 in [-1, 1] (Vincent et al. 2008):
-    5 dB and more of it are gone again.
+    5 dB and more of it are gone again. Takes 0.003 GiB in bf16.
     """
     base = _digits("digits-dae", Identity(32), L2())
     return replace(base, corruption=GaussianNoise(0.6))
@@ -53,14 +53,15 @@ def digits_dae() -> TokenizerRecipe:
 
 def scenes_ae() -> TokenizerRecipe:
     """Scenes of 32 pixels to 8x8 latents of 4 channels by convolutions alone, with no prior: the
-    plainest of tokenizers, saved as a stock AutoencoderKL.
+    plainest of tokenizers, saved as a stock AutoencoderKL. Takes 0.2 GiB in bf16.
     """
     return _scenes("scenes-ae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
 
 
 def scenes_vae() -> TokenizerRecipe:
     """Scenes of 32 pixels to 32 numbers that are drawn, by the likelihood with a deviation that is
-    learnt (Rybkin et al. 2021): what is decoded from N(0, 1) are blurred scenes.
+    learnt (Rybkin et al. 2021): what is decoded from N(0, 1) are blurred scenes. Takes 0.3 GiB
+    in bf16.
     """
     neck = Gaussian(32, kl_weight=1.0, keep_prior=True)
     pixel = GaussianLikelihood(deviation=LearntDeviation())
@@ -69,7 +70,7 @@ def scenes_vae() -> TokenizerRecipe:
 
 def scenes_dae() -> TokenizerRecipe:
     """Scenes of which the encoder sees noise of deviation 0.5 in [-1, 1]: restores pictures that
-    are noisy, and its latents are those of the clean.
+    are noisy, and its latents are those of the clean. Takes 0.2 GiB in bf16.
     """
     base = _scenes("scenes-dae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
     return replace(base, corruption=GaussianNoise(0.5))

@@ -5,6 +5,7 @@ that say how much: networks are tiny, pictures small, and training takes two ste
 """
 
 import shlex
+import tarfile
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import tiny
 from calotype import cli
 from calotype.autoregressive import Transformer
 from calotype.cli.commands import COMMANDS
-from calotype.data import Transform
+from calotype.data import Buckets, Transform
 from calotype.diffusion import LearntText, PretrainedText, UNet
 from calotype.pipelines import Sampling
 from calotype.recipes.cache import CacheRecipe
@@ -38,7 +39,7 @@ BEFORE = {"evaluation.md": "diffusion.md", "publishing.md": "diffusion.md"}
 LONG = {"demo", "quickstart", "doctor"}
 """Verbs that have tests of their own, and no recipe that could be shrunk."""
 SIZE = 32
-TEXT = LearntText(width=16, layers=1, heads=2, length=16, vocabulary=300)
+TEXT = LearntText(width=16, layers=2, heads=2, length=16, vocabulary=300)
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -72,8 +73,10 @@ def shrunk(value: Any) -> Any:
         case Sampling():
             return replace(value, steps=2)
         case Transform():
-            resized = {"resize": 36} if getattr(value.crop, "resize", None) else {}
-            return replace(value, crop=replace(value.crop, size=SIZE, **resized))
+            also = {"step": 4} if isinstance(value.crop, Buckets) else {}
+            if getattr(value.crop, "resize", None):
+                also = {"resize": 36}
+            return replace(value, crop=replace(value.crop, size=SIZE, **also))
         case NewTiny():
             return replace(value, width=8, blocks=1)
         case TokenizerRecipe():
@@ -102,6 +105,11 @@ def here(tmp_path, monkeypatch) -> Path:
     Image.open("others/0.png").save("begun.png")
     Image.new("L", (48, 40), 255).save("mask.png")
     Path("prompts.txt").write_text("a lighthouse\na barn\n")
+    Path("shards").mkdir()
+    for k in range(8):
+        with tarfile.open(f"shards/{k:03}.tar", "w") as tar:
+            tar.add(f"others/{k}.png", f"{k}.png")
+            tar.add("prompts.txt", f"{k}.txt")
     tiny.tokenizer().save(Path("stabilityai/sd-vae-ft-mse"))  # in the place of the published one
     return tmp_path
 

@@ -238,6 +238,25 @@ def test_a_compressed_tar_needs_weights_and_then_mixes(tmp_path: Path) -> None:
     assert sizes == {8: 20, 9: 10}
 
 
+def test_bug_what_is_met_while_reading_named_the_flag_as_of_a_source_alone(tmp_path: Path) -> None:
+    """It said `--data.uncaptioned`, which a mixture has not."""
+    path = tar(tmp_path / "a.tar.gz", [8] * 9, "w:gz")
+    with tarfile.open(path) as archive:
+        kept = [(m, archive.extractfile(m)) for m in archive if m.name != "a-6.txt"]
+        with tarfile.open(tmp_path / "b.tar.gz", "w:gz") as torn:
+            for member, file in kept:
+                torn.addfile(member, file)
+    spec = Mixture(
+        Tars(path),
+        Filtered(
+            Tars(tmp_path / "b.tar.gz", caption_key="txt", uncaptioned="refuse"), least_side=2
+        ),
+        weights=(1.0, 1.0),
+    )
+    with pytest.raises(ValueError, match=r"by --data\.second\.source\.uncaptioned empty"):
+        next(islice(Loader(spec.build(), 18, seed=0).batches(), 3, None))
+
+
 def _size(example, rng):
     return {"size": example["size"]}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from calotype.data import Buckets, Loader, Stream, Transform, WebDataset, once
+from calotype.data import Buckets, Loader, Mixture, Stream, Transform, WebDataset, once
 from calotype.data.aspect import rooms
 from calotype.data.aspect.rooms import shares
 from calotype.data.loading.shaped import ShapedBatches, batches_of
@@ -186,3 +186,28 @@ def test_longer_pictures_are_refused_by_name_where_that_is_asked(tmp_path: Path)
     strict = Transform(Buckets(16, 2, ratio=1.5, beyond="refuse"))
     with pytest.raises(ValueError, match=r"\d\.png with 64x36 pixels is longer than 1.5:1"):
         next(Loader(stream_of(tmp_path), 4, seed=0, transform=strict).batches())
+
+
+def test_a_mixture_of_streams_in_buckets_keeps_its_weights_and_goes_on(
+    tars: Path, tmp_path: Path
+) -> None:
+    for shard in range(2):
+        numbers = range(1000 + shard * EACH, 1000 + (shard + 1) * EACH)
+        (tmp_path / f"{shard}.tar").write_bytes(tar_of(numbers))
+
+    def some(count: int, position: int = 0, rank: int = 0, world: int = 1) -> list[tuple]:
+        each = (WebDataset(root, shuffle_buffer=24) for root in (tars, tmp_path))
+        dataset = Mixture(*each, weights=(2.0, 1.0)).build()
+        loader = Loader(dataset, 4 * world, seed=3, transform=TRANSFORM)
+        return [told(batch) for batch in islice(loader.batches(position, rank, world, 4), count)]
+
+    alone = some(120)
+    assert some(40, position=4 * 80) == alone[80:]
+    assert some(12, position=4 * 40) == alone[40:52]
+    captions = [int(c) for _, each, _, _ in alone for c in each]
+    assert sum(c >= 1000 for c in captions) == pytest.approx(len(captions) / 3, rel=0.2)
+    for shape, each, _, _ in alone:
+        assert {CROP.nearest(*tiny.MIXED[int(c) % len(tiny.MIXED)])[::-1] for c in each} == {
+            shape[2:]
+        }
+    assert some(6, rank=0, world=2) != some(6, rank=1, world=2)

@@ -64,7 +64,9 @@ def test_resumed_equals_uninterrupted(names, tmp_path):
 def test_two_ranks_equal_one(bottleneck, tmp_path):
     number = list(family.BOTTLENECKS).index(bottleneck)
     corruption = list(family.CORRUPTIONS)[1 + number % 7]
-    names = ("pooled", bottleneck, corruption, "normal")
+    # Eight vectors are fewer than there are codes, which then begin alike, and rounding decides.
+    backbone = "map" if bottleneck in tiny.BOTTLENECKS else "pooled"
+    names = (backbone, bottleneck, corruption, "normal")
     one = family.train(names, tmp_path / "one", steps=2, batch_size=8, save_every=2)
     settings = {"steps": 2, "save_every": 2, "batch_size": 8}
     together(2, family.ranked, names, tmp_path / "two", settings)

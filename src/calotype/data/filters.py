@@ -13,7 +13,7 @@ from calotype.data.archives.webdataset import WebDataset
 from calotype.data.digits import Digits
 from calotype.data.folders.folder import Folder
 from calotype.data.identity import Identity
-from calotype.data.nested import within
+from calotype.data.nested import opened
 from calotype.data.openmoji import OpenMoji
 from calotype.data.pictures import Pictures
 from calotype.data.reading.looks import Row, alike, look_of, size_of, survey
@@ -68,8 +68,7 @@ class Filtered:
             ValueError: nothing is left, or duplicates are looked for in a stream; or as of the
                 source.
         """
-        with within("source"):
-            dataset = self.source.build()
+        dataset = opened("source", self.source.build)
         if isinstance(dataset, Stream):
             return self._stream(dataset)
         filtered = FilteredPictures(dataset, self)
@@ -241,12 +240,11 @@ class FilteredParts(Parts):
     def _left(self, part: int) -> Iterator[Record]:
         note, tally = self.reader.removals.note, Tally()
         news = News(self.reader.source, len(self), part, tally, whole=False)
-        with within("source"):
-            for record in self.source.read(part, count()):
-                tally.add(record.name, why := self._refused(record))
-                note(news)
-                if why is None:
-                    yield _with(record, self.spec)
+        for record in self.source.read(part, count()):
+            tally.add(record.name, why := self._refused(record))
+            note(news)
+            if why is None:
+                yield _with(record, self.spec)
         note(news._replace(whole=True))
 
     def _refused(self, record: Record) -> str | None:

@@ -21,7 +21,7 @@ from calotype.data.loading.order import (
     shares,
 )
 from calotype.data.mixed_streams import MixedStream
-from calotype.data.nested import within
+from calotype.data.nested import opened
 from calotype.data.pictures import Pictures, captions_of_all
 from calotype.data.reading.records import Reader, Record
 from calotype.data.streams import Stream
@@ -41,8 +41,7 @@ class Balanced:
         Raises:
             ValueError: it is a stream, or all its captions are the same; or as of the source.
         """
-        with within("source"):
-            dataset = self.source.build()
+        dataset = opened("source", self.source.build)
         if isinstance(dataset, Stream):
             raise ValueError(
                 f"{dataset.reader.source}: which classes a stream has is not known before it is "
@@ -145,7 +144,9 @@ class Mixture:
             ValueError: they differ in `on_error`, or there are no weights and how many pictures a
                 stream has is not known; or as of a source.
         """
-        built = {name: _built(name, each) for name, each in self.sources.items()}
+        built: dict[str, Pictures | Stream] = {
+            name: opened(name, each.build) for name, each in self.sources.items()
+        }
         if len(policies := {dataset.reader.on_error for dataset in built.values()}) > 1:
             raise ValueError(
                 f"data: of {' and '.join(built)} some have on_error {' and some '.join(policies)}: "
@@ -217,11 +218,6 @@ class Joined(Sequence[Record]):
         """The first caption of each, in order."""
         for part in self.parts:
             yield from captions_of_all(part)
-
-
-def _built(name: str, source: Listed | Filtered | Balanced) -> Pictures | Stream:
-    with within(name):
-        return source.build()
 
 
 def joint(datasets: Sequence[Pictures | Stream]) -> Reader:

@@ -7,6 +7,7 @@ from pathlib import Path
 from calotype.autoregressive import Classes
 from calotype.data import CenterCrop, Folder, Scenes, Transform
 from calotype.diffusion import LearntText, PretrainedText
+from calotype.recipes.any_shape import small_any_cache
 from calotype.recipes.cache import CacheRecipe
 from calotype.recipes.small import small_cache, small_plain, small_tokens
 from calotype.recipes.stable import small_f8
@@ -58,6 +59,7 @@ def class_tokens() -> CacheRecipe:
 CACHES: dict[str, Callable[[], CacheRecipe]] = {
     "small": small_cache,
     "small-plain": small_plain,
+    "small-any": small_any_cache,
     "small-tokens": small_tokens,
     "small-f8": small_f8,
     "scenes": scenes_cache,

@@ -6,6 +6,7 @@ from pathlib import Path
 from calotype.autoregressive import RowPeriodic, Sequential, TokenSampling, Transformer
 from calotype.diffusion import Flow, LogitNormal, PretrainedText, UNet, Uniform
 from calotype.pipelines import Sampling
+from calotype.recipes.any_shape import small_any_diffusion
 from calotype.recipes.caches import SCENES_TEXT
 from calotype.recipes.finetune import FinetuneRecipe, finetune, lora
 from calotype.recipes.generator import GeneratorRecipe
@@ -113,6 +114,7 @@ def llamagen_b() -> TransformerRecipe:
 GENERATORS: dict[str, Callable[[], GeneratorRecipe | TransformerRecipe | FinetuneRecipe]] = {
     "small-diffusion": small_diffusion,
     "small-unconditional": small_unconditional,
+    "small-any-diffusion": small_any_diffusion,
     "small-ar": small_ar,
     "small-stable-diffusion": small_stable_diffusion,
     "scenes-diffusion": scenes_diffusion,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from calotype.data import Folder, RandomResizedCrop, Scenes, Transform
 from calotype.data.reading.transforms import Flip, RandomCrop
+from calotype.recipes.any_shape import small_any
 from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.family import FAMILY
 from calotype.recipes.small import small_alpha, small_grey, small_kl, small_vq
@@ -97,6 +98,7 @@ TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "small-kl-f8": small_kl_f8,
     "small-grey": small_grey,
     "small-alpha": small_alpha,
+    "small-any": small_any,
     "scenes-kl": scenes_kl,
     "ldm-kl-f4": ldm_kl_f4,
     "ldm-kl-f8": ldm_kl_f8,

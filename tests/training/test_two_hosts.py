@@ -9,7 +9,7 @@ import pytest
 
 CLUSTER = Path(__file__).parents[2] / "benchmarks/two_hosts.py"
 USER = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-NAMESPACES = "mount -t tmpfs none /run && ip netns add one && ip -n one link add name veth-a type veth"
+NAMESPACES = "mount -t tmpfs none /run && ip netns add one && ip -n one link add name v type veth"
 
 
 def can_make_hosts() -> bool:

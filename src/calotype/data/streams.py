@@ -194,6 +194,10 @@ class Stream(IterableDataset[Example]):
         if not offset:
             raise self.reader.nothing()
 
+    def apart(self, record: Record) -> int:
+        """Of a pass in buckets: those for which this differs are in no batch together."""
+        return 0
+
     def some(self, count: int) -> list[Record]:
         """So many records, the first."""
         return list(islice(self.records(), count))

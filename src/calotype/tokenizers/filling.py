@@ -8,7 +8,6 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from calotype.data.aspect.bucketed import check_known
 from calotype.data.cache.pieces import Piece
 from calotype.data.cache.provenance import Provenance
 from calotype.data.cache.shards import Shard
@@ -38,7 +37,6 @@ class Filling(ABC):
     reuse: Reuse = field(init=False)
 
     def __post_init__(self) -> None:
-        check_known(self.dataset, self.scan.transform)
         self.root.mkdir(parents=True, exist_ok=True)
         self.work = Work(self.root / WORK / "shards")
         self.reuse = Reuse(self.dataset, self.root, self.scan.crops)

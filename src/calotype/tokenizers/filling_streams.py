@@ -1,5 +1,5 @@
-"""Filling a cache with a stream: a part of it is read in order, and its pieces are of the size of a
-shard.
+"""Filling a cache with a stream: a part of it is read in order, in windows of the size of a shard;
+a piece is what of a window has one shape.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from calotype.data.aspect.buckets import Buckets, Shape
+from calotype.data.cache.pieces import Piece
 from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, all_known
 from calotype.data.cache.shards import Shard
 from calotype.data.loading.passes import once
-from calotype.data.streams import Stream, Whole
+from calotype.data.reading.images import BrokenImage
+from calotype.data.reading.looks import size_of
+from calotype.data.reading.records import Record
+from calotype.data.streams import Stream
 from calotype.tokenizers.filling import Filling
 from calotype.tokenizers.reuse import Task
 
@@ -22,8 +27,24 @@ class StreamFilling(Filling):
     dataset: Stream  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
+        if self.buckets and self.scan.count is not None:
+            raise ValueError(
+                "--count: which pictures of a stream are its first is not kept where they are "
+                "sorted into buckets: leave --count away, or crop to one size"
+            )
         super().__post_init__()
         self._before = [0]  # pictures before each part, as far as all parts before it are done
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """What pictures are sorted into; None: they are cropped to one size."""
+        crop = getattr(self.scan.transform, "crop", None)
+        return crop if isinstance(crop, Buckets) else None
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Of which a window has a piece each; none: there is one shape."""
+        return self.buckets.shapes if self.buckets else ()
 
     def is_last(self, part: int) -> bool:  # noqa: D102
         return part >= self.dataset.parts or self._left(part) == 0
@@ -50,55 +71,101 @@ class StreamFilling(Filling):
             planned = self._scanned(self.dataset, part, limit)
             self.work.done(part, list(self._streamed(self.dataset, part, limit, planned)))
 
-    def _scanned(self, stream: Stream, part: int, limit: int | None) -> "list[Task | Shard] | None":
-        """What is to be done for each piece of a part, which is read for it; None: nothing is known
-        of any, so that all is to be encoded.
+    def _scanned(
+        self, stream: Stream, part: int, limit: int | None
+    ) -> "list[Task | Shard | None] | None":
+        """What is to be done for each piece of a part, which is read for it, and nothing for one
+        without pictures; None: nothing is known of any, so that all is to be encoded.
         """
         if not self.reuse.there:
             return None
-        found: list[Task | Shard] = []
-        records = islice(stream.part(part), limit)
+        found: list[Task | Shard | None] = []
+        records, first = islice(stream.part(part), limit), 0
         source, size = stream.reader.source, self.scan.shard_size
-        while known := all_known(islice(records, size), source, read=True):
-            piece = len(found)
-            rows = range(piece * size, piece * size + len(known))
-            found.append(self.reuse.planned(part, piece, rows, known))
-        return found
+        while True:
+            shapes: list[int] = []
+            known = all_known(self._noted(islice(records, size), shapes), source, read=True)
+            if not known:
+                return found
+            for shape in range(len(self.shapes) or 1):
+                alike = [i for i, own in enumerate(shapes) if own == shape]
+                rows = [first + i for i in alike]
+                found.append(
+                    self.reuse.planned(part, len(found), rows, [known[i] for i in alike])
+                    if rows else None
+                )  # fmt: skip
+            first += size
+
+    def _noted(self, records: Iterator[Record], shapes: list[int]) -> Iterator[Record]:
+        """Records as they come, of each of which the number of its shape is noted."""
+        for record in records:
+            shapes.append(self._shape_of(record) if self.buckets else 0)
+            yield record
+
+    def _shape_of(self, record: Record) -> int:
+        assert self.buckets
+        try:
+            width, height = size_of(record)
+        except BrokenImage:
+            width = height = 0
+        side = self.encoder.size  # of the blank that stands for what is broken
+        return self.shapes.index(self.buckets.nearest(width or side, height or side))
 
     def _streamed(
-        self, stream: Stream, part: int, limit: int | None, planned: "list[Task | Shard] | None"
-    ) -> Iterator[Shard]:
-        size, pieces = self.scan.shard_size, Pieces(planned)
-        if planned is None or any(isinstance(each, Task) and each.places for each in planned):
-            wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(size), limit)
-            some = PlacedStream(Whole(wanted), stream.reader, local=stream.local)
-            crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames)
+        self, stream: Stream, part: int, limit: int | None,
+        planned: "list[Task | Shard | None] | None",
+    ) -> Iterator[Shard]:  # fmt: skip
+        size, each, pieces = self.scan.shard_size, len(self.shapes) or 1, Pieces(planned)
+        if planned is None or any(isinstance(one, Task) and one.places for one in planned):
+            wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(), limit)
+            crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames, sorts=True)
+            some = PlacedStream(wanted, stream, size)
             for batch in once(some, self.scan.batch_size, crops, self.scan.workers):
-                for number, rows in _by_piece(batch["place"], size):
-                    yield from pieces.before(number, self.root)
-                    piece = pieces.open.setdefault(number, self.reuse.piece(part, number, size))
+                shape = self._shape(batch["image"].shape)
+                for window, rows in _by_window(batch["place"], size):
+                    yield from pieces.before(window * each, self.root)
+                    number = window * each + shape
+                    piece = pieces.at(number, lambda n=number: self.reuse.piece(part, n, size))
                     some_rows = {name: [values[i] for i in rows] if isinstance(values, list)
                                  else values[rows] for name, values in batch.items()}  # fmt: skip
-                    places = [place - number * size for place in some_rows["place"]]
+                    places = pieces.rows(number, some_rows["place"])
                     self.put(piece, places, some_rows["provenance"], some_rows)
         yield from pieces.before(None, self.root)
 
+    def _shape(self, sizes: Sequence[int]) -> int:
+        """The number of the shape that images [..., H, W] have."""
+        return self.shapes.index(Shape(sizes[-1], sizes[-2])) if self.shapes else 0
+
 
 class Pieces:
-    """The pieces of a part of a stream, which are done one after another."""
+    """The pieces of a part of a stream, whose windows are done one after another."""
 
-    def __init__(self, planned: "list[Task | Shard] | None") -> None:
+    def __init__(self, planned: "list[Task | Shard | None] | None") -> None:
         self.planned = planned
-        tasks = enumerate(planned or ())
-        self.open = {number: each.piece for number, each in tasks if isinstance(each, Task)}
+        tasks = {n: each for n, each in enumerate(planned or ()) if isinstance(each, Task)}
+        self.open = {number: each.piece for number, each in tasks.items()}
+        self._rows = {
+            n: {place: row for row, place in enumerate(each.rows)} for n, each in tasks.items()
+        }
         self.number = 0
 
-    def wants(self, size: int) -> Callable[[int], bool]:
+    def wants(self) -> Callable[[int], bool]:
         """Tells of a place whether its picture is to be encoded."""
         if self.planned is None:
             return _all
         tasks = [each for each in self.planned if isinstance(each, Task)]
         return frozenset(place for task in tasks for place in task.places).__contains__
+
+    def at(self, number: int, begun: Callable[[], Piece]) -> Piece:
+        """A piece that is not written yet."""
+        if number not in self.open:
+            self.open[number] = begun()
+        return self.open[number]
+
+    def rows(self, number: int, places: Sequence[int]) -> list[int]:
+        """Rows of a piece for pictures at some places, which come in their order."""
+        known = self._rows.setdefault(number, {})
+        return [known.setdefault(place, len(known)) for place in places]
 
     def before(self, number: int | None, root: Path) -> Iterator[Shard]:
         """Write the pieces before one; None: all."""
@@ -116,8 +183,8 @@ def _all(place: int) -> bool:
     return True
 
 
-def _by_piece(places: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]]:
-    """Which of some places in order are in each piece."""
+def _by_window(places: Sequence[int], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Which of some places in order are in each window."""
     found: dict[int, list[int]] = {}
     for i, place in enumerate(places):
         found.setdefault(place // size, []).append(i)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.aspect.sizes import Sizes
@@ -111,22 +111,6 @@ class Bucketed(Dataset[dict[str, Any]]):
         if isinstance(self.dataset, Pictures):
             return self.dataset.records[index].name
         return f"{self._source} {index}"
-
-
-def check_known(dataset: Dataset[Any], transform: Any) -> None:
-    """Refuse a cache in buckets of pictures whose sizes are not known before they are read.
-
-    Raises:
-        ValueError: a stream is to be cropped to buckets.
-    """
-    if isinstance(dataset, IterableDataset) and isinstance(
-        getattr(transform, "crop", None), Buckets
-    ):
-        raise ValueError(
-            "buckets: a cache keeps pictures of one shape together, and those of a stream are not "
-            "known before they come: crop to one size, or read a table whole, by "
-            "--data.no-streaming"
-        )
 
 
 def check_weights(dataset: Dataset[Any]) -> None:

@@ -80,8 +80,7 @@ def measured(record: Record, crop: Buckets, reader: Reader) -> tuple[Record, Sha
         BrokenImage: it is, and the policy is "stop".
         ValueError: it is longer than the buckets allow, and that is refused.
     """
-    if isinstance(record.file, str):
-        record = record._replace(file=record.encoded())
+    record = record.fetched()
     width, height = size_of(record)
     if not width:
         if (example := reader.read_one(record)) is None:

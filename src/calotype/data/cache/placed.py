@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from calotype.data.aspect.bucketed import SHAPE, Bucketed
-from calotype.data.aspect.buckets import Shape
+from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.cache.provenance import Provenance, digest_of, own_name, stamp_of_record
 from calotype.data.pictures import Pictures
 from calotype.data.reading.captions import captions_of
@@ -19,7 +19,7 @@ from calotype.data.reading.images import TO_RGB, BrokenImage, Decoding
 from calotype.data.reading.records import Reader, Record
 from calotype.data.reading.remote import tried
 from calotype.data.reading.transforms import FRAME, as_is
-from calotype.data.streams import Stream
+from calotype.data.streams import Stream, Whole
 
 Transformation = Callable[..., dict[str, Any]]
 KEPT = ("place", "provenance", "broken")
@@ -106,6 +106,14 @@ class Placed(Record):
     shape: Shape | None = None
     """What it is cropped to; None: what all are."""
 
+    def fetched(self) -> "Placed":
+        """The same, with what is at its URL if it is far; nothing, and decoding says so."""
+        try:
+            known = self.record.fetched()
+        except BrokenImage:
+            return self
+        return Placed.of(known, self.place, self.reader, self.size)
+
     @classmethod
     def of(cls, record: Record, place: int, reader: Reader, size: int) -> "Placed":
         """Give a record its place."""
@@ -177,7 +185,21 @@ class PlacedPart:
 
 
 class PlacedStream(Stream):
-    """A stream of some pictures, or none."""
+    """A stream of some pictures, or none.
+
+    Args:
+        part: Gives them.
+        stream: Where they are from.
+        window: Places of a part whose pictures may be in a batch of one bucket together.
+    """
+
+    def __init__(self, part: PlacedPart, stream: Stream, window: int) -> None:
+        super().__init__(Whole(part), stream.reader, local=stream.local)
+        self.window = window
+
+    def apart(self, record: Record) -> int:  # noqa: D102
+        assert isinstance(record, Placed)
+        return record.place // self.window
 
     def records(self, start: int = 0) -> Iterator[Record]:
         """Give one pass, from a record on."""
@@ -194,11 +216,21 @@ class Crops:
     count: int = 1
     frames: bool = False
     """Whether each sample says its frame, as `Transform.framed` does."""
+    sorts: bool = False
+    """Whether a reader is to sort pictures into its buckets."""
 
     @property
     def decoding(self) -> Any:
         """As its transform wants pictures decoded."""
         return getattr(self.transform, "decoding", None)
+
+    @property
+    def crop(self) -> Buckets | None:
+        """The buckets that pictures are sorted into as they come; None: there are none, or where
+        each goes is known before.
+        """
+        crop = getattr(self.transform, "crop", None)
+        return crop if self.sorts and isinstance(crop, Buckets) else None
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Make a sample of a picture."""

@@ -10,7 +10,7 @@ and restarts, and on as many ranks as there were micro-batches, but not in batch
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, groupby, islice
 
 import numpy as np
 
@@ -165,17 +165,22 @@ class ShapedPass(_Shaped):
         return min(self.workers, 1)
 
     def _read(self, pool: ThreadPoolExecutor, starts: Iterator[int]) -> Iterator[Batch]:
+        places = count()
+        for _, records in groupby(self.stream.records(), self.stream.apart):
+            yield from self._together(pool, records, places)
+
+    def _together(
+        self, pool: ThreadPoolExecutor, records: Iterator[Record], places: Iterator[int]
+    ) -> Iterator[Batch]:
         waiting: dict[Shape, list[tuple[int, Record]]] = {}
-        records, size = self.stream.records(), self.share.size
-        first = 0
+        size = self.share.size
         while some := [*islice(records, size)]:
-            for place, found in enumerate(self._sorted(pool, some), first):
+            for found, place in zip(self._sorted(pool, some), places):  # noqa: B905 (they go on)
                 if found is None:
                     continue
                 waiting.setdefault(found[1], []).append((place, found[0]))
                 if len(waiting[found[1]]) == size:
                     yield self._present(pool, found[1], waiting.pop(found[1]))
-            first += len(some)
         for shape in sorted(waiting, key=lambda shape: len(waiting[shape]), reverse=True):
             yield self._present(pool, shape, waiting[shape])
 

@@ -162,7 +162,8 @@ def measured(
         some = range(0, len(dataset), 64 * THREADS)
         for start in some:  # or all the pictures would come into memory at once
             places = range(start, min(start + some.step, len(dataset)))
-            rows = list(pool.map(lambda i: measure(dataset.records[i]), places))
+            # Taken by one thread: what is read in order cannot be asked by several at once.
+            rows = list(pool.map(measure, (dataset.records[i] for i in places)))
             parts.append(np.asarray(rows, np.int64))
             told.advance(len(places))
     return np.concatenate(parts)

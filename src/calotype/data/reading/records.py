@@ -96,6 +96,14 @@ class Record(NamedTuple):
         """What is decoded, fetched if it is far."""
         return self.file if isinstance(self.file, Path) else self.contents()
 
+    def fetched(self) -> "Record":
+        """The same, with what is at its URL if it is far.
+
+        Raises:
+            BrokenImage: there is nothing.
+        """
+        return self._replace(file=self.encoded()) if isinstance(self.file, str) else self
+
     def _decoded(self, decoding: Decoding) -> Decoded:
         return decode(self.contents(), self.name, decoding)
 

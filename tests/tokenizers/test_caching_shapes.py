@@ -1,0 +1,159 @@
+"""A cache of a stream whose pictures are sorted into buckets as they come."""
+
+import tarfile
+import warnings
+from dataclasses import replace
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from calotype.data import Buckets, Folder, Stream, Transform, WebDataset
+from calotype.data.cache.index import Index
+from calotype.data.cache.latents import LatentCache
+from calotype.tokenizers.caching import cache_latents, finish, together
+from calotype.tokenizers.encoder import Encoder, Scan
+
+CROP = Buckets(16, 2)
+SCAN = Scan(Transform(CROP), batch_size=3, shard_size=8)
+EACH = 20
+
+
+class Counting(Encoder):
+    """Whose rows are the pictures themselves, so that nothing but reading can differ."""
+
+    codes = None
+    seen = 0
+
+    def rows(self, images, full=0):
+        Counting.seen += len(images)
+        return {"packed": images[:, :1].half()}
+
+
+ENCODER = Counting(tiny.tokenizer(), "f00d", 16)
+
+
+def encoded(number: int) -> bytes:
+    file = BytesIO()
+    noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(noise).resize(tiny.MIXED[number % len(tiny.MIXED)]).save(file, "png")
+    return file.getvalue()
+
+
+def tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in files.items():
+            for ending, content in (("png", data), ("txt", f"picture {name}".encode())):
+                member = tarfile.TarInfo(f"{name}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, BytesIO(content))
+
+
+def pictures(first: int) -> dict[str, bytes]:
+    return {f"{i:03}": encoded(i) for i in range(first, first + EACH)}
+
+
+@pytest.fixture(params=[".tar", ".tar.gz"])
+def ending(request: pytest.FixtureRequest) -> str:
+    """Of tars that are read as if they were listed, and of such as are read in order."""
+    return request.param
+
+
+@pytest.fixture
+def tars(tmp_path: Path, ending: str) -> Path:
+    root = tmp_path / "tars"
+    root.mkdir()
+    for k in range(2):
+        tar(root / f"{k}{ending}", pictures(EACH * k))
+    return root
+
+
+def cached(tars: Path, out: Path, **scan) -> Path:
+    stream = WebDataset(tars, caption_key="txt").build()
+    assert isinstance(stream, Stream)
+    with together(out):
+        shards = cache_latents(ENCODER, stream, replace(SCAN, **scan), out)
+        finish(ENCODER, out, shards)
+    return out
+
+
+def by_caption(root: Path) -> dict[str, torch.Tensor]:
+    latents = LatentCache(root)
+    names = [latents.captions_of(i)[0] for i in range(len(latents))]
+    return {name: latents.batch([i], [0])["packed"][0] for i, name in enumerate(names)}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in root.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_are_those_of_a_folder_of_the_same_pictures(tars, tmp_path, workers):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i in range(2 * EACH):
+        (folder / f"{i:03}.png").write_bytes(encoded(i))
+        (folder / f"{i:03}.txt").write_text(f"picture {i:03}")
+    beside = tmp_path / "beside"
+    with together(beside):
+        shards = cache_latents(ENCODER, Folder(folder).build(), SCAN, beside)
+        finish(ENCODER, beside, shards)
+    found = by_caption(cached(tars, tmp_path / "streamed", workers=workers))
+    wanted = by_caption(beside)
+    assert len(found) == 2 * EACH and found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    index = Index.read(tmp_path / "streamed")
+    assert {shape[1:] for shape in index.shapes} == {
+        shape[1:] for shape in Index.read(beside).shapes
+    }
+    assert len({*index.shapes}) > 3
+
+
+def test_what_is_there_is_kept_and_what_is_new_encoded(tars, ending, tmp_path):
+    root = cached(tars, tmp_path / "cache")
+    Counting.seen = 0
+    before = contents(cached(tars, root))
+    assert not Counting.seen
+    some = pictures(EACH)
+    some["025"], some["039x"] = encoded(125), encoded(139)  # one is another's, one comes after all
+    tar(tars / f"1{ending}", some)
+    after = contents(cached(tars, root))
+    assert Counting.seen == 2 and before != after
+    assert after == contents(cached(tars, tmp_path / "fresh"))
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["no header", "half a picture"])
+def test_what_is_broken_is_left_out_and_told(tars, ending, tmp_path, half):
+    some = pictures(0)
+    some["003"] = some["003"][: len(some["003"]) // 2] if half else b"no picture"
+    tar(tars / f"0{ending}", some)
+    with pytest.warns(UserWarning, match="003"):
+        root = cached(tars, tmp_path / "cache")
+    assert by_caption(root).keys() == {f"picture {i:03}" for i in range(2 * EACH) if i != 3}
+    before, Counting.seen = contents(root), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be tried again
+        assert contents(cached(tars, root)) == before and not Counting.seen
+
+
+def test_two_processes_make_what_one_makes(tars, tmp_path):
+    one = contents(cached(tars, tmp_path / "one"))
+    fork = get_context("fork")
+    both = [fork.Process(target=cached, args=(tars, tmp_path / "two")) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+        assert each.exitcode == 0
+    assert contents(tmp_path / "two") == one
+
+
+@pytest.mark.parametrize("ending", [".tar.gz"], indirect=True)
+def test_a_count_is_refused(tars, tmp_path):
+    with pytest.raises(ValueError, match="--count"):
+        cached(tars, tmp_path / "cache", count=5)

@@ -209,6 +209,7 @@ assert not any(name.startswith("calotype.") for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_lora_weights_load_in_stock_diffusers_and_draw_the_same(stock, tmp_path):
     """As we draw with them, and as the pipeline did that was trained; of the text encoder too."""
     source = shutil.copytree(stock / "pipeline", tmp_path / "base")

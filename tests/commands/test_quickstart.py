@@ -187,6 +187,7 @@ def small(tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*latent_statistics.json")  # of a handful of steps
 def test_it_ends_in_a_pipeline_and_goes_on_with_more_minutes(small, tmp_path, monkeypatch, capsys):
     out = tmp_path / "runs/quickstart-photos"

@@ -83,6 +83,7 @@ def quick(out: Path):
     return replace(tiny.run(out), steps=2)
 
 
+@pytest.mark.slow
 def test_clients_do_with_them_what_they_do(folders):
     """But for those that need what is not installed: diffusers' scripts, ONNX."""
     kinds = [f"{kind}={folder}" for kind, folder in folders.items()]

@@ -34,7 +34,7 @@ from calotype.data import (
     Transform,
     WebDataset,
 )
-from calotype.data.cache.index import LATENTS, PROMPTS
+from calotype.data.cache.index import INDEX, LATENTS, PROMPTS
 from calotype.data.cache.placed import provenance
 from calotype.data.cache.provenance import own_name
 from calotype.data.loading.passes import once
@@ -389,6 +389,16 @@ def made(root: Path, kind: type[Files]) -> dict[str, bytes]:
     root.mkdir()
     fill(root, kind)
     return contents(root)
+
+
+def test_bug_what_a_kill_left_of_a_file_stayed_in_the_cache(tmp_path):
+    """safetensors writes beside its file too, since 0.8."""
+    one = made(tmp_path / "one", Files)
+    for name in (".tmpxPrvGw", f".{min(one)}.partial"):
+        (tmp_path / "one" / name).touch()
+    (tmp_path / "one" / INDEX).unlink()
+    fill(tmp_path / "one", Files)
+    assert contents(tmp_path / "one") == one
 
 
 @pytest.mark.parametrize(("kind", "rows"), [(Files, (3, 3, 3, 2)), (Unknown, (3, 2, 3, 3))])

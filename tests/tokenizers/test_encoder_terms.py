@@ -205,6 +205,7 @@ def rebuilt(
         return made, (made.reconstruct(images) - images).square().mean().item()
 
 
+@pytest.mark.slow
 def test_the_jacobian_falls_and_the_error_rises_with_the_weight(tmp_path):
     norms, errors = [], []
     for weight in (0.0, 0.1, 1.0, 10.0):

@@ -303,6 +303,7 @@ def test_a_discriminator_that_is_never_deceived_has_won(real, fake, share):
     assert critic.warning() is None, "nothing was seen since it was asked"
 
 
+@pytest.mark.slow
 def test_who_has_won_is_told_by_many_steps_that_the_decoder_feels():
     _, critic = game(effect_start=100)
     played(critic, 1.0, -1.0, range(100))

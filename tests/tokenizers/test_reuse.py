@@ -113,6 +113,7 @@ def test_in_half_precision_it_takes_and_gives_what_there_is(tokenizer, dtype):
         assert torch.equal(value, codes[name])
 
 
+@pytest.mark.slow
 def test_it_compiles():
     script = "import other_process; other_process.compile_tokenizers()"
     tests = Path(other_process.__file__).parent

@@ -54,6 +54,7 @@ def by_ranks(asked: CacheRecipe, world: int, timeout: float, late: float = 0.0) 
             for rank in range(world)]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bug_a_large_cache_timed_out_where_one_rank_read_all_captions(tmp_path):
     """The others waited in a barrier, and gave up; a retry died in the same way. Here a rank takes
     longer for a shard than another would wait for it in an exchange.

@@ -37,7 +37,8 @@ def small_any_cache() -> CacheRecipe:
 def small_any_diffusion() -> GeneratorRecipe:
     """Text to your pictures in any of those shapes by diffusion, as small-diffusion, told how large
     pictures were and where they were cropped (Podell et al. 2023, sections 2.2 and 2.3), so that
-    what is drawn is whole. A stock StableDiffusionXLPipeline. Takes 0.4 GiB in bf16.
+    what is drawn is whole. A layout of its own in a stock StableDiffusionXLPipeline. Takes 0.4 GiB
+    in bf16.
     """
     base, cached = small_diffusion(), small_any_cache()
     return replace(

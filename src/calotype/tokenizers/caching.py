@@ -11,7 +11,16 @@ from torch.utils.data import Dataset
 
 from calotype.data.cache.index import INDEX, LEARNT_FROM, Files, Index
 from calotype.data.cache.latents import OLD_TOKENS
-from calotype.data.cache.shards import NAME, OLD_NAME, Shard, made_of, parts, write_shard, written
+from calotype.data.cache.shards import (
+    CUT_OFF,
+    NAME,
+    OLD_NAME,
+    Shard,
+    made_of,
+    parts,
+    write_shard,
+    written,
+)
 from calotype.data.cache.work import Together, each_once, once_by_any
 from calotype.data.loading.in_order import in_order
 from calotype.data.streams import Stream
@@ -164,7 +173,7 @@ def is_unchanged(
 def _sweep(root: Path, kept: set[str]) -> None:
     for file in root.iterdir():
         ours = NAME.fullmatch(file.name) or OLD_NAME.fullmatch(file.name)
-        cut_off = file.name.startswith(".") and file.name.endswith(".safetensors.partial")
+        cut_off = CUT_OFF.fullmatch(file.name)
         if (ours and file.name not in kept) or cut_off or file.name == OLD_TOKENS:
             file.unlink()
 

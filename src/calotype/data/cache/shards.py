@@ -18,6 +18,8 @@ NAME = re.compile(
 )
 OLD_NAME = re.compile(r"\d{5}\.(safetensors|captions\.json)")
 """Of the files of versions before."""
+CUT_OFF = re.compile(r"\..*\.safetensors\.partial|\.tmp\w{6}")
+"""Of what a kill leaves while a file is written: by us, and by safetensors beside that."""
 
 
 class Shard(NamedTuple):

@@ -28,6 +28,7 @@ from calotype.pipelines.token_parts import IMAGES, MARK, save_parts
 from calotype.pipelines.tokens import TokenPipeline
 from calotype.tokenizers import ImageTokenizer, factor, fingerprint, stock
 from calotype.tokenizers.bottlenecks import Autoencoder
+from calotype.tokenizers.priors import FILE as PRIOR
 from calotype.training.description import describe, restore
 from calotype.training.files import publish, room
 from calotype.training.holds import instead
@@ -141,8 +142,9 @@ def _serve_flow_schedulers(file: Path) -> None:
 
 
 def load(path: str | Path, variant: str | None = None) -> Pipeline:
-    """A pipeline from its folder or the Hub; the folder of a run or of a whole way will do. Only
-    safetensors are read; `variant` names those of several kinds that are, such as fp16.
+    """A pipeline from its folder or the Hub; the folder of a run or of a whole way will do, and
+    that of a tokenizer with a prior. Only safetensors are read; `variant` names those of several
+    kinds that are, such as fp16.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -153,6 +155,11 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         found = _load_base(base, path, variant)
         add_adapter(found, path, _mark(path)["start"], place(path))
         return found
+    if (Path(path) / PRIOR).is_file():
+        # It is a class of diffusers', which takes seconds to import.
+        from calotype.pipelines.from_prior import from_prior
+
+        return from_prior(Path(path))
     if _mark(path).get("layout"):
         found = TokenPipeline.from_pretrained(path)
         _check(path, found)
@@ -168,6 +175,8 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
     except (OSError, ValueError, SafetensorError) as error:
         holds = instead(path, "pipeline")
+        if holds.startswith(", which holds a tokenizer"):
+            holds += f": to draw from it alone, fit a prior by `calotype fit-prior {path}`"
         raise ValueError(
             f"no pipeline in {path}{holds}: expected a folder with model_index.json or "
             "calotype.json, as the model/ of a train-generator run, or a name on the Hub"

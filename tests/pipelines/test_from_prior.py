@@ -1,0 +1,73 @@
+"""A tokenizer that draws by itself, from a prior beside it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import family
+import tiny
+from calotype.commands.fit_prior import FitPrior, fit
+from calotype.commands.generate import Generate, generate
+from calotype.data import Scenes
+from calotype.pipelines.assemble import load
+from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.priors import Mixture, Prior
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    family.member("dense", "gaussian", "none", "l2").tokenizer.save(folder)
+    fit(FitPrior(folder, data=Scenes(size=tiny.SIZE, count=24), prior=Mixture(2), device="cpu"))
+    return folder
+
+
+def pictures(folder: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(file)) for file in sorted(folder.glob("0*.png"))]
+
+
+def test_the_run_draws_what_decoding_the_prior_gives(model, tmp_path):
+    drawn = pictures(generate(Generate((), str(model.parent), tmp_path / "some", images=3, seed=5)))
+    prior, tokenizer = Prior.load(model), ImageTokenizer.load(model)
+    z = prior.draw([torch.Generator().manual_seed(seed) for seed in (5, 6, 7)])
+    with torch.no_grad():
+        images = (tokenizer.decode(z).clamp(-1, 1) + 1) * 127.5
+    wanted = images.round().byte().permute(0, 2, 3, 1).numpy()
+    assert len(drawn) == 3
+    for one, other in zip(drawn, wanted, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+    assert (drawn[0] != drawn[1]).any()
+
+
+def test_a_picture_says_how_it_is_drawn_again(model, tmp_path):
+    made = generate(Generate((), str(model), tmp_path / "some", images=2))
+    file = sorted(made.glob("0*.png"))[1]
+    again = pictures(generate(Generate((), str(model), tmp_path / "again", like=file)))
+    assert len(again) == 1 and (again[0] == pictures(made)[1]).all()
+    fit(FitPrior(model, data=Scenes(size=tiny.SIZE, count=20), prior=Mixture(1), device="cpu"))
+    with pytest.raises(ValueError, match=r"is .* now"):
+        generate(Generate((), str(model), tmp_path / "other", like=file))
+
+
+def test_it_is_called_as_a_stock_pipeline_without_prompts_is(model):
+    pipeline = load(model)
+    (image,) = pipeline(generator=torch.Generator().manual_seed(0)).images
+    assert image.size == (tiny.SIZE, tiny.SIZE)
+    (images,) = pipeline(2, output_type="pt", return_dict=False)
+    assert images.shape == (2, 3, tiny.SIZE, tiny.SIZE) and 0 <= images.min() <= images.max() <= 1
+
+
+def test_what_cannot_draw_says_so(model, tmp_path):
+    with pytest.raises(ValueError, match="reads no prompts"):
+        generate(Generate(("a cat",), str(model), tmp_path / "some"))
+    tokenizer = family.member("pooled", "gaussian", "none", "l2").tokenizer
+    tokenizer.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="fit a prior by `calotype fit-prior"):
+        generate(Generate((), str(tmp_path / "model"), tmp_path / "some"))
+    (model / "calotype_prior.safetensors").rename(tmp_path / "model/calotype_prior.safetensors")
+    with pytest.raises(ValueError, match="fit-prior again"):
+        generate(Generate((), str(tmp_path / "model"), tmp_path / "some"))
+    assert not (tmp_path / "some").exists()

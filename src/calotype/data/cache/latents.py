@@ -32,6 +32,7 @@ from calotype.data.identity import digest
 from calotype.data.loading.order import Places
 from calotype.data.reading.transforms import FRAME, mirrored
 from calotype.data.splits import Left, Some, Spread
+from calotype.training.memory import stacked
 
 LOOKED_AT = 16
 """Rows, from all over a cache, by whose contents it is told from others."""
@@ -75,8 +76,8 @@ class LatentCache(Dataset[dict[str, Any]]):
         places = list(zip(*self._places(np.array(indices)), keys, strict=True))
         found = [self._packed(*place) for place in places]
         ask_for(found)
-        rows = torch.stack(found)
-        batch: dict[str, Any] = {"packed": rows.float() if rows.is_floating_point() else rows.int()}
+        wide = torch.float32 if found[0].is_floating_point() else torch.int32
+        batch: dict[str, Any] = {"packed": stacked(found, wide)}
         if self.index.frames:
             batch[FRAME] = torch.stack([self._frame(*place) for place in places])
         if self.index.tokens:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
-from calotype.training.memory import HUGE, room
+from calotype.training.memory import stacked
 from calotype.training.objective import Batch
 
 
@@ -74,6 +73,4 @@ def _stack(name: str, values: list[Any]) -> Tensor | list[Any]:
         raise ValueError(f"{name}: {' and '.join(sorted(kinds))} in one batch; give it one type")
     if get_worker_info() is not None:
         return default_collate(values)  # straight into the memory that is shared with training
-    large = len(values) * values[0].nbytes >= HUGE
-    shape = (len(values), *values[0].shape)
-    return torch.stack(values, out=room(shape, values[0].dtype) if large else None)
+    return stacked(values)

@@ -104,6 +104,22 @@ def copied(folder: Path, place: Path) -> None:
         (place / file.name).write_bytes(file.read_bytes())
 
 
+def test_a_whole_way_in_shares_ends_in_the_same_folders(artifacts, tmp_path):
+    for shared in (False, True):
+        together(2, in_shares.whole_way, shared, tmp_path / str(shared), artifacts)
+    for name in ("codes", "transformer", "diffusion"):
+        one, other = (tmp_path / str(shared) / name for shared in (False, True))
+        models = [sorted(f.relative_to(out) for f in (out / "model").rglob("*") if f.is_file())
+                  for out in (one, other)]  # fmt: skip
+        assert models[0] == models[1]
+        for file in models[0]:
+            if file.suffix == ".safetensors":
+                assert apart(load_file(one / file), load_file(other / file)) < 1e-4, (name, file)
+        assert (other / "samples/0000002.png").exists()
+    said = (tmp_path / "True/codes/metrics.jsonl").read_text()
+    assert "validation/psnr_db" in said and "critic_gradient" in said
+
+
 def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path):
     run = tiny.run(tmp_path / "run", steps=9, batch_size=4, patience=2, save_every=9)
     together(2, in_shares.broken, run)

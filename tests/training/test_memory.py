@@ -35,7 +35,7 @@ def test_bug_each_batch_came_to_lie_behind_small_things_that_stay():
     for _ in range(40):
         batch = room((2**23,), torch.uint8)
         batch.fill_(1)
-        kept += [bytearray(100) for _ in range(100)]
+        kept += [bytearray(1000) for _ in range(100)]
         del batch
     assert anonymous() - before < 2**25
 

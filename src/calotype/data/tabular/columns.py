@@ -99,7 +99,10 @@ def check_there(columns: Sequence[str], there: Sequence[str], where: str) -> Non
         ValueError: one is not there.
     """
     if missing := [name for name in columns if name not in there]:
-        raise ValueError(f"{where}: no column {', '.join(missing)}; it has {', '.join(there)}")
+        raise ValueError(
+            f"{where}: no column {', '.join(missing)}; it has {', '.join(there)}: choose by "
+            "--data.image-column and --data.caption-column (None: without captions)"
+        )
 
 
 def _holds_pictures(feature: Any) -> bool:

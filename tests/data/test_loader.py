@@ -439,7 +439,9 @@ def test_all_tensors_of_samples_are_stacked(workers: int) -> None:
     assert torch.equal(batch["number"], torch.arange(4))
     assert torch.equal(batch["even"], torch.tensor([[True], [False], [True], [False]]))
     assert batch["none"].shape == (4, 0, 3)
-    assert torch.equal(batch["large"][:, -1], torch.arange(4).bfloat16() / 8)  # in memory of its own
+    assert torch.equal(
+        batch["large"][:, -1], torch.arange(4).bfloat16() / 8
+    )  # in memory of its own
 
 
 def test_one_batch_has_one_type() -> None:

@@ -32,5 +32,5 @@ def test_a_recipe_trains_and_its_tokenizer_loads(name, tmp_path, monkeypatch):
     figures = [json.loads(line) for line in lines]
     told = {name for line in figures for name in line}
     assert any("restored" in name for name in told) == (recipe.corruption is not None)
-    # What is to be drawn from its prior is not normalised.
-    assert len(folded) == (not getattr(recipe.model.bottleneck, "keep_prior", False))
+    # What is to be drawn from its prior, or means something as it is, is not normalised.
+    assert len(folded) == tokenizer.bottleneck.may_scale

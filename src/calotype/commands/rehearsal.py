@@ -32,6 +32,7 @@ from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, Tokenize
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
+from calotype.tokenizers.bottlenecks.causal import FACTORS, CausalBottleneck
 from calotype.tokenizers.distillation import Distillation, Teacher
 from calotype.tokenizers.objectives import Weighted
 from calotype.tokenizers.terms import PerceptualTerm, Term
@@ -84,6 +85,8 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
     if recipe.adversary:
         learners.append(Critic(recipe.adversary, first, recipe.optimizer))
     batch = {"image": _images(recipe)}
+    if isinstance(tokenizer.bottleneck, CausalBottleneck):
+        batch[FACTORS] = torch.zeros(len(batch["image"]), tokenizer.bottleneck.z_channels)
     return Rehearsal(learners, {**batch, "key": _keys(recipe)})
 
 

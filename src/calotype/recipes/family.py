@@ -151,6 +151,10 @@ def tiny(recipe: TokenizerRecipe, out: Path) -> TokenizerRecipe:
     """A recipe's twin that takes a second: as it is, but for how long."""
     run = replace(recipe.run, out=out, steps=4, batch_size=8, precision="fp32", save_every=2,
                   sample_every=4, evaluate_every=4)  # fmt: skip
+    neck = getattr(recipe.model, "bottleneck", None)
+    if isinstance(neck, Poisson | Bernoulli) and isinstance(recipe.model, NewTokenizer):
+        neck = replace(neck, temperature=replace(neck.temperature, steps=2))
+        recipe = replace(recipe, model=replace(recipe.model, bottleneck=neck))
     return replace(recipe, measure=16, validate=8, examples=2, run=run)
 
 

@@ -17,7 +17,7 @@ import sharing
 import tiny
 from calotype import cli
 from calotype.training import Run, checkpoint
-from calotype.training.agreement import agree, by_main, of_main
+from calotype.training.agreement import agree, agree_to_share, by_main, gathered, of_main
 from calotype.training.distributed import leave
 from calotype.training.hosts import hand_out
 from calotype.training.lost import together
@@ -52,6 +52,7 @@ def all_of_it(rank: int) -> dict:
 
     told("agreed", lambda: agree({"a": 1, "b": "x"}))
     told("data", lambda: agree({"a": 1, "inputs.data": f"{12 + rank} pictures"}))
+    told("shared", lambda: agree_to_share(tokenizer=lambda: f"weights {rank}"))
     told("missing", lambda: agree({"a": 1} if rank else {"a": 1, "b": 2}))
     told("main", lambda: by_main(lambda: os.getpid()) == os.getpid())
     told("mistake", lambda: by_main(lambda: 1 // 0))
@@ -83,7 +84,7 @@ def all_of_it(rank: int) -> dict:
                 return run.precision
 
         told(name, begin)
-    with patch("calotype.training.start.version", lambda name: f"{name} {rank}"):
+    with patch("calotype.training.agreement.version", lambda name: f"{name} {rank}"):
         told("version", begin)
     taken = replace(recipe, run=Run(Path("taken")))
     if rank == 0:
@@ -103,6 +104,16 @@ def train_twice(rank: int) -> list[str]:
     tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=3))
     tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=5, resume=True))
     return sorted(folder.name for folder in Path("run").glob("checkpoints/step-*"))
+
+
+def other_has_more(rank: int) -> str:
+    """The checkpoints are on the second host: a launcher numbers hosts as it likes."""
+    tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=3))
+    if rank == 0:
+        Path("run/checkpoints").rename("../host-1/run/checkpoints")
+    gathered(None)
+    tiny.train("generator", tiny.run(Path("run"), batch_size=4, steps=5, resume=True))
+    return "trained"
 
 
 def fill_a_cache(rank: int) -> None:

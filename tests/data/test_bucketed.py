@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import islice
 from typing import Any
 
@@ -190,3 +191,16 @@ def test_other_map_style_sets_are_bucketed_too() -> None:
     whole = flat(Loader(pictures(20), 4, seed=5, transform=TRANSFORM).batches(), 9)
     for dataset in (Plain(), Knowing()):
         assert flat(Loader(dataset, 4, seed=5, transform=TRANSFORM).batches(), 9) == whole
+
+
+def test_bug_a_broken_picture_alone_in_its_bucket_stopped_the_run() -> None:
+    """Under the policy to skip; now a picture of another bucket is cropped to it."""
+    file = BytesIO()
+    Image.new("RGB", (64, 36)).save(file, "PNG")
+    torn = Record(file.getvalue()[:-40], "torn", "torn")  # its header is whole
+    records = [torn, *(record(i, (20, 20)) for i in range(7))]
+    dataset = Pictures(records, PictureReader("skip", "mixed"))
+    with pytest.warns(UserWarning, match="torn"):
+        batches = [*islice(Loader(dataset, 2, seed=0, transform=TRANSFORM).batches(), 20)]
+    wide = [batch for batch in batches if batch["image"].shape[-1] > batch["image"].shape[-2]]
+    assert wide and all(set(batch["caption"]) <= set("0123456") for batch in wide)

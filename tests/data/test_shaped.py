@@ -2,6 +2,7 @@
 
 import tarfile
 from collections import Counter
+from collections.abc import Iterable
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,11 +15,23 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from calotype.data import Buckets, Loader, Mixture, Stream, Transform, WebDataset, once
+from calotype.data import (
+    Buckets,
+    Loader,
+    Mixture,
+    Reader,
+    Record,
+    Stream,
+    Transform,
+    WebDataset,
+    once,
+)
 from calotype.data.aspect import rooms
-from calotype.data.aspect.rooms import shares
+from calotype.data.aspect.rooms import measured, shares
 from calotype.data.loading.shaped import ShapedBatches, batches_of
 from calotype.data.loading.streaming import Share
+from calotype.data.reading import remote
+from calotype.data.reading.images import BrokenImage
 from calotype.training import Batch
 
 TARS, EACH = 6, 20
@@ -27,7 +40,7 @@ CROP = Buckets(16, 2, place="centre")
 TRANSFORM = Transform(CROP)
 
 
-def tar_of(numbers: range, broken: tuple[int, ...] = ()) -> bytes:
+def tar_of(numbers: Iterable[int], broken: tuple[int, ...] = ()) -> bytes:
     file = BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for i in numbers:
@@ -211,3 +224,45 @@ def test_a_mixture_of_streams_in_buckets_keeps_its_weights_and_goes_on(
             shape[2:]
         }
     assert some(6, rank=0, world=2) != some(6, rank=1, world=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bug_a_broken_picture_alone_in_its_bucket_stopped_the_run(
+    tmp_path: Path, workers: int
+) -> None:
+    """A picture of the room is cropped to it."""
+    (tmp_path / "0.tar").write_bytes(tar_of([*range(2, 122, 6), 3], broken=(3,)))
+    with pytest.warns(UserWarning, match=r"3\.png"):
+        found = drawn(tmp_path, 20, workers=workers)
+    assert not any("3" in captions for _, captions, _, _ in found)
+    assert {shape[2:] for shape, *_ in found} == {(16, 16), CROP.nearest(64, 36)[::-1]}
+
+
+class Far(Record):
+    """At a URL, at which there is nothing, or first a time-out."""
+
+    left = 1
+
+    def contents(self):
+        if self.name == "gone":
+            raise BrokenImage("gone: there is nothing at its URL")
+        if Far.left:
+            Far.left -= 1
+            raise TimeoutError("busy")
+        file = BytesIO()
+        Image.new("RGB", (64, 36)).save(file, "PNG")
+        return file.getvalue()
+
+
+def test_bug_one_picture_that_was_not_at_its_url_stopped_a_stream_in_buckets(monkeypatch) -> None:
+    """And so did one that was slow once."""
+    waited: list[float] = []
+    monkeypatch.setattr(remote, "PATIENCE", remote.Patience(sleep=waited.append))
+    reader = Reader("skip", "some", warns=False)
+    assert measured(Far("http://a/b.png", "gone", ""), CROP, reader) is None
+    assert list(reader.skipped) == ["gone"] and not waited
+    found = measured(Far("http://a/c.png", "slow", ""), CROP, reader)
+    assert found and found[1] == CROP.nearest(64, 36) and isinstance(found[0].file, bytes)
+    assert len(waited) == 1
+    with pytest.raises(BrokenImage):
+        measured(Far("http://a/b.png", "gone", ""), CROP, Reader("stop", "some"))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import tiny
-from calotype.data import Buckets, Folder, Stream, Transform, WebDataset
+from calotype.data import Buckets, CenterCrop, Folder, Stream, Transform, WebDataset
 from calotype.data.cache.index import Index
 from calotype.data.cache.latents import LatentCache
 from calotype.tokenizers.caching import cache_latents, finish, together
@@ -151,6 +151,21 @@ def test_two_processes_make_what_one_makes(tars, tmp_path):
         each.join()
         assert each.exitcode == 0
     assert contents(tmp_path / "two") == one
+
+
+@pytest.mark.parametrize("ending", [".tar.gz"], indirect=True)
+@pytest.mark.parametrize("crop", [CROP, CenterCrop(16)], ids=["buckets", "square"])
+def test_bug_a_part_without_pictures_ended_the_cache(tars, tmp_path, crop):
+    """If anything had been skipped before."""
+    with tarfile.open(tars / "2.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("note.txt"), BytesIO())
+    some = pictures(0)
+    some["003"] = b"no picture"
+    tar(tars / "0.tar.gz", some)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root = cached(tars, tmp_path / "cache", transform=Transform(crop))
+    assert len(LatentCache(root)) == 2 * EACH - 1
 
 
 @pytest.mark.parametrize("ending", [".tar.gz"], indirect=True)

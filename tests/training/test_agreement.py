@@ -28,6 +28,8 @@ def test_what_ranks_agree_on_and_what_they_give_each_other(tmp_path):
     for name, line in (
         ("data", "ValueError: inputs.data is 12 pictures for process 0 and 13 pictures for "
                  "process 1: give all processes the same"),
+        ("shared", "ValueError: tokenizer is weights 0 for process 0 and weights 1 for process 1: "
+                   "give all processes the same"),
         ("missing", "ValueError: b is 2 for process 0 and None for process 1: give all processes "
                     "the same"),
         ("mistake", "ZeroDivisionError: integer division or modulo by zero"),
@@ -55,6 +57,11 @@ def test_bug_ranks_without_a_shared_disk_went_on_from_different_steps(tmp_path):
     for file in (tmp_path / "one/checkpoints/step-5").glob("model-*.safetensors"):
         again = load_file(tmp_path / "host-0/run/checkpoints/step-5" / file.name)
         torch.testing.assert_close(load_file(file), again, atol=1e-5, rtol=0)
+
+
+def test_bug_a_run_began_anew_where_another_host_had_its_checkpoints(tmp_path):
+    main, other = said(tmp_path, hosts.other_has_more)
+    assert main == other and "has a checkpoint of step 3, and the main process" in main
 
 
 def test_bug_the_export_read_the_main_processs_disk_on_every_rank(tmp_path):

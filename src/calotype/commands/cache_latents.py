@@ -19,6 +19,7 @@ from calotype.data.cache.index import INDEX, Index, is_finished
 from calotype.data.cache.shards import Shard, made_of
 from calotype.data.cache.work import once_by_any
 from calotype.data.identity import identified, identity
+from calotype.data.loading.in_order import in_order
 from calotype.data.mixed_streams import MixedStream
 from calotype.data.mixtures import BalancedPictures, MixedPictures
 from calotype.data.pictures import Pictures, spread
@@ -78,7 +79,7 @@ def cache(recipe: CacheRecipe) -> Path:
                 recipe.frames)  # fmt: skip
     if _is_older(recipe.out):
         return _finished_before(recipe, encoder, whole)
-    check_related(recipe.out, dataset)
+    check_related(recipe.out, in_order(dataset, recipe.shard_size))
     check_captions(recipe, dataset)
     what = _agreed(recipe, encoder, dataset)
     # Pictures and captions are followed: each row knows what it was made of.

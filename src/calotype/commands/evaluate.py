@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -50,13 +50,16 @@ from calotype.pipelines import (
     recommended,
     sample,
 )
+from calotype.pipelines.folders import fingerprint
 from calotype.tokenizers import ImageTokenizer
+from calotype.training.agreement import agree_to_share
 from calotype.training.description import describe
 from calotype.training.distributed import processes
 from calotype.training.files import write_text
 from calotype.training.images import Mode
 from calotype.training.products import exact_products
 from calotype.training.progress import track
+from calotype.training.weights import weights_of
 
 R = TypeVar("R")
 Survey = Callable[[], Callable[[], Evaluation]]
@@ -163,9 +166,11 @@ class Bench:
                 raise ValueError(
                     f"--whole: {artifact.path} draws images of one shape: leave it out"
                 )
+            agree_to_share(pipeline=partial(fingerprint, artifact.pipeline))
             work = self._generator(artifact.pipeline, recommended(artifact.path))
         else:
             assert artifact.tokenizer is not None
+            agree_to_share(tokenizer=partial(weights_of, artifact.tokenizer))
             work = self._tokenizer(artifact.tokenizer)
 
         def there(act: Callable[[], R]) -> R:

@@ -27,7 +27,7 @@ from calotype.pipelines import (
     turns,
 )
 from calotype.pipelines.folders import fingerprint, pipelines_under
-from calotype.training.agreement import by_main
+from calotype.training.agreement import agree_to_share, by_main
 from calotype.training.description import describe
 from calotype.training.devices import Computation, threads
 from calotype.training.distributed import processes
@@ -146,6 +146,7 @@ def generate(options: Generate) -> Path:
     given = sources(image=options.image, top=options.top)
     plan = [Likeness(one, model_of(path), by["fingerprint"], how, options.height, options.width,
                      given) for one in wanted]  # fmt: skip
+    agree_to_share(pipeline=lambda: by["fingerprint"], plan=lambda: [one.key for one in plan])
     check_shared(options.out, "--out")
     pipeline.to(options.place)
     with Drawings(options.out, by) as drawings:

@@ -22,12 +22,14 @@ from calotype.pages.sheet import enlarged, write_sheet
 from calotype.pipelines import checked
 from calotype.recipes.tokenizer import shapes_of
 from calotype.tokenizers import ImageTokenizer, psnr
+from calotype.training.agreement import agree_to_share
 from calotype.training.devices import Computation, computing
 from calotype.training.distributed import processes
 from calotype.training.images import scaled
 from calotype.training.progress import track
 from calotype.training.sharing import in_turn
 from calotype.training.sheet import framed
+from calotype.training.weights import weights_of
 
 Pair = tuple[Float[Tensor, "_ c _ _"], Float[Tensor, "_ c _ _"]]
 """Images of one shape, and what becomes of them."""
@@ -96,6 +98,7 @@ def reconstruct(options: Reconstruct) -> Path:
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
     size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
     tokenizer.check(size)
+    agree_to_share(tokenizer=partial(weights_of, tokenizer))
     dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)
     whole = options.whole or learnt_in_buckets(options.tokenizer)
     crop = whole_shapes(size, tokenizer.factor) if whole else CenterCrop(size)

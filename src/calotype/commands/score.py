@@ -17,7 +17,8 @@ from calotype.data.loading.passes import Turn, own_turns
 from calotype.data.pictures import spread
 from calotype.evaluation.glossary import glossed
 from calotype.pipelines import TokenPipeline, load, score
-from calotype.training.agreement import by_main
+from calotype.pipelines.folders import fingerprint
+from calotype.training.agreement import agree_to_share, by_main
 from calotype.training.devices import Computation, Precision
 from calotype.training.distributed import processes
 from calotype.training.files import written
@@ -72,6 +73,7 @@ def score_images(options: Score) -> Path:
     pipeline = load(options.pipeline).to(options.place)
     if not isinstance(pipeline, TokenPipeline):
         raise ValueError(f"{options.pipeline} is a diffusion pipeline: only a transformer scores")
+    agree_to_share(pipeline=partial(fingerprint, pipeline))
     data = spread(options.data.build(), options.count)
     total, main = _total(data, options.count), processes().is_main_process
     scored = in_turn(_turns(options, data, pipeline), partial(_scored, options, pipeline))

@@ -10,7 +10,7 @@ from calotype.data.pictures import Pictures
 from calotype.data.reading.records import Record
 from calotype.data.streams import Parts, Stream
 
-FIELD = re.compile(r"(?<![\w./])(--)?data\.(?=[a-z_-])")
+FIELD = re.compile(r"(?<![\w./])(?:(--)data\.(?=[a-z_-])|data\.(?=[a-z_.]+(?:: | is | are )))")
 """How messages begin the name of a field, or of its flag."""
 Built = TypeVar("Built", bound=Pictures | Stream)
 
@@ -28,10 +28,12 @@ def within(field: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        said = FIELD.sub(rf"\1data.{field}.", str(error))
+        said = FIELD.sub(rf"\g<1>data.{field}.", str(error))
         if said == str(error):
             raise
-        raise type(error)(said) from error
+        kind = next(k for k in (ImportError, OSError, ValueError) if isinstance(error, k))
+        # One that asks for more than words is told as what it is of.
+        raise (type(error) if type(error).__init__ is kind.__init__ else kind)(said) from error
 
 
 def opened(field: str, build: Callable[[], Built]) -> Built:

@@ -120,7 +120,10 @@ class StreamFilling(Filling):
             wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(), limit)
             crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames, sorts=True)
             some = PlacedStream(wanted, stream, size)
-            for batch in once(some, self.scan.batch_size, crops, self.scan.workers):
+            # A part may be one that has nothing, or of which all was removed.
+            scan = self.scan
+            batches = once(some, scan.batch_size, crops, scan.workers, may_be_empty=True)
+            for batch in batches:
                 shape = self._shape(batch["image"].shape)
                 for window, rows in _by_window(batch["place"], size):
                     yield from pieces.before(window * each, self.root)

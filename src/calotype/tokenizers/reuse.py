@@ -90,7 +90,8 @@ class Reuse:
         return self._content(place) if self.stock.knows(made.name) else ""
 
     def _content(self, place: int) -> str:
-        assert isinstance(self.dataset, Pictures)
+        if not isinstance(self.dataset, Pictures):
+            return ""  # a stream's are read for their digests; of this one there is nothing
         try:
             return provenance(self.dataset.records[place], self.dataset.reader.source).digest
         except (FileNotFoundError, BrokenImage):

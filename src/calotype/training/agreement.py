@@ -3,12 +3,14 @@ disagreement ends all of them at once.
 """
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from calotype import __version__
 from calotype.mistakes import sendable
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import own_device, processes
@@ -34,6 +36,25 @@ def agree(said: Mapping[str, Any]) -> None:
                 f"{name} is {values[0]} for process 0 and {values[odd]} for process {odd}: give "
                 "all processes the same"
             ))  # fmt: skip
+
+
+def agree_to_share(**asked: Callable[[], Any]) -> None:
+    """See that ranks that are to share a work have the same in hand; one alone is not asked.
+
+    Args:
+        asked: By name what says what this rank has, such as a fingerprint.
+
+    Raises:
+        ValueError: on all ranks, they have not, or their versions differ.
+    """
+    if processes().num_processes > 1:
+        agree({**versions(), **{name: ask() for name, ask in asked.items()}})
+
+
+def versions() -> dict[str, str]:
+    """Of what decides what a network makes of an image."""
+    packages = ("torch", "diffusers", "transformers")
+    return {"calotype": __version__, **{name: version(name) for name in packages}}
 
 
 def by_main(work: Callable[[], T]) -> T:

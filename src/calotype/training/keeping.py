@@ -1,5 +1,6 @@
 """The checkpoints of a run: when they are written, what they hold, and how one is taken up."""
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from calotype.training import checkpoint
-from calotype.training.agreement import by_all, by_main
+from calotype.training.agreement import by_all, by_main, gathered
 from calotype.training.background import Writer
 from calotype.training.checkpoint import Found, Tensors
 from calotype.training.distributed import all_gather, all_mean
 from calotype.training.holding import Groups
 from calotype.training.learner import Learner
+from calotype.training.lost import of_all
 from calotype.training.objective import Batches, Learning
 from calotype.training.progress import say
 from calotype.training.trainer import DivergedError, Trainer
@@ -112,6 +114,7 @@ class Keeper:
                 found.extend([newest] if newest else [])
             return found[0].state if found else None
 
+        self._check_newest()
         state = by_main(look)
         if state is None:
             return
@@ -119,6 +122,26 @@ class Keeper:
         for folder, why in found[0].damaged.items() if found else ():
             place = checkpoint.set_aside(folder)
             say(f"damaged: {why}; kept as {place}, going on from {found[0].folder.name}")
+
+    def _check_newest(self) -> None:
+        """Refuse to begin before what another machine has: launchers number these by their names,
+        and the one that kept the checkpoints may not be the first any more.
+
+        Raises:
+            ValueError: on all ranks, another has a newer checkpoint than the main process.
+        """
+        if not self.run.resume:
+            return
+        there = checkpoint.complete(self.run.checkpoints)
+        own = int(there[-1].name.removeprefix("step-")) if there else 0
+        every = gathered((own, socket.gethostname()))
+        step, host = max(every)
+        if step > every[0][0]:
+            raise of_all(ValueError(
+                f"{self.run.out}: {host} has a checkpoint of step {step}, and the main process "
+                f"on {every[0][1]} none after step {every[0][0]}: copy that there, or let {host} "
+                "be the first"
+            ))  # fmt: skip
 
     def _read(self, found: Sequence[Found]) -> Groups:
         """What the checkpoint holds that the main process has found."""

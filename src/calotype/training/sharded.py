@@ -16,7 +16,7 @@ from calotype.lazy import accelerate
 from calotype.training import checkpoint, parted
 from calotype.training.agreement import by_main, of_main
 from calotype.training.checkpoint import Found, Tensors
-from calotype.training.distributed import all_mean, all_sum
+from calotype.training.distributed import all_mean, all_sum, patience
 from calotype.training.holding import Groups, Prepared, Weights
 from calotype.training.hosts import check_shared
 from calotype.training.objective import Objective
@@ -44,7 +44,7 @@ class Sharded(Weights):
         world = accelerator.num_processes
         self.mesh = init_device_mesh(accelerator.device.type, (world,))
         # Of its own: a checkpoint is written while training exchanges gradients.
-        writers = dist.new_group(backend="gloo")
+        writers = dist.new_group(backend="gloo", timeout=patience())
         assert isinstance(writers, dist.ProcessGroup)
         self.writers = writers
         self.copies = DeviceMesh.from_group(self.writers, "cpu")

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from calotype import __version__
-from calotype.training.agreement import agree, by_main
+from calotype.training.agreement import agree, by_main, versions
 from calotype.training.begun import begin, begun_in
 from calotype.training.description import describe, is_place
 from calotype.training.distributed import own_device, processes
@@ -79,9 +77,7 @@ def _begin(run: Run, recipe: Any, inputs: Mapping[str, str], found: str) -> Name
 def _said(recipe: Any) -> dict[str, Any]:
     """What a rank knows of recipe and versions; where things lie may be another place for each."""
     fields = {name: value for name, value in flat(describe(recipe)) if not is_place(name)}
-    packages = ("torch", "diffusers", "transformers")
-    versions = {"calotype": __version__, **{name: version(name) for name in packages}}
-    return {**fields, "FSDP": asks_for_shares(), **versions}
+    return {**fields, "FSDP": asks_for_shares(), **versions()}
 
 
 def _say(run: Run, precision: Chosen, found: str) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def digest(weights: Iterable[tuple[str, Tensor]], first: str = "") -> str:
@@ -18,3 +18,8 @@ def digest(weights: Iterable[tuple[str, Tensor]], first: str = "") -> str:
         found.update(f"{name} {tuple(weight.shape)}".encode())
         found.update(weight.detach().float().contiguous().cpu().numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def weights_of(network: nn.Module) -> str:
+    """The digest of all that a network holds."""
+    return digest(sorted(network.state_dict().items()))

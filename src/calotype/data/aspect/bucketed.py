@@ -12,6 +12,7 @@ from calotype.data.aspect.sizes import Sizes
 from calotype.data.loading.batches import keys_of
 from calotype.data.loading.order import Places
 from calotype.data.pictures import Chosen, Pictures
+from calotype.data.reading.records import NoneReadError
 
 SHAPE = "shape"
 """Of an example: the bucket that it is cropped to."""
@@ -46,7 +47,10 @@ class Bucketed(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         bucket = self.bucket[index]
-        example = self.parts[bucket][int(np.searchsorted(self.places[bucket], index))]
+        try:
+            example = self.parts[bucket][int(np.searchsorted(self.places[bucket], index))]
+        except NoneReadError:
+            example = self.dataset[index]  # none of its bucket can be read: another, cropped to it
         return {**example, SHAPE: self.crop.shapes[bucket]}
 
     def read_one(self, index: int) -> dict[str, Any] | None:

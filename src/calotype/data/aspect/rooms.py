@@ -14,8 +14,10 @@ from itertools import cycle, islice
 import numpy as np
 
 from calotype.data.aspect.buckets import Buckets, Shape
+from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.looks import size_of
 from calotype.data.reading.records import Reader, Record
+from calotype.data.reading.remote import tried
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Room:
         if rng:
             rng.shuffle(whose)
         endless = {shape: cycle(records) for shape, records in alike.items()}
+        self.records = [record for record, _ in found]
         self.batches = [
             Group(shapes[k], [*islice(endless[shapes[k]], size)], alike[shapes[k]]) for k in whose
         ]
@@ -80,8 +83,11 @@ def measured(record: Record, crop: Buckets, reader: Reader) -> tuple[Record, Sha
         BrokenImage: it is, and the policy is "stop".
         ValueError: it is longer than the buckets allow, and that is refused.
     """
-    record = record.fetched()
-    width, height = size_of(record)
+    try:
+        record = tried(record.fetched, record.name)
+        width, height = size_of(record)
+    except BrokenImage:
+        width = height = 0  # there is nothing at its URL
     if not width:
         if (example := reader.read_one(record)) is None:
             return None

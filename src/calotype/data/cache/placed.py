@@ -109,10 +109,12 @@ class Placed(Record):
     def fetched(self) -> "Placed":
         """The same, with what is at its URL if it is far; nothing, and decoding says so."""
         try:
-            known = self.record.fetched()
+            known = tried(self.record.fetched, self.name)
         except BrokenImage:
             return self
-        return Placed.of(known, self.place, self.reader, self.size)
+        found = Placed.of(known, self.place, self.reader, self.size)
+        found.shape = self.shape
+        return found
 
     @classmethod
     def of(cls, record: Record, place: int, reader: Reader, size: int) -> "Placed":

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from calotype.data.aspect.bucketed import in_buckets
 from calotype.data.aspect.buckets import Buckets
+from calotype.data.identity import identity
 from calotype.data.loading.batches import Batch, keys_of, present
 from calotype.data.loading.loader import (
     Draws,
@@ -28,6 +29,7 @@ from calotype.data.pictures import spread
 from calotype.data.reading.records import MAX_BROKEN, Reader
 from calotype.data.reading.transforms import as_is
 from calotype.data.streams import Stream
+from calotype.training.agreement import agree_to_share
 from calotype.training.distributed import processes
 
 
@@ -37,6 +39,7 @@ def once(
     transform: Transformation | None = None,
     workers: int = 0,
     rows: range | Iterable[Sequence[int]] | None = None,
+    may_be_empty: bool = False,
 ) -> Iterator[Batch]:
     """Give the batches of one pass in order, the last perhaps short; sample i has key i of seed 0.
     A picture that is broken, and skipped, is left out: "row" of a batch lists what its samples are
@@ -51,6 +54,7 @@ def once(
         workers: As of `Loader`.
         rows: The part of a map-style dataset to read, step 1, or parts, one after another and
             asked for as they are needed, of each of which the last batch may be short; None: all.
+        may_be_empty: Give nothing where none of its pictures can be read.
 
     Raises:
         ValueError: the dataset is empty or of another kind, `batch_size` < 1, `rows` of a
@@ -65,7 +69,7 @@ def once(
     else:
         draws = _draws(dataset, batch_size, rows)
         batches = map_batches(PassBatches(dataset, transform), draws, workers)
-    return _not_empty(batches, reader_of(dataset))
+    return filter(None, batches) if may_be_empty else _not_empty(batches, reader_of(dataset))
 
 
 class Turn(NamedTuple):
@@ -95,9 +99,12 @@ def own_turns(
         count: Examples of the pass, its first ones, broken ones too; None: all.
 
     Raises:
-        ValueError: as of `once`; of several ranks none knows whether all is broken.
+        ValueError: as of `once`; of several ranks none knows whether all is broken. On all ranks,
+            they have other data.
     """
     check_source(dataset, batch_size)
+    agree_to_share(pictures=lambda: getattr(dataset, "__len__", lambda: None)(),
+                   data=lambda: identity(dataset))  # fmt: skip
     dataset, state = arranged(dataset, transform), processes()
     rank, world = state.process_index, state.num_processes
     if isinstance(dataset, Stream) and isinstance(getattr(transform, "crop", None), Buckets):

@@ -107,7 +107,7 @@ class ShapedBatches(_Shaped):
             if lane not in rooms or rooms[lane].block != block:
                 rooms[lane] = self._room(pool, lane, block, rooms.get(lane))
             keys = draw_keys(self.seed, start, self.share.size)
-            yield collate(self._samples(pool, rooms[lane].room.batches[place], keys), keys)
+            yield collate(self._samples(pool, rooms[lane].room, place, keys), keys)
 
     def _room(
         self, pool: ThreadPoolExecutor, lane: int, block: int, before: "_Lane | None"
@@ -128,17 +128,27 @@ class ShapedBatches(_Shaped):
             rng = np.random.default_rng(epoch_seed(epoch_seed(self.drawn, lane), block))
         return _Lane(block, records, Room(found, self.each, self.share.size, rng))
 
-    def _samples(self, pool: ThreadPoolExecutor, group: Group, keys: list[int]) -> list[Sample]:
+    def _samples(
+        self, pool: ThreadPoolExecutor, room: Room, number: int, keys: list[int]
+    ) -> list[Sample]:
+        group = room.batches[number]
         jobs = [pool.submit(self._shaped, record, group.shape, key)
                 for record, key in zip(group.records, keys, strict=True)]  # fmt: skip
-        return [self._settled(job, group, place, keys[place]) for place, job in enumerate(jobs)]
+        return [
+            self._settled(job, room, group, place, keys[place]) for place, job in enumerate(jobs)
+        ]
 
-    def _settled(self, job: Future[Sample], group: Group, place: int, key: int) -> Sample:
-        """The sample; of a broken picture, the next of its bucket in the room that can be read."""
+    def _settled(
+        self, job: Future[Sample], room: Room, group: Group, place: int, key: int
+    ) -> Sample:
+        """The sample; of a broken picture, the next of its bucket in the room that can be read, or
+        of any, which is cropped to it.
+        """
         try:
             return job.result()
         except BrokenImage:
-            example = self.stream.reader.read([group.records[place], *group.others(place)])
+            instead = [*group.others(place), *room.records]
+            example = self.stream.reader.read([group.records[place], *instead])
             return self.transform({**example, SHAPE: group.shape}, np.random.default_rng(key))
 
 

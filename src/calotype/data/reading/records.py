@@ -118,6 +118,10 @@ class Record(NamedTuple):
         return self.file if isinstance(self.file, bytes | Image.Image) else contents(self.file)
 
 
+class NoneReadError(ValueError):
+    """Of pictures in a row none can be read."""
+
+
 @dataclass
 class Reader:
     """Decodes records under a policy for broken ones."""
@@ -151,9 +155,9 @@ class Reader:
             broken.append(record.name)
         raise self.none_of(broken)
 
-    def none_of(self, names: Sequence[str]) -> ValueError:
+    def none_of(self, names: Sequence[str]) -> "NoneReadError":
         """Make the error of pictures of which none can be read."""
-        return ValueError(
+        return NoneReadError(
             f"{self.source}: none of {len(names)} pictures in a row can be read; "
             f"{self.skipped[names[-1]]}"
         )

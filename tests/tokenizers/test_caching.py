@@ -451,8 +451,8 @@ def test_shards_are_as_large_as_asked_for_however_small_a_streams_parts_are(
     """Bug: of tars on disk each 128 samples became a shard, by a loader of their own."""
     scan, counted = Scan(None, batch_size=2, shard_size=5), []
     for module in ("filling_listed", "filling_streams"):
-        monkeypatch.setattr(f"calotype.tokenizers.{module}.once", lambda *given: (
-            counted.append(given) or once(*given)))  # fmt: skip
+        monkeypatch.setattr(f"calotype.tokenizers.{module}.once", lambda *given, **said: (
+            counted.append(given) or once(*given, **said)))  # fmt: skip
     for workers in (0, 2):
         root, stream = tmp_path / str(workers), stream_of(*[2] * 6, local=local)
         with together(root):

@@ -294,3 +294,22 @@ def test_bug_a_tars_text_was_read_in_one_encoding(tmp_path, encoding: str, packe
     (tmp_path / "0.png").write_bytes(picture("good", 0))
     (tmp_path / "0.txt").write_bytes("käse\r\nbrot".encode(encoding))
     assert samples(Folder(tmp_path).build()) == [(0, "käse\nbrot")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bug_what_was_passed_over_behind_the_last_batch_was_not_told(
+    tmp_path: Path, workers: int
+) -> None:
+    """By workers of a stream, where its pictures filled their last batch."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for i in range(6):
+            given = {"png": picture("good", i), **({"txt": b"says"} if i < 4 else {})}
+            for ending, data in given.items():
+                member = tarfile.TarInfo(f"{i}.{ending}")
+                member.size = len(data)
+                archive.addfile(member, BytesIO(data))
+    dataset = WebDataset(tmp_path / "a.tar.gz", uncaptioned="skip").build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [name for batch in once(dataset, 2, workers=workers) for name in batch["name"]]
+    assert len(found) == 4 and len(dataset.reader.skipped) == 2

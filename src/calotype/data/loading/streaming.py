@@ -121,9 +121,9 @@ class StreamBatches(IterableDataset[WorkerResult]):
         source.news()  # what was learnt before is known
         while True:
             result = worker_result(lambda: next(batches, None), self.stream.reader)
-            if result.batch is None:
-                return
             yield result._replace(learnt=tuple(source.news()))
+            if result.batch is None:  # what was met behind the last batch is told too
+                return
 
     def _batches(self) -> Iterator[Batch]:
         worker = get_worker_info() if self.workers else None

@@ -76,8 +76,8 @@ def received(
             _tell_removed(reader, removed)
             if isinstance(batch, BaseException):
                 raise batch from TracebackElsewhere(traceback, told)
-            assert batch is not None
-            yield batch
+            if batch is not None:
+                yield batch
     finally:
         del results  # ends the workers now, and not when the error's traceback is let go
         # Of a look at the first few what was removed is no news; of a run, that ends here, it is.

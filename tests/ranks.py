@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from signal import SIGABRT, SIGSEGV
 from typing import Any
 
 from filelock import FileLock
@@ -39,9 +40,16 @@ def ranks(
     together(world, tiny.ranked, local, kind, out, changes, artifacts)
 
 
+class AbortedError(AssertionError):
+    """The C library, or the kernel, ended a process: nothing that it did was compared."""
+
+
 def together(world: int, work: Callable[..., None], *arguments: Any) -> None:
     """Let so many processes do a work that begins with `tiny.join(rank, world, port)`."""
-    assert started(world, work, *arguments) == [0] * world
+    codes = started(world, work, *arguments)
+    if {-SIGABRT, -SIGSEGV} & {*codes}:
+        raise AbortedError(f"exit codes {codes}")
+    assert codes == [0] * world
 
 
 def started(world: int, work: Callable[..., None], *arguments: Any) -> list[int | None]:

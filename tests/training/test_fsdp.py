@@ -1,7 +1,9 @@
 """FSDP2: processes that hold shares of weights train what processes that hold all of them do."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,28 @@ import in_shares
 import tiny
 from calotype.training import checkpoint, parted
 from calotype.training.run import Run
-from ranks import together
+from ranks import AbortedError, together
 
 pytestmark = pytest.mark.slow
+
+
+def again_if_aborted(test: Callable[..., None]) -> Callable[..., None]:
+    """Of some ten runs one was ended by glibc, "free(): invalid size", as torch 2.14.1 gathered
+    weights by gloo; the cause is not found. Such a one is begun again, once; what fails by itself
+    is not.
+    """
+
+    @wraps(test)
+    def begun(tmp_path: Path, **given: Any) -> None:
+        try:
+            (tmp_path / "once").mkdir()
+            test(tmp_path=tmp_path / "once", **given)
+        except AbortedError as error:
+            print(f"begun again: {error}")
+            (tmp_path / "again").mkdir()
+            test(tmp_path=tmp_path / "again", **given)
+
+    return begun
 
 
 def groups(run: Run, step: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -32,6 +53,7 @@ def apart(one: Any, other: Any) -> float:
     return max((apart(one[name], other[name]) for name in one), default=0.0)
 
 
+@again_if_aborted
 def test_shares_equal_whole_weights(tmp_path):
     """50 steps of a diffusion model, a transformer, and a tokenizer with its adversary: weights,
     averages, moments, pictures and what is left for export."""
@@ -69,6 +91,7 @@ def lines(run: Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
 
 
+@again_if_aborted
 def test_shares_resume_exactly_and_on_other_numbers_of_ranks(tmp_path):
     """Two ranks as if never stopped, bit for bit; three, one, and two that hold all, from the same
     checkpoint: what they take up is what was written."""
@@ -104,6 +127,7 @@ def copied(folder: Path, place: Path) -> None:
         (place / file.name).write_bytes(file.read_bytes())
 
 
+@again_if_aborted
 def test_a_whole_way_in_shares_ends_in_the_same_folders(artifacts, tmp_path):
     for shared in (False, True):
         together(2, in_shares.whole_way, shared, tmp_path / str(shared), artifacts)
@@ -120,6 +144,7 @@ def test_a_whole_way_in_shares_ends_in_the_same_folders(artifacts, tmp_path):
     assert "validation/psnr_db" in said and "critic_gradient" in said
 
 
+@again_if_aborted
 def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path):
     run = tiny.run(tmp_path / "run", steps=9, batch_size=4, patience=2, save_every=9)
     together(2, in_shares.broken, run)
@@ -127,6 +152,7 @@ def test_all_ranks_skip_what_is_not_finite_on_one(tmp_path):
     assert said[0] == said[1] and "not finite for 2 steps in a row" in said[0][0]
 
 
+@again_if_aborted
 def test_a_checkpoint_that_one_rank_cannot_write_is_none(tmp_path):
     """It ends all of them, and leaves the one before."""
     run = tiny.run(tmp_path / "run", steps=2, batch_size=4, save_every=1)
@@ -136,6 +162,7 @@ def test_a_checkpoint_that_one_rank_cannot_write_is_none(tmp_path):
     assert [folder.name for folder in run.checkpoints.iterdir()] == ["step-1"]
 
 
+@again_if_aborted
 def test_a_damaged_part_is_noticed(tmp_path):
     run = tiny.run(tmp_path / "run", steps=1, batch_size=4, save_every=1)
     together(2, in_shares.train, True, [("generator", run)])

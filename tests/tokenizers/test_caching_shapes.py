@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 import tiny
+from calotype.commands.cache_checks import check_related
 from calotype.data import Buckets, CenterCrop, Folder, Stream, Transform, WebDataset
 from calotype.data.cache.index import Index
 from calotype.data.cache.latents import LatentCache
+from calotype.data.loading.in_order import in_order
 from calotype.tokenizers.caching import cache_latents, finish, together
 from calotype.tokenizers.encoder import Encoder, Scan
 
@@ -172,3 +174,16 @@ def test_bug_a_part_without_pictures_ended_the_cache(tars, tmp_path, crop):
 def test_a_count_is_refused(tars, tmp_path):
     with pytest.raises(ValueError, match="--count"):
         cached(tars, tmp_path / "cache", count=5)
+
+
+def test_bug_tars_of_other_pictures_than_a_caches_were_not_refused(tars, tmp_path, ending):
+    """And the cache was deleted behind the new one. Of what is read in order this is not known."""
+    root = cached(tars, tmp_path / "cache")
+    others = tmp_path / "others"
+    others.mkdir()
+    tar(others / f"0{ending}", {f"other {i}": encoded(i) for i in range(3)})
+    dataset = in_order(WebDataset(others, caption_key="txt").build(), 8)
+    if ending == ".tar":
+        with pytest.raises(ValueError, match="is of other pictures, such as"):
+            check_related(root, dataset)
+    check_related(root, in_order(WebDataset(tars, caption_key="txt").build(), 8))

@@ -3,12 +3,15 @@ process, and microseconds to find a picture at random.
 
     python benchmarks/many_files.py made 1000000 texts
     python benchmarks/many_files.py index 10000000 metadata
+    python benchmarks/many_files.py index 10000000 metadata buckets
 
 `made` makes the files: links to one picture in folders of a thousand, with a text beside each, a
 metadata file, or the folders' names as captions. `index` makes the folders and writes the index,
-as if the pictures had been looked through: its first start is that writing. Each start is a
-process of its own. Memory is that which is resident after a million pictures (or all) were found at
-random, of it what no other process can share, and the same of a worker that was forked.
+as if the pictures had been looked through: its first start is that writing; of the files those are
+there that are asked for their times. `buckets` sorts the pictures into aspect buckets too, by sizes
+that are kept, and draws a thousand batches' indices. Each start is a process of its own. Memory is
+that which is resident after a million pictures (or all) were found at random, of it what no other
+process can share, and the same of a worker that was forked.
 """
 
 import json
@@ -25,13 +28,16 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
-from calotype.data import Folder
+from calotype.data import Buckets, Folder, Loader, Transform
 from calotype.data.folders.indexing import Indexing
 from calotype.data.folders.keeping import keep, kept_in
 from calotype.data.folders.layouts import Captions, Found, Pictured
 from calotype.data.folders.survey import Survey, survey
+from calotype.data.reading import looks
+from calotype.data.splits import Spread
 
 EACH = 1000
 """Pictures in a folder."""
@@ -92,6 +98,8 @@ def write_index(root: Path, count: int, captions: Captions) -> None:
     """The folders, and an index of pictures in them."""
     for k in range(-(-count // EACH)):
         (root / f"{k:05d}").mkdir()
+    for i in Spread(count, min(count, looks.STAMPED)):
+        Path(root, f"{i // EACH:05d}", f"{i:08d}.png").touch()
     time.sleep(2.1)  # until they are trusted
     home = kept_in(root, "found", "refuse")
     home.mkdir(parents=True)
@@ -102,12 +110,25 @@ def write_index(root: Path, count: int, captions: Captions) -> None:
     print(f"writing the index: {took:.1f} s, {size / 2**20:.0f} MiB", flush=True)
 
 
-def start(root: Path) -> None:
+def write_sizes(root: Path, count: int) -> None:
+    """Sizes that were kept of all."""
+    data = Folder(root).build()
+    sizes = np.random.default_rng(0).integers(200, 400, (count, 2))
+    file = looks._place(data, "sizes")
+    assert file
+    looks._keep(file, {"sizes": torch.from_numpy(sizes)})
+
+
+def start(root: Path, how: str) -> None:
     """Start once, in this process, and print a row."""
     import_only = memory()
     started = time.perf_counter()
     data = Folder(root).build()
     data.identity()
+    if how == "buckets":
+        loader = Loader(data, 64, seed=0, transform=Transform(Buckets(256, 8)))
+        draws = loader._draws(range(0, 64000, 64), 64)  # type: ignore[attr-defined]
+        assert sum(1 for _ in draws) == 1000
     took, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     entries = data.records.entries  # type: ignore[attr-defined]
     chosen = np.random.default_rng(0).permutation(len(entries))[:LOOKED_UP]
@@ -134,7 +155,7 @@ def memory() -> str:
     return f"{found.rss / 2**20:.0f} ({found.uss / 2**20:.0f})"
 
 
-def main(how: str, count: int, captions: Captions) -> None:
+def main(how: str, count: int, captions: Captions, sorts: str) -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["CALOTYPE_CACHE"] = f"{scratch}/cache"
@@ -146,12 +167,15 @@ def main(how: str, count: int, captions: Captions) -> None:
         print("| pictures | s to start | peak MiB then | MiB (own) before | after | of a worker | "
               "us a picture |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
         time.sleep(2.1)
+        if how == "index" and sorts == "buckets":
+            write_sizes(root, count)
         for _ in range(2 if how == "made" else 1):
-            subprocess.run([sys.executable, __file__, "start", str(root)], check=True)
+            subprocess.run([sys.executable, __file__, "start", str(root), sorts], check=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "start":
-        start(Path(sys.argv[2]))
+        start(Path(sys.argv[2]), sys.argv[3])
     else:
-        main(sys.argv[1], int(sys.argv[2]), sys.argv[3])  # type: ignore[arg-type]
+        sorts = "".join(sys.argv[4:])
+        main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sorts)  # type: ignore[arg-type]

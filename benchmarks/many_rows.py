@@ -4,8 +4,9 @@
 
 A million rows are really made, of one number each, with captions and tokens. Those of 100 million
 are an index, and shards of 8192 rows of [8, 32, 32] that are holes of as many bytes: a file system
-reads zeros from them, and everything but the disk does the work of the real ones. Each figure is
-taken in a process of its own: seconds, and the growth of its memory that is not the files' own.
+reads zeros from them, and everything but the disk does the work of the real ones. So are as many of
+seven shapes, as pictures in buckets have. Each figure is taken in a process of its own: seconds,
+and the growth of its memory that is not the files' own.
 """
 
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +30,8 @@ from calotype.data.cache.shards import write_shard, write_tensors
 
 SHARD, BATCH = 8192, 256
 MADE, LISTED = 1_000_000, 100_000_000
+SQUARE = ((8, 32, 32),)
+SHAPES = tuple((8, height, 1024 // height) for height in (16, 20, 24, 32, 42, 51, 64))
 LENGTH = 32
 """Tokens of a prompt."""
 
@@ -66,11 +70,12 @@ def hole(file: Path, tensors: dict[str, tuple[str, tuple[int, ...], int]]) -> No
         out.truncate(8 + len(text) + end)
 
 
-def pretend(root: Path, rows: int) -> None:
-    """Write a cache whose shards are holes."""
-    shape, counts, files = (8, 32, 32), [], []
+def pretend(root: Path, rows: int, several: tuple[tuple[int, ...], ...] = SQUARE) -> None:
+    """Write a cache whose shards are holes, of these shapes in turn."""
+    counts, files, shapes = [], [], []
     for part, first in enumerate(range(0, rows, SHARD)):
         count = min(SHARD, rows - first)
+        shapes.append(shape := several[part % len(several)])
         names = [file_name(part, 0, f"{part:016x}", kind) for kind in (LATENTS, PICTURES, PROMPTS)]
         size = 2 * count * int(np.prod(shape))
         hole(root / names[0], {"packed": ("F16", (count, *shape), size)})
@@ -82,7 +87,10 @@ def pretend(root: Path, rows: int) -> None:
         (root / names[2]).symlink_to(plain.name)
         counts.append(count)
         files.append(Files(*names))
-    Index("f00d", 256, tuple(counts), False, LENGTH, files=tuple(files)).write(root)
+    Index(
+        "f00d", 256, tuple(counts), False, LENGTH, files=tuple(files),
+        shapes=tuple(shapes) if len(several) > 1 else (),
+    ).write(root)  # fmt: skip
 
 
 def own_memory() -> int:
@@ -110,8 +118,8 @@ def measure(root: Path) -> None:
     batches = Loader(rows, BATCH, seed=0).batches()
     step(f"first batch of {BATCH}", lambda: next(batches))
     step("100 batches more", lambda: sum(1 for _ in islice(batches, 100)))
-    step("start at the end of epoch 7", lambda: next(
-        Loader(rows, BATCH, seed=0).batches(7 * len(rows))))  # fmt: skip
+    late = 7 * len(rows) // BATCH * BATCH
+    step("start at the end of epoch 7", lambda: next(Loader(rows, BATCH, seed=0).batches(late)))
 
 
 def main() -> None:
@@ -120,7 +128,11 @@ def main() -> None:
         measure(Path(sys.argv[1]))
         return
     with tempfile.TemporaryDirectory(dir=os.environ.get("CALOTYPE_SCRATCH")) as scratch:
-        for name, build, rows in (("made", make, MADE), ("listed", pretend, LISTED)):
+        in_buckets = partial(pretend, several=SHAPES)
+        for name, build, rows in (
+            ("made", make, MADE), ("listed", pretend, LISTED),
+            ("listed, of seven shapes", in_buckets, LISTED),
+        ):  # fmt: skip
             root = Path(scratch) / name
             root.mkdir()
             began = time.perf_counter()

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calotype.data.cache.spans import Spans
 from calotype.data.loading.plan import Plan
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any)
@@ -70,3 +72,28 @@ def test_orders_differ_by_epoch_by_bucket_and_by_seed() -> None:
 def test_batches_that_straddle_two_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="4 samples from 6 on are of two steps of 8"):
         plan([40], 8)(6, 4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=8))
+def test_spans_are_the_rows_that_they_say(gaps: list[tuple[int, int]]) -> None:
+    rows, firsts, first = list[int](), list[int](), 0
+    for gap, count in gaps:
+        firsts.append(first + gap)
+        first = firsts[-1] + count
+        rows += range(firsts[-1], first)
+    found = Spans(np.array(firsts), np.array([count for _, count in gaps]))
+    assert np.asarray(found).tolist() == rows
+
+
+def test_bug_rows_of_several_shapes_took_memory_each() -> None:
+    """A plan over a hundred million rows in spans holds nothing for each."""
+    each = 10_000_000
+    spans = [Spans(np.array([k * each]), np.array([each])) for k in range(10)]
+    tracemalloc.start()
+    found = Plan(spans, 2**14, seed=0)
+    steps = [found(k * 2**14, 2**14) for k in range(4)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6
+    assert {len(np.unique(step)) for step in steps} == {2**14}
+    assert all(len(set((step // each).tolist())) == 1 for step in steps)

@@ -1,9 +1,11 @@
 """A cache in a bucket: what is read of it is fetched, kept within bounds, and the same rows."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +74,19 @@ def test_an_epoch_is_all_rows_once_and_goes_on_where_it_was(latents, monkeypatch
     _, second = next(whole), next(whole)
     assert torch.equal(next(Loader(rows, 8, seed=0).batches(8))["packed"], second["packed"])
     assert held_out.order(0) is not None and here.order(0) is None
+
+
+def test_bug_shapes_in_a_bucket_were_drawn_from_all_shards_at_once(latents, monkeypatch):
+    """Of two shapes, two of the four shards that are read at a time are of each."""
+    monkeypatch.setattr("calotype.data.cache.latents.AT_ONCE", 4)
+    cached = LatentCache(URL)
+    shapes = tuple((8, 4, 4 + i % 2) for i in range(8))  # said, for all rows are of one
+    cached.index = replace(cached.index, shapes=shapes)
+    order = Loader(cached.split(0)[0], 4, seed=0)._order()
+    shards = [np.searchsorted(cached.ends, order(4 * k, 4), side="right") for k in range(8)]
+    for shape in (0, 1):
+        own = [set(some.tolist()) for some in shards if set(some % 2) == {shape}]
+        assert len(own) == 4 and len(own[0] | own[1]) == len(own[2] | own[3]) == 2
 
 
 def test_a_generator_is_trained_from_a_bucket(artifacts, latents, tmp_path):

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from calotype.data import Folder, OnError, Parquet, Pictures, Record, WebDataset
+from calotype.data import Buckets, Folder, OnError, Parquet, Pictures, Record, WebDataset
 from calotype.data import Reader as PictureReader
 from calotype.data.aspect import sizes as module
+from calotype.data.aspect.bucketed import Bucketed
 from calotype.data.aspect.sizes import sizes
 from calotype.data.mixtures import MixedPictures
 from calotype.data.pictures import spread
-from calotype.data.reading import remote
+from calotype.data.reading import looks, remote
 from calotype.data.reading.formats import extra_formats
 from calotype.data.reading.images import FORMATS, BrokenImage
 from calotype.data.reading.looks import size_of
@@ -102,6 +103,35 @@ def test_sizes_of_many_are_kept_until_the_pictures_change(
     assert np.array_equal(sizes(Folder(folder).build()), first) and not read
     Image.new("RGB", (99, 20)).save(folder / "10.png")
     assert sizes(Folder(folder).build())[10].tolist() == [99, 20]
+
+
+def test_bug_each_start_asked_for_the_time_of_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very many a few are asked; whose size is another than was kept is told when it is met."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    records, read = pictures(folder).records, counted(monkeypatch)
+    monkeypatch.setattr(looks, "STAMPED", 5)
+    asked: list[Path | str] = []
+    stamp_of = looks.stamp_of
+    monkeypatch.setattr(looks, "stamp_of", lambda path: asked.append(path) or stamp_of(path))
+
+    def bucketed() -> Bucketed:
+        known = Pictures(records, PictureReader("skip", "folder"), lambda: "the same")
+        return Bucketed(known, Buckets(16, 2), sizes(known))
+
+    bucketed()
+    asked.clear()
+    read.clear()
+    Image.new("RGB", (99, 20)).save(folder / "03.png")
+    found = bucketed()
+    assert len(asked) == 5 and not read
+    assert [found[i]["shape"] for i in (0, 19)]
+    with pytest.warns(UserWarning, match="03.png has 99x20 pixels and is cropped to .*replaced"):
+        found[3]
+    Image.new("RGB", (99, 20)).save(folder / "04.png")
+    assert bucketed().shape(3).ratio > 1.5 and read  # of those that are asked one is another
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -128,7 +128,7 @@ def test_training_tells_what_the_stock_pipeline_tells(cached: CacheRecipe, tmp_p
     tokenizer, latents = ImageTokenizer.load(cached.tokenizer), LatentCache(cached.out)
     objective, pipeline = assemble_denoiser(recipe(cached, tmp_path, drop=0.0), latents, tokenizer)
     assert isinstance(objective, FramedDenoising)
-    rows = (latents.split(0)[0].buckets() or [])[-1][:2].tolist()
+    rows = np.asarray((latents.split(0)[0].buckets() or [])[-1])[:2].tolist()
     batch = {**latents.batch(rows, [5, 6]), "key": [5, 6]}
     told: list[dict[str, Any]] = []
     objective.unet.register_forward_pre_hook(

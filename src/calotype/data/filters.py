@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 
 import numpy as np
@@ -182,7 +182,8 @@ class FilteredPictures(Pictures):
     def _sized(self, places: Sequence[int]) -> Sequence[int]:
         if not self.spec.asks_for_size:
             return places
-        sizes, refused = survey(self.source, "sizes", size_of), self.spec.refused
+        sizes = survey(self.source, "sizes", size_of)
+        refused = lru_cache(self.spec.refused)  # of very many pictures most are of a few sizes
         return self._without(places, lambda i: refused(tuple(sizes[i].tolist())))
 
     def _alone(self, places: Sequence[int]) -> Sequence[int]:

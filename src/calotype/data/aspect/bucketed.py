@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from warnings import warn
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32
 from torch.utils.data import Dataset, Subset
 
 from calotype.data.aspect.buckets import Buckets, Shape
@@ -12,8 +13,11 @@ from calotype.data.aspect.sizes import Sizes
 from calotype.data.loading.batches import keys_of
 from calotype.data.loading.order import Places
 from calotype.data.pictures import Chosen, Pictures
+from calotype.data.reading.paths import cache_home
 from calotype.data.reading.records import NoneReadError
 
+AT_ONCE = 2**20
+"""Pictures that are sorted at once, for memory is taken for each."""
 SHAPE = "shape"
 """Of an example: the bucket that it is cropped to."""
 
@@ -36,9 +40,8 @@ class Bucketed(Dataset[dict[str, Any]]):
         self.dataset, self.crop = dataset, crop
         self.reader = getattr(dataset, "reader", None)
         self.bucket = np.full(len(found), -1, np.int16)
-        good = np.flatnonzero(found[:, 0])
-        self.bucket[good] = crop.chosen(found[good])
-        self._look(found[good], good)
+        self._sort(found, np.flatnonzero(found[:, 0]))
+        self._told = False
         self.places = tuple(np.flatnonzero(self.bucket == k) for k in range(len(crop.shapes)))
         self.parts = [_part(dataset, places) for places in self.places]
 
@@ -49,9 +52,21 @@ class Bucketed(Dataset[dict[str, Any]]):
         bucket = self.bucket[index]
         try:
             example = self.parts[bucket][int(np.searchsorted(self.places[bucket], index))]
+            self._check(example, index)
         except NoneReadError:
             example = self.dataset[index]  # none of its bucket can be read: another, cropped to it
         return {**example, SHAPE: self.crop.shapes[bucket]}
+
+    def _check(self, example: dict[str, Any], index: int) -> None:
+        """Tell, once, that a picture has another size than was kept of it."""
+        size, shape = example.get("size", example["image"].size), self.shape(index)
+        if not self._told and self.crop.nearest(*size) != shape:
+            self._told = True
+            warn(
+                f"{self._named(index)} has {size[0]}x{size[1]} pixels and is cropped to {shape}: "
+                "since its size was kept it was replaced. To sort all anew, remove "
+                f"{cache_home() / 'sizes-*.safetensors'}", stacklevel=2,
+            )  # fmt: skip
 
     def read_one(self, index: int) -> dict[str, Any] | None:
         """A picture itself, whose place no other takes; None: it is broken, and skipped."""
@@ -67,32 +82,37 @@ class Bucketed(Dataset[dict[str, Any]]):
         """Indices of each bucket's pictures."""
         return self.places
 
-    def _look(self, found: np.ndarray, good: Places) -> None:
-        if not len(found):
+    def _sort(self, found: Sizes, good: Places) -> None:
+        if not len(good):
             raise ValueError(f"{self._source}: not one of {len(self)} pictures can be read")
-        bounds = np.array(self.crop.shapes)[self.bucket[good]]
-        scale = (found / bounds).min(1)
-        self.enlarged = int((scale < 1).sum())
-        self.longer = self._longer(found)
-        self.lost = 1 - (bounds * scale[:, None]).prod(1) / found.prod(1)
+        self.longer, self.lost = np.empty(len(good), bool), np.empty(len(good), np.float32)
+        self.enlarged = 0
+        for first in range(0, len(good), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            self._sort_some(found[good[some]], good[some], some)
         if self.longer.any() and self.crop.beyond == "refuse":
-            first = int(good[np.flatnonzero(self.longer)[0]])
-            width, height = found[np.flatnonzero(self.longer)[0]]
+            first = int(good[self.longer.argmax()])
+            width, height = found[first]
             raise ValueError(
                 f"{self.longer.sum()} pictures are longer than {self.crop.ratio:g}:1, "
                 f"{self._named(first)} with {width}x{height} pixels the first: take them out, or "
                 "give --transform.crop.beyond crop or a larger --transform.crop.ratio"
             )
 
+    def _sort_some(self, sizes: Sizes, places: Places, some: slice) -> None:
+        self.bucket[places] = chosen = self.crop.chosen(sizes)
+        bounds = np.array(self.crop.shapes)[chosen]
+        scale = (sizes / bounds).min(1)
+        self.enlarged += int((scale < 1).sum())
+        self.longer[some] = sizes.max(1) > self.crop.ratio * sizes.min(1)
+        self.lost[some] = 1 - (bounds * scale[:, None]).prod(1) / sizes.prod(1, dtype=np.int64)
+
     longer: Bool[np.ndarray, " _"]
     """Which of those that can be read are longer than `crop.ratio`."""
-    lost: Float64[np.ndarray, " _"]
+    lost: Float32[np.ndarray, " _"]
     """Part of the area of each of these that is cropped away."""
     enlarged: int
     """How many of these have fewer pixels than their bucket."""
-
-    def _longer(self, found: np.ndarray) -> Bool[np.ndarray, " _"]:
-        return found.max(1) > self.crop.ratio * found.min(1)
 
     def said(self) -> str:
         """What was found, in words."""
@@ -138,13 +158,14 @@ def _part(dataset: Dataset[Any], places: Places) -> Dataset[Any]:
 
 
 def in_buckets(
-    buckets: Sequence[Places], rows: Sequence[int], batch_size: int
+    buckets: Sequence[Any], rows: Sequence[int], batch_size: int
 ) -> Iterator[list[tuple[int, int]]]:
     """Batches of a pass over some rows, each of one bucket and the fullest first: of each sample
     the row and its key of seed 0.
     """
     wanted = np.asarray(rows)
-    within = [places[np.isin(places, wanted, assume_unique=True)] for places in buckets]
+    each = map(np.asarray, buckets)
+    within = [places[np.isin(places, wanted, assume_unique=True)] for places in each]
     for places in sorted(within, key=len, reverse=True):
         for first in range(0, len(places), batch_size):
             some = places[first : first + batch_size].tolist()

@@ -14,7 +14,6 @@ named no pictures; their caches are read as they are.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,11 +24,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from calotype.data.cache.mapped import ask_for, mapped
-from calotype.data.cache.shard_order import ShardOrder
+from calotype.data.cache.shard_order import AT_ONCE, ShardOrder
 from calotype.data.cache.shard_store import store
+from calotype.data.cache.spans import Spans
 from calotype.data.cache.texts import from_arrays
 from calotype.data.identity import digest
-from calotype.data.loading.order import Places
 from calotype.data.reading.transforms import FRAME, mirrored
 from calotype.data.splits import Left, Some, Spread
 from calotype.training.memory import stacked
@@ -246,20 +245,24 @@ class LatentRows(Subset[dict[str, Any]]):
         """As `LatentCache.batch`, of indices into these rows."""
         return self.cache.batch(self.rows.rows(np.array(indices)).tolist(), keys)
 
-    def buckets(self) -> list[Places] | None:
+    def buckets(self) -> list[Spans] | None:
         """Places among these of the rows of each shape; None: all are of one."""
-        shapes = self.cache.index.shapes
-        if not shapes:
+        if not (shapes := self.cache.index.shapes):
             return None
-        bounds = pairwise(self.rows.before(np.concatenate([[0], self.cache.ends])).tolist())
-        found: dict[tuple[int, ...], list[Places]] = {}
-        for shape, (first, last) in zip(shapes, bounds, strict=True):
-            found.setdefault(shape, []).append(np.arange(first, last))
-        return [np.concatenate(each) for each in found.values()]
+        number = {shape: k for k, shape in enumerate(dict.fromkeys(shapes))}
+        whose = np.array([number[shape] for shape in shapes])
+        before = self._before()
+        # A step is of one shape and the next of another, so that all shapes share the files.
+        at_once = max(1, AT_ONCE // len(number)) if self.cache.store.remote else None
+        return [Spans(before[:-1][whose == k], np.diff(before)[whose == k], at_once)
+                for k in number.values()]  # fmt: skip
 
     def order(self, seed: int) -> ShardOrder | None:
         """In which order to read them, where their shards have to be fetched; None: in any."""
         if not self.cache.store.remote:
             return None
-        before = self.rows.before(np.concatenate([[0], self.cache.ends]))
-        return ShardOrder(np.diff(before), seed)
+        return ShardOrder(np.diff(self._before()), seed)
+
+    def _before(self) -> Int64[np.ndarray, " shards"]:
+        """How many of these lie before each shard, and before the end."""
+        return self.rows.before(np.concatenate([[0], self.cache.ends]))

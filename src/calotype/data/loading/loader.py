@@ -14,7 +14,7 @@ from calotype.data.aspect.bucketed import Bucketed, check_weights
 from calotype.data.aspect.buckets import Buckets
 from calotype.data.aspect.sizes import sizes
 from calotype.data.loading.batches import Batch, collate, draw_keys
-from calotype.data.loading.order import InOrder, Order, Places, order_of
+from calotype.data.loading.order import InOrder, Order, order_of
 from calotype.data.loading.plan import Plan
 from calotype.data.loading.shaped import batches_of
 from calotype.data.loading.streaming import Share, StreamBatches
@@ -215,9 +215,9 @@ def arranged(dataset: Dataset[Any], transform: Transformation | None) -> Dataset
     return Bucketed(_decoded(dataset, transform), crop, sizes(dataset))
 
 
-def buckets_of(dataset: Dataset[Any]) -> Sequence[Places] | None:
-    """Indices of what may be in one batch; None: all may."""
-    asked: Callable[[], Sequence[Places]] | None = getattr(dataset, "buckets", None)
+def buckets_of(dataset: Dataset[Any]) -> Sequence[Any] | None:
+    """Indices of what may be in one batch, as `Plan` takes them; None: all may."""
+    asked: Callable[[], Sequence[Any]] | None = getattr(dataset, "buckets", None)
     return asked() if asked else None
 
 

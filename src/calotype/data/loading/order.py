@@ -58,11 +58,17 @@ class Shuffled:
         return cut(self._epoch, self.n, start, count)
 
     def _order(self, epoch: int) -> Any:
-        seed = epoch_seed(self.seed, epoch)
-        own = self.own and self.own(seed)
-        if own is not None:
-            return own
-        return Permutation(self.n, seed) if self.n >= LARGE else shuffled(self.n, seed)
+        return ordered(self.n, epoch_seed(self.seed, epoch), self.own, self.n)
+
+
+def ordered(n: int, seed: int, own: Callable[[int], Any] | None, total: int) -> Any:
+    """The numbers below n in the order of an epoch, as of `Shuffled`, where `total` are held in
+    such orders.
+    """
+    found = own and own(seed)
+    if found is not None:
+        return found
+    return Permutation(n, seed) if total >= LARGE else shuffled(n, seed)
 
 
 def shuffled(n: int, seed: int) -> Places:

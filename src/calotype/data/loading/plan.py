@@ -3,11 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int16
 
 from calotype.data.loading.batches import epoch_seed
-from calotype.data.loading.order import Places, cut, shuffled
+from calotype.data.loading.order import Places, cut, ordered, shuffled
 
 
 class Plan:
@@ -21,12 +23,13 @@ class Plan:
     seldom.
 
     Args:
-        buckets: Indices of each bucket's pictures, of one or more.
+        buckets: Indices of each bucket's pictures, of one or more: an array, or what gives those at
+            some places; it may say its order by a method `order(seed)`.
         step: Samples of a step.
         seed: Of the order; None: as the buckets, and the pictures in them, stand.
     """
 
-    def __init__(self, buckets: Sequence[Places], step: int, seed: int | None) -> None:
+    def __init__(self, buckets: Sequence[Any], step: int, seed: int | None) -> None:
         self.buckets = [places for places in buckets if len(places)]
         self.step, self.seed = step, seed
         self.total = sum(map(len, self.buckets))
@@ -71,19 +74,21 @@ class Plan:
         """Steps that a run has had when an epoch ends."""
         return sum(self._given(bucket, epoch) for bucket in range(len(self.buckets)))
 
-    def _epoch(self, epoch: int) -> Places:
+    def _epoch(self, epoch: int) -> Int16[np.ndarray, " steps"]:
         """The bucket of each step of an epoch."""
         buckets = range(len(self.buckets))
         steps = np.repeat(
-            np.array(buckets), [self._given(k, epoch) - self._given(k, epoch - 1) for k in buckets]
+            np.array(buckets, np.int16),
+            [self._given(k, epoch) - self._given(k, epoch - 1) for k in buckets],
         )
         if self.seed is None:
             return steps
         return steps[shuffled(len(steps), epoch_seed(self.seed, epoch))]
 
-    def _order(self, bucket: int, epoch: int) -> Places:
+    def _order(self, bucket: int, epoch: int) -> Any:
         """The order in which a bucket's pictures come for the nth time."""
-        total = len(self.buckets[bucket])
+        places = self.buckets[bucket]
         if self.seed is None:
-            return np.arange(total)
-        return shuffled(total, epoch_seed(self.seed, epoch, bucket))
+            return range(len(places))
+        seed = epoch_seed(self.seed, epoch, bucket)
+        return ordered(len(places), seed, getattr(places, "order", None), self.total)

@@ -7,12 +7,12 @@ take a red heart for a blue one. So the mean colour is kept beside it.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from io import BytesIO
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from struct import unpack
 from typing import Any
@@ -39,6 +39,9 @@ COLOUR = 12
 """Levels of 255 that the mean colours of pictures that look alike may be apart."""
 LOOKED_AT = 16
 """Pictures that are measured again, and named, to see that what was kept is still true."""
+STAMPED = 200_000
+"""Files up to which the time of each is asked, to see that. Of more, so many from all over them: to
+ask for ten million takes minutes, and over a network an hour."""
 THREADS = min(16, os.cpu_count() or 1)
 
 Row = tuple[int, ...]
@@ -215,24 +218,37 @@ def _place(dataset: Pictures, name: str) -> Path | None:
     """Where what was measured of a dataset is kept; None: nothing tells it from others, or whether
     it changed.
     """
-    if not dataset.is_known or (stamps := _stamps(dataset.records)) is None:
+    if not dataset.is_known:
         return None
+    stamps = _Stamps(dataset.records)
     some = [dataset.records[i].name for i in _some(len(dataset))]
-    known = [dataset.reader.source, dataset.identity(), str(len(dataset)), *some, *stamps]
-    return cache_home() / f"{name}-{digest(known)}.safetensors"
+    known = [dataset.reader.source, dataset.identity(), str(len(dataset)), *some]
+    found = digest(chain(known, stamps))
+    return cache_home() / f"{name}-{found}.safetensors" if stamps.known else None
 
 
-def _stamps(records: Sequence[Record]) -> list[str] | None:
+class _Stamps:
     """What changes with the files, if only in their times: a picture, or a table, may be replaced
-    by one of as many bytes; None: it is not known of all.
+    by one of as many bytes. Of very many files those that are looked up are `STAMPED`.
     """
-    paths: Callable[[], Sequence[str]] | None = getattr(records, "paths", None)
-    if paths and not isinstance(records[0].file, Path):
-        found = [stamp_of(path) for path in paths()]
-    else:
-        seen = cache(stamp_of)
-        found = [stamp_of_record(records[i], seen) for i in range(len(records))]
-    return found if all(found) else None
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.known = True
+        """Whether each that was given so far says something."""
+
+    def __iter__(self) -> Iterator[str]:
+        for stamp in self._each():
+            self.known &= bool(stamp)
+            yield stamp
+
+    def _each(self) -> Iterable[str]:
+        paths: Callable[[], Sequence[str]] | None = getattr(self.records, "paths", None)
+        if paths and not isinstance(self.records[0].file, Path):
+            return map(stamp_of, paths())
+        total, seen = len(self.records), lru_cache(stamp_of)  # a tar's pictures lie in a row
+        some = Spread(total, min(STAMPED, total))
+        return (stamp_of_record(self.records[i], seen) for i in some)
 
 
 def _some(total: int) -> Spread:

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +30,8 @@ from calotype.data import (
 )
 from calotype.data.aspect import rooms
 from calotype.data.aspect.rooms import measured, shares
+from calotype.data.loading import passes
+from calotype.data.loading.passes import own_turns
 from calotype.data.loading.shaped import ShapedBatches, batches_of
 from calotype.data.loading.streaming import Share
 from calotype.data.reading import remote
@@ -266,3 +270,28 @@ def test_bug_one_picture_that_was_not_at_its_url_stopped_a_stream_in_buckets(mon
     assert len(waited) == 1
     with pytest.raises(BrokenImage):
         measured(Far("http://a/b.png", "gone", ""), CROP, Reader("stop", "some"))
+
+
+@pytest.mark.parametrize("count", [None, 30])
+def test_bug_ranks_each_decoded_the_whole_of_a_pass_in_buckets(
+    tars: Path, monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    """And whatever was asked for, all of it was read."""
+    decoded: list[str] = []
+    decode = Reader.decode
+    monkeypatch.setattr(Reader, "decode", lambda *some: decoded.append("") or decode(*some))
+
+    def own(rank: int, world: int) -> list[tuple[int, Batch]]:
+        state = SimpleNamespace(process_index=rank, num_processes=world)
+        monkeypatch.setattr(passes, "processes", lambda: state)
+        return [*own_turns(stream_of(tars), 4, TRANSFORM, count=count)]
+
+    whole = own(0, 1)
+    rows = sorted(row for _, batch in whole for row in batch["row"])
+    assert rows == [*range(count or N)] and len(decoded) == len(rows)
+    decoded.clear()
+    ranks = [*own(0, 3), *own(1, 3), *own(2, 3)]
+    assert len(decoded) == len(rows)
+    assert [first for first, _ in whole] == [4 * number for number in range(len(whole))]
+    for (first, batch), (other, alone) in zip(sorted(ranks, key=itemgetter(0)), whole, strict=True):
+        assert first == other and told(batch) == told(alone)

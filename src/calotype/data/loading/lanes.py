@@ -40,7 +40,7 @@ class Lanes:
     def of(cls, most: int, step: int) -> "Lanes":
         """Lay out no more lanes than `most`."""
         turns = next(n for n in TURNS if n * n <= 2 * most)
-        return cls(turns, _power_of_two(min(most // turns, step)), step)
+        return cls(turns, power_of_two(min(most // turns, step)), step)
 
     def __len__(self) -> int:
         return self.turns * self.width
@@ -72,7 +72,8 @@ class Lanes:
             within = 0
 
 
-def _power_of_two(most: int) -> int:
+def power_of_two(most: int) -> int:
+    """The greatest that is no more than `most`, 1 or more."""
     return 1 << (most.bit_length() - 1)
 
 

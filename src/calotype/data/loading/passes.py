@@ -1,7 +1,7 @@
 """One pass over a dataset, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat, takewhile, tee
+from itertools import chain, islice, takewhile, tee
 from itertools import count as counter
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from calotype.data.loading.loader import (
     stream_batches,
 )
 from calotype.data.loading.shaped import pass_of
-from calotype.data.loading.streaming import Share, StreamBatches
+from calotype.data.loading.streaming import Share
 from calotype.data.pictures import spread
 from calotype.data.reading.records import MAX_BROKEN, Reader
 from calotype.data.reading.transforms import as_is
@@ -65,7 +65,8 @@ def once(
     if isinstance(dataset, Stream):
         if rows is not None:
             raise ValueError("rows: a stream is read from its start")
-        batches = stream_batches(pass_of(dataset, batch_size, transform or as_is, workers))
+        share = Share(0, batch_size, 0, 1, 1)
+        batches = stream_batches(pass_of(dataset, share, transform or as_is, workers))
     else:
         draws = _draws(dataset, batch_size, rows)
         batches = map_batches(PassBatches(dataset, transform), draws, workers)
@@ -107,22 +108,17 @@ def own_turns(
                    data=lambda: identity(dataset))  # fmt: skip
     dataset, state = arranged(dataset, transform), processes()
     rank, world = state.process_index, state.num_processes
-    if isinstance(dataset, Stream) and isinstance(getattr(transform, "crop", None), Buckets):
-        # What comes when, only who sorts all of it knows.
-        firsts = repeat(0)
-        every = stream_batches(pass_of(dataset, batch_size, transform or as_is, workers))
-        batches = islice(every, rank, None, world)
-    elif isinstance(dataset, Stream):
+    if isinstance(dataset, Stream):
         share = Share(0, batch_size, rank, world, 1)
         firsts = map(share.start, counter())
-        every = StreamBatches(dataset, None, share, 0, transform or as_is, workers)
-        batches = stream_batches(every)
+        batches = stream_batches(pass_of(dataset, share, transform or as_is, workers, count))
     else:
         numbered = islice(_numbered(_draws(dataset, batch_size, None)), rank, None, world)
         places, own = tee(numbered)
         firsts = (first for first, _ in places)
         batches = map_batches(PassBatches(dataset, transform), (draws for _, draws in own), workers)
-    if count is not None:
+    # Of a stream in buckets batches may be short, and the pass is limited itself.
+    if count is not None and not isinstance(getattr(transform, "crop", None), Buckets):
         firsts = takewhile(lambda first: first < count, firsts)
     turns = (Turn(*each) for each in zip(firsts, batches, strict=False))
     return _some_left(turns, count, reader_of(dataset), alone=world == 1)

@@ -18,14 +18,14 @@ from calotype.data.aspect.bucketed import SHAPE
 from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.aspect.rooms import Group, Room, measured
 from calotype.data.loading.batches import Batch, collate, draw_keys, epoch_seed, keys_of, present
-from calotype.data.loading.lanes import Lanes
+from calotype.data.loading.lanes import TURNS, Lanes, power_of_two
 from calotype.data.loading.streaming import Sample, Share, StreamBatches, lanes_of, ordered
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.records import Record
 from calotype.data.streams import Stream
 
 ROOM = 8
-"""Batches of a room, at least."""
+"""Batches of a room, at least: fewer would leave of most buckets too few pictures for one."""
 
 
 def batches_of(
@@ -46,22 +46,32 @@ def batches_of(
     if not isinstance(crop, Buckets):
         order = lanes_of(stream, seed, share.step)
         return StreamBatches(stream, order, share, keys, transform, workers)
-    # A batch comes whole from one lane, so that lanes are laid out for batches.
-    lanes = Lanes.of(1 if seed is None else stream.lanes, share.step // share.size)
+    lanes = _lanes(stream, share) if seed is not None else Lanes(1, 1, share.step // share.size)
     batches = max(ROOM, stream.buffer // (len(lanes) * share.size))
     order = ordered(stream, Lanes(1, len(lanes), len(lanes)), seed)
     return ShapedBatches(stream, order, share, keys, transform, workers, crop, lanes, batches, seed)
 
 
-def pass_of(
-    stream: Stream, size: int, transform: Callable[..., Sample], workers: int
-) -> StreamBatches:
-    """The batches of one pass in order, of `size` samples; where the transform crops to buckets,
-    each is of one.
+def _lanes(stream: Stream, share: Share) -> Lanes:
+    """Laid out for batches, for each comes whole from one lane. Each has a roomful in memory: there
+    are as many as ranks need to read different ones, and more if the buffer allows them.
     """
-    crop, share = getattr(transform, "crop", None), Share(0, size, 0, 1, 1)
+    batches, rooms = share.step // share.size, stream.buffer // (ROOM * share.size)
+    width = power_of_two(min(stream.lanes, batches))
+    fit = (turns for turns in TURNS if turns * width <= min(stream.lanes, rooms))
+    return Lanes(next(fit, 1), width, batches)
+
+
+def pass_of(
+    stream: Stream, share: Share, transform: Callable[..., Sample], workers: int,
+    limit: int | None = None,
+) -> StreamBatches:  # fmt: skip
+    """A rank's batches of one pass in order; where the transform crops to buckets, each is of one,
+    and of the records only so many are sorted as `limit` says.
+    """
+    crop = getattr(transform, "crop", None)
     if isinstance(crop, Buckets):
-        return ShapedPass(stream, None, share, 0, transform, workers, crop)
+        return ShapedPass(stream, None, share, 0, transform, workers, crop, limit)
     return StreamBatches(stream, None, share, 0, transform, workers)
 
 
@@ -166,8 +176,12 @@ class _Lane:
 @dataclass
 class ShapedPass(_Shaped):
     """One pass: a bucket gives a batch as soon as it has pictures for one, and what is left in the
-    end, the fullest first.
+    end, the fullest first. Every rank sorts all pictures, by their headers, and decodes its own
+    batches.
     """
+
+    limit: int | None
+    """Records of the pass, the first ones; None: all."""
 
     @property
     def processes(self) -> int:
@@ -175,13 +189,17 @@ class ShapedPass(_Shaped):
         return min(self.workers, 1)
 
     def _read(self, pool: ThreadPoolExecutor, starts: Iterator[int]) -> Iterator[Batch]:
-        places = count()
-        for _, records in groupby(self.stream.records(), self.stream.apart):
-            yield from self._together(pool, records, places)
+        places, number = count(), 0
+        for _, records in groupby(islice(self.stream.records(), self.limit), self.stream.apart):
+            for shape, some in self._together(pool, records, places):
+                if number % self.share.world == self.share.rank:
+                    yield self._present(pool, shape, some)
+                number += 1
 
     def _together(
         self, pool: ThreadPoolExecutor, records: Iterator[Record], places: Iterator[int]
-    ) -> Iterator[Batch]:
+    ) -> Iterator[tuple[Shape, list[tuple[int, Record]]]]:
+        """What is in each batch: the bucket, and records with their places."""
         waiting: dict[Shape, list[tuple[int, Record]]] = {}
         size = self.share.size
         while some := [*islice(records, size)]:
@@ -190,9 +208,9 @@ class ShapedPass(_Shaped):
                     continue
                 waiting.setdefault(found[1], []).append((place, found[0]))
                 if len(waiting[found[1]]) == size:
-                    yield self._present(pool, found[1], waiting.pop(found[1]))
+                    yield found[1], waiting.pop(found[1])
         for shape in sorted(waiting, key=lambda shape: len(waiting[shape]), reverse=True):
-            yield self._present(pool, shape, waiting[shape])
+            yield shape, waiting[shape]
 
     def _present(
         self, pool: ThreadPoolExecutor, shape: Shape, some: list[tuple[int, Record]]

@@ -41,7 +41,7 @@ from calotype.data.loading.passes import once
 from calotype.data.mixtures import Mixture
 from calotype.data.pictures import Pictures
 from calotype.data.reading.records import Reader, Record
-from calotype.data.streams import Parts, Stream
+from calotype.data.streams import Parts, Stream, Whole
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
 from calotype.tokenizers.caching import cache_latents, finish, together
@@ -442,6 +442,23 @@ def test_so_many_of_a_stream_are_the_first(count, kind, tmp_path):
     assert [*LatentCache(tmp_path).captions] == [f"grey {i}" for i in range(wanted)]
 
 
+@pytest.mark.parametrize("count", [3, 6, 7])
+def test_bug_a_count_that_ended_in_broken_pictures_alone_failed(count, tmp_path):
+    """Shards are of five, and of the second all of four are broken."""
+    records = [Record(png(i) if i < 5 else b"", str(i), str(i)) for i in range(9)]
+    data = Pictures(records, Reader("skip", "some", warns=False))
+    scan = Scan(None, batch_size=2, shard_size=5)
+    with together(tmp_path):
+        cache_latents(STUB, data, scan, tmp_path)
+        finish(STUB, tmp_path, cache_latents(STUB, data, replace(scan, count=count), tmp_path))
+    assert [*LatentCache(tmp_path).captions] == [str(i) for i in range(min(count, 5))]
+    fewer = tmp_path / "streamed"
+    stream = Stream(Whole(lambda: iter(records)), data.reader)
+    with together(fewer):
+        finish(STUB, fewer, cache_latents(STUB, stream, replace(scan, count=count), fewer))
+    assert [*LatentCache(fewer).captions] == [str(i) for i in range(min(count, 5))]
+
+
 @pytest.mark.parametrize(
     ("local", "rows", "loaders"), [(True, (5, 5, 2), 1), (False, (4, 4, 4), 3)]
 )
@@ -489,7 +506,8 @@ def test_samples_of_a_tar_are_followed(artifacts, folder):
     assert contents(asked.out) == contents(cache(replace(asked, out=folder.parent / "new")))
 
 
-def test_pictures_at_urls_are_followed(tmp_path):
+@pytest.mark.parametrize("streamed", [False, True])
+def test_pictures_at_urls_are_followed(tmp_path, streamed):
     """Bug: a replaced one kept its row, and one that was not there was left out for ever."""
     there = fsspec.filesystem("memory")
     urls = [f"memory://{tmp_path.name}/{i}.png" for i in range(4)]
@@ -498,6 +516,8 @@ def test_pictures_at_urls_are_followed(tmp_path):
     data = Pictures(
         [Record(url, url, url[-5]) for url in urls], Reader("skip", "urls", warns=False)
     )
+    if streamed:
+        data = Stream(Whole(lambda found=data: iter(found.records)), data.reader)
 
     def encoded(root: Path) -> tuple[int, list[str]]:
         seen: list[int] = []

@@ -6,7 +6,9 @@ from dataclasses import replace
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,21 @@ from PIL import Image
 
 import tiny
 from calotype.commands.cache_checks import check_related
-from calotype.data import Buckets, CenterCrop, Folder, Stream, Transform, WebDataset
+from calotype.data import (
+    Buckets,
+    CenterCrop,
+    Folder,
+    Reader,
+    Record,
+    Stream,
+    Transform,
+    WebDataset,
+    Whole,
+)
 from calotype.data.cache.index import Index
 from calotype.data.cache.latents import LatentCache
 from calotype.data.loading.in_order import in_order
+from calotype.data.reading import records
 from calotype.tokenizers.caching import cache_latents, finish, together
 from calotype.tokenizers.encoder import Encoder, Scan
 
@@ -187,3 +200,35 @@ def test_bug_tars_of_other_pictures_than_a_caches_were_not_refused(tars, tmp_pat
         with pytest.raises(ValueError, match="is of other pictures, such as"):
             check_related(root, dataset)
     check_related(root, in_order(WebDataset(tars, caption_key="txt").build(), 8))
+
+
+def test_bug_pictures_at_urls_were_fetched_twice_and_one_by_one_to_be_sorted(tmp_path, monkeypatch):
+    """To see what of a cache is still true."""
+    there = fsspec.filesystem("memory")
+    urls = [f"memory://{tmp_path.name}/{i}.png" for i in range(40)]
+    for number, url in enumerate(urls):
+        there.pipe(url, encoded(number))
+    some = [Record(url, url, url) for url in urls]
+    stream = Stream(Whole(lambda: iter(some)), Reader("skip", "urls", warns=False))
+    root = tmp_path / "latents"
+    fetched: list[str] = []
+    both = Barrier(2, timeout=20)
+
+    def contents(url):
+        fetched.append(url)
+        if len(fetched) <= 2:
+            both.wait()  # two are under way at once
+        return read(url)
+
+    def encode() -> int:
+        Counting.seen = 0
+        with together(root):
+            finish(ENCODER, root, cache_latents(ENCODER, stream, SCAN, root))
+        return Counting.seen
+
+    assert encode() == 40
+    read = records.contents
+    monkeypatch.setattr(records, "contents", contents)
+    assert encode() == 0 and sorted(fetched) == sorted(urls)
+    there.rm(urls[7])
+    assert encode() == 0 and len(LatentCache(root)) == 39

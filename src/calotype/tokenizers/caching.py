@@ -184,6 +184,8 @@ def _first(root: Path, shards: Sequence[Shard], count: int | None) -> Iterator[S
         if count == 0:
             return
         if count is not None and shard.listed > count:
+            if not shard.rows:  # none of it can be read, and it is the last
+                return
             shard = _cut(root, shard, count)
         count = None if count is None else count - shard.listed
         if shard.rows:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.cache.pieces import Piece
-from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, all_known
+from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, all_known, here
+from calotype.data.cache.provenance import Provenance
 from calotype.data.cache.shards import Shard
 from calotype.data.loading.passes import once
 from calotype.data.reading.images import BrokenImage
@@ -80,7 +81,7 @@ class StreamFilling(Filling):
         if not self.reuse.there:
             return None
         found: list[Task | Shard | None] = []
-        records, first = islice(stream.part(part), limit), 0
+        records, first = here(islice(stream.part(part), limit)), 0
         source, size = stream.reader.source, self.scan.shard_size
         while True:
             shapes: list[int] = []
@@ -90,11 +91,17 @@ class StreamFilling(Filling):
             for shape in range(len(self.shapes) or 1):
                 alike = [i for i, own in enumerate(shapes) if own == shape]
                 rows = [first + i for i in alike]
-                found.append(
-                    self.reuse.planned(part, len(found), rows, [known[i] for i in alike])
-                    if rows else None
-                )  # fmt: skip
+                known_of = [known[i] for i in alike]
+                found.append(self._planned(part, len(found), rows, known_of) if rows else None)
             first += size
+
+    def _planned(
+        self, part: int, number: int, rows: list[int], known: list[Provenance]
+    ) -> Task | Shard:
+        planned = self.reuse.planned(part, number, rows, known)
+        if isinstance(planned, Task) and not planned.places:
+            return planned.piece.write(self.root)  # or all of the part would be in memory
+        return planned
 
     def _noted(self, records: Iterator[Record], shapes: list[int]) -> Iterator[Record]:
         """Records as they come, of each of which the number of its shape is noted."""
@@ -116,7 +123,7 @@ class StreamFilling(Filling):
         planned: "list[Task | Shard | None] | None",
     ) -> Iterator[Shard]:  # fmt: skip
         size, each, pieces = self.scan.shard_size, len(self.shapes) or 1, Pieces(planned)
-        if planned is None or any(isinstance(one, Task) and one.places for one in planned):
+        if planned is None or any(isinstance(one, Task) for one in planned):
             wanted = PlacedPart(stream, part, self.encoder.size, pieces.wants(), limit)
             crops = Crops(self.scan.transform, self.scan.crops, self.scan.frames, sorts=True)
             some = PlacedStream(wanted, stream, size)

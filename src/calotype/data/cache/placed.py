@@ -1,5 +1,6 @@
 """Pictures that know their place, so that those that are read are told from each other."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -74,22 +75,43 @@ def all_known(records: Iterable[Record], source: str, read: bool = False) -> lis
         source: What errors call where they come from.
         read: Whether files are read too.
     """
-    with ThreadPoolExecutor(FETCHED) as pool:
-        found = [pool.submit(_known, record, source, read) if isinstance(record.file, str)
-                 else provenance(record, source, read) for record in records]  # fmt: skip
-        return [each.result() if isinstance(each, Future) else each for each in found]
+    some = here(records, lambda record: read or not record.stamp)
+    return [provenance(each, source, read and not isinstance(each.file, str)) for each in some]
 
 
 FETCHED = 32
 """Pictures that are fetched at once, to see whether they changed."""
 
 
-def _known(record: Record, source: str, read: bool) -> Provenance:
-    far = isinstance(record.file, str) and not record.stamp
+def here(
+    records: Iterable[Record], wanted: Callable[[Record], bool] = lambda record: True
+) -> Iterator[Record]:
+    """Records in order, those at URLs with what is there, fetched many at once; where nothing is,
+    as they are.
+
+    Args:
+        records: The records.
+        wanted: Whether one is to be fetched.
+    """
+    with ThreadPoolExecutor(FETCHED) as pool:
+        ahead = deque[Record | Future[Record]]()
+        for record in records:
+            far = isinstance(record.file, str) and wanted(record)
+            ahead.append(pool.submit(_here, record) if far else record)
+            if len(ahead) > FETCHED:
+                yield _result(ahead.popleft())
+        yield from map(_result, ahead)
+
+
+def _result(record: Record | Future[Record]) -> Record:
+    return record.result() if isinstance(record, Future) else record
+
+
+def _here(record: Record) -> Record:
     try:
-        return provenance(record, source, read or far)
+        return tried(record.fetched, record.name)
     except BrokenImage:
-        return provenance(record, source, read=False)
+        return record
 
 
 class Placed(Record):

@@ -37,6 +37,8 @@ from calotype.data import (
 from calotype.data.cache.index import INDEX, LATENTS, PROMPTS
 from calotype.data.cache.placed import provenance
 from calotype.data.cache.provenance import own_name
+from calotype.data.cache.shards import Shard
+from calotype.data.cache.work import Work
 from calotype.data.loading.passes import once
 from calotype.data.mixtures import Mixture
 from calotype.data.pictures import Pictures
@@ -44,7 +46,7 @@ from calotype.data.reading.records import Reader, Record
 from calotype.data.streams import Parts, Stream, Whole
 from calotype.pipelines import picture
 from calotype.recipes.cache import CacheRecipe
-from calotype.tokenizers.caching import cache_latents, finish, together
+from calotype.tokenizers.caching import WORK, _first, cache_latents, finish, together
 from calotype.tokenizers.encoder import Encoder, Scan
 
 COUNT = 7
@@ -444,19 +446,17 @@ def test_so_many_of_a_stream_are_the_first(count, kind, tmp_path):
 
 @pytest.mark.parametrize("count", [3, 6, 7])
 def test_bug_a_count_that_ended_in_broken_pictures_alone_failed(count, tmp_path):
-    """Shards are of five, and of the second all of four are broken."""
-    records = [Record(png(i) if i < 5 else b"", str(i), str(i)) for i in range(9)]
-    data = Pictures(records, Reader("skip", "some", warns=False))
-    scan = Scan(None, batch_size=2, shard_size=5)
+    """Shards are of five, and of the second all are broken; another process made all of them."""
+    records = [Record(png(i) if not 5 <= i < 10 else b"", str(i), str(i)) for i in range(12)]
+    stream = Stream(Whole(lambda: iter(records)), Reader("skip", "some", warns=False))
     with together(tmp_path):
-        cache_latents(STUB, data, scan, tmp_path)
-        finish(STUB, tmp_path, cache_latents(STUB, data, replace(scan, count=count), tmp_path))
+        every = cache_latents(STUB, stream, Scan(None, batch_size=2, shard_size=5), tmp_path)
+        assert [shard.rows for shard in every] == [5, 2]
+        with Work(tmp_path / WORK / "shards") as work:
+            shards = [Shard(*each) for each in work.result(0)]
+        assert [shard.listed for shard in shards] == [5, 5, 2]
+        finish(STUB, tmp_path, [*_first(tmp_path, shards, count)])
     assert [*LatentCache(tmp_path).captions] == [str(i) for i in range(min(count, 5))]
-    fewer = tmp_path / "streamed"
-    stream = Stream(Whole(lambda: iter(records)), data.reader)
-    with together(fewer):
-        finish(STUB, fewer, cache_latents(STUB, stream, replace(scan, count=count), fewer))
-    assert [*LatentCache(fewer).captions] == [str(i) for i in range(min(count, 5))]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import tarfile
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from calotype.data import (
+    Buckets,
     Filtered,
     Folder,
     Hub,
@@ -116,6 +119,18 @@ def mixture(root: Path, kinds: Sequence[Kind], *, streamed: bool) -> Source:
                    texts(second, picked), weights=(1.0, 1.0))  # pyright: ignore  # fmt: skip
 
 
+def urls(root: Path, kinds: Sequence[Kind], *, streamed: bool) -> Source:
+    """A table of URLs; at that of an empty picture there is nothing."""
+    there = fsspec.filesystem("memory")
+    places = [f"memory://{root}/{i}.png" for i in range(len(kinds))]
+    for i, kind in enumerate(kinds):
+        if kind != "empty":
+            there.pipe(places[i], picture(kind, i))
+    captions = pa.array([says(kind, i) for i, kind in enumerate(kinds)], pa.string())
+    pq.write_table(pa.table({"image": places, "caption": captions}), root / "urls.parquet")
+    return Parquet(root / "urls.parquet", streaming=streamed)
+
+
 SOURCES: dict[str, Callable[[Path, Sequence[Kind]], Source]] = {
     "texts": texts,
     "metadata": metadata,
@@ -123,6 +138,8 @@ SOURCES: dict[str, Callable[[Path, Sequence[Kind]], Source]] = {
     "parquet streamed": lambda root, kinds: Parquet(table(root, kinds), streaming=True),
     "hub": lambda root, kinds: Hub(str(table(root, kinds))),
     "hub streamed": lambda root, kinds: Hub(str(table(root, kinds)), streaming=True),
+    "urls": lambda root, kinds: urls(root, kinds, streamed=False),
+    "urls streamed": lambda root, kinds: urls(root, kinds, streamed=True),
     "tars": lambda root, kinds: WebDataset(tars(root, kinds), uncaptioned="skip"),
     "tars at random": lambda root, kinds: WebDataset(
         tars(root, kinds), uncaptioned="skip", streaming=False),
@@ -134,13 +151,15 @@ SOURCES: dict[str, Callable[[Path, Sequence[Kind]], Source]] = {
     "mixture": lambda root, kinds: mixture(root, kinds, streamed=False),
     "mixture of streams": lambda root, kinds: mixture(root, kinds, streamed=True),
 }  # fmt: skip
-SKIP_SILENT = {name for name in SOURCES if not name.startswith(("metadata", "parquet", "hub"))}
+SKIP_SILENT = {
+    name for name in SOURCES if not name.startswith(("metadata", "parquet", "hub", "urls"))
+}
 """What passes over pictures without a caption; where a row is there its caption is empty."""
 
 
-def samples(dataset: Any, workers: int = 0) -> list[tuple[int, str]]:
+def samples(dataset: Any, workers: int = 0, transform: Any = None) -> list[tuple[int, str]]:
     """Number, by its pixels, and caption of each picture that is read."""
-    batches = once(dataset, 3, _number, workers=workers)
+    batches = once(dataset, 3, transform or _number, workers=workers)
     return [
         pair for batch in batches for pair in zip(batch["number"], batch["caption"], strict=True)
     ]
@@ -150,13 +169,38 @@ def _number(example: Any, rng: np.random.Generator) -> dict[str, Any]:
     return {"number": example["image"].getpixel((0, 0))[0], "caption": example["caption"]}
 
 
+class Sorted:
+    """`_number` of pictures that come in buckets."""
+
+    crop = Buckets(16, 2)
+
+    def __call__(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
+        assert example["shape"] == (16, 16)
+        return _number(example, rng)
+
+
 @MANY
 @pytest.mark.parametrize("name", SOURCES)
 @given(KINDS)
 def test_listed_is_read_skipped_or_refused_by_name(name: str, kinds) -> None:
+    assume(len(kinds) > 1 or not name.startswith("hub"))  # `datasets` reads no empty file
+    nothing_is_lost(name, kinds, samples)
+
+
+ALL: list[Kind] = ["torn", "good", "silent", "small", "empty", "good", "silent", "torn", "good"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(("workers", "transform"), [(2, None), (0, Sorted()), (2, Sorted())])
+def test_so_it_is_by_workers_and_in_buckets(name: str, workers: int, transform: Any) -> None:
+    nothing_is_lost(name, ALL, partial(samples, workers=workers, transform=transform))
+
+
+def nothing_is_lost(
+    name: str, kinds: Sequence[Kind], samples: Callable[[Any], list[tuple[int, str]]]
+) -> None:
     with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assume(len(kinds) > 1 or not name.startswith("hub"))  # `datasets` reads no empty file
         root = Path(folder, "data")
         root.mkdir()
         silent, small = name in SKIP_SILENT, name.startswith("filtered")
@@ -187,6 +231,8 @@ def _names(key: str, number: int, source: str) -> bool:
         return True  # which counts rows, or samples of a file
     if source.startswith("parquet"):
         return key.endswith(f"{number % 2}.parquet row {number // 2}")
+    if source.startswith("urls"):
+        return f"urls.parquet row {number} (" in key
     return key.endswith(f"{number}.png")
 
 

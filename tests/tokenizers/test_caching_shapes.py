@@ -1,6 +1,9 @@
 """A cache of a stream whose pictures are sorted into buckets as they come."""
 
+import os
+import signal
 import tarfile
+import time
 import warnings
 from dataclasses import replace
 from io import BytesIO
@@ -43,10 +46,11 @@ class Counting(Encoder):
     """Whose rows are the pictures themselves, so that nothing but reading can differ."""
 
     codes = None
-    seen = 0
+    seen, pause = 0, 0.0
 
     def rows(self, images, full=0):
         Counting.seen += len(images)
+        time.sleep(Counting.pause)
         return {"packed": images[:, :1].half()}
 
 
@@ -166,6 +170,25 @@ def test_two_processes_make_what_one_makes(tars, tmp_path):
         each.join()
         assert each.exitcode == 0
     assert contents(tmp_path / "two") == one
+
+
+def test_two_processes_that_are_killed_ten_times_make_what_one_makes(tars, tmp_path, monkeypatch):
+    one, root = contents(cached(tars, tmp_path / "one")), tmp_path / "two"
+    random, fork, kills = np.random.default_rng(1), get_context("fork"), 0
+    monkeypatch.setattr(Counting, "pause", 0.03)
+    while kills < 10:
+        both = [fork.Process(target=cached, args=(tars, root)) for _ in range(2)]
+        for each in both:
+            each.start()
+        time.sleep(random.uniform(0.03, 0.2))
+        for each in both:
+            if each.is_alive() and each.pid:
+                os.kill(each.pid, signal.SIGKILL)
+                kills += 1
+            each.join()
+    assert all(one[file.name] == file.read_bytes() for file in root.glob("[0-9]*.safetensors")
+               if file.name in one)  # fmt: skip
+    assert contents(cached(tars, root)) == one
 
 
 @pytest.mark.parametrize("ending", [".tar.gz"], indirect=True)

@@ -20,6 +20,7 @@ from calotype.data.pictures import spread
 from calotype.data.reading import looks, remote
 from calotype.data.reading.formats import extra_formats
 from calotype.data.reading.images import FORMATS, BrokenImage
+from calotype.data.reading.inspection import header_of
 from calotype.data.reading.looks import size_of
 from calotype.data.reading.remote import Patience
 
@@ -157,7 +158,11 @@ def test_a_picture_is_not_broken_by_what_stands_beside_its_pixels() -> None:
     Image.new("RGB", (12, 20)).save(file, "PNG", pnginfo=text)
     with pytest.raises(ValueError, match="too large"):
         Image.open(BytesIO(file.getvalue()))
-    assert size_of(Record(file.getvalue(), "novel", "")) == (12, 20)
+    record = Record(file.getvalue(), "novel", "")
+    assert size_of(record) == (12, 20)
+    # Bug: `calotype data` took it for a drawn one, of no bytes.
+    header = header_of(record)
+    assert (header.kind, header.size, header.bytes) == ("PNG", (12, 20), len(file.getvalue()))
 
 
 def test_a_server_that_fails_once_is_no_broken_picture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,8 @@ class Findings:
                    "alone")  # fmt: skip
         yield from self._of_what_is_said()
         if self.listed is not None and self.listed < FEW:
-            yield (f"{self.listed} pictures are few: what is drawn will be hardly more than these "
+            few = "1 picture is" if self.listed == 1 else f"{self.listed} pictures are"
+            yield (f"{few} few: what is drawn will be hardly more than these "
                    "again; from some thousands on it is new")  # fmt: skip
 
     def _of_what_is_said(self) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.looks import THREADS, Row, look, opened, upright_size
+from calotype.data.reading.metadata import bare
 from calotype.data.reading.records import Record
 from calotype.data.splits import Spread
 from calotype.training.progress import Told
@@ -81,7 +83,18 @@ def header_of(record: Record) -> Header:
         with opened(record) as image:
             return _header(image, file.stat().st_size if isinstance(file, Path) else size)
     except Exception:  # as of `size_of`
-        return _header(record.decode()["image"], 0)
+        return _header_of_pixels(record)
+
+
+def _header_of_pixels(record: Record) -> Header:
+    """As `header_of`, of what Pillow takes for broken: without what stands beside its pixels, or
+    of what decoding makes of it.
+    """
+    data = record.contents()
+    if isinstance(data, bytes) and (plain := bare(data)):
+        with suppress(Exception), opened(record._replace(file=plain)) as image:
+            return _header(image, len(data))
+    return _header(record.decode()["image"], len(data) if isinstance(data, bytes) else 0)
 
 
 def _header(image: Image.Image, size: int) -> Header:

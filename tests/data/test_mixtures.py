@@ -1,5 +1,6 @@
 """Mixed and balanced sources are drawn as they promise, from anywhere, by any number of ranks."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import chain, islice
@@ -32,6 +33,7 @@ from calotype.data import (
 )
 from calotype.data.loading.order import Order, Shuffled
 from calotype.data.mixtures import BalancedPictures, MixedPictures, shares
+from calotype.data.nested import within
 from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.training.description import describe, restore
 
@@ -268,3 +270,20 @@ def test_a_folder_by_its_path_may_be_read_otherwise(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(Data, "calotype data", ["x.parquet", "--data.uncaptioned", "empty"])
     assert "say by one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("give --data.path its folder", "give --data.first.path its folder"),
+        ("data.lanes is 0: it must be at least 1", "data.first.lanes is 0: it must be at least 1"),
+        ("data.path: no such folder", "data.first.path: no such folder"),
+        *((same, same) for same in (
+            "/a/data.jsonl line 1: no caption", "a/my-data.parquet row 3: it is cut off",
+            "data.csv has no column caption", "see https://host/data.tar",
+        )),
+    ],
+)  # fmt: skip
+def test_bug_names_of_files_were_taken_for_flags_within_a_mixture(said: str, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"), within("first"):
+        raise ValueError(said)

@@ -51,7 +51,8 @@ class Counting(Encoder):
     def rows(self, images, full=0):
         Counting.seen += len(images)
         time.sleep(Counting.pause)
-        return {"packed": images[:, :1].half()}
+        flipped = {"packed_flipped": images[:, :1].flip(-1).half()} if self.flipped else {}
+        return {"packed": images[:, :1].half(), **flipped}
 
 
 ENCODER = Counting(tiny.tokenizer(), "f00d", 16)
@@ -131,6 +132,32 @@ def test_rows_are_those_of_a_folder_of_the_same_pictures(tars, tmp_path, workers
         shape[1:] for shape in Index.read(beside).shapes
     }
     assert len({*index.shapes}) > 3
+
+
+def test_crops_frames_and_flips_are_those_of_a_folder_too(tars, tmp_path):
+    folder, both = tmp_path / "folder", Counting(ENCODER.tokenizer, "f00d", 16, flipped=True)
+    folder.mkdir()
+    for i in range(2 * EACH):
+        (folder / f"{i:03}.png").write_bytes(encoded(i))
+        (folder / f"{i:03}.txt").write_text(f"picture {i:03}")
+    scan = replace(SCAN, crops=2, frames=True, transform=Transform(replace(CROP, place="random")))
+    found = []
+    for data, out in ((Folder(folder), "beside"), (WebDataset(tars), "streamed")):
+        with together(tmp_path / out):
+            shards = cache_latents(both, data.build(), scan, tmp_path / out)
+            finish(both, tmp_path / out, shards, crops=2, frames=True)
+        latents = LatentCache(tmp_path / out)
+        named = {latents.captions_of(i)[0]: i for i in range(len(latents))}
+        keys = [crop << 41 | flip << 40 for crop in (0, 1) for flip in (0, 1)]
+        found.append({name: [latents.batch([i], [key]) for key in keys]
+                      for name, i in named.items()})  # fmt: skip
+    one, other = found
+    assert one.keys() == other.keys() and len(one) == 2 * EACH
+    for name, batches in one.items():
+        for mine, its in zip(batches, other[name], strict=True):
+            assert torch.equal(mine["packed"], its["packed"])
+            assert torch.equal(mine["frame"], its["frame"])
+    assert any(not torch.equal(a["packed"], b["packed"]) for a, _, b, _ in one.values())
 
 
 def test_what_is_there_is_kept_and_what_is_new_encoded(tars, ending, tmp_path):

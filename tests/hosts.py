@@ -1,9 +1,11 @@
 """What ranks do that have a host, and so a disk, of their own each; they can import this file."""
 
+import io
 import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -130,13 +132,76 @@ def whole_recipe(rank: int) -> dict[str, str]:
             for file in model.rglob("*") if file.is_file()}  # fmt: skip
 
 
+def command(said: str) -> tuple[int, str]:
+    """A command's exit code and its last line; 1 is Python's own for what is no mistake."""
+    lines = io.StringIO()
+    try:
+        with redirect_stderr(lines):
+            cli.main(said.split())
+    except SystemExit as end:
+        return int(end.code or 0), lines.getvalue().splitlines()[-1]
+    except Exception as error:
+        return 1, f"{type(error).__name__}: {error}"
+    return 0, ""
+
+
 def two_seeds(rank: int) -> int:
     """The exit code of a command that differs."""
-    try:
-        cli.main(["train-tokenizer", "scenes-kl", "--run.out", "run", "--run.seed", str(rank)])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return command(f"train-tokenizer scenes-kl --run.out run --run.seed {rank}")[0]
+
+
+EXPLAIN = "calotype.commands.explain.explain_names"
+
+
+def other_misspells(rank: int) -> tuple[int, str]:
+    """What is no flag, before anything is begun."""
+    flag = "--run.sead" if rank else "--run.seed"
+    return command(f"train-tokenizer scenes-kl --run.out run {flag} 1")
+
+
+def other_has_no_data(rank: int) -> tuple[int, str]:
+    """While the first waits for it to compare."""
+    if rank == 0:
+        tiny.mixed(Path("photos"))
+    return command("train-tokenizer small-kl --data.path photos --run.out run")
+
+
+def main_fails_while_the_other_computes(rank: int) -> tuple[int, str]:
+    """Of a bug, in a command in which nobody waits for anybody, but at its end."""
+
+    def work(options: Any) -> None:
+        if rank == 0:
+            raise RuntimeError("a bug")
+        time.sleep(4)
+        gathered(None)
+
+    with patch(EXPLAIN, work):
+        return command("explain psnr")
+
+
+def other_is_interrupted(rank: int) -> tuple[int, str]:
+    """By somebody on its machine."""
+
+    def work(options: Any) -> None:
+        if rank == 1:
+            raise KeyboardInterrupt
+        gathered(None)
+
+    with patch(EXPLAIN, work):
+        return command("explain psnr")
+
+
+def other_does_not_come(rank: int) -> tuple[int, str]:
+    """Its machine has not begun."""
+    os.environ["CALOTYPE_TIMEOUT"] = "3"
+    return (0, "") if rank else command("explain psnr")
+
+
+def main_is_done_first(rank: int) -> tuple[int, str, float]:
+    """And keeps the store; after how many seconds it ends."""
+    began = time.monotonic()
+    with patch(EXPLAIN, lambda options: time.sleep(5 * rank)):
+        return *command("explain psnr"), time.monotonic() - began
 
 
 def other_raises(rank: int) -> None:

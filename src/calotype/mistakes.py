@@ -10,6 +10,14 @@ from types import TracebackType
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class Answered(SystemExit):
+    """A mistake that was answered with one line; the exit code is 2."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(2)
+        self.line = line
+
+
 def is_told(error: BaseException) -> bool:
     """Whether an error's message is all that a user needs.
 

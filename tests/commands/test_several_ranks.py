@@ -122,8 +122,8 @@ def test_one_of_the_ranks_reports(both):
 @pytest.mark.parametrize(
     ("how", "ends"),
     [("raises", ["ValueError: the disk is on fire"] * 2),
-     ("killed", ["OSError: another process of this command has ended, or does not answer: what it "
-                 "said last, or its launcher, tells why", None])],
+     ("killed", ["LostError: another process has ended and left no word: see what it said last, "
+                 "where it ran", None])],
 )  # fmt: skip
 def test_a_rank_that_fails_ends_all_with_its_reason(how, ends, models, tmp_path):
     codes = started(2, sharing.measure_and_die, models, tmp_path, how)

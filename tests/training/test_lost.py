@@ -1,6 +1,7 @@
 """A rank that ends or says nothing ends the others, which say why in one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,39 @@ def test_bug_who_hangs_was_waited_for_half_an_hour(tmp_path):
     (line, seconds), _ = said(tmp_path, hosts.other_hangs)
     assert line.startswith("no word from another process for 2 s (CALOTYPE_TIMEOUT)")
     assert seconds < 7
+
+
+@pytest.mark.parametrize(
+    ("work", "codes", "lines"),
+    [
+        (hosts.other_misspells, (2, 2), ("calotype: process 1 on .* ended: {other}",
+                                         "calotype: (unrecognized option --run.sead.*)")),
+        (hosts.other_has_no_data, (2, 2), ("calotype: process 1 on .* ended: FileNotFoundError: "
+                                           "{other}", "calotype: (no .*photos.*)")),
+        (hosts.main_fails_while_the_other_computes, (1, 2),
+         ("RuntimeError: a bug", "calotype: process 0 on .* ended: RuntimeError: a bug")),
+        (hosts.other_is_interrupted, (2, 130),
+         ("calotype: process 1 on .* ended: KeyboardInterrupt", "calotype: interrupted")),
+        (hosts.other_does_not_come, (2, 0), ("calotype: no word from another process for 3 s.*", "")),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_bug_a_command_waited_for_ranks_that_had_ended_without_a_reason(
+    work, codes, lines, tmp_path
+):
+    """In which each meets the others late: a mistake on one machine was ten minutes on the rest."""
+    main, other = said(tmp_path, work)
+    assert (main[0], other[0]) == codes
+    known = re.fullmatch(lines[1], other[1])
+    assert known, other
+    own = re.escape(known[1]) if known.groups() else ""
+    assert re.fullmatch(lines[0].replace("{other}", own), main[1]), main
+
+
+def test_a_main_process_that_is_done_waits_for_nobody(tmp_path):
+    main, other = said(tmp_path, hosts.main_is_done_first)
+    assert main[:2] == other[:2] == [0, ""]
+    assert main[2] < 4 < other[2]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf"])

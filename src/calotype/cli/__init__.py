@@ -13,6 +13,7 @@ from calotype.cli.commands import COMMANDS
 from calotype.cli.parsing import fail, perhaps
 from calotype.commands.quiet import ignore_warnings
 from calotype.mistakes import is_told
+from calotype.training.lost import among_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"no command {name!r}{perhaps(name, COMMANDS)}: choose from {', '.join(COMMANDS)}")
     ignore_warnings()
     try:
-        COMMANDS[name].run(name, rest)
+        with among_ranks():
+            COMMANDS[name].run(name, rest)
     except KeyboardInterrupt:
         # Training saves first, and says so; whatever else was under way is begun again.
         print("calotype: interrupted", file=sys.stderr)

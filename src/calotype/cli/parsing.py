@@ -16,14 +16,16 @@ import tyro
 
 from calotype.cli.help import choices, common_help, flags
 from calotype.commands.command_line import word
+from calotype.mistakes import Answered
 
 R = TypeVar("R")
 
 
 def fail(message: str, notes: Iterable[str] = ()) -> NoReturn:
     """Say in one line what is wrong, and in others what was noted of it; exits with 2."""
-    print("calotype: " + " ".join(message.split()), *notes, sep="\n", file=sys.stderr)
-    raise SystemExit(2)
+    line = " ".join(message.split())
+    print(f"calotype: {line}", *notes, sep="\n", file=sys.stderr)
+    raise Answered(line)
 
 
 def named_recipe(

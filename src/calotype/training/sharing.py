@@ -8,6 +8,7 @@ import torch.distributed as dist
 from calotype.mistakes import sendable
 from calotype.training.agreement import gathered
 from calotype.training.distributed import processes
+from calotype.training.lost import of_all, together
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +34,7 @@ def in_turn(own: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
 
     Raises:
         Exception: on all ranks, what went wrong on one.
-        OSError: another rank is not there any more.
+        LostError: another rank is not there any more.
     """
     pieces = iter(own)
     if processes().num_processes == 1:
@@ -58,9 +59,10 @@ def wait_for_all() -> None:
     """Wait until all ranks are here.
 
     Raises:
-        OSError: another rank is not there any more.
+        LostError: another rank is not there any more.
     """
-    _heard(lambda: gathered(None))
+    with together():
+        gathered(None)
 
 
 def _told(more: bool, error: Exception | None) -> list[bool]:
@@ -69,12 +71,13 @@ def _told(more: bool, error: Exception | None) -> list[bool]:
     Raises:
         Exception: what went wrong on one.
     """
-    every = _heard(lambda: gathered((more, error and sendable(error))))
+    with together():
+        every = gathered((more, error and sendable(error)))
     if error is not None:
-        raise error
+        raise of_all(error)
     for _, theirs in every:
         if theirs is not None:
-            raise theirs
+            raise of_all(theirs)
     return [has for has, _ in every]
 
 
@@ -82,15 +85,6 @@ def _gathered(result: Any) -> list[Any]:
     """What all ranks have, on the main process; elsewhere nothing."""
     state = processes()
     every = [None] * state.num_processes if state.is_main_process else None
-    _heard(lambda: dist.gather_object(result, every, dst=0))
+    with together():
+        dist.gather_object(result, every, dst=0)
     return every or []
-
-
-def _heard(exchange: Callable[[], R]) -> R:
-    try:
-        return exchange()
-    except RuntimeError as error:  # of torch.distributed, where a rank is gone or silent
-        raise OSError(
-            "another process of this command has ended, or does not answer: what it said last, or "
-            "its launcher, tells why"
-        ) from error

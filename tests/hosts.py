@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -18,7 +19,7 @@ import torch.distributed as dist
 import sharing
 import tiny
 from calotype import cli
-from calotype.training import Run, checkpoint
+from calotype.training import Batch, Interrupted, Losses, Objective, Run, checkpoint, fit
 from calotype.training.agreement import agree, agree_to_share, by_main, gathered, of_main
 from calotype.training.distributed import leave
 from calotype.training.hosts import hand_out
@@ -243,6 +244,35 @@ def other_hangs(rank: int) -> tuple[str, float]:
             dist.all_reduce(torch.ones(1))
     except ConnectionError as error:
         return str(error), time.monotonic() - began
+    raise AssertionError
+
+
+class Measured(Objective):
+    """Learns a number; its second measurement sends the second rank a signal."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(tiny.adam(0.1))
+        self.w, self.rank, self.seen = torch.nn.Parameter(torch.zeros(1)), rank, 0
+        self.evaluation = self.measured
+
+    def forward(self, batch: Batch, step: int) -> Losses:
+        return {"distance": 1 - self.w.sum()}
+
+    def measured(self) -> dict[str, float]:
+        self.seen += 1
+        if self.rank and self.seen == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"error": self.w.item()}
+
+
+def one_is_stopped_over_an_evaluation(rank: int) -> tuple[int, int, list[str]]:
+    """By which signal and at which step it ends, and what is saved."""
+    run = tiny.run(Path("run"), evaluate_every=2, steps=9, save_every=20)
+    try:
+        fit([Measured(rank)], tiny.Repeating({"x": torch.ones(8, 1)}, 4), run)
+    except Interrupted as stop:
+        saved = [path.name for path in checkpoint.complete(run.checkpoints)]
+        return stop.number, stop.step, saved
     raise AssertionError
 
 

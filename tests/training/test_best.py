@@ -1,6 +1,8 @@
 """Small evaluations while training runs, and the best checkpoint by one of their figures."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from calotype.data.cache.latents import LatentRows
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.tokenizers import ImageTokenizer
-from calotype.training import AdamW, Batch, Best, Losses, Objective, Run, fit
+from calotype.training import AdamW, Batch, Best, Interrupted, Losses, Objective, Run, fit
 from calotype.training import checkpoint as checkpoints
+from calotype.training.objective import Rows
 
 UNSEEN = Scenes(size=tiny.SIZE, split="held-out", count=8)
 ERROR = Best("error", "lowest")
@@ -74,6 +77,67 @@ def test_averages_are_measured_and_the_best_is_an_average(tmp_path):
     assert ws[8] < 0.8 - 0.05, "it lags behind the weights"
     assert objective.w.item() == pytest.approx(ws[best[1]["step"]])
     assert objective.w.item() != best[0]["model-0"]["w"].item()
+
+
+class Stopped(Walk):
+    """Is sent a signal in its second step, or while it is measured behind that, which takes long."""
+
+    def __init__(self, aim: float, when: str) -> None:
+        super().__init__(aim)
+        self.when, self.evaluation, self.seen = when, self.measured, 0
+
+    def step_end(self, step: int) -> Rows:
+        if step == 1 and self.when == "step":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    def forward(self, batch: Batch, step: int) -> Losses:
+        if step == 1 and self.when == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().forward(batch, step)
+
+    def measured(self) -> dict[str, float]:
+        self.seen += 1
+        if self.when == "within" and self.seen == 2:  # the first is before any step
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("it went on")
+        return {"error": abs(self.w.item() - 0.4), "w": self.w.item()}
+
+
+@pytest.mark.parametrize("when", ["before", "step", "within"])
+def test_bug_a_save_waited_for_the_evaluation_of_its_step(when, tmp_path):
+    """Which a grace of seconds does not. The evaluation is made when the run is taken up, and the
+    run ends as if it had never been stopped."""
+    rows = {"x": torch.ones(4, 1)}
+    run = tiny.run(tmp_path / "run", steps=4, evaluate_every=2, log_every=1, save_every=9, best=ERROR)
+    for name in ("run", "whole"):
+        (tmp_path / name).mkdir()
+    objective = Stopped(0.4, when)
+    with pytest.raises(Interrupted) as stopped:
+        fit([objective], tiny.Repeating(rows, 2), run)
+    assert stopped.value.step == 2 and objective.training
+    assert objective.seen == (2 if when == "within" else 1)
+    assert [path.name for path in checkpoints.complete(run.checkpoints)] == ["step-2"]
+    assert 2 not in figures(run.out, "error")
+    fit([Stopped(0.4, "never")], tiny.Repeating(rows, 2), replace(run, resume=True))
+    whole = replace(run, out=tmp_path / "whole")
+    fit([Stopped(0.4, "never")], tiny.Repeating(rows, 2), whole)
+    assert (run.out / "metrics.jsonl").read_text() == (whole.out / "metrics.jsonl").read_text()
+    one, other = (checkpoints.read(each.checkpoints / "best") for each in (run, whole))
+    assert one[1] == other[1] and one[0]["model-0"]["w"] == other[0]["model-0"]["w"]
+
+
+def test_a_picture_that_is_broken_off_keeps_no_signal_waiting(tmp_path):
+    class Drawn(Walk):
+        def preview(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("it went on")
+
+    run = tiny.run(tmp_path, steps=9, sample_every=2)
+    with pytest.raises(Interrupted) as stopped:
+        fit([Drawn(0.4)], tiny.Repeating({"x": torch.ones(4, 1)}, 2), run)
+    assert stopped.value.step == 3
 
 
 def test_the_best_outlives_a_restart(tmp_path):

@@ -35,6 +35,11 @@ def test_bug_a_full_disk_of_the_main_process_ended_the_others_without_a_reason(t
     assert main == other == "OSError: no room for a checkpoint"
 
 
+def test_a_rank_that_is_stopped_over_an_evaluation_stops_the_others_behind_it(tmp_path):
+    main, other = said(tmp_path, hosts.one_is_stopped_over_an_evaluation)
+    assert main == [15, 4, ["step-4"]] and other == [15, 4, []]
+
+
 def test_who_dies_leaves_no_word(tmp_path):
     main, _ = said(tmp_path, hosts.other_dies)
     assert main == ("LostError: another process has ended and left no word: see what it said last, "

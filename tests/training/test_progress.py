@@ -148,7 +148,7 @@ def test_an_error_of_a_library_says_where_the_run_stands(tmp_path):
 
 
 def test_the_first_picture_is_there_early_and_large_enough_to_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr("calotype.training.loop.EARLY", 2)
+    monkeypatch.setattr("calotype.training.looking.EARLY", 2)
     objective = Slope()
     objective.captions = ("a red circle", "a blue square")
     train(objective, tiny.run(tmp_path, steps=3))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import tiny
+from calotype import cli
 from calotype.training import Interrupted, Run
-from calotype.training.requeue import requeue
+from calotype.training.requeue import requeue, requeued
 
 SCONTROL = """#!/bin/sh
 echo "$@" >> "{asked}"
@@ -57,16 +58,42 @@ class Stopping(tiny.Repeating):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_is_stopped_is_requeued_when_all_is_saved(slurm, tmp_path, monkeypatch, number):
     """And not one that a person stops."""
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+    run = tiny.run(tmp_path / "run", steps=5, save_every=9, requeue=True)
+    with monkeypatch.context() as patched, pytest.raises(Interrupted), requeued(run), requeued(run):
         patched.setattr("tiny.Repeating", Stopping)
         patched.setattr(Stopping, "number", number)
-        tiny.train("generator", tiny.run(tmp_path / "run", steps=5, save_every=9, requeue=True))
+        tiny.train("generator", run)
     if number == signal.SIGINT:
         assert not slurm.exists()
         return
     assert slurm.read_text().split() == ["requeue", "17", "step-2"]
-    tiny.train("generator", tiny.run(tmp_path / "run", steps=5, save_every=9, requeue=True))
+    tiny.train("generator", run)
     assert (tmp_path / "run/checkpoints/step-5").exists()
+
+
+@pytest.mark.parametrize("place", ["assemble_tokenizer", "finish"])
+def test_bug_a_job_that_was_stopped_before_or_behind_its_steps_was_not_requeued(
+    place, slurm, tmp_path, monkeypatch, capfd
+):
+    """While networks are loaded, and while latents are measured: it died as if nobody had asked."""
+    (tmp_path / "run").mkdir()
+    recipe = tiny.tokenizer_recipe(tmp_path, run=tiny.run(tmp_path / "run", requeue=True))
+    monkeypatch.setattr("calotype.cli.commands.named_recipe", lambda *_: recipe)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(f"calotype.commands.train_tokenizer.{place}", terminated)
+        cli.main(["train-tokenizer", "tiny"])
+    assert stopped.value.code == 128 + signal.SIGTERM
+    steps = ["step-2", "step-3"] if place == "finish" else []
+    assert slurm.read_text().split() == ["requeue", "17", *steps], "and once"
+    assert "stopping: there is nothing to save" in capfd.readouterr().err
+    cli.main(["train-tokenizer", "tiny"])
+    assert recipe.run.model.exists()
+
+
+def terminated(*_: object) -> None:
+    """As by two who each send a signal."""
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_what_came_of_it_is_said(slurm, tmp_path, monkeypatch):

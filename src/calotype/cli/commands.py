@@ -4,11 +4,14 @@ Both are named and not imported, so that the answer to one verb does not wait fo
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
 from calotype.cli.parsing import named_recipe, parse
+from calotype.training.requeue import requeued
+from calotype.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class FromRecipes:
     def run(self, name: str, arguments: Sequence[str]) -> None:
         """Parse, call, print."""
         recipes: Mapping[str, Callable[[], Any]] = resolve_name(f"calotype.recipes.{self.recipes}")
-        _call(self, named_recipe(name, recipes, arguments))
+        recipe = named_recipe(name, recipes, arguments)
+        run = getattr(recipe, "run", None)  # what fills a cache has none
+        with requeued(run) if isinstance(run, Run) else nullcontext():
+            _call(self, recipe)
 
 
 def _call(command: FromOptions | FromRecipes, options: Any) -> None:

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -12,10 +14,16 @@ class Interrupted(SystemExit):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(128 + number)
         self.number, self.step = number, step
+        self.requeued = False
+        """Whether a scheduler has been asked to begin again."""
 
     def __reduce__(self) -> "tuple[type[Interrupted], tuple[int, int]]":
         """What another process sends to say that it was stopped."""
         return Interrupted, (self.number, self.step)
+
+
+class BrokenOff(BaseException):  # noqa: N818 (no error, and not for who handles errors)
+    """A signal came in something long that can be done again."""
 
 
 class Interrupts:
@@ -31,6 +39,7 @@ class Interrupts:
 
     def __init__(self, speaks: bool = True) -> None:
         self.number, self.speaks = 0, speaks
+        self._breaks = False
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> "Interrupts":
@@ -47,6 +56,21 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        """What is done within it does not keep a signal waiting.
+
+        Raises:
+            BrokenOff: one came, here or before.
+        """
+        self._breaks = True
+        try:
+            if self.number:
+                raise BrokenOff
+            yield
+        finally:
+            self._breaks = False
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
         again = "; again to quit now" if number == signal.SIGINT else ""
         if self.speaks and not self.number:
@@ -55,3 +79,6 @@ class Interrupts:
         self.number = number
         if number == signal.SIGINT:
             signal.signal(number, self._before[number])
+        if self._breaks:
+            self._breaks = False  # others may come while it is being left
+            raise BrokenOff

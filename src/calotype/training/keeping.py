@@ -185,7 +185,7 @@ class Keeper:
             )
 
     def _counts(self) -> Mapping[str, Any]:
-        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best")
+        names = ("step", "samples", "updates", "skipped", "skipped_in_a_row", "best", "looked")
         counts = {name: getattr(self.trainer, name) for name in names}
         scaling = (
             {"scaler": self.trainer.scaler.state_dict()} if self.trainer.scaler.is_enabled() else {}

@@ -131,6 +131,11 @@ class Log:
         if self.history:
             self.history.start.skipped += 1
 
+    def forget(self, step: int) -> None:
+        """Take back what was written from a step on, which is looked at again."""
+        if self.main:
+            _cut(self.run.out / "metrics.jsonl", step - 1)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write a line of metrics.jsonl. Speed goes to people, not there: a resumed run's file
         equals the uninterrupted one's.

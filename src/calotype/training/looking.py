@@ -1,11 +1,56 @@
 """What a run shows and measures of itself on the way."""
 
+from collections.abc import Callable
+from signal import SIGTERM
+from typing import TypeVar
+
 import torch
 
 from calotype.training.distributed import all_mean
+from calotype.training.interrupt import BrokenOff, Interrupts
 from calotype.training.keeping import BEST, Keeper
 from calotype.training.log import Log
 from calotype.training.trainer import Trainer
+
+T = TypeVar("T")
+EARLY = 50
+"""Optimiser step of the first picture, or earlier if the run asks for more of them."""
+
+
+def look(trainer: Trainer, log: Log, keeper: Keeper, interrupts: Interrupts) -> int:
+    """Show and measure what is due at the step. Returns the signal that ended that, the same on all
+    ranks or SIGTERM, or 0; then the run does it when it is taken up.
+    """
+    run, last = trainer.run, trainer.step == trainer.run.steps
+    evaluates = trainer.step % run.evaluate_every == 0 or last
+    if evaluates and not evaluate(trainer, log, keeper, interrupts):
+        return interrupts.number or SIGTERM
+    if trainer.step % run.log_every == 0 or last:
+        log.metrics(trainer.step, trainer.means.take())
+    if trainer.step % run.sample_every == 0 or last:
+        warn(trainer, log)
+        preview(trainer, log, interrupts)
+    elif trainer.step == EARLY:
+        preview(trainer, log, interrupts)
+    trainer.looked = True
+    return 0
+
+
+def _unless_broken(
+    trainer: Trainer, interrupts: Interrupts, see: Callable[[], T]
+) -> T | None:
+    """What is seen with averaged weights; None: nothing, or a signal came."""
+
+    def seen() -> T:
+        if not trainer.weights.seen_by_each:
+            return see()
+        with interrupts.breaking():  # and not while weights are exchanged for others
+            return see()
+
+    try:
+        return trainer.averaged(seen)
+    except BrokenOff:
+        return None
 
 
 def warn(trainer: Trainer, log: Log) -> None:
@@ -15,12 +60,17 @@ def warn(trainer: Trainer, log: Log) -> None:
             log.warn(trainer.step, said)
 
 
-def preview(trainer: Trainer, log: Log) -> None:
-    """Save the first objective's picture of itself, by its averaged weights."""
+def preview(trainer: Trainer, log: Log, interrupts: Interrupts) -> None:
+    """Save the first objective's picture of itself, by its averaged weights; none if the run is
+    told to stop meanwhile.
+    """
     objective = trainer.learners[0].objective
     if not trainer.weights.writes:
         return
-    images = trainer.averaged(objective.preview)
+    if trainer.step == trainer.run.steps:  # there is no next one
+        images = trainer.averaged(objective.preview)
+    else:
+        images = _unless_broken(trainer, interrupts, objective.preview)
     if images is None or not log.main:
         return
     if not images.isfinite().all():  # an early one may be anything; training is told by losses
@@ -29,8 +79,9 @@ def preview(trainer: Trainer, log: Log) -> None:
     log.picture(trainer.step, images, objective.captions)
 
 
-def check_best(trainer: Trainer) -> None:
-    """See that the run's best checkpoint can be told, before any step, by one evaluation.
+def check_best(trainer: Trainer, interrupts: Interrupts) -> None:
+    """See that the run's best checkpoint can be told, before any step, by one evaluation; not if
+    the run is told to stop meanwhile.
 
     Raises:
         ValueError: there is no such figure, or nothing to measure it on.
@@ -42,25 +93,28 @@ def check_best(trainer: Trainer) -> None:
         raise ValueError(
             "run.best is told by what is not trained on: give a validation, or choose run.best:none"
         )
-    figures = trainer.averaged(evaluation)
-    if best.figure not in figures:
+    figures = _unless_broken(trainer, interrupts, evaluation)
+    if figures is not None and best.figure not in figures:
         known = ", ".join(sorted(figures))
         raise ValueError(f"run.best.figure is {best.figure!r}: choose from {known}")
 
 
-def evaluate(trainer: Trainer, log: Log, keeper: Keeper) -> None:
+def evaluate(trainer: Trainer, log: Log, keeper: Keeper, interrupts: Interrupts) -> bool:
     """Measure the first objective on what is not trained on, by its averaged weights; keep the
-    checkpoint if it is the best.
+    checkpoint if it is the best. Whether all ranks have measured: none was told to stop.
     """
     evaluation = trainer.learners[0].objective.evaluation
     if evaluation is None:
-        return
+        return True
     # Every rank measures: all weights are equal, and nobody waits or decides alone.
-    figures = trainer.averaged(evaluation)
+    figures = _unless_broken(trainer, interrupts, evaluation)
+    best, device = trainer.run.best, trainer.accelerator.device
+    own = 0.0 if not (figures and best) else figures[best.figure]
+    value, broken = all_mean(torch.tensor([own, float(figures is None)], device=device)).tolist()
+    if broken or figures is None:
+        return False
     log.figures(trainer.step, figures)
-    if not (best := trainer.run.best):
-        return
-    value = all_mean(torch.tensor(figures[best.figure], device=trainer.accelerator.device)).item()
-    if best.beats(value, trainer.best):
+    if best and best.beats(value, trainer.best):
         trainer.best = value
         keeper.save(BEST)
+    return True

@@ -12,15 +12,12 @@ from calotype.training.distributed import all_mean
 from calotype.training.interrupt import Interrupted, Interrupts
 from calotype.training.keeping import Keeper
 from calotype.training.log import Log, Watch
-from calotype.training.looking import check_best, evaluate, preview, warn
+from calotype.training.looking import check_best, look
+from calotype.training.lost import of_all
 from calotype.training.objective import Batches, Objective
 from calotype.training.products import products
-from calotype.training.requeue import requeue
 from calotype.training.run import Run
 from calotype.training.trainer import Asked, Trainer
-
-EARLY = 50
-"""Optimiser step of the first picture, or earlier if the run asks for more of them."""
 
 
 def fit(
@@ -53,29 +50,25 @@ def _fit(trainer: Trainer, keeper: Keeper, watch: Watch | None) -> None:
     keeper.restore()
     log = Log(run, trainer.accelerator, trainer.step, run.batch_size, trainer.precision, watch)
     with noted(keeper.where), Interrupts(log.main) as interrupts, log, keeper.writer:
-        check_best(trainer)
+        check_best(trainer, interrupts)
         batches = keeper.loader.batches(
             position=trainer.samples, rank=trainer.accelerator.process_index,
             world=trainer.accelerator.num_processes, micro_batch=trainer.loaded.micro_batch,
         )  # fmt: skip
-        asked = Asked()
-        while trainer.step < run.steps and not asked.signal:
+        signal = 0
+        if not trainer.looked:
+            log.forget(trainer.step)  # if it was killed over that
+            signal = look(trainer, log, keeper, interrupts)
+        while trainer.step < run.steps and not signal:
             trainer.gradients(batches)
             asked = trainer.update(log, Asked(interrupts.number, keeper.is_late()))
             log.advance(trainer.step)
-            if trainer.step % run.evaluate_every == 0 or trainer.step == run.steps:
-                evaluate(trainer, log, keeper)
-            if trainer.step % run.log_every == 0 or trainer.step == run.steps:
-                log.metrics(trainer.step, trainer.means.take())
-            if trainer.step % run.sample_every == 0 or trainer.step == run.steps:
-                warn(trainer, log)
-                preview(trainer, log)
-            elif trainer.step == EARLY:
-                preview(trainer, log)
-            if keeper.is_due(asked.save) or asked.signal:
+            # Whoever is told to stop saves at once, and looks when it is taken up.
+            signal = asked.signal or look(trainer, log, keeper, interrupts)
+            if keeper.is_due(asked.save) or signal:
                 keeper.save()
         # It may have come after the last step's question.
-        if signal := asked.signal or _of_any_rank(interrupts.number, trainer.accelerator.device):
+        if signal := signal or _of_any_rank(interrupts.number, trainer.accelerator.device):
             _stop(keeper, log, signal)
     keeper.finish()
 
@@ -89,9 +82,7 @@ def _stop(keeper: Keeper, log: Log, signal: int) -> NoReturn:
         f"stopped at step {trainer.step}, saved {time.monotonic() - began:.1f} s later; {again} "
         "continues from there"
     )
-    if trainer.run.requeue and signal == SIGTERM and log.main:
-        log.say(requeue())
-    raise Interrupted(signal, trainer.step)
+    raise of_all(Interrupted(signal, trainer.step))
 
 
 def _of_any_rank(signal: int, device: torch.device) -> int:

@@ -1,6 +1,7 @@
 """Ranks that are lost: the others end too, and say why."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import torch.distributed as dist
 
 from calotype.mistakes import Answered, note
 from calotype.training.distributed import leave, patience, processes
+from calotype.training.interrupt import Interrupted
 from calotype.training.words import leave_word, listening, word
 
 E = TypeVar("E", bound=BaseException)
@@ -53,7 +55,7 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, Answered, KeyboardInterrupt) as error:
+    except (Exception, Answered, Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, Exception) and _of_exchange(error):
             lost = LostError(_reason(error))
             for line in getattr(error, "__notes__", ()):
@@ -70,6 +72,8 @@ def _said(error: BaseException) -> str:
     who = f"process {processes().process_index} on {socket.gethostname()} ended: "
     if isinstance(error, Answered):
         return who + error.line
+    if isinstance(error, Interrupted):
+        return f"{who}it was stopped by {signal.Signals(error.number).name}"
     return who + (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 

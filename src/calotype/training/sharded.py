@@ -35,6 +35,8 @@ class Sharded(Weights):
         ValueError: on all processes, not all see it.
     """
 
+    seen_by_each = False
+
     def __init__(self, accelerator: "accelerate.Accelerator", out: Path) -> None:
         super().__init__(accelerator)
         check_shared(out, "the launcher asks for FSDP, and --run.out")  # Each writes its part.

@@ -25,6 +25,7 @@ from calotype.training.precision import (
     warn_of_emulation,
 )
 from calotype.training.progress import say
+from calotype.training.requeue import requeued
 from calotype.training.run import Run
 
 
@@ -51,7 +52,7 @@ def started(
         ValueError: on all ranks, they have other recipes, data or versions; the folder is in use or
             cannot be used, as `begin` says; or the device lacks the precision.
     """
-    with together(), ExitStack() as kept:
+    with requeued(run), together(), ExitStack() as kept:
         check_shares(run.precision, run.compile)
         known = inputs()
         agree({**_said(recipe), **{f"inputs.{name}": known[name] for name in known}})

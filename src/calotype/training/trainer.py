@@ -88,6 +88,8 @@ class Trainer:
         self.values: dict[str, Tensor] = {}
         self.fits: set[Hashable] = set()
         self.best: float | None = None
+        self.looked = True
+        """Whether what is due at this step has been shown and measured."""
 
     def gradients(self, batches: Iterator[Batch]) -> None:
         """Accumulate one optimiser step's gradients: where memory runs out from its beginning, in
@@ -191,6 +193,7 @@ class Trainer:
         for learner in self.learners:
             learner.optimizer.zero_grad()
         self.step, self.samples = self.step + 1, self.samples + self.run.batch_size
+        self.looked = False
         return Asked(asked.signal or (SIGTERM if signals else 0), bool(save))
 
     def _move(self, learners: Sequence[Learner]) -> None:
@@ -227,7 +230,8 @@ class Trainer:
         # What is compiled is compiled for training's batches alone.
         stance = torch.compiler.set_stance("force_eager") if self.run.compile else nullcontext()
         averaged = self.average.applied() if self.average else nullcontext()
-        with stance, averaged, self.weights.seen():
-            seen = look()
-        objective.train()
-        return seen
+        try:
+            with stance, averaged, self.weights.seen():
+                return look()
+        finally:
+            objective.train()

@@ -180,6 +180,26 @@ def test_a_checkpoint_written_anew_takes_its_place_whole(tmp_path):
     assert json.loads((tmp_path / "best/state.json").read_text()) == {"step": 2}
 
 
+@pytest.mark.parametrize("renames", [0, 1])
+def test_bug_a_kill_while_the_best_was_replaced_lost_it(renames, tmp_path, monkeypatch):
+    """Between two renames neither had its name, and both were swept."""
+    place, done, rename = tmp_path / "checkpoints/best", [], Path.rename
+    checkpoint.write(place, GROUPS, {"step": 1})
+
+    def killed(path: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(path)
+        return rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", killed)
+        checkpoint.write(place, GROUPS, {"step": 2})
+    checkpoint.sweep(tmp_path)
+    assert checkpoint.read(place)[1] == {"step": 1}
+    assert [path.name for path in place.parent.iterdir()] == ["best"]
+
+
 def test_moments_are_laid_out_as_their_parameters_are(tmp_path):
     """Bug: of networks laid out channels last, as compiled ones are on a GPU, CUDA's fused AdamW
     refused the moments of a checkpoint.

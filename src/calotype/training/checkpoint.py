@@ -174,7 +174,14 @@ def prune(checkpoints: Path, keep: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a kill left half-written or half-deleted in a run's folder."""
+    """Delete what a kill left half-written or half-deleted in a run's folder; put back what was
+    being replaced.
+    """
+    for name in ("model", "checkpoints/best"):  # of checkpoints of steps there are others
+        place = folder / name
+        old = place.with_name(f".{place.name}.old")
+        if old.exists() and not place.exists():  # it is deleted when there is another
+            old.rename(place)
     for path in [*folder.glob(".model.*"), *folder.glob("checkpoints/.*")]:
         if re.fullmatch(r"\.(model|best|step-\d+)\.(partial|old)", path.name):
             shutil.rmtree(path)

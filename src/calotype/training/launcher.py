@@ -18,6 +18,24 @@ NOT_IN_FSDP = {
     ),
 }  # fmt: skip
 """The same of FSDP."""
+DONE_IN_FSDP = {
+    "FSDP_AUTO_WRAP_POLICY": (("transformer_based_wrap",), "launch without it: blocks of networks "
+                              "are gathered together"),
+    "FSDP_SHARDING_STRATEGY": (("full_shard", "1"), "launch with FULL_SHARD, and "
+                               "--fsdp_reshard_after_forward false to gather once a step"),
+    "FSDP_RESHARD_AFTER_FORWARD": (("true", "1", "yes", "y", "on", "t", "false", "0", "no", "n",
+                                    "off", "f"), "launch with true or false"),
+    "FSDP_STATE_DICT_TYPE": (("sharded_state_dict", "3"), "launch with SHARDED_STATE_DICT: each "
+                             "process writes its share, and a run ends in a whole model"),
+    "FSDP_BACKWARD_PREFETCH": (("backward_pre", "1"), "launch with BACKWARD_PRE, or without it"),
+    "FSDP_FORWARD_PREFETCH": (("false", "0", "no"), "launch with --fsdp_forward_prefetch false"),
+    "FSDP_USE_ORIG_PARAMS": (("true", "1", "yes"), "launch with --fsdp_use_orig_params true"),
+    "FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": (("false", "0", "no"), "launch with "
+                                              "--fsdp_activation_checkpointing_offload false"),
+}  # fmt: skip
+"""By Accelerate's variable: which values ask for what calotype does, and the mend of others. Of
+what is not here nothing depends: FSDP_SYNC_MODULE_STATES (all begin with the main process's
+weights), FSDP_MIN_NUM_PARAMS (of another policy)."""
 CHOSEN_HERE = ("FSDP_TRANSFORMER_CLS_TO_WRAP", "FSDP_IGNORED_MODULES")
 """Of FSDP what calotype chooses itself."""
 TORCH = "2.9"
@@ -36,12 +54,7 @@ def check_launcher() -> None:
             raise ValueError(f"the launcher asks for {what}, which calotype does not do: {mend}")
     if asks_for_shares():
         _check_fsdp()
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") or "no"
-    if precision != "no":
-        raise ValueError(
-            f"the launcher asks for mixed precision {precision}: launch with --mixed_precision no, "
-            f"and give --run.precision {precision} (of other verbs --precision)"
-        )
+    _check_computation()
 
 
 def asks_for_shares() -> bool:
@@ -79,6 +92,13 @@ def _check_fsdp() -> None:
                 f"the launcher asks for {name.lower()} {chosen}, and calotype itself chooses what "
                 "is gathered together: launch without it"
             )
+    for name, (done, mend) in DONE_IN_FSDP.items():
+        value = os.environ.get(name, "").strip()
+        # A flag that was not given arrives as Python writes None.
+        if value.lower() not in (*done, "", "none"):
+            raise ValueError(
+                f"the launcher asks for {name.lower()} {value}, which calotype does not do: {mend}"
+            )
     if not accelerate.utils.is_torch_version(">=", TORCH):
         raise ValueError(
             f"the launcher asks for FSDP, for which calotype needs torch {TORCH} or later: update "
@@ -86,6 +106,27 @@ def _check_fsdp() -> None:
         )
     # Each process reads its own weights, and the main one's count: what it saves is no need here.
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+
+
+def _check_computation() -> None:
+    dynamo = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "").strip() or "no"
+    if dynamo.lower() != "no":
+        raise ValueError(
+            f"the launcher asks for torch.compile by dynamo_backend {dynamo}: launch with "
+            "--dynamo_backend no, and give --run.compile"
+        )
+    parts = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "").strip() or "1"
+    if parts != "1":
+        raise ValueError(
+            f"the launcher asks for gradient_accumulation_steps {parts}: launch without it "
+            "(ACCELERATE_GRADIENT_ACCUMULATION_STEPS), and give --run.micro-batch"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") or "no"
+    if precision != "no":
+        raise ValueError(
+            f"the launcher asks for mixed precision {precision}: launch with --mixed_precision no, "
+            f"and give --run.precision {precision} (of other verbs --precision)"
+        )
 
 
 def _is_on(name: str) -> bool:

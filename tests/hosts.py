@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import sharing
 import tiny
 from calotype import cli
 from calotype.training import Batch, Interrupted, Losses, Objective, Run, checkpoint, fit
-from calotype.training.agreement import agree, agree_to_share, by_main, gathered, of_main
+from calotype.training.agreement import agree, agree_to_share, by_all, by_main, gathered, of_main
 from calotype.training.distributed import leave
 from calotype.training.hosts import hand_out
 from calotype.training.lost import together
@@ -165,6 +166,31 @@ def other_has_no_data(rank: int) -> tuple[int, str]:
     if rank == 0:
         tiny.mixed(Path("photos"))
     return command("train-tokenizer small-kl --data.path photos --run.out run")
+
+
+def main_takes_its_time(rank: int) -> list:
+    """Longer than an exchange waits, and then each of them, and then it dies."""
+    os.environ["CALOTYPE_TIMEOUT"] = "2"
+    agree({"a": 1})
+    slow = partial(time.sleep, 5)
+    found = [by_main(lambda: slow() or 7)]
+    by_all(slow if rank else lambda: None)
+    began = time.monotonic()
+    try:
+        by_main(lambda: os._exit(0))
+    except ConnectionError as error:
+        return [*found, str(error), time.monotonic() - began]
+    raise AssertionError
+
+
+def preview_takes_its_time(rank: int) -> int:
+    """A picture that takes longer to draw than an exchange waits; the step that is reached."""
+    os.environ["CALOTYPE_TIMEOUT"] = "2"
+    objective = Measured(rank)
+    objective.preview = lambda: time.sleep(4)  # type: ignore[method-assign]
+    run = tiny.run(Path("run"), evaluate_every=9, sample_every=1, steps=2)
+    fit([objective], tiny.Repeating({"x": torch.ones(8, 1)}, 4), run)
+    return objective.seen
 
 
 def main_fails_while_the_other_computes(rank: int) -> tuple[int, str]:

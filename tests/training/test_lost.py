@@ -40,6 +40,18 @@ def test_a_rank_that_is_stopped_over_an_evaluation_stops_the_others_behind_it(tm
     assert main == [15, 4, ["step-4"]] and other == [15, 4, []]
 
 
+def test_bug_who_was_at_work_was_waited_for_no_longer_than_an_exchange_takes(tmp_path):
+    """And so a large checkpoint, a long report or a picture ended a run."""
+    main, other = said(tmp_path, hosts.main_takes_its_time)
+    assert main is None
+    assert other[0] == 7
+    assert other[1].startswith("another process has ended and left no word") and other[2] < 4
+
+
+def test_bug_a_picture_that_took_long_to_draw_ended_the_run(tmp_path):
+    assert said(tmp_path, hosts.preview_takes_its_time) == [1, 1]
+
+
 def test_who_dies_leaves_no_word(tmp_path):
     main, _ = said(tmp_path, hosts.other_dies)
     assert main == ("LostError: another process has ended and left no word: see what it said last, "

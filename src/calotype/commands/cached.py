@@ -22,6 +22,7 @@ from calotype.recipes.cached import CachedRecipe
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import fit
+from calotype.training.agreement import by_main
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division, shared
 from calotype.training.hosts import hand_out
@@ -72,8 +73,7 @@ def train(
         write: Saves the pipeline, or what of it was trained.
         begun: Fingerprints of what it begins with.
     """
-    state = processes()
-    division = Division.of(recipe.run, state.num_processes)
+    division = Division.of(recipe.run, processes().num_processes)
     rows, held_out = latents.split(recipe.held_out)
     found, inputs = _found(objective, latents, len(rows)), partial(_inputs, latents, begun or {})
     with started(recipe.run, recipe, inputs, found) as run:
@@ -86,9 +86,8 @@ def train(
         loader = Loader(rows, run.batch_size, seed=run.seed, workers=readers(run.workers, rows))
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
-        if state.is_main_process:
-            with noted(run.trained):
-                write(pipeline, run.model, recipe.sampling)
+        with noted(run.trained):
+            by_main(lambda: write(pipeline, run.model, recipe.sampling))
         watcher.finish()
         hand_out(run.model)
     return run.model

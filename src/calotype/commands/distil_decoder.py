@@ -21,6 +21,7 @@ from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.distillation import REPORT, Distillation, Teacher, TrainedTiny
 from calotype.tokenizers.readme import readme
 from calotype.training import fit
+from calotype.training.agreement import by_main
 from calotype.training.distributed import own_device, processes
 from calotype.training.division import Division, shared
 from calotype.training.files import publish, room
@@ -59,9 +60,8 @@ def distil_decoder(recipe: DistilRecipe) -> Path:
                         workers=readers(run.workers, dataset))  # fmt: skip
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
-        if processes().is_main_process:
-            with noted(run.trained):
-                _finish(objective, recipe, dataset)
+        with noted(run.trained):
+            by_main(lambda: _finish(objective, recipe, dataset))
         watcher.finish()
         hand_out(run.model)
     return run.model

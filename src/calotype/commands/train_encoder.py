@@ -17,7 +17,7 @@ from calotype.recipes.masked import MaskedRecipe
 from calotype.recipes.tokenizer import shapes_of
 from calotype.tokenizers.masked import MaskedPatches, save_masked
 from calotype.training import fit
-from calotype.training.distributed import processes
+from calotype.training.agreement import by_main
 from calotype.training.files import publish
 from calotype.training.hosts import hand_out
 from calotype.training.images import CHANNELS, scaled
@@ -50,9 +50,8 @@ def train_encoder(recipe: MaskedRecipe) -> Path:
                         workers=readers(run.workers, dataset))  # fmt: skip
         watcher = Watcher(recipe, found)
         fit([objective], loader, run, watcher)
-        if processes().is_main_process:
-            with noted(run.trained):
-                _save(objective, recipe)
+        with noted(run.trained):
+            by_main(lambda: _save(objective, recipe))
         watcher.finish()
         hand_out(run.model)
     return run.model

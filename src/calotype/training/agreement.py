@@ -14,7 +14,8 @@ from calotype import __version__
 from calotype.mistakes import sendable
 from calotype.training.checkpoint import Tensors
 from calotype.training.distributed import own_device, processes
-from calotype.training.lost import of_all
+from calotype.training.lost import LostError, of_all
+from calotype.training.unhurried import unhurried
 
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ def versions() -> dict[str, str]:
 
 
 def by_main(work: Callable[[], T]) -> T:
-    """What the main process finds, for all ranks; only there the work is done. It is something
-    that pickles.
+    """What the main process finds, for all ranks; only there the work is done, and the others wait
+    for it as long as it takes. It is something that pickles.
 
     Raises:
         Exception: on all ranks, what went wrong there.
@@ -68,13 +69,14 @@ def by_main(work: Callable[[], T]) -> T:
     if state.num_processes == 1:
         return work()
     found: list[Any] = [None, None]
-    if state.is_main_process:
-        try:
-            found = [work(), None]
-        except Exception as error:
-            dist.broadcast_object_list([None, sendable(error)], 0, device=own_device())
-            of_all(error)
-            raise
+    try:
+        found = [unhurried(work, 1, state.is_main_process), None]
+    except LostError:
+        raise
+    except Exception as error:
+        dist.broadcast_object_list([None, sendable(error)], 0, device=own_device())
+        of_all(error)
+        raise
     dist.broadcast_object_list(found, 0, device=own_device())
     result, error = found
     if error is not None:
@@ -83,14 +85,16 @@ def by_main(work: Callable[[], T]) -> T:
 
 
 def by_all(work: Callable[[], None]) -> None:
-    """Let each rank do a work of its own.
+    """Let each rank do a work of its own, for as long as it takes.
 
     Raises:
         Exception: on all ranks, what went wrong on one of them.
     """
     own: list[Exception] = []
     try:
-        work()
+        unhurried(work, processes().num_processes, True)
+    except LostError:
+        raise
     except Exception as error:
         own.append(error)
     first = next(filter(None, gathered(sendable(own[0]) if own else None)), None)

@@ -40,7 +40,7 @@ class Weights(ABC):
     @property
     @abstractmethod
     def writes(self) -> bool:
-        """Whether this process has a part in writing a checkpoint, and in drawing a picture."""
+        """Whether this process has a part in writing a checkpoint."""
 
     @abstractmethod
     def prepare(self, objective: Objective) -> Prepared:

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from calotype.training.agreement import by_main
 from calotype.training.distributed import all_mean
 from calotype.training.interrupt import BrokenOff, Interrupts
 from calotype.training.keeping import BEST, Keeper
@@ -64,9 +65,14 @@ def preview(trainer: Trainer, log: Log, interrupts: Interrupts) -> None:
     """Save the first objective's picture of itself, by its averaged weights; none if the run is
     told to stop meanwhile.
     """
+    if trainer.weights.seen_by_each:  # the others, if they went on, would wait in an exchange
+        by_main(lambda: _draw(trainer, log, interrupts))
+    else:
+        _draw(trainer, log, interrupts)
+
+
+def _draw(trainer: Trainer, log: Log, interrupts: Interrupts) -> None:
     objective = trainer.learners[0].objective
-    if not trainer.weights.writes:
-        return
     if trainer.step == trainer.run.steps:  # there is no next one
         images = trainer.averaged(objective.preview)
     else:

@@ -57,10 +57,10 @@ def together() -> Iterator[None]:
         yield
     except (Exception, Answered, Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, Exception) and _of_exchange(error):
-            lost = LostError(_reason(error))
+            found = lost(silent="timed out" in str(error).lower())
             for line in getattr(error, "__notes__", ()):
-                note(lost, line)
-            raise lost from error
+                note(found, line)
+            raise found from error
         told = error.__dict__.get("of_all") or isinstance(error, LostError)
         if not told and dist.is_available() and dist.is_initialized():
             # At `leave` exchanges with it fail, unless a wrapped model holds on to connections.
@@ -84,13 +84,18 @@ def _of_exchange(error: Exception) -> bool:
     return type(error) is RuntimeError and "/gloo/" in str(error)
 
 
-def _reason(error: Exception) -> str:
-    # One that ended is not silent, but whoever is between it and this one may be.
+def lost(silent: bool) -> LostError:
+    """What another rank is missed for: its last word, or else whether it was silent for too long
+    or is gone.
+    """
+    # Whoever waits for one that waits for one that ended hears nothing either.
     if dist.is_initialized() and (said := word()):
-        return said
-    if "timed out" in str(error).lower():
-        return (
+        return LostError(said)
+    if silent:
+        return LostError(
             f"no word from another process for {patience().total_seconds():g} s "
             "(CALOTYPE_TIMEOUT): its host is cut off, or it hangs"
         )
-    return "another process has ended and left no word: see what it said last, where it ran"
+    return LostError(
+        "another process has ended and left no word: see what it said last, where it ran"
+    )

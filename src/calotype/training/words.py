@@ -35,16 +35,16 @@ class Listener:
     def __init__(self) -> None:
         self.word = ""
         self.counted = False
-        self._store, self._end = _store(), Event()
+        self.kept, self._end = store(), Event()
         self._thread = Thread(target=self._listen, daemon=True, name="listener")
         self._thread.start()
 
     def _listen(self) -> None:
         try:
             while not self._end.wait(PAUSE):
-                if self._store.check([KEY]):
-                    self.word = self._store.get(KEY).decode()
-                if self.word or self._store.check([OVER]):
+                if self.kept.check([KEY]):
+                    self.word = self.kept.get(KEY).decode()
+                if self.word or self.kept.check([OVER]):
                     self.count()
                     return
         except RuntimeError:  # the store went with who kept it
@@ -54,7 +54,7 @@ class Listener:
         """Let the main process know that it need not wait for this one."""
         if not self.counted:
             self.counted = True
-            self._store.add(HEARD, 1)
+            self.kept.add(HEARD, 1)
 
     def stop(self) -> None:
         """Ask no more; a thread that is still at it when Python ends may abort the process."""
@@ -85,8 +85,8 @@ def _part() -> None:
     listener = _LISTENERS[-1]
     listener.stop()
     if processes().is_main_process:
-        promptly(lambda: listener._store.set(OVER, "1"))
-        _linger(listener._store)
+        promptly(lambda: listener.kept.set(OVER, "1"))
+        _linger(listener.kept)
     else:
         promptly(listener.count)
 
@@ -98,23 +98,28 @@ def leave_word(said: str, part: Callable[[], None]) -> None:
         said: It.
         part: Ends exchanges with them.
     """
-    main, store = processes().is_main_process, _store()
-    promptly(lambda: store.compare_set(KEY, "", said))
+    main, kept = processes().is_main_process, store()
+    promptly(lambda: kept.compare_set(KEY, "", said))
     listener = _LISTENERS[-1] if _LISTENERS else None
     if listener:
         listener.stop()
     if not main:
-        promptly(listener.count if listener else lambda: store.add(HEARD, 1))
+        promptly(listener.count if listener else lambda: kept.add(HEARD, 1))
     part()
     if main:
-        _linger(store)
+        _linger(kept)
 
 
-def _linger(store: dist.Store) -> None:
+def _linger(kept: dist.Store) -> None:
     """Keep the store until the others have heard."""
     others, end = processes().num_processes - 1, time.monotonic() + LINGER
-    while time.monotonic() < end and (promptly(lambda: store.add(HEARD, 0)) or 0) < others:
+    while time.monotonic() < end and (promptly(lambda: kept.add(HEARD, 0)) or 0) < others:
         time.sleep(0.05)
+
+
+def heard() -> str:
+    """What ended another rank, if this one has heard of it already."""
+    return _LISTENERS[-1].word if _LISTENERS else ""
 
 
 def word() -> str:
@@ -128,16 +133,17 @@ def word() -> str:
 
 
 def _read(listener: Listener | None) -> str:
-    store = _store()
-    said = store.get(KEY).decode() if store.check([KEY]) else ""
+    kept = store()
+    said = kept.get(KEY).decode() if kept.check([KEY]) else ""
     if listener:
         listener.count()
     else:
-        store.add(HEARD, 1)
+        kept.add(HEARD, 1)
     return said
 
 
-def _store() -> dist.Store:
+def store() -> dist.Store:
+    """That by which the ranks met."""
     # There is no public name for it.
     return dist.distributed_c10d._get_default_store()
 

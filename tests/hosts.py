@@ -20,6 +20,10 @@ import torch.distributed as dist
 import sharing
 import tiny
 from calotype import cli
+from calotype.commands.cache_latents import cache
+from calotype.commands.fit_prior import FitPrior, fit as fit_command
+from calotype.data import CenterCrop, Folder, Transform
+from calotype.tokenizers.priors import Mixture, fit_prior
 from calotype.training import Batch, Interrupted, Losses, Objective, Run, checkpoint, fit
 from calotype.training.agreement import agree, agree_to_share, by_all, by_main, gathered, of_main
 from calotype.training.distributed import leave
@@ -124,6 +128,23 @@ def fill_a_cache(rank: int) -> None:
     """Into a folder of its own."""
     asked = sharing.recipe(Path.cwd().parent, 24, 8, out=Path("latents"))
     sharing.fill(asked)
+
+
+def cache_other_pictures(rank: int) -> None:
+    """As many, of which one has another name."""
+    photos = tiny.mixed(Path("photos"), 6)
+    if rank:
+        (photos / "00.png").rename(photos / "06.png")
+    asked = sharing.recipe(Path.cwd().parent, 6, 8, out=Path("latents"), text=None)
+    cache(replace(asked, data=Folder(Path("photos")), transform=Transform(CenterCrop(tiny.SIZE))))
+
+
+def fit_a_prior(rank: int) -> tuple[str, int]:
+    """To a tokenizer that all see; the file, and how often it is done here."""
+    model = Path.cwd().parent / "tokenizer"
+    with patch("calotype.commands.fit_prior.fit_prior", side_effect=fit_prior) as fitted:
+        file = fit_command(FitPrior(model, data=tiny.SCENES, prior=Mixture(2), count=20, device="cpu"))
+    return file.name, fitted.call_count
 
 
 def whole_recipe(rank: int) -> dict[str, str]:

@@ -188,6 +188,19 @@ def test_accelerate_by_its_config(nodes):
     trained(nodes, *processes)
 
 
+@pytest.mark.slow
+def test_fsdp_by_its_config(nodes):
+    """All of it is the file's but for the port, and eight cards: here two processes on CPUs."""
+    text = (FOLDER / "fsdp.yaml").read_text().replace("29500", str(port()))
+    (nodes / "fsdp.yaml").write_text(text.replace("processes: 8", "processes: 2"))
+    said = ["accelerate", "launch", "--config_file", str(nodes / "fsdp.yaml"), "-m", "calotype"]
+    process = start(nodes, "one", [*said, *of_tiny(nodes, 2)])
+    assert process.wait(300) == 0, (nodes / "one.log").read_text()
+    last = nodes / "one/run/checkpoints/step-2"
+    assert len([*last.glob("shard-*.safetensors")]) == 2, "each process wrote its share"
+    assert (nodes / "one/run/model/config.json").exists()
+
+
 SRUN = """#!{python}
 import os, signal, subprocess, sys
 words = [word for word in sys.argv[1:] if word != "--kill-on-bad-exit=1"]

@@ -58,6 +58,7 @@ from calotype.tokenizers.bottlenecks.sparsity import KLRate
 from calotype.tokenizers.contraction import Jacobian
 from calotype.tokenizers.contrast import InfoNCE
 from calotype.tokenizers.distillation import Distillation, NewTiny, Teacher
+from calotype.tokenizers.masked import AtRandom, MaskedPatches, MaskedViT
 from calotype.tokenizers.terms import (
     L1,
     R1,
@@ -291,6 +292,12 @@ def unprompted() -> Denoising:
     return Denoising(unet, LatentSource(BOTTLENECK.build(), 1.0), FLOW, adam(1e-3))
 
 
+def masked() -> MaskedPatches:
+    torch.manual_seed(2)
+    network = MaskedViT(4, 16, 1, 2, 16, 1, 2).build(SIZE)
+    return MaskedPatches(network, AtRandom(), adam(1e-3), [images(2)])
+
+
 Rows = dict[str, torch.Tensor]
 """Samples."""
 
@@ -316,6 +323,7 @@ EQUAL: dict[str, Callable[[], tuple[list[Objective], Rows]]] = {
     "unprompted": lambda: ([unprompted()], latents()),
     "next-token": lambda: ([next_token()], tokens()),
     "distillation": lambda: ([distillation()], {"image": images(16)}),
+    "masked": lambda: ([masked()], {"image": images(16)}),
 }
 """Every objective, with what it is trained on: each without LPIPS, which takes seconds to build."""
 

@@ -1,6 +1,7 @@
 """Ranks and processes fill one cache: none waits in an exchange, and no row is missing."""
 
 import json
+import re
 import os
 import signal
 import time
@@ -199,6 +200,22 @@ def test_no_index_is_written_of_a_file_that_lacks_rows(kind, tmp_path):
     file.unlink()
     sharing.fill(replace(asked))
     check_all(asked, 24)
+
+
+def test_bug_ranks_with_other_pictures_filled_one_cache(tmp_path):
+    prepared(tmp_path, 6, 8)
+    together(2, hosts.at_home, hosts.cache_other_pictures, tmp_path)
+    for rank in (0, 1):
+        said = json.loads((tmp_path / f"cache_other_pictures-{rank}.json").read_text())
+        assert re.fullmatch("ValueError: data is 6 pictures, .* for process 0 and 6 pictures, .* "
+                            "for process 1: give all processes the same", said), said  # fmt: skip
+
+
+def test_bug_a_prior_was_fitted_and_written_by_each_rank(tmp_path):
+    prepared(tmp_path, 6, 8)
+    together(2, hosts.at_home, hosts.fit_a_prior, tmp_path)
+    said = [json.loads((tmp_path / f"fit_a_prior-{rank}.json").read_text()) for rank in (0, 1)]
+    assert said[0][0] == said[1][0] and [each[1] for each in said] == [1, 0]
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from calotype.tokenizers.encoder import Encoder, Scan
 from calotype.tokenizers.filling import WORK
 from calotype.tokenizers.stock import CLASSES
 from calotype.training import Run, begin
-from calotype.training.agreement import agree, by_main
+from calotype.training.agreement import agree, agree_to_share, by_main
 from calotype.training.description import describe, is_place
 from calotype.training.devices import computing
 from calotype.training.distributed import own_device, processes
@@ -117,6 +117,7 @@ def _agreed(recipe: CacheRecipe, encoder: Encoder, dataset: Dataset) -> dict[str
             if name not in ("out", "tokenizer", "workers") and not is_place(name)}  # fmt: skip
     said |= {"tokenizer": encoder.fingerprint, "pictures": _number(dataset)}
     agree(said)
+    agree_to_share(data=lambda: identity(dataset))
     check_shared(recipe.out, "--out")
     return said
 

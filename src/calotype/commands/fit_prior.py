@@ -14,6 +14,7 @@ from calotype.data.pictures import spread
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.priors import Mixture, PriorSpec, fit_prior
 from calotype.training import Batch
+from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
 
 
@@ -44,13 +45,17 @@ class FitPrior(Computation):
 
 
 def fit(options: FitPrior) -> Path:
-    """Fit and write; returns the file.
+    """Fit and write; returns the file. Of several processes the main one does, once.
 
     Raises:
         ValueError, FileNotFoundError: there is no such tokenizer, it has codes, or there are no
             pictures.
     """
     quiet()
+    return by_main(lambda: _fit(options))
+
+
+def _fit(options: FitPrior) -> Path:
     options.warn_of_emulation()
     folder = options.tokenizer
     for inside in ("model", "tokenizer/model"):

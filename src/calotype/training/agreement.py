@@ -2,6 +2,7 @@
 disagreement ends all of them at once.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -53,9 +54,12 @@ def agree_to_share(**asked: Callable[[], Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides what a network makes of an image."""
-    packages = ("torch", "diffusers", "transformers")
-    return {"calotype": __version__, **{name: version(name) for name in packages}}
+    """Of what decides what a network makes of an image, and how ranks share that."""
+    packages = ("torch", "accelerate", "diffusers", "transformers")
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {
+        "calotype": __version__, **{name: version(name) for name in packages}, "Python": python,
+    }  # fmt: skip
 
 
 def by_main(work: Callable[[], T]) -> T:

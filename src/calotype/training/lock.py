@@ -23,7 +23,8 @@ _HELD: set[Path] = set()
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder while it is entered. Who was killed in it holds it no longer,
-    and is named.
+    and is named. A disk that knows no locks, as a mounted bucket may be, keeps nobody out: that is
+    said, and who is named there.
 
     Raises:
         ValueError: another run is in it.
@@ -33,9 +34,9 @@ def held(folder: Path) -> Iterator[None]:
     place, own = folder.resolve(), _own()
     if place in _HELD:
         raise _in_use(folder, _words(own))
-    with _locked(folder) as file:
-        if was := _holder(file):
-            say(f"{folder} was held by {was}, which ended without letting go: going on")
+    file, locked = _locked(folder)
+    with file:
+        _tell(folder, _holder(file), locked)
         file.truncate(0)
         file.write(json.dumps(own))
         file.flush()
@@ -49,9 +50,24 @@ def held(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _locked(folder: Path) -> TextIO:
-    """The open file, of which this process alone has the lock."""
-    file = (folder / LOCK).open("a+")
+def _tell(folder: Path, was: str, locked: bool) -> None:
+    """Say whom the lock names, and what that means."""
+    if not locked:
+        there = f"{was} may be in it" if was else "another run may come"
+        say(f"the disk of {folder} knows no locks, and {there}: see that one run alone uses it")
+    elif was and f" of {socket.gethostname()} " not in was:
+        # Many disks that are mounted over a network keep locks within each machine.
+        say(
+            f"{folder} was held by {was}, which ended without letting go, if its disk knows locks "
+            "between machines: going on"
+        )
+    elif was:
+        say(f"{folder} was held by {was}, which ended without letting go: going on")
+
+
+def _locked(folder: Path) -> tuple[TextIO, bool]:
+    """The open file, and whether this process alone has the lock; else its disk knows none."""
+    file, locked = (folder / LOCK).open("a+"), True
     try:
         # A process's own: one by flock would live on in workers for a while, whoever was killed.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,10 +77,10 @@ def _locked(folder: Path) -> TextIO:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        say(f"the disk of {folder} knows no locks: see that no other run uses it")
+        locked = False
     try:
         if os.fstat(file.fileno()).st_ino == (folder / LOCK).stat().st_ino:
-            return file
+            return file, locked
     except FileNotFoundError:
         pass
     file.close()  # who held it took it away between the two steps

@@ -21,7 +21,8 @@ import sharing
 import tiny
 from calotype import cli
 from calotype.commands.cache_latents import cache
-from calotype.commands.fit_prior import FitPrior, fit as fit_command
+from calotype.commands.fit_prior import FitPrior
+from calotype.commands.fit_prior import fit as fit_command
 from calotype.data import CenterCrop, Folder, Transform
 from calotype.tokenizers.priors import Mixture, fit_prior
 from calotype.training import Batch, Interrupted, Losses, Objective, Run, checkpoint, fit
@@ -143,7 +144,9 @@ def fit_a_prior(rank: int) -> tuple[str, int]:
     """To a tokenizer that all see; the file, and how often it is done here."""
     model = Path.cwd().parent / "tokenizer"
     with patch("calotype.commands.fit_prior.fit_prior", side_effect=fit_prior) as fitted:
-        file = fit_command(FitPrior(model, data=tiny.SCENES, prior=Mixture(2), count=20, device="cpu"))
+        file = fit_command(
+            FitPrior(model, data=tiny.SCENES, prior=Mixture(2), count=20, device="cpu")
+        )
     return file.name, fitted.call_count
 
 

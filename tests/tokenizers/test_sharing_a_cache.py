@@ -1,8 +1,8 @@
 """Ranks and processes fill one cache: none waits in an exchange, and no row is missing."""
 
 import json
-import re
 import os
+import re
 import signal
 import time
 from dataclasses import replace

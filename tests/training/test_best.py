@@ -80,7 +80,7 @@ def test_averages_are_measured_and_the_best_is_an_average(tmp_path):
 
 
 class Stopped(Walk):
-    """Is sent a signal in its second step, or while it is measured behind that, which takes long."""
+    """Is sent a signal in its second step, or while it is measured behind that."""
 
     def __init__(self, aim: float, when: str) -> None:
         super().__init__(aim)
@@ -110,7 +110,9 @@ def test_bug_a_save_waited_for_the_evaluation_of_its_step(when, tmp_path):
     """Which a grace of seconds does not. The evaluation is made when the run is taken up, and the
     run ends as if it had never been stopped."""
     rows = {"x": torch.ones(4, 1)}
-    run = tiny.run(tmp_path / "run", steps=4, evaluate_every=2, log_every=1, save_every=9, best=ERROR)
+    run = tiny.run(
+        tmp_path / "run", steps=4, evaluate_every=2, log_every=1, save_every=9, best=ERROR
+    )
     for name in ("run", "whole"):
         (tmp_path / name).mkdir()
     objective = Stopped(0.4, when)

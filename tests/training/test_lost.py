@@ -75,7 +75,8 @@ def test_bug_who_hangs_was_waited_for_half_an_hour(tmp_path):
          ("RuntimeError: a bug", "calotype: process 0 on .* ended: RuntimeError: a bug")),
         (hosts.other_is_interrupted, (2, 130),
          ("calotype: process 1 on .* ended: KeyboardInterrupt", "calotype: interrupted")),
-        (hosts.other_does_not_come, (2, 0), ("calotype: no word from another process for 3 s.*", "")),
+        (hosts.other_does_not_come, (2, 0),
+         ("calotype: no word from another process for 3 s.*", "")),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )  # fmt: skip

@@ -32,7 +32,7 @@ class Weights(ABC):
     """How weights, their gradients and the optimiser's state are held, moved, seen and saved."""
 
     seen_by_each = True
-    """Whether each process may look at networks by itself, and stop looking; else all do together."""
+    """Whether each process may look at networks by itself, and stop; else all look together."""
 
     def __init__(self, accelerator: "accelerate.Accelerator") -> None:
         self.accelerator = accelerator

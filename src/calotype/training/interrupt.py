@@ -22,7 +22,7 @@ class Interrupted(SystemExit):
         return Interrupted, (self.number, self.step)
 
 
-class BrokenOff(BaseException):  # noqa: N818 (no error, and not for who handles errors)
+class BrokenOff(BaseException):
     """A signal came in something long that can be done again."""
 
 

@@ -37,9 +37,7 @@ def look(trainer: Trainer, log: Log, keeper: Keeper, interrupts: Interrupts) -> 
     return 0
 
 
-def _unless_broken(
-    trainer: Trainer, interrupts: Interrupts, see: Callable[[], T]
-) -> T | None:
+def _unless_broken(trainer: Trainer, interrupts: Interrupts, see: Callable[[], T]) -> T | None:
     """What is seen with averaged weights; None: nothing, or a signal came."""
 
     def seen() -> T:

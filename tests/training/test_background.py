@@ -13,6 +13,7 @@ import tiny
 from calotype.training import Interrupted, checkpoint
 from calotype.training.background import Writer
 from calotype.training.lock import held
+from calotype.training.requeue import requeued
 from other_process import save_for_ever
 from ranks import PROCESSES
 
@@ -120,7 +121,7 @@ def test_a_signal_is_answered_when_all_is_saved(again, slow_disk, tmp_path, capf
 def test_who_is_told_to_stop_and_cannot_save_says_so(tmp_path, capfd, monkeypatch):
     """And asks for no other start."""
     asked = []
-    monkeypatch.setattr("calotype.training.loop.requeue", lambda: asked.append(1) or "requeued")
+    monkeypatch.setattr("calotype.training.requeue.requeue", lambda: asked.append(1) or "requeued")
     monkeypatch.setattr("tiny.Repeating", Stopping)
     write = checkpoint.write
 
@@ -130,8 +131,9 @@ def test_who_is_told_to_stop_and_cannot_save_says_so(tmp_path, capfd, monkeypatc
         write(folder, groups, state)
 
     monkeypatch.setattr(checkpoint, "write", full)
-    with pytest.raises(OSError, match="no room") as told:
-        tiny.train("generator", tiny.run(tmp_path, steps=50, save_every=2, requeue=True))
+    run = tiny.run(tmp_path, steps=50, save_every=2, requeue=True)
+    with pytest.raises(OSError, match="no room") as told, requeued(run):
+        tiny.train("generator", run)
     assert "the newest checkpoint is of step 2" in told.value.__notes__[0]
     assert not asked and "stopped at" not in capfd.readouterr().err
 

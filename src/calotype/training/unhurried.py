@@ -81,7 +81,7 @@ class _Waiting:
         thread = Thread(target=self._look, daemon=True, name="waiting")
         thread.start()
         try:
-            while not self._over.wait(SOON):
+            while not self._over.wait(PAUSE):
                 late = time.monotonic() - self._beaten > patience().total_seconds()
                 if late or self._gone or heard():
                     raise lost(silent=late)

@@ -36,12 +36,14 @@ def unhurried(work: Callable[[], T], workers: int, mine: bool) -> T | None:
     if processes().num_processes == 1:
         return work() if mine else None
     name = f"{WORK}/{next(_NUMBERS)}"
+    waiting = _Waiting(name, workers, mine)
     try:
-        return _beating(work, name) if mine else None
-    finally:
-        if mine:
-            store().add(f"{name}/done", 1)
-        _Waiting(name, workers).wait()
+        result = _beating(work, name) if mine else None
+    except Exception:
+        waiting.wait()
+        raise
+    waiting.wait()
+    return result
 
 
 def _beating(work: Callable[[], T], name: str) -> T:
@@ -65,19 +67,20 @@ def _beating(work: Callable[[], T], name: str) -> T:
 
 
 class _Waiting:
-    """Looks, in a thread that a store which does not answer may hold up, whether all is done."""
+    """Looks whether all is done, in a thread: a store whose host is cut off does not answer, and
+    holds up who asks it.
+    """
 
-    def __init__(self, name: str, workers: int) -> None:
-        self.name, self.workers = name, workers
+    def __init__(self, name: str, workers: int, done: bool) -> None:
+        self.name, self.workers, self.done = name, workers, done
         self._kept = store()
         self._over, self._left = Event(), Event()
-        self._beats, self._beaten = -1, time.monotonic()
+        self._beats, self._beaten = -1, 0.0
         self._gone = False
 
     def wait(self) -> None:
-        """Until it is."""
-        if self._is_done():  # as most often
-            return
+        """Say that this rank is done, if it had anything to do, and wait until all are."""
+        self._beaten = time.monotonic()
         thread = Thread(target=self._look, daemon=True, name="waiting")
         thread.start()
         try:
@@ -90,16 +93,14 @@ class _Waiting:
             thread.join(PROMPT)
 
     def _look(self) -> None:
-        pause = SOON
+        pause, own = SOON, int(self.done)
         try:
-            while not self._left.wait(pause):
-                if self._is_done():
-                    return self._over.set()
+            while self._kept.add(f"{self.name}/done", own) < self.workers:
                 if (beats := self._kept.add(f"{self.name}/beats", 0)) != self._beats:
                     self._beats, self._beaten = beats, time.monotonic()
-                pause = min(2 * pause, PAUSE)
+                if self._left.wait(pause):
+                    return
+                pause, own = min(2 * pause, PAUSE), 0
+            self._over.set()
         except RuntimeError:
             self._gone = True  # with who kept the store
-
-    def _is_done(self) -> bool:
-        return self._kept.add(f"{self.name}/done", 0) >= self.workers

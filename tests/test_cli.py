@@ -281,6 +281,12 @@ def broken_in_a_library(*_) -> None:
     raise error
 
 
+def test_bug_what_one_process_does_was_done_by_each_of_several(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = refused("push runs/vq user/vq --dry-run", capsys)
+    assert said.startswith("calotype: push is done by one process: start it without a launcher")
+
+
 def test_an_error_in_a_library_shows_its_traceback_and_where_the_run_stands(monkeypatch):
     """Bug: it read "operands could not be broadcast" and nothing more."""
     monkeypatch.setattr("calotype.commands.explain.explain_names", broken_in_a_library)

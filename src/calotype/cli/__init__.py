@@ -7,13 +7,14 @@ where such a line came from. Any other error shows its traceback, and exits with
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pkgutil import resolve_name
 
 from calotype import __version__
-from calotype.cli.commands import COMMANDS
+from calotype.cli.commands import ALONE, COMMANDS
 from calotype.cli.parsing import fail, perhaps
 from calotype.commands.quiet import ignore_warnings
 from calotype.mistakes import is_told
-from calotype.training.lost import among_ranks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"no command {name!r}{perhaps(name, COMMANDS)}: choose from {', '.join(COMMANDS)}")
     ignore_warnings()
     try:
-        with among_ranks():
+        with _among_ranks(name):
             COMMANDS[name].run(name, rest)
     except KeyboardInterrupt:
         # Training saves first, and says so; whatever else was under way is begun again.
@@ -43,6 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if sys.version_info < (3, 11):  # whose tracebacks leave notes out
             print(*notes, sep="\n", file=sys.stderr)
         raise
+
+
+def _among_ranks(name: str) -> AbstractContextManager[None]:
+    """What a verb is done in by a process of several, if a launcher has started several."""
+    if int(os.environ.get("WORLD_SIZE") or 1) < 2:
+        return nullcontext()
+    if name in ALONE:
+        fail(f"{name} is done by one process: start it without a launcher")
+    # Named, for it brings torch, and one process alone may have nothing to do but to answer.
+    return resolve_name("calotype.training.lost:among_ranks")()
 
 
 def _overview() -> str:

@@ -4,14 +4,11 @@ Both are named and not imported, so that the answer to one verb does not wait fo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
 from calotype.cli.parsing import named_recipe, parse
-from calotype.training.requeue import requeued
-from calotype.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,8 @@ class FromRecipes:
         """Parse, call, print."""
         recipes: Mapping[str, Callable[[], Any]] = resolve_name(f"calotype.recipes.{self.recipes}")
         recipe = named_recipe(name, recipes, arguments)
-        run = getattr(recipe, "run", None)  # what fills a cache has none
-        with requeued(run) if isinstance(run, Run) else nullcontext():
+        requeued = resolve_name("calotype.training.requeue:requeued")
+        with requeued(getattr(recipe, "run", None)):  # what fills a cache has none
             _call(self, recipe)
 
 
@@ -119,3 +116,5 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
         "what this machine has, what it lacks, and which recipes fit it"),
 }  # fmt: skip
 """To add a verb, write its file in `calotype.commands` and name it here."""
+ALONE = frozenset({"push", "data", "demo", "quickstart", "explain", "doctor"})
+"""Those that several processes would each do whole, into the same files."""

@@ -15,7 +15,7 @@ from calotype.training.run import Run
 
 
 @contextmanager
-def requeued(run: Run) -> Iterator[None]:
+def requeued(run: Run | None) -> Iterator[None]:
     """A run that asks for it, and that a scheduler stops while this is entered, is started again.
     While it trains it saves first; before and behind that there is nothing to save, and it ends at
     once.
@@ -23,7 +23,7 @@ def requeued(run: Run) -> Iterator[None]:
     Raises:
         Interrupted: on SIGTERM.
     """
-    if not run.requeue or threading.current_thread() is not threading.main_thread():
+    if run is None or not run.requeue or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, _stop)

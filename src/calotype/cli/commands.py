@@ -116,5 +116,5 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
         "what this machine has, what it lacks, and which recipes fit it"),
 }  # fmt: skip
 """To add a verb, write its file in `calotype.commands` and name it here."""
-ALONE = frozenset({"push", "data", "demo", "quickstart", "explain", "doctor"})
+ALONE = frozenset({"push", "data", "demo", "quickstart"})
 """Those that several processes would each do whole, into the same files."""

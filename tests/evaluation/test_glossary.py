@@ -17,7 +17,7 @@ EMITTING = [
     SRC / "tokenizers/masked.py", SRC / "diffusion/objectives.py",
     SRC / "autoregressive/objective.py",
     *(SRC / f"evaluation/{name}.py" for name in ("distortion", "generator", "health", "scenes",
-                                                 "tokenizer")),
+                                                 "likelihood", "tokenizer")),
     SRC / "commands/score.py", SRC / "commands/validation.py",
 ]  # fmt: skip
 """Files whose dictionaries hold figures and terms."""

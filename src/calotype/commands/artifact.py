@@ -5,6 +5,7 @@ from typing import Any
 from calotype.commands.quiet import quiet
 from calotype.pipelines import Pipeline, is_pipeline, load, size_of
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.likelihood import kept_likelihood
 from calotype.training.progress import say
 
 
@@ -20,6 +21,7 @@ class Artifact:
         self.path = path
         self.pipeline = load(path) if is_pipeline(path) else None
         self.tokenizer = None if self.pipeline else ImageTokenizer.load(path)
+        self.likelihood = kept_likelihood(path) if self.tokenizer else None
         found: Any = self.pipeline
         if getattr(found, "safety_checker", None):
             say(f"{path}: measured without its safety checker, which would black images out")

@@ -33,6 +33,7 @@ from calotype.data.pictures import spread
 from calotype.evaluation.generator import Reference, survey_generator
 from calotype.evaluation.glossary import LEGEND, glossed
 from calotype.evaluation.judges import Evaluation, Judges
+from calotype.evaluation.likelihood import Importance
 from calotype.evaluation.prompts import ClipScore
 from calotype.evaluation.report import described, flat, noted
 from calotype.evaluation.tokenizer import survey_tokenizer
@@ -52,6 +53,7 @@ from calotype.pipelines import (
 )
 from calotype.pipelines.folders import fingerprint
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.terms import Likelihood
 from calotype.training.agreement import agree_to_share
 from calotype.training.description import describe
 from calotype.training.distributed import processes
@@ -83,6 +85,10 @@ class Measuring(Judging):
     clip: str | None = None
     """Of a generator: CLIP that scores images under their prompts, a folder or a name on the Hub,
     such as openai/clip-vit-base-patch16."""
+    importance_samples: int = 64
+    """Of a tokenizer whose pixels and latents have a likelihood: latents drawn of each picture to
+    tell how likely that is, each of which is decoded. 0: it is not told. 200 or 5000 are
+    published."""
     training: Source | None = None
     """Of a generator: pictures that it was trained on, to see whether it repeats them."""
     repeats: int = 1
@@ -100,6 +106,8 @@ class Measuring(Judging):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        if (samples := self.importance_samples) < 0:
+            raise ValueError(f"--importance-samples is {samples}: it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +179,7 @@ class Bench:
         else:
             assert artifact.tokenizer is not None
             agree_to_share(tokenizer=partial(weights_of, artifact.tokenizer))
-            work = self._tokenizer(artifact.tokenizer)
+            work = self._tokenizer(artifact.tokenizer, artifact.likelihood)
 
         def there(act: Callable[[], R]) -> R:
             artifact.part.to(self.device)
@@ -186,13 +194,17 @@ class Bench:
 
         return survey
 
-    def _tokenizer(self, tokenizer: ImageTokenizer) -> Survey:
+    def _tokenizer(self, tokenizer: ImageTokenizer, term: Likelihood | None) -> Survey:
         judges, how = self._judges, self.how
+        likely = None
+        if term is not None and how.importance_samples:
+            likely = Importance(term.to(self.device), how.importance_samples)
         crop = whole_shapes(self.size, tokenizer.factor) if how.whole else None
         seen = self._pictures(crop, tokenizer.mode)
 
         def work() -> Callable[[], Evaluation]:
-            found = survey_tokenizer(tokenizer, seen, judges, how.seed, precision=how.exactness)
+            found = survey_tokenizer(tokenizer, seen, judges, how.seed, precision=how.exactness,
+                                     importance=likely)  # fmt: skip
             return lambda: self._sized(found())
 
         return work

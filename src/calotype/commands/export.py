@@ -23,6 +23,7 @@ from calotype.tokenizers import (
 )
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.discrete import WELL_USED
+from calotype.tokenizers.likelihood import LikelihoodSpec, keep_likelihood
 from calotype.training import Batch, Run
 from calotype.training.agreement import by_main
 from calotype.training.distributed import processes
@@ -57,6 +58,8 @@ class Export:
     """Of those pictures."""
     critic: Critic | None = None
     """The adversary, which is kept for a run that goes on from this one."""
+    likelihood: LikelihoodSpec | None = None
+    """Of pixels, where the tokenizer is a model of pictures whose likelihood can be measured."""
 
     @property
     def division(self) -> Division:
@@ -134,6 +137,8 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
     def save() -> None:
         tokenizer.save(beside)
         kept_of(tokenizer, export.run.steps, folded, export.critic).write(beside)
+        if export.likelihood is not None:
+            keep_likelihood(beside, export.likelihood)
 
     by_main(save)
     hand_out(beside)

@@ -38,6 +38,7 @@ from calotype.tokenizers.bottlenecks import (
     Bottleneck,
     GumbelBottleneck,
 )
+from calotype.tokenizers.likelihood import likelihood_of
 from calotype.tokenizers.terms import Adversary, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
@@ -89,8 +90,10 @@ def train_tokenizer(recipe: TokenizerRecipe) -> Path:
         fit(objectives, loader, run, watcher)
         if loader.skipped:
             warnings.warn(f"broken pictures skipped: {loader.skipped}", stacklevel=2)
+        pixel = cast(Term, reconstruction.terms["pixel"])
         export = Export(run, loader, total, recipe.measure, recipe.model.latents_may_move,
-                        validation, recipe.transform, critic)  # fmt: skip
+                        validation, recipe.transform, critic,
+                        likelihood_of(reconstruction.tokenizer, recipe.pixel, pixel))  # fmt: skip
         with noted(run.trained):
             finish(reconstruction.tokenizer, export)
         watcher.finish()

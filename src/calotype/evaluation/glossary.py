@@ -167,6 +167,15 @@ QUALITY = (
     Term("restored", "dB", "higher",
          "PSNR of what the tokenizer makes of corrupted pictures: well above corrupted where it "
          "restores them."),
+    Term("nll_nats", "nats an image", "lower",
+         "A bound on what it takes to store a picture without loss, from importance sampling: the "
+         "more latents are drawn of each, the nearer to the truth."),
+    Term("nll_bits_per_dim", "bits a pixel value", "lower",
+         "The bound nll_nats as bits of each number of a picture, which is one of 256 levels; of "
+         "black and white one of two."),
+    Term("elbo_nats", "nats an image", "higher",
+         "The bound that training raises, by the same latents as nll_nats: below minus that, the "
+         "further the less the encoder knows of the posterior."),
     Term("ssim", "at most 1", "higher",
          "Likeness of local structure between original and reconstruction; 1: identical."),
     Term("lpips_alex", UNITLESS, "lower",

@@ -46,6 +46,8 @@ class Protocol:
     """The CLIP that scored them, and a digest of its weights."""
     training: str | None = None
     """How many training pictures they were looked for among, and a digest of those."""
+    importance_samples: int | None = None
+    """Latents drawn of each picture, to tell how likely that is; None: that was not measured."""
     precision: str = "fp32"
     """In which the artifact computed: fp32, bf16 or fp16."""
     device: str | None = None
@@ -54,13 +56,17 @@ class Protocol:
 
     def check(self, other: "Protocol") -> None:
         """Refuse to compare with figures of another protocol; how generators draw may differ,
-        and the device, which moves the last digits.
+        and the device, which moves the last digits. Where one has no likelihood, there is none to
+        compare.
 
         Raises:
             ProtocolError: something else does.
         """
         own, theirs = asdict(self), asdict(other)
-        for name in own.keys() - {"sampling", "device"}:
+        free = {"sampling", "device"}
+        if None in (self.importance_samples, other.importance_samples):
+            free.add("importance_samples")
+        for name in own.keys() - free:
             if own[name] != theirs[name]:
                 raise ProtocolError(
                     f"figures of unlike protocols: {name} is {own[name]} and {theirs[name]}; "

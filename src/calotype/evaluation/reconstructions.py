@@ -126,7 +126,8 @@ class CodeCounts:
 
 
 def _means(values: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, float]]:
-    finite = {name: each.double().clamp(max=EXACT_DB) for name, each in values.items()}
+    finite = {name: each.double().clamp(max=EXACT_DB if name.endswith("_db") else math.inf)
+              for name, each in values.items()}  # fmt: skip
     means = {name: each.mean().item() for name, each in finite.items()}
     errors = {name: each.std().item() / math.sqrt(len(each)) for name, each in finite.items()}
     return rounded(means), rounded(errors)

@@ -12,6 +12,7 @@ from calotype.data.loading.passes import Turn
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.health import LatentHealth, LatentSums
 from calotype.evaluation.judges import Evaluation, Judges
+from calotype.evaluation.likelihood import Importance
 from calotype.evaluation.reconstructions import CodeCounts, Look, Reconstructions
 from calotype.evaluation.speed import speed
 from calotype.tokenizers import ImageTokenizer
@@ -42,9 +43,10 @@ def evaluate_tokenizer(
 @torch.no_grad()
 def survey_tokenizer(
     tokenizer: ImageTokenizer, turns: Iterable[Turn], judges: Judges, seed: int = 0,
-    examples: int = 16, precision: Precision = "fp32",
+    examples: int = 16, precision: Precision = "fp32", importance: Importance | None = None,
 ) -> Callable[[], Evaluation]:  # fmt: skip
     """Look at every picture, as `evaluate_tokenizer`; of several ranks each looks at its own turns.
+    With `importance` also at how likely each is.
     What it returns is for the main process to call, which makes figures of what all have seen: the
     same as one process would find.
     """
@@ -59,9 +61,15 @@ def survey_tokenizer(
         if not first:
             first.append(images)  # for how fast it is
         keys = draw_keys(seed, turn.first, len(images))
-        real, fake, packed, sums = _pass(tokenizer, images, keys, health)
-        return Look.at(real, fake, packed, sums, judges, counts, examples)
+        h = tokenizer.features(images)
+        real, fake, packed, sums = _pass(tokenizer, images, h, keys, health)
+        found = Look.at(real, fake, packed, sums, judges, counts, examples)
+        if importance is not None:
+            weights = importance.log_weights(tokenizer, images, h, generators(keys))
+            found.values.update(importance.figures(weights, images[0].numel()))
+        return found
 
+    said = {"nll_nats": importance.said} if importance else {}
     pictures, counts = Reconstructions(judges, examples), CodeCounts(tokenizer)
     with computing(precision, device, *tokenizer.networks):
         for found in in_turn(turns, look):
@@ -78,12 +86,13 @@ def survey_tokenizer(
             judges.protocol(
                 health.total.images, pictures.width, str(pictures.digest), seed
             ), precision=settled(precision, device), device=device.type,
+            importance_samples=importance and importance.samples,
         )  # fmt: skip
         with computing(precision, device, *tokenizer.networks):
             fast = throughput(tokenizer, first[0]) if first else {}
         return Evaluation(
-            values, protocol, errors, pictures.notes(), health.figures() | counts.figures(), fast,
-            pictures.pairs(),
+            values, protocol, errors, pictures.notes() | said,
+            health.figures() | counts.figures(), fast, pictures.pairs(),
         )  # fmt: skip
 
     return figures
@@ -103,10 +112,10 @@ def in_order(batches: Iterable[Batch]) -> Iterator[Turn]:
 
 
 def _pass(
-    tokenizer: ImageTokenizer, images: Float[Tensor, "b c H W"], keys: list[int],
-    health: LatentHealth,
+    tokenizer: ImageTokenizer, images: Float[Tensor, "b c H W"], h: Float[Tensor, "b in h w"],
+    keys: list[int], health: LatentHealth,
 ) -> tuple[UInt8[Tensor, "b c H W"], UInt8[Tensor, "b c H W"], Tensor, LatentSums]:  # fmt: skip
-    bottleneck, h = tokenizer.bottleneck, tokenizer.features(images)
+    bottleneck = tokenizer.bottleneck
     packed = bottleneck.pack(h)
     z = bottleneck.unpack(packed, generators(keys))
     mode = z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)

@@ -13,6 +13,7 @@ class Annealed(Bottleneck, ABC):
     """Its samples are relaxed at a temperature that follows the optimiser steps."""
 
     exported = may_scale = False
+    has_prior = True
     temperature: float
     """At this step."""
 

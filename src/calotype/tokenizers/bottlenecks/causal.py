@@ -89,6 +89,7 @@ class CausalBottleneck(Bottleneck):
     """From what is each factor's own to the factors; float32 throughout."""
 
     exported = may_scale = False
+    has_prior = True
 
     def __init__(self, spec: Causal) -> None:
         super().__init__()

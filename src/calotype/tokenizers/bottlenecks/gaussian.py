@@ -86,7 +86,7 @@ class GaussianBottleneck(Bottleneck):
 
     def __init__(self, spec: Gaussian) -> None:
         super().__init__()
-        self.spec, self.may_scale = spec, not spec.keep_prior
+        self.spec, self.has_prior, self.may_scale = spec, spec.keep_prior, not spec.keep_prior
         self.z_channels, self.step = spec.channels, 0
 
     @property

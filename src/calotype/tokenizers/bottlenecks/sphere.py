@@ -120,6 +120,7 @@ class SphereBottleneck(Bottleneck):
     """
 
     exported = may_scale = False
+    has_prior = True
 
     def __init__(self, spec: OnSpheres) -> None:
         super().__init__()

@@ -30,6 +30,26 @@ def objective(policy=None, **changes) -> MaskedPatches:
     return MaskedPatches(network, policy or AtRandom(), tiny.adam(1e-3), [tiny.images(2)])
 
 
+def test_bug_patches_were_not_told_where_they_are():
+    """transformers left positions and tokens at 0, whose first gradient, through a norm of nothing,
+    was of 30,000.
+    """
+    made = objective(width=32, decoder_width=32)
+    network = made.network
+    places = network.vit.embeddings.position_embeddings, network.decoder.decoder_pos_embed
+    for place in places:
+        apart = torch.cdist(place[0, 1:], place[0, 1:]) + 10 * torch.eye(16)
+        assert apart.min() > 0.1 and not place.requires_grad
+    for token in (network.vit.embeddings.cls_token, network.decoder.mask_token):
+        assert 0.01 < token.std() < 0.03
+    made(tiny.batch(4), 0)["masked"].backward()
+    assert sum(p.grad.square().sum() for p in network.parameters() if p.requires_grad) < 100**2
+    # Where a patch is decides on what is made of it: two that look alike are told apart.
+    grey = torch.zeros(1, 3, tiny.SIZE, tiny.SIZE)
+    features = whole_features(network, grey)[0]
+    assert (features[1:] - features[0]).abs().amax(1).min() > 0.01
+
+
 def test_the_encoder_reads_a_quarter_of_the_patches():
     made, read = objective(), []
     layer = made.network.vit.encoder.layer[0] if hasattr(made.network.vit, "encoder") else None

@@ -114,9 +114,26 @@ class MaskedViT:
             decoder_num_hidden_layers=self.decoder_layers,
             decoder_num_attention_heads=self.decoder_heads,
             decoder_intermediate_size=4 * self.decoder_width, mask_ratio=self.hidden,
-            norm_pix_loss=self.normalised,
+            norm_pix_loss=self.normalised, layer_norm_eps=1e-6,
         )  # fmt: skip
-        return transformers.ViTMAEForPreTraining(config)
+        network: Any = transformers.ViTMAEForPreTraining(config)
+        _begin(network)
+        return network
+
+
+@torch.no_grad()
+def _begin(network: Any) -> None:
+    """Weights as in appendix A.1; patches get their places, and the tokens of class and mask their
+    first values. transformers 5 takes these for initialised before it comes to them and leaves all
+    at 0, so that no patch is told where it is.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    embeddings = network.vit.embeddings
+    embeddings.patch_embeddings.projection._is_hf_initialized = False
+    embeddings.initialize_weights()
+    network.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
 
 
 class MaskedPatches(Objective):

@@ -8,23 +8,20 @@ higher, and rebuilds better. The shape is hardly told by one number with either.
 """
 
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
+from claims.learning import trained
 
 from calotype.data import Shapes
-from calotype.data.loading.batches import draw_keys
 from calotype.evaluation.disentanglement import mutual_information_gap
-from calotype.tokenizers import Gaussian, ImageTokenizer, Reconstruction
+from calotype.tokenizers import Gaussian
 from calotype.tokenizers.bottlenecks.divergences import Decomposed
 from calotype.tokenizers.terms import BernoulliLikelihood
 from calotype.tokenizers.vector import Dense
-from calotype.training import AdamW, Batch, Run, fit
+from calotype.training import AdamW
 
 GAP = 0.3
 
@@ -39,38 +36,17 @@ class Options:
     batch_size: int = 128
 
 
-class Rows:
-    """Batches of one set, a new order each epoch."""
-
-    def __init__(self, images: torch.Tensor, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
-
-    def batches(self, position: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Of one process."""
-        rng = np.random.default_rng(0)
-        while True:
-            for rows in rng.permutation(len(self.images)).reshape(-1, self.batch_size):
-                keys = draw_keys(0, position, self.batch_size)
-                yield {"image": self.images[rows], "key": keys}
-                position += self.batch_size
-
-
 def measured(spec: Gaussian, seed: int, options: Options) -> tuple[np.ndarray, float]:
     """MIG of each factor, and nats a picture."""
     data = Shapes().build()
     every = data.batch(range(len(data)))
     images, factors = every["image"][:, :1], every["factors"].long().numpy()
-    torch.manual_seed(seed)
-    term = BernoulliLikelihood().build()
-    made = ImageTokenizer(Dense((128, 128)).autoencoder(spec, 16, 1), spec.build())
-    objective = Reconstruction(made, {"pixel": (1.0, term)}, AdamW(2e-3))
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), options.steps, options.batch_size, ema=None, precision="fp32",
-                  save_every=options.steps, sample_every=options.steps,
-                  log_every=options.steps)  # fmt: skip
-        fit([objective], Rows(images, options.batch_size), run)
+    pixel = BernoulliLikelihood()
+    made = trained(spec, images, pixel, options.steps, options.batch_size, seed=seed,
+                   dense=Dense((128, 128)), optimizer=AdamW(2e-3))  # fmt: skip
+    term = pixel.build()
     with torch.no_grad():
-        latents = made.eval().latents(images)
+        latents = made.latents(images)
         nats = term(made.decode(latents), images).mean().item() * images[0].numel()
     return mutual_information_gap(latents.flatten(1).numpy(), factors), nats
 

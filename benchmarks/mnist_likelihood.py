@@ -13,42 +13,21 @@ a table each ninth row is measured, and fewer digits to train on are a harder ta
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from claims.learning import Shuffled
 from torch import Tensor
 
 from calotype.evaluation.likelihood import importance_bound
 from calotype.tokenizers import Gaussian, ImageTokenizer, Reconstruction
 from calotype.tokenizers.terms import BernoulliLikelihood
 from calotype.tokenizers.vector import Dense
-from calotype.training import AdamW, Batch, Run, fit
+from calotype.training import AdamW, Run, fit
 
 PUBLISHED = 89.9
 SIZE = 28
-
-
-class Shuffled:
-    """Batches of pictures in memory; the sample at a position is the same whatever the ranks."""
-
-    def __init__(self, images: Tensor, batch_size: int) -> None:
-        self.images, self.batch_size = images, batch_size
-
-    def batches(
-        self, position: int = 0, rank: int = 0, world: int = 1, micro_batch: int | None = None
-    ) -> Iterator[Batch]:
-        """From a position on, for one rank."""
-        while True:
-            places = np.arange(position, position + self.batch_size)
-            epochs = np.unique(places // len(self.images))
-            order = np.concatenate([
-                np.random.default_rng(int(e)).permutation(len(self.images)) for e in epochs
-            ])  # fmt: skip
-            chosen = order[places - epochs[0] * len(self.images)]
-            yield {"image": self.images[chosen], "key": (places * 2654435761 % 2**32).tolist()}
-            position += self.batch_size
 
 
 def main() -> None:
@@ -69,7 +48,7 @@ def main() -> None:
     run = Run(options.out, steps=options.steps, batch_size=100, clip=None, overwrite=True,
               log_every=1000, save_every=10**9, precision="fp32")  # fmt: skip
     began = time.perf_counter()
-    fit([objective], Shuffled(train, run.batch_size), run)
+    fit([objective], Shuffled({"image": train}, run.batch_size), run)
     minutes = (time.perf_counter() - began) / 60
     found = {}
     for name, images in (("trained on", train), ("held out", test)):

@@ -25,8 +25,13 @@ from calotype.evaluation.throughput import Products, Throughput
 from calotype.pages.checkup import Line, Section, show, verdict
 from calotype.pages.examination import GIB, Examination, Recipe, of_recipe, sections
 from calotype.recipes.distil import DISTILLED
+from calotype.recipes.family import FAMILY
 from calotype.recipes.generators import GENERATORS
 from calotype.recipes.tokenizers import TOKENIZERS
+from calotype.tokenizers.contraction import Jacobian
+from calotype.tokenizers.contrast import InfoNCE
+from calotype.tokenizers.corruptions import JPEG
+from calotype.tokenizers.rebuildable import Rebuildable
 from calotype.training.precision import Chosen
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +168,26 @@ def test_every_named_recipe_can_be_rehearsed(name):
     (stated,) = re.findall(r"Takes ([\d.]+) GiB in bf16\.", doc)
     assert float(stated) * GIB == pytest.approx(found.memory, rel=0.15, abs=0.06 * GIB)
     assert found.memory < 80e9, "it fits no card at its published batch: choose a micro-batch"
+
+
+def test_bug_what_an_encoder_sees_and_pays_was_not_rehearsed():
+    """Neither a corruption nor a term of the encoder was in what a recipe was said to take; nor can
+    all of these be had on tensors without contents, which JPEG and crops look into.
+    """
+    base = FAMILY["scenes-ae"]()
+    plain = needs(base, torch.float32)
+    spoilt = needs(replace(base, corruption=JPEG()), torch.float32)
+    contrast = needs(replace(base, contrast=InfoNCE()), torch.float32)
+    contracted = needs(replace(base, contraction=Jacobian()), torch.float32)
+    image = 4 * 3 * base.size**2 * plain.micro_batch
+    assert plain.step + image <= spoilt.step < plain.step + 4 * image
+    assert contrast.step > 1.2 * plain.step
+    assert contracted.step > 1.5 * plain.step
+    assert contracted.convolution_flops > 1.3 * plain.convolution_flops
+    held = replace(base, rebuildable=Rebuildable("runs/scenes-kl"))
+    more = needs(held, torch.float32)
+    assert more.parameters == plain.parameters and more.state > plain.state
+    assert more.step > 1.2 * plain.step
 
 
 @pytest.mark.slow

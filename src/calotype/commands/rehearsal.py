@@ -1,5 +1,6 @@
 """What a named recipe takes, before there is any data: its learners and an empty batch."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,13 +34,19 @@ from calotype.recipes.tokenizers import TOKENIZERS
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Critic, ImageTokenizer, Reconstruction
 from calotype.tokenizers.bottlenecks.causal import FACTORS, CausalBottleneck
+from calotype.tokenizers.contrast import InfoNCE, Views
+from calotype.tokenizers.corruptions import Corruption
+from calotype.tokenizers.corruptions.base import Corrupted
 from calotype.tokenizers.distillation import Distillation, Teacher
+from calotype.tokenizers.encoder_terms import EncoderTerm
 from calotype.tokenizers.objectives import Weighted
+from calotype.tokenizers.rebuildable import RebuildableTerm
 from calotype.tokenizers.terms import PerceptualTerm, Term
 from calotype.tokenizers.terms.perceptual import random_backbone
 from calotype.training import Objective
 from calotype.training.division import Division
 from calotype.training.images import CHANNELS
+from calotype.training.noise import Generators
 
 Recipe = TokenizerRecipe | GeneratorRecipe | TransformerRecipe | FinetuneRecipe | DistilRecipe
 CLASSES = 1000
@@ -80,7 +87,10 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
     terms, tokenizer = _terms(recipe), _network(recipe)
     if recipe.gradient_checkpointing:
         tokenizer.enable_gradient_checkpointing()
-    first = Reconstruction(tokenizer, terms, recipe.optimizer)
+    first = Reconstruction(
+        tokenizer, terms, recipe.optimizer, corruption=_Copy() if recipe.corruption else None,
+        encoder_terms={name: _emptied(term) for name, term in recipe.encoder_terms.items()},
+    )  # fmt: skip
     learners: list[Objective] = [first]
     if recipe.adversary:
         learners.append(Critic(recipe.adversary, first, recipe.optimizer))
@@ -90,11 +100,34 @@ def _tokenizer(recipe: TokenizerRecipe) -> Rehearsal:
     return Rehearsal(learners, {**batch, "key": _keys(recipe)})
 
 
+class _Copy(Corruption):
+    """What any corruption leaves, as far as memory goes. Some read what a picture contains."""
+
+    def __call__(self, images: Tensor, generators: Generators) -> Corrupted:
+        """As many numbers again, and which of them count."""
+        return Corrupted(images.clone(), torch.ones_like(images[:, :1]))
+
+
+class _CopiedViews(Views):
+    """Views of the size of the picture, as all are; what is drawn decides how they are cropped."""
+
+    def __call__(self, images: Tensor, generators: Generators) -> Tensor:
+        """As many numbers again."""
+        return images.clone()
+
+
+def _emptied(term: EncoderTerm) -> EncoderTerm:
+    return replace(term, views=_CopiedViews()) if isinstance(term, InfoNCE) else term
+
+
 def _terms(recipe: TokenizerRecipe | DistilRecipe) -> Weighted:
     terms: dict[str, tuple[float, Term]] = {"pixel": (recipe.pixel.weight, recipe.pixel.build())}
     if spec := recipe.perceptual:
         # Which weights a backbone without contents has does not matter: none are fetched.
         terms["lpips"] = (spec.weight, PerceptualTerm(random_backbone(spec.net, 0)))
+    if isinstance(recipe, TokenizerRecipe) and recipe.rebuildable:
+        held = _network(_maker(recipe.rebuildable.path.removesuffix("/model") + "/model"))
+        terms["rebuildable"] = (recipe.rebuildable.weight, RebuildableTerm(held))
     return terms
 
 

@@ -47,6 +47,7 @@ from calotype.training.images import scaled
 from calotype.training.learner import check_compiled
 from calotype.training.progress import say
 from calotype.training.start import count, started
+from calotype.training.weights import weights_of
 
 
 def train_tokenizer(recipe: TokenizerRecipe) -> Path:
@@ -117,9 +118,12 @@ def _inputs(
     recipe: TokenizerRecipe, tokenizer: ImageTokenizer, dataset: Dataset, validation: Dataset | None
 ) -> dict[str, str]:
     """Fingerprints of what a tokenizer is made from."""
+    held = {}
+    if recipe.rebuildable:
+        held["rebuildable"] = weights_of(ImageTokenizer.load(recipe.rebuildable.path))
     # What was best on other pictures says nothing of these.
     told = {"validation": validation} if recipe.run.best else {}
-    return {**recipe.model.inputs(tokenizer), **drawn(dataset), **identified(**told)}
+    return {**recipe.model.inputs(tokenizer), **held, **drawn(dataset), **identified(**told)}
 
 
 def _found(tokenizer: ImageTokenizer, total: int | None, shapes: str) -> str:
@@ -188,6 +192,9 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     if recipe.perceptual:
         recipe.perceptual.check(recipe.shortest)
         terms["lpips"] = (recipe.perceptual.weight, recipe.perceptual.build())
+    if recipe.rebuildable:
+        terms["rebuildable"] = (recipe.rebuildable.weight,
+                                recipe.rebuildable.build(size, recipe.mode))  # fmt: skip
     tokenizer = recipe.model.build(size, recipe.mode, recipe.pixel.maps)
     check_compiled(recipe.run.compile, len(recipe.transform.shapes) if recipe.transform else 1)
     check_sides(tokenizer, size, recipe.transform)

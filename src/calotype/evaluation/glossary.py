@@ -52,6 +52,9 @@ TRAINING = (
     Term("lpips", "weighted", "lower",
          "The perceptual term of the loss: how different the reconstruction looks to a network "
          "trained to recognise objects."),
+    Term("rebuildable", "weighted", "lower",
+         "The squared distance of the reconstruction from what another, trained autoencoder makes "
+         "of it."),
     Term("kl", "nats a pixel value, weighted", "lower",
          "How much the latents say of an image beyond a standard normal distribution, or beyond "
          "codes drawn evenly; less of it means a simpler latent space, and less detail."),

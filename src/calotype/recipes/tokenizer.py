@@ -21,6 +21,7 @@ from calotype.tokenizers.contraction import Jacobian
 from calotype.tokenizers.contrast import InfoNCE
 from calotype.tokenizers.corruptions import CorruptionSpec
 from calotype.tokenizers.encoder_terms import EncoderTerm
+from calotype.tokenizers.rebuildable import Rebuildable
 from calotype.tokenizers.stock import CLASSES
 from calotype.tokenizers.terms import L1, LPIPS, Adversary, Pixel
 from calotype.tokenizers.vector import Dense, Pooled
@@ -181,6 +182,9 @@ class TokenizerRecipe(OfImages):
     pixel: Pixel = field(default_factory=L1)
     perceptual: LPIPS | None = field(default_factory=LPIPS)
     adversary: Adversary | None = field(default_factory=Adversary)
+    rebuildable: Rebuildable | None = None
+    """What reconstructions pay for being nothing that a trained autoencoder can rebuild. None:
+    nothing."""
     contraction: Jacobian | None = None
     """What latents pay for changing where the image does. None: nothing."""
     contrast: InfoNCE | None = None

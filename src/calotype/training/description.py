@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 PLACES = {
     "run.out", "out", "data.path", "validation.path", "tokenizer", "cache", "model.start",
     "model.path", "transformer.path", "text.path", "pipeline", "teacher", "student.path",
-    "perceptual.backbone_weights",
+    "perceptual.backbone_weights", "rebuildable.path",
 }  # fmt: skip
 """Fields of recipes that say where something lies."""
 

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from claims.discrete import bits, causes, circle, counts
 from claims.learning import Figure
 from claims.masked import masking
-from claims.plain import contractive, denoising, linear
+from claims.plain import contractive, deep, denoising, linear
 from claims.variational import divergence, drawing, weights
 
 CLAIMS: dict[str, Callable[[], list[Figure]]] = {
     claim.__name__: claim
-    for claim in (linear, denoising, contractive, divergence, drawing, weights, counts, bits,
+    for claim in (linear, deep, denoising, contractive, divergence, drawing, weights, counts, bits,
                   causes, circle, masking)
 }  # fmt: skip
 

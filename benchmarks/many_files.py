@@ -114,7 +114,7 @@ def write_sizes(root: Path, count: int) -> None:
     """Sizes that were kept of all."""
     data = Folder(root).build()
     sizes = np.random.default_rng(0).integers(200, 400, (count, 2))
-    file = looks._place(data, "sizes")
+    file = looks._place(data, "sizes", looks.STAMPED)
     assert file
     looks._keep(file, {"sizes": torch.from_numpy(sizes)})
 

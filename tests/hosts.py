@@ -230,6 +230,23 @@ def main_fails_while_the_other_computes(rank: int) -> tuple[int, str]:
         return command("explain psnr")
 
 
+def a_third_computes(rank: int) -> tuple[int, str]:
+    """While the second fails, and the first, which keeps the store, is gone as soon as it hears."""
+
+    def work(options: Any) -> None:
+        if rank == 1:
+            raise RuntimeError("a bug")
+        time.sleep(3 if rank == 2 else 0)
+        gathered(None)
+
+    with patch(EXPLAIN, work):
+        found = command("explain psnr")
+    if rank == 0:
+        Path(f"../{a_third_computes.__name__}-0.json").write_text(json.dumps(found))
+        os._exit(0)
+    return found
+
+
 def other_is_interrupted(rank: int) -> tuple[int, str]:
     """By somebody on its machine."""
 

@@ -281,10 +281,16 @@ def broken_in_a_library(*_) -> None:
     raise error
 
 
-def test_bug_what_one_process_does_was_done_by_each_of_several(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "command", ["push runs/vq user/vq --dry-run", "data photos", "demo", "quickstart photos"]
+)
+def test_bug_what_one_process_does_was_done_by_each_of_several(command, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    said = refused("push runs/vq user/vq --dry-run", capsys)
-    assert said.startswith("calotype: push is done by one process: start it without a launcher")
+    name, said = command.split()[0], refused(command, capsys)
+    assert said.startswith(f"calotype: {name} is done by one process: start it without a launcher")
+    with pytest.raises(SystemExit) as helped:
+        cli.main([name, "--help"])
+    assert not helped.value.code
 
 
 def test_an_error_in_a_library_shows_its_traceback_and_where_the_run_stands(monkeypatch):

@@ -113,14 +113,13 @@ def test_bug_each_start_asked_for_the_time_of_every_file(
     folder = tmp_path / "pictures"
     folder.mkdir()
     records, read = pictures(folder).records, counted(monkeypatch)
-    monkeypatch.setattr(looks, "STAMPED", 5)
     asked: list[Path | str] = []
     stamp_of = looks.stamp_of
     monkeypatch.setattr(looks, "stamp_of", lambda path: asked.append(path) or stamp_of(path))
 
-    def bucketed() -> Bucketed:
+    def bucketed(stamped: int | None = 5) -> Bucketed:
         known = Pictures(records, PictureReader("skip", "folder"), lambda: "the same")
-        return Bucketed(known, Buckets(16, 2), sizes(known))
+        return Bucketed(known, Buckets(16, 2), sizes(known, stamped))
 
     bucketed()
     asked.clear()
@@ -129,8 +128,10 @@ def test_bug_each_start_asked_for_the_time_of_every_file(
     found = bucketed()
     assert len(asked) == 5 and not read
     assert [found[i]["shape"] for i in (0, 19)]
-    with pytest.warns(UserWarning, match="03.png has 99x20 pixels and is cropped to .*replaced"):
-        found[3]
+    with pytest.warns(UserWarning, match="03.png: it was replaced since its size was kept"):
+        assert found.read_one(3)
+    asked.clear()
+    assert bucketed(stamped=None).shape(3).ratio > 1.5 and len(asked) == 20  # a cache's
     Image.new("RGB", (99, 20)).save(folder / "04.png")
     assert bucketed().shape(3).ratio > 1.5 and read  # of those that are asked one is another
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,7 +140,22 @@ def test_a_picture_that_is_broken_off_keeps_no_signal_waiting(tmp_path):
     run = tiny.run(tmp_path, steps=9, sample_every=2)
     with pytest.raises(Interrupted) as stopped:
         fit([Drawn(0.4)], tiny.Repeating({"x": torch.ones(4, 1)}, 2), run)
-    assert stopped.value.step == 3
+    assert stopped.value.step == 2
+
+
+def test_bug_the_best_checkpoint_put_off_those_that_a_run_goes_on_from(tmp_path):
+    """Where it got better more often than --run.save-minutes, none was written by the clock."""
+
+    class Slow(Walk):
+        def forward(self, batch, step):
+            time.sleep(0.1)
+            return super().forward(batch, step)
+
+    run = tiny.run(tmp_path, steps=9, evaluate_every=1, save_every=100, save_minutes=0.5 / 60,
+                   keep=9, best=Best("w", "highest"))  # fmt: skip
+    fit([Slow(-1.0)], tiny.Repeating({"x": torch.ones(4, 1)}, 2), run)
+    names = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
+    assert names & {f"step-{step}" for step in range(1, 9)}
 
 
 def test_the_best_outlives_a_restart(tmp_path):

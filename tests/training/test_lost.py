@@ -11,10 +11,10 @@ from calotype.training.distributed import patience, processes
 from ranks import together
 
 
-def said(root: Path, work) -> list:
+def said(root: Path, work, world: int = 2) -> list:
     """What it came to on each rank; None where there was no time to note it."""
-    together(2, hosts.at_home, work, root)
-    files = [root / f"{work.__name__}-{rank}.json" for rank in range(2)]
+    together(world, hosts.at_home, work, root)
+    files = [root / f"{work.__name__}-{rank}.json" for rank in range(world)]
     return [json.loads(file.read_text()) if file.exists() else None for file in files]
 
 
@@ -90,6 +90,13 @@ def test_bug_a_command_waited_for_ranks_that_had_ended_without_a_reason(
     assert known, other
     own = re.escape(known[1]) if known.groups() else ""
     assert re.fullmatch(lines[0].replace("{other}", own), main[1]), main
+
+
+def test_bug_who_kept_the_last_word_took_it_along_before_all_had_heard_it(tmp_path):
+    main, own, third = said(tmp_path, hosts.a_third_computes, world=3)
+    assert own == [1, "RuntimeError: a bug"] and main[0] == third[0] == 2
+    for other in (main, third):
+        assert re.fullmatch("calotype: process 1 on .* ended: RuntimeError: a bug", other[1])
 
 
 def test_a_main_process_that_is_done_waits_for_nobody(tmp_path):

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"no command {name!r}{perhaps(name, COMMANDS)}: choose from {', '.join(COMMANDS)}")
     ignore_warnings()
     try:
-        with _among_ranks(name):
+        with _among_ranks(name, rest):
             COMMANDS[name].run(name, rest)
     except KeyboardInterrupt:
         # Training saves first, and says so; whatever else was under way is begun again.
@@ -46,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise
 
 
-def _among_ranks(name: str) -> AbstractContextManager[None]:
+def _among_ranks(name: str, arguments: Sequence[str]) -> AbstractContextManager[None]:
     """What a verb is done in by a process of several, if a launcher has started several."""
-    if int(os.environ.get("WORLD_SIZE") or 1) < 2:
+    if os.environ.get("WORLD_SIZE", "1") in ("", "0", "1"):
         return nullcontext()
     if name in ALONE:
-        fail(f"{name} is done by one process: start it without a launcher")
+        if {"-h", "--help"} & {*arguments}:
+            return nullcontext()
+        fail(f"{name} is done by one process: start it without a launcher, whose WORLD_SIZE is "
+             f"{os.environ['WORLD_SIZE']}")  # fmt: skip
     # Named, for it brings torch, and one process alone may have nothing to do but to answer.
     return resolve_name("calotype.training.lost:among_ranks")()
 

@@ -146,16 +146,19 @@ def finish(tokenizer: ImageTokenizer, export: Export) -> None:
     moved = (saved.reconstruct(examples) - before).abs().max().item()
     statistics = measure(saved, export.batches(export.count * export.each))
     health = _health(saved, export)
-    if state.is_main_process:
-        breach = _breach(saved, statistics, moved, export)
+    breach = _breach(saved, statistics, moved, export)
+
+    def write() -> None:
         report = _report(saved, statistics, moved, export, breach) | _of_codes(health)
         (beside / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         make_portable(beside)
         publish(beside, model)
-        if breach:
-            warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
         if health:
             _show(health, tokenizer, export)
+
+    by_main(write)
+    if breach and state.is_main_process:
+        warnings.warn(f"{model / REPORT}: {breach}", stacklevel=3)  # past exact_products
     hand_out(model)
     if not state.is_main_process:  # of a host with a disk of its own
         shutil.rmtree(beside, ignore_errors=True)

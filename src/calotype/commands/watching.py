@@ -9,8 +9,8 @@ from typing import Any
 from calotype.commands.command_line import spell
 from calotype.pages.run import INDEX, About, Override, RunPage
 from calotype.recipes.named import nearest
+from calotype.training.agreement import by_main
 from calotype.training.description import describe
-from calotype.training.distributed import processes
 from calotype.training.portable import public
 from calotype.training.progress import say
 from calotype.training.run import Run
@@ -48,9 +48,12 @@ class Watcher:
         self.due = now + (now - began) / SHARE
 
     def finish(self) -> None:
-        """Write it for the last time, when all is saved; a mishap is said and ends nothing."""
-        if not processes().is_main_process:
-            return
+        """Write it for the last time, when all is saved, as the main process of all; a mishap is
+        said and ends nothing.
+        """
+        by_main(self._finish)
+
+    def _finish(self) -> None:
         try:
             self.write(True)
         except OSError as error:

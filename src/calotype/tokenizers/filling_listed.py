@@ -116,7 +116,9 @@ class ListedFilling(Filling):
         crop = getattr(self.scan.transform, "crop", None)
         if not isinstance(crop, Buckets):
             return None
-        found, size = Bucketed(self.dataset, crop, sizes(self.dataset)), self.scan.shard_size
+        # Each file is asked for its time, as it is for its row.
+        known, size = sizes(self.dataset, stamped=None), self.scan.shard_size
+        found = Bucketed(self.dataset, crop, known)
         for first in range(0, len(found), size):
             part = found.bucket[first : first + size]
             part[part < 0] = next(iter(part[part >= 0]), 0)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from calotype.data.aspect.buckets import Buckets, Shape
 from calotype.data.cache.pieces import Piece
-from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, all_known, here
+from calotype.data.cache.placed import Crops, PlacedPart, PlacedStream, here, provenance
 from calotype.data.cache.provenance import Provenance
 from calotype.data.cache.shards import Shard
 from calotype.data.loading.passes import once
-from calotype.data.reading.images import BrokenImage
 from calotype.data.reading.looks import size_of
 from calotype.data.reading.records import Record
 from calotype.data.streams import Stream
@@ -85,7 +84,8 @@ class StreamFilling(Filling):
         source, size = stream.reader.source, self.scan.shard_size
         while True:
             shapes: list[int] = []
-            known = all_known(self._noted(islice(records, size), shapes), source, read=True)
+            known = [provenance(record, source, read=not isinstance(record.file, str))
+                     for record in self._noted(islice(records, size), shapes)]  # fmt: skip
             if not known:
                 return found
             for shape in range(len(self.shapes) or 1):
@@ -111,10 +111,8 @@ class StreamFilling(Filling):
 
     def _shape_of(self, record: Record) -> int:
         assert self.buckets
-        try:
-            width, height = size_of(record)
-        except BrokenImage:
-            width = height = 0
+        # At a URL there is nothing, or it would be here.
+        width, height = (0, 0) if isinstance(record.file, str) else size_of(record)
         side = self.encoder.size  # of the blank that stands for what is broken
         return self.shapes.index(self.buckets.nearest(width or side, height or side))
 

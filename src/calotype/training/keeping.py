@@ -55,7 +55,8 @@ class Keeper:
             Exception: on all ranks, why the one before could not be written.
         """
         self.written()  # before there is another copy
-        self.saved = time.monotonic()
+        if name is None:  # a run goes on from those of steps alone
+            self.saved = time.monotonic()
         for mean in sorted(self.trainer.means.sums):
             self.trainer.means.sums[mean] = all_mean(self.trainer.means.sums[mean])
         learnt = self._learnt()

@@ -20,9 +20,9 @@ EARLY = 50
 
 def look(trainer: Trainer, log: Log, keeper: Keeper, interrupts: Interrupts) -> int:
     """Show and measure what is due at the step. Returns the signal that ended that, the same on all
-    ranks or SIGTERM, or 0; then the run does it when it is taken up.
+    ranks or SIGTERM, or 0; of an evaluation, the run makes it when it is taken up.
     """
-    run, last = trainer.run, trainer.step == trainer.run.steps
+    run, last, seen = trainer.run, trainer.step == trainer.run.steps, True
     evaluates = trainer.step % run.evaluate_every == 0 or last
     if evaluates and not evaluate(trainer, log, keeper, interrupts):
         return interrupts.number or SIGTERM
@@ -30,11 +30,11 @@ def look(trainer: Trainer, log: Log, keeper: Keeper, interrupts: Interrupts) -> 
         log.metrics(trainer.step, trainer.means.take())
     if trainer.step % run.sample_every == 0 or last:
         warn(trainer, log)
-        preview(trainer, log, interrupts)
+        seen = preview(trainer, log, interrupts)
     elif trainer.step == EARLY:
-        preview(trainer, log, interrupts)
+        seen = preview(trainer, log, interrupts)
     trainer.looked = True
-    return 0
+    return 0 if seen else interrupts.number or SIGTERM
 
 
 def _unless_broken(trainer: Trainer, interrupts: Interrupts, see: Callable[[], T]) -> T | None:
@@ -59,28 +59,30 @@ def warn(trainer: Trainer, log: Log) -> None:
             log.warn(trainer.step, said)
 
 
-def preview(trainer: Trainer, log: Log, interrupts: Interrupts) -> None:
+def preview(trainer: Trainer, log: Log, interrupts: Interrupts) -> bool:
     """Save the first objective's picture of itself, by its averaged weights; none if the run is
-    told to stop meanwhile.
+    told to stop meanwhile. Whether it was not.
     """
     if trainer.weights.seen_by_each:  # the others, if they went on, would wait in an exchange
-        by_main(lambda: _draw(trainer, log, interrupts))
-    else:
-        _draw(trainer, log, interrupts)
+        return by_main(lambda: _draw(trainer, log, interrupts))
+    return _draw(trainer, log, interrupts)
 
 
-def _draw(trainer: Trainer, log: Log, interrupts: Interrupts) -> None:
+def _draw(trainer: Trainer, log: Log, interrupts: Interrupts) -> bool:
     objective = trainer.learners[0].objective
     if trainer.step == trainer.run.steps:  # there is no next one
         images = trainer.averaged(objective.preview)
     else:
         images = _unless_broken(trainer, interrupts, objective.preview)
+        if images is None and interrupts.number and trainer.weights.seen_by_each:
+            return False
     if images is None or not log.main:
-        return
-    if not images.isfinite().all():  # an early one may be anything; training is told by losses
+        return True
+    if images.isfinite().all():
+        log.picture(trainer.step, images, objective.captions)
+    else:  # an early one may be anything; training is told by losses
         log.warn(trainer.step, "what was drawn is not finite, and there is no picture")
-        return
-    log.picture(trainer.step, images, objective.captions)
+    return True
 
 
 def check_best(trainer: Trainer, interrupts: Interrupts) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from calotype.mistakes import Answered, note
 from calotype.training.distributed import leave, patience, processes
 from calotype.training.interrupt import Interrupted
-from calotype.training.words import leave_word, listening, word
+from calotype.training.words import leave_word, listening, pass_on, word
 
 E = TypeVar("E", bound=BaseException)
 
@@ -90,6 +90,7 @@ def lost(silent: bool) -> LostError:
     """
     # Whoever waits for one that waits for one that ended hears nothing either.
     if dist.is_initialized() and (said := word()):
+        pass_on()
         return LostError(said)
     if silent:
         return LostError(

@@ -86,7 +86,7 @@ def _part() -> None:
     listener.stop()
     if processes().is_main_process:
         promptly(lambda: listener.kept.set(OVER, "1"))
-        _linger(listener.kept)
+        _linger(listener.kept, processes().num_processes - 1)
     else:
         promptly(listener.count)
 
@@ -107,13 +107,19 @@ def leave_word(said: str, part: Callable[[], None]) -> None:
         promptly(listener.count if listener else lambda: kept.add(HEARD, 1))
     part()
     if main:
-        _linger(kept)
+        _linger(kept, processes().num_processes - 1)
 
 
-def _linger(kept: dist.Store) -> None:
-    """Keep the store until the others have heard."""
-    others, end = processes().num_processes - 1, time.monotonic() + LINGER
-    while time.monotonic() < end and (promptly(lambda: kept.add(HEARD, 0)) or 0) < others:
+def pass_on() -> None:
+    """Keep the store, if this is the main process, until all have heard what ended one of them."""
+    if processes().is_main_process:
+        _linger(store(), processes().num_processes)  # this one has heard it too
+
+
+def _linger(kept: dist.Store, wanted: int) -> None:
+    """Keep the store until so many have heard."""
+    end = time.monotonic() + LINGER
+    while time.monotonic() < end and (promptly(lambda: kept.add(HEARD, 0)) or 0) < wanted:
         time.sleep(0.05)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any
-from warnings import warn
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -14,7 +13,7 @@ from calotype.data.loading.batches import keys_of
 from calotype.data.loading.order import Places
 from calotype.data.pictures import Chosen, Pictures
 from calotype.data.reading.paths import cache_home
-from calotype.data.reading.records import NoneReadError
+from calotype.data.reading.records import NoneReadError, Reader
 
 AT_ONCE = 2**20
 """Pictures that are sorted at once, for memory is taken for each."""
@@ -41,7 +40,6 @@ class Bucketed(Dataset[dict[str, Any]]):
         self.reader = getattr(dataset, "reader", None)
         self.bucket = np.full(len(found), -1, np.int16)
         self._sort(found, np.flatnonzero(found[:, 0]))
-        self._told = False
         self.places = tuple(np.flatnonzero(self.bucket == k) for k in range(len(crop.shapes)))
         self.parts = [_part(dataset, places) for places in self.places]
 
@@ -58,20 +56,23 @@ class Bucketed(Dataset[dict[str, Any]]):
         return {**example, SHAPE: self.crop.shapes[bucket]}
 
     def _check(self, example: dict[str, Any], index: int) -> None:
-        """Tell, once, that a picture has another size than was kept of it."""
-        size, shape = example.get("size", example["image"].size), self.shape(index)
-        if not self._told and self.crop.nearest(*size) != shape:
-            self._told = True
-            warn(
-                f"{self._named(index)} has {size[0]}x{size[1]} pixels and is cropped to {shape}: "
-                "since its size was kept it was replaced. To sort all anew, remove "
-                f"{cache_home() / 'sizes-*.safetensors'}", stacklevel=2,
-            )  # fmt: skip
+        """Tell, once, that a picture has another shape than was kept of it."""
+        if not isinstance(self.reader, Reader):
+            return
+        size = example.get("size", example["image"].size)
+        if self.crop.nearest(*size) != self.shape(index):
+            self.reader.tell(
+                "it was replaced since its size was kept, and is cropped to another shape than its "
+                f"own; to sort all anew, remove {cache_home() / 'sizes-*.safetensors'}",
+                example.get("name") or self._named(index),
+            )
 
     def read_one(self, index: int) -> dict[str, Any] | None:
         """A picture itself, whose place no other takes; None: it is broken, and skipped."""
         own = getattr(self.dataset, "read_one", None)
         example = self.dataset[index] if own is None else own(index)
+        if example:
+            self._check(example, index)
         return example and {**example, SHAPE: self.shape(index)}
 
     def shape(self, index: int) -> Shape:

@@ -85,9 +85,10 @@ def measured(record: Record, crop: Buckets, reader: Reader) -> tuple[Record, Sha
     """
     try:
         record = tried(record.fetched, record.name)
-        width, height = size_of(record)
     except BrokenImage:
-        width = height = 0  # there is nothing at its URL
+        pass
+    # What is at a URL still, at that is nothing.
+    width, height = (0, 0) if isinstance(record.file, str) else size_of(record)
     if not width:
         if (example := reader.read_one(record)) is None:
             return None

@@ -65,7 +65,7 @@ def _held(record: Record) -> Record:
     return record._replace(file=tried(record.contents, record.name))
 
 
-def all_known(records: Iterable[Record], source: str, read: bool = False) -> list[Provenance]:
+def all_known(records: Iterable[Record], source: str) -> list[Provenance]:
     """What is known of pictures before they are encoded. Those at URLs, of which nothing else tells
     whether they changed, are fetched, many at once; of one that is not there neither stamp nor
     digest is known.
@@ -73,10 +73,9 @@ def all_known(records: Iterable[Record], source: str, read: bool = False) -> lis
     Args:
         records: The pictures.
         source: What errors call where they come from.
-        read: Whether files are read too.
     """
-    some = here(records, lambda record: read or not record.stamp)
-    return [provenance(each, source, read and not isinstance(each.file, str)) for each in some]
+    some = here(records, lambda record: not record.stamp)
+    return [provenance(each, source, read=False) for each in some]
 
 
 FETCHED = 32

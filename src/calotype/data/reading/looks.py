@@ -132,7 +132,7 @@ def look(image: Image.Image) -> Row:
 
 
 def survey(
-    dataset: Pictures, name: str, measure: Callable[[Record], Row]
+    dataset: Pictures, name: str, measure: Callable[[Record], Row], stamped: int | None = STAMPED
 ) -> Int64[np.ndarray, "n k"]:
     """Measure every picture; what was measured is kept in the user's cache, and not measured again
     while the dataset is the same. Of several processes one measures, and the others find it.
@@ -141,8 +141,9 @@ def survey(
         dataset: The pictures.
         name: What is measured, in a word.
         measure: Measures one.
+        stamped: Files that are asked for their times, to see whether they changed; None: all.
     """
-    file = _place(dataset, name)
+    file = _place(dataset, name, stamped)
     if file is None:
         return measured(dataset, name, measure)
     with alone(file.with_suffix(".lock")):
@@ -214,13 +215,13 @@ def _bands(apart: int) -> list[tuple[int, int]]:
     return [(low, 2 ** (high - low) - 1) for low, high in pairwise(ends)]
 
 
-def _place(dataset: Pictures, name: str) -> Path | None:
+def _place(dataset: Pictures, name: str, stamped: int | None) -> Path | None:
     """Where what was measured of a dataset is kept; None: nothing tells it from others, or whether
     it changed.
     """
     if not dataset.is_known:
         return None
-    stamps = _Stamps(dataset.records)
+    stamps = _Stamps(dataset.records, stamped)
     some = [dataset.records[i].name for i in _some(len(dataset))]
     known = [dataset.reader.source, dataset.identity(), str(len(dataset)), *some]
     found = digest(chain(known, stamps))
@@ -229,11 +230,11 @@ def _place(dataset: Pictures, name: str) -> Path | None:
 
 class _Stamps:
     """What changes with the files, if only in their times: a picture, or a table, may be replaced
-    by one of as many bytes. Of very many files those that are looked up are `STAMPED`.
+    by one of as many bytes. Of more files than `most` so many are looked up.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[Record], most: int | None) -> None:
+        self.records, self.most = records, most
         self.known = True
         """Whether each that was given so far says something."""
 
@@ -247,7 +248,7 @@ class _Stamps:
         if paths and not isinstance(self.records[0].file, Path):
             return map(stamp_of, paths())
         total, seen = len(self.records), lru_cache(stamp_of)  # a tar's pictures lie in a row
-        some = Spread(total, min(STAMPED, total))
+        some = Spread(total, total if self.most is None else min(self.most, total))
         return (stamp_of_record(self.records[i], seen) for i in some)
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int64
 
 from calotype.lazy import sklearn
 
-Vectors = Float[np.ndarray, "n d"]
-Labels = Int64[np.ndarray, " n"]
+Vectors = Float[np.ndarray, "_ _"]
+Labels = Int64[np.ndarray, " _"]
 
 WIDEST = 512
 """Numbers of a representation; of a wider one as many principal ones are read."""
@@ -111,11 +111,13 @@ def halves(labels: Labels, part: float, seed: int) -> tuple[Labels, Labels]:
 
 
 def _scaled(learnt: Vectors, held: Vectors, seed: int) -> tuple[Vectors, Vectors]:
-    """Both, standardised as what is learnt says."""
+    """Both, standardised as what is learnt says; principal numbers keep their own scales, or those
+    that say least would be as loud as the others.
+    """
     reader: Any = sklearn.preprocessing.StandardScaler()
     if learnt.shape[1] > WIDEST:
         narrow = sklearn.decomposition.PCA(min(WIDEST, len(learnt)), random_state=seed)
-        reader = sklearn.pipeline.make_pipeline(narrow, reader)
+        reader = sklearn.pipeline.make_pipeline(reader, narrow)
     found = reader.fit_transform(learnt)
     return found, reader.transform(held)
 
@@ -139,7 +141,7 @@ def _few(
     return float(np.mean(found)), float(np.std(found))
 
 
-def _nearest(learnt: Vectors, held: Vectors, count: int) -> Int64[np.ndarray, "m k"]:
+def _nearest(learnt: Vectors, held: Vectors, count: int) -> Int64[np.ndarray, "_ k"]:
     """Places of the `count` that are nearest to each held-out one, the nearest first."""
     finder = sklearn.neighbors.NearestNeighbors(n_neighbors=count, metric="cosine")
     return finder.fit(learnt).kneighbors(held, return_distance=False)

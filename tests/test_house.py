@@ -20,7 +20,7 @@ FLOORS = [
     {"tokenizers", "diffusion", "autoregressive"},
     {"pipelines"},
     {"evaluation"},
-    {"recipes", "pages"},
+    {"recipes", "pages", "uses"},
     {"hub"},
     {"commands"},
     {"cli"},

@@ -59,7 +59,12 @@ if TYPE_CHECKING:
     import scipy.fft
     import scipy.ndimage
     import sklearn.datasets
+    import sklearn.decomposition
+    import sklearn.linear_model
     import sklearn.mixture
+    import sklearn.neighbors
+    import sklearn.pipeline
+    import sklearn.preprocessing
     import torchvision.models
     import torchvision.transforms.v2.functional
     import torchvision.utils

@@ -88,6 +88,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "reconstruct": FromOptions(
         "reconstruct:Reconstruct", "reconstruct", "reconstructions",
         "images beside what a tokenizer makes of them"),
+    "probe": FromOptions(
+        "probe:ProbeLatents", "probe_latents", "figures",
+        "how much of labels a tokenizer's latents tell, beside pixels and an untrained one"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

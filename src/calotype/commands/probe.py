@@ -1,0 +1,156 @@
+"""What simple readers make of a tokenizer's latents, beside what they make of pixels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import Dataset
+
+from calotype.commands.quiet import quiet
+from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data.pictures import spread
+from calotype.tokenizers import ImageTokenizer
+from calotype.training.agreement import by_main
+from calotype.training.devices import Computation, computing
+from calotype.training.files import write_text
+from calotype.training.progress import track
+from calotype.uses.probing import Probe, Probed, Vectors, chance, halves, numbered, probe
+from calotype.uses.representations import (
+    Representation,
+    of_latents,
+    of_pixels,
+    of_vision_model,
+    untrained,
+)
+
+LARGEST = 1000
+"""Classes: of more, captions are texts and no labels."""
+WARNING = (
+    "Only what stands above every control is the training's. A tokenizer is trained to rebuild: "
+    "that its latents tell a label shows neither that it understands it nor that another set's "
+    "labels would be told."
+)
+
+
+@dataclass(frozen=True)
+class ProbeLatents(Computation):
+    """How much of labels simple readers tell by a tokenizer's latents: linear, by few labels, by
+    neighbours, by retrieval; always beside pixels and the same tokenizer untrained.
+    """
+
+    tokenizer: tyro.conf.Positional[str]
+    """Folder of a tokenizer, ours or a stock one, or a name on the Hub."""
+    data: Source = field(default_factory=lambda: Folder(Path("images")))
+    """Pictures whose captions are their classes, such as sub-folders give them."""
+    transfer: Path | None = None
+    """A folder of other pictures, in sub-folders by class, that are read too."""
+    beside: str | None = None
+    """A vision transformer of transformers that is read too: a folder, or a name on the Hub."""
+    held_out: float = 0.25
+    """Part of each class that is not learnt from."""
+    count: int | None = None
+    """Pictures, from all over the data; of a stream the first. None: all."""
+    size: int | None = None
+    """Pixels a side; None: as the tokenizer was trained, or 256 where it does not say."""
+    batch_size: int = 32
+    """Pictures at a time."""
+    probe: Probe = field(default_factory=Probe)
+    out: Path = Path("probe.json")
+    """The file to write."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("count", "size", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"--held-out is {self.held_out}: it must lie between 0 and 1")
+        if self.out.is_dir():
+            raise ValueError(f"--out is {self.out}, a folder: name a file, such as probe.json")
+
+
+def probe_latents(options: ProbeLatents) -> Path:
+    """Probe, print a table and write JSON; returns the file. Of several processes the main one
+    does.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such tokenizer, or captions are no classes.
+    """
+    quiet()
+    return by_main(lambda: _probe(options))
+
+
+def _probe(options: ProbeLatents) -> Path:
+    options.warn_of_emulation()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place)
+    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    tokenizer.check(size)
+    readers = {"latents": of_latents(tokenizer), "untrained": of_latents(untrained(tokenizer)),
+               "pixels": of_pixels()}  # fmt: skip
+    if options.beside is not None:
+        readers[options.beside] = of_vision_model(options.beside, options.place)
+    sets: dict[str, Dataset[Any]] = {"data": spread(options.data.build(), options.count)}
+    if options.transfer is not None:
+        sets["transfer"] = Folder(options.transfer).build()
+    transform = Transform(CenterCrop(size), mode=tokenizer.mode)
+    found: dict[str, Any] = {"artifact": options.tokenizer, "size": size, "warning": WARNING}
+    for name, dataset in sets.items():
+        with computing(options.precision, options.place, *tokenizer.networks):
+            vectors, said = _read(readers, dataset, transform, options.batch_size)
+        labels, classes = numbered(said)
+        _check(classes, said, name)
+        learnt, held = halves(labels, options.held_out, options.probe.seed)
+        figures = {who: probe(each[learnt], labels[learnt], each[held], labels[held], options.probe)
+                   for who, each in vectors.items()}  # fmt: skip
+        most = chance(labels[learnt], labels[held])
+        of = f"{name}: {len(learnt)} learnt, {len(held)} held out, {len(classes)} classes"
+        Console().print(_table(of, figures, most))
+        told = {who: asdict(each) for who, each in figures.items()}
+        found[name] = {"classes": classes, "learnt": len(learnt), "held_out": len(held),
+                       "chance": most, "figures": told}  # fmt: skip
+    print(WARNING)
+    write_text(options.out, json.dumps(found, indent=1) + "\n")
+    return options.out
+
+
+def _read(
+    readers: Mapping[str, Representation], dataset: Dataset[Any], transform: Transform, each: int
+) -> tuple[dict[str, Vectors], list[str]]:
+    """Vectors of all pictures, by each reader, and their captions."""
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in readers}
+    said: list[str] = []
+    for batch in track(once(dataset, each, transform), "batches of pictures", None, each):
+        said += batch["caption"]
+        for name, read in readers.items():
+            parts[name].append(read(batch["image"]))
+    return {name: torch.cat(some).numpy() for name, some in parts.items()}, said
+
+
+def _check(classes: list[str], said: list[str], name: str) -> None:
+    if not any(classes):
+        raise ValueError(f"{name}: none of {len(said)} pictures has a caption, which is its class")
+    if len(classes) > min(LARGEST, len(said) // 2):
+        raise ValueError(
+            f"{name}: {len(classes)} different captions of {len(said)} pictures are no classes: "
+            "give pictures in sub-folders by class, or captions that name it"
+        )
+
+
+def _table(title: str, figures: Mapping[str, Probed], most: float) -> Table:
+    few = next(iter(figures.values())).few
+    out = Table(title=f"{title}, chance {most:.3f}", title_justify="left")
+    for column in ("", "linear", "nearest", *(f"{n} labels a class" for n in few), "precision"):
+        out.add_column(column, justify="left" if not column else "right")
+    for name, found in figures.items():
+        told = (f"{mean:.3f} +- {spread:.3f}" for mean, spread in found.few.values())
+        out.add_row(name, f"{found.linear:.3f}", f"{found.nearest:.3f}", *told,
+                    f"{found.precision:.3f}")  # fmt: skip
+    return out

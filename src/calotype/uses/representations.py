@@ -1,0 +1,77 @@
+"""Pictures as vectors: by a tokenizer, and by what it has to be better than."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calotype.lazy import transformers
+from calotype.tokenizers import ImageTokenizer
+from calotype.training.images import Pixels, in_colour, sent_images
+
+Representation = Callable[[Pixels], Float[Tensor, "b d"]]
+"""Makes vectors of images [b, c, H, W], of 8 bits or in [-1, 1]; nothing is drawn."""
+
+
+def of_latents(tokenizer: ImageTokenizer) -> Representation:
+    """All numbers of the likeliest latents: posteriors' means, or the vectors of codes."""
+    tokenizer = tokenizer.eval()
+
+    @torch.no_grad()
+    def represent(images: Pixels) -> Float[Tensor, "b d"]:
+        there = sent_images(images, tokenizer.last_layer.weight.device)
+        return tokenizer.latents(there).flatten(1).float().cpu()
+
+    return represent
+
+
+def of_pixels(side: int = 32) -> Representation:
+    """The pixels themselves, of larger pictures those of a copy `side` pixels wide and high: what
+    asks for no network at all.
+    """
+
+    def represent(images: Pixels) -> Float[Tensor, "b d"]:
+        found = sent_images(images, torch.device("cpu"))
+        if max(found.shape[-2:]) > side:
+            found = nn.functional.interpolate(found, (side, side), mode="area")
+        return found.flatten(1)
+
+    return represent
+
+
+def untrained(tokenizer: ImageTokenizer, seed: int = 0) -> ImageTokenizer:
+    """The same tokenizer with an encoder that has learnt nothing: its weights begin as they did.
+    What such a one tells of pictures its architecture tells.
+    """
+    fresh = deepcopy(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in fresh.autoencoder.modules():
+            begin: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if begin is not None:
+                begin()
+    return fresh.eval()
+
+
+def of_vision_model(name: str, device: torch.device) -> Representation:
+    """The first token, or the mean of all where there is no pooled one, of a vision transformer of
+    transformers: a folder, or a name on the Hub.
+
+    Raises:
+        OSError: there is none of that name.
+    """
+    model = transformers.AutoModel.from_pretrained(name, use_safetensors=True).to(device).eval()
+    made = transformers.AutoImageProcessor.from_pretrained(name)
+
+    @torch.no_grad()
+    def represent(images: Pixels) -> Float[Tensor, "b d"]:
+        colours = in_colour(sent_images(images, torch.device("cpu")))
+        bits = (colours.clamp(-1, 1) + 1).mul(127.5).round().byte()
+        told = made(images=list(bits), return_tensors="pt").to(device)
+        found = model(**told)
+        pooled = getattr(found, "pooler_output", None)
+        return (found.last_hidden_state.mean(1) if pooled is None else pooled).float().cpu()
+
+    return represent

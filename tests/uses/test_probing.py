@@ -1,0 +1,130 @@
+"""What readers make of representations, and of those that tell nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from calotype import cli
+from calotype.uses import Probe, of_latents, of_pixels, probe, untrained
+from calotype.uses.probing import WIDEST, chance, halves, numbered
+
+CHANCE = np.random.default_rng(0)
+
+
+def vectors(labels: np.ndarray, apart: float, width: int = 6) -> np.ndarray:
+    """Clouds around a corner for each class."""
+    found = CHANCE.normal(size=(len(labels), width)).astype(np.float32)
+    found[np.arange(len(labels)), labels] += apart
+    return found
+
+
+LABELS = np.arange(120) % 3
+
+
+def test_what_is_apart_is_told_and_what_is_not_is_chance():
+    learnt, held = halves(LABELS, 0.25, 0)
+    for apart, least, most in ((12.0, 0.99, 1.0), (0.0, 0.0, 0.67)):
+        z = vectors(LABELS, apart)
+        found = probe(z[learnt], LABELS[learnt], z[held], LABELS[held])
+        for value in (found.linear, found.nearest, found.precision, found.few[20][0]):
+            assert least <= value <= most
+    assert set(found.few) == {2, 5, 20} and all(std >= 0 for _, std in found.few.values())
+
+
+def test_few_labels_are_as_many_as_are_asked_for_and_there():
+    z = vectors(LABELS, 2.0)
+    found = probe(z, LABELS, z, LABELS, Probe(few=(1, 40, 41)))
+    assert set(found.few) == {1, 40}
+    mean, deviation = found.few[40]
+    assert mean == pytest.approx(found.linear) and found.linear > found.few[1][0]
+    assert deviation == pytest.approx(0, abs=1e-9)
+
+
+def test_scale_and_shift_of_numbers_change_nothing():
+    z = vectors(LABELS, 2.0)
+    moved = (z * np.array([1, 100, 1e-3, 5, 7, 9], np.float32) + 3).astype(np.float32)
+    one, other = (probe(x[::2], LABELS[::2], x[1::2], LABELS[1::2]) for x in (z, moved))
+    assert one.nearest == other.nearest and one.precision == other.precision
+    assert one.linear == pytest.approx(other.linear, abs=0.02)
+
+
+def test_wide_vectors_are_read_by_their_principal_numbers():
+    z = np.concatenate([vectors(LABELS, 9.0), np.zeros((120, WIDEST), np.float32)], axis=1)
+    assert probe(z[::2], LABELS[::2], z[1::2], LABELS[1::2]).linear > 0.95
+
+
+def test_each_class_is_held_out_alike():
+    labels = np.array([0] * 40 + [1] * 8 + [2] * 2)
+    learnt, held = halves(labels, 0.25, 0)
+    assert sorted([*learnt, *held]) == list(range(50))
+    assert np.bincount(labels[held]).tolist() == [10, 2, 1]
+    assert chance(labels[learnt], labels[held]) == 10 / 13
+    assert numbered(["b", "a", "b"])[0].tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="class 1 has one picture"):
+        halves(np.array([0, 0, 1]), 0.5, 0)
+    with pytest.raises(ValueError, match="1 class is too few"):
+        probe(z := vectors(labels * 0, 0.0), labels * 0, z, labels * 0)
+
+
+def test_an_untrained_one_is_another_and_begins_alike():
+    tokenizer, images = tiny.tokenizer(), tiny.images(3)
+    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    own = of_latents(tokenizer)(images)
+    assert torch.equal(own, tokenizer.latents(images).flatten(1))
+    one, again, other = (of_latents(untrained(tokenizer, seed))(images) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other) and not torch.equal(one, own)
+    assert one.shape == own.shape
+    assert all(torch.equal(before[name], value) for name, value in tokenizer.state_dict().items())
+
+
+def test_pixels_are_those_of_a_small_copy():
+    images = tiny.images(2)
+    assert torch.equal(of_pixels(tiny.SIZE)(images), images.flatten(1))
+    small = of_pixels(tiny.SIZE // 2)(images)
+    assert torch.allclose(small.view(2, 3, -1).mean(2), images.flatten(2).mean(2), atol=1e-5)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """Two classes that a pixel tells."""
+    for i in range(24):
+        folder = tmp_path / "photos" / ("dark" if i % 2 else "light")
+        folder.mkdir(parents=True, exist_ok=True)
+        level = CHANCE.integers(0, 90, (16, 16, 3)) + (0 if i % 2 else 150)
+        Image.fromarray(level.astype(np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_the_command_says_controls_beside(artifacts, classes, tmp_path, capsys):
+    out = tmp_path / "new/probe.json"
+    model = str(artifacts / "tokenizer/model")
+    cli.main(["probe", model, "--data.path", str(classes), "--transfer", str(classes), "--out",
+              str(out), "--probe.few", "2", "--device", "cpu"])  # fmt: skip
+    found = json.loads(out.read_text())
+    for name in ("data", "transfer"):
+        assert found[name]["classes"] == ["dark", "light"]
+        assert set(found[name]["figures"]) == {"latents", "untrained", "pixels"}
+        assert found[name]["figures"]["pixels"]["linear"] == 1 and found[name]["chance"] == 0.5
+    said = capsys.readouterr().out
+    assert "untrained" in said and "above every control" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
+        ("--probe.few 0", "--probe.few is (0,): each must be at least 1"),
+        ("--out .", "--out is ., a folder: name a file"),
+        ("--data.captions none", "data: none of 24 pictures has a caption, which is its class"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, answer, artifacts, classes, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["probe", str(artifacts / "tokenizer/model"), "--data.path", str(classes),
+                  *arguments.split()])  # fmt: skip
+    assert stop.value.code == 2 and answer in capsys.readouterr().err

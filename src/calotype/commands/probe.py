@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -20,7 +21,7 @@ from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
 from calotype.training.files import write_text
 from calotype.training.progress import track
-from calotype.uses.probing import Probe, Probed, Vectors, chance, halves, numbered, probe
+from calotype.uses.probing import Probe, Probed, Vectors, chance, halves, probe
 from calotype.uses.representations import (
     Representation,
     of_latents,
@@ -104,17 +105,20 @@ def _probe(options: ProbeLatents) -> Path:
     found: dict[str, Any] = {"artifact": options.tokenizer, "size": size, "warning": WARNING}
     for name, dataset in sets.items():
         with computing(options.precision, options.place, *tokenizer.networks):
-            vectors, said = _read(readers, dataset, transform, options.batch_size)
-        labels, classes = numbered(said)
-        _check(classes, said, name)
+            count = options.count if name == "data" else None
+            vectors, said = _read(readers, dataset, transform, options.batch_size, count)
+        _check(said, name)
+        classes, labels = np.unique(said, return_inverse=True)
         learnt, held = halves(labels, options.held_out, options.probe.seed)
         figures = {who: probe(each[learnt], labels[learnt], each[held], labels[held], options.probe)
                    for who, each in vectors.items()}  # fmt: skip
         most = chance(labels[learnt], labels[held])
         of = f"{name}: {len(learnt)} learnt, {len(held)} held out, {len(classes)} classes"
         Console().print(_table(of, figures, most))
+        if left := [n for n in options.probe.few if n not in figures["latents"].few]:
+            print(f"left out, for a class has fewer: {left} labels a class")
         told = {who: asdict(each) for who, each in figures.items()}
-        found[name] = {"classes": classes, "learnt": len(learnt), "held_out": len(held),
+        found[name] = {"classes": classes.tolist(), "learnt": len(learnt), "held_out": len(held),
                        "chance": most, "figures": told}  # fmt: skip
     print(WARNING)
     write_text(options.out, json.dumps(found, indent=1) + "\n")
@@ -122,24 +126,31 @@ def _probe(options: ProbeLatents) -> Path:
 
 
 def _read(
-    readers: Mapping[str, Representation], dataset: Dataset[Any], transform: Transform, each: int
-) -> tuple[dict[str, Vectors], list[str]]:
-    """Vectors of all pictures, by each reader, and their captions."""
+    readers: Mapping[str, Representation], dataset: Dataset[Any], transform: Transform, each: int,
+    count: int | None,
+) -> tuple[dict[str, Vectors], list[str]]:  # fmt: skip
+    """Vectors of so many pictures, or all, by each reader, and their captions."""
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in readers}
     said: list[str] = []
     for batch in track(once(dataset, each, transform), "batches of pictures", None, each):
-        said += batch["caption"]
+        left = None if count is None else count - len(said)
+        said += batch["caption"][:left]
         for name, read in readers.items():
-            parts[name].append(read(batch["image"]))
+            parts[name].append(read(batch["image"][:left]))
+        if len(said) == count:
+            break
     return {name: torch.cat(some).numpy() for name, some in parts.items()}, said
 
 
-def _check(classes: list[str], said: list[str], name: str) -> None:
-    if not any(classes):
-        raise ValueError(f"{name}: none of {len(said)} pictures has a caption, which is its class")
-    if len(classes) > min(LARGEST, len(said) // 2):
+def _check(said: list[str], name: str) -> None:
+    if without := said.count(""):
         raise ValueError(
-            f"{name}: {len(classes)} different captions of {len(said)} pictures are no classes: "
+            f"{name}: {without} of {len(said)} pictures have no caption, which is the class: give "
+            "pictures in sub-folders by class, or leave these out by data:filtered --data.words 1 9"
+        )
+    if (classes := len(set(said))) > min(LARGEST, len(said) // 2):
+        raise ValueError(
+            f"{name}: {classes} different captions of {len(said)} pictures are no classes: "
             "give pictures in sub-folders by class, or captions that name it"
         )
 

@@ -4,7 +4,6 @@ A figure here means nothing alone: pixels, and the same network untrained, tell 
 better than what was trained. So whoever calls `probe` calls it for these too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,10 +144,3 @@ def _nearest(learnt: Vectors, held: Vectors, count: int) -> Int64[np.ndarray, "_
     """Places of the `count` that are nearest to each held-out one, the nearest first."""
     finder = sklearn.neighbors.NearestNeighbors(n_neighbors=count, metric="cosine")
     return finder.fit(learnt).kneighbors(held, return_distance=False)
-
-
-def numbered(names: Sequence[str]) -> tuple[Labels, list[str]]:
-    """Labels as numbers, and whose they are, sorted."""
-    classes = sorted(set(names))
-    place = {name: k for k, name in enumerate(classes)}
-    return np.array([place[name] for name in names], np.int64), classes

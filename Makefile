@@ -30,7 +30,7 @@ cluster: $(READY)  ## two hosts in network namespaces, one cut off and one kille
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "calotype needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install -q --constraint constraints.txt --editable ".[dev,lora,openmoji,offline,formats,remote]"
+	$(RUN)/python -m pip install -q --constraint constraints.txt --editable ".[dev,lora,openmoji,offline,formats,remote,uses]"
 	touch $(READY)
 
 peers: $(PEERS)/.ready  ## what benchmarks measure beside, in an environment of its own
@@ -38,7 +38,7 @@ peers: $(PEERS)/.ready  ## what benchmarks measure beside, in an environment of 
 $(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt benchmarks/peers-alone.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -q --constraint constraints.txt \
-		--requirement benchmarks/peers.txt --editable ".[dev,lora,openmoji,offline,formats,remote]"
+		--requirement benchmarks/peers.txt --editable ".[dev,lora,openmoji,offline,formats,remote,uses]"
 	$(PEERS)/bin/python -m pip install -q --no-deps --requirement benchmarks/peers-alone.txt
 	touch $(PEERS)/.ready
 

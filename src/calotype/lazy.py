@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import accelerate.state
     import accelerate.tracking
     import accelerate.utils
+    import constriction
     import datasets
     import datasets.config
     import datasets.exceptions
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     import scipy.fft
     import scipy.ndimage
+    import skimage.restoration
     import sklearn.datasets
     import sklearn.decomposition
     import sklearn.linear_model
@@ -69,8 +71,10 @@ if TYPE_CHECKING:
     import torchvision.transforms.v2.functional
     import torchvision.utils
     import transformers
+    import umap
 else:
     accelerate = Lazy("accelerate")
+    constriction = Lazy("constriction")
     datasets = Lazy("datasets")
     diffusers = Lazy("diffusers")
     huggingface_hub = Lazy("huggingface_hub")
@@ -79,11 +83,14 @@ else:
     peft = Lazy("peft")
     pyarrow = Lazy("pyarrow")
     scipy = Lazy("scipy")
+    skimage = Lazy("skimage")
     sklearn = Lazy("sklearn")
     torchvision = Lazy("torchvision")
     transformers = Lazy("transformers")
+    umap = Lazy("umap")
 
 __all__ = [
-    "accelerate", "datasets", "diffusers", "huggingface_hub", "lpips", "matplotlib", "peft",
-    "pyarrow", "scipy", "sklearn", "torchvision", "transformers",
+    "accelerate", "constriction", "datasets", "diffusers", "huggingface_hub", "lpips",
+    "matplotlib", "peft", "pyarrow", "scipy", "skimage", "sklearn",
+    "torchvision", "transformers", "umap",
 ]  # fmt: skip

@@ -60,14 +60,15 @@ def deep(steps: int = 2500) -> list[Figure]:
 
 
 def denoising(steps: int = 8000) -> list[Figure]:
-    """Vincent et al. 2010, by noise of deviation 0.3 of black to white. Any bottleneck takes some
-    of it away, the less the better it rebuilds: the plain one is the control, and total variation
-    (Chambolle 2004), at the best of its weights, what needs no learning.
+    """Vincent et al. 2010, by noise of deviation 0.3 of black to white, and as there by one hidden
+    layer and a wide code, which without noise learns to copy. The control is that copy, for what
+    rebuilds less takes noise away by itself: through 32 numbers a plain one gains 4 dB. Total
+    variation (Chambolle 2004), at the best of its weights, is what needs no learning.
     """
     learnt, _, held, _ = digits()
     corruption = GaussianNoise(0.6)
-    plain = trained(Identity(32), learnt, L2(), steps)
-    own = trained(Identity(32), learnt, L2(), steps, corruption=corruption)
+    plain = trained(Identity(128), learnt, L2(), steps, dense=Dense((256,)))
+    own = trained(Identity(128), learnt, L2(), steps, dense=Dense((256,)), corruption=corruption)
     noisy = corruption(held, [torch.Generator().manual_seed(i) for i in range(len(held))]).images
     seen, copied = psnr_of(noisy, held), psnr_of(plain.reconstruct(held), held)
     fed, restored = (psnr_of(each.reconstruct(noisy), held) for each in (plain, own))

@@ -91,6 +91,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "probe": FromOptions(
         "probe:ProbeLatents", "probe_latents", "figures",
         "how much of labels a tokenizer's latents tell, beside pixels and an untrained one"),
+    "explore": FromOptions(
+        "explore:Explore", "explore", "page",
+        "one page of what is in latents: map, ways, attributes, nearest pictures, codes"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -1,5 +1,8 @@
 """What a trained tokenizer is for, beside rebuilding pictures: each use a file."""
 
+from calotype.uses.attributes import direction
+from calotype.uses.maps import Principal, Umap
+from calotype.uses.paths import energy, geodesic, linear, spherical
 from calotype.uses.probing import Probe, Probed, probe
 from calotype.uses.representations import (
     Representation,
@@ -9,5 +12,6 @@ from calotype.uses.representations import (
     untrained,
 )
 
-__all__ = ["Probe", "Probed", "Representation", "of_latents", "of_pixels", "of_vision_model",
-           "probe", "untrained"]  # fmt: skip
+__all__ = ["Principal", "Probe", "Probed", "Representation", "Umap", "direction", "energy",
+           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "spherical",
+           "untrained"]  # fmt: skip

@@ -1,5 +1,6 @@
 """The Gaussian bottleneck: its divergence, its noise, what it packs."""
 
+import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
@@ -19,6 +20,18 @@ def test_kl_is_the_closed_form_summed_over_each_image():
     posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)
     expected = 0.5 * kl_divergence(posterior, prior).sum((1, 2, 3))
     torch.testing.assert_close(BOTTLENECK(H).rates["kl"], expected)
+
+
+def test_the_weight_rises_where_it_is_asked_to():
+    rising = Gaussian(channels=3, kl_weight=0.5, kl_warmup=4).build()
+    whole = BOTTLENECK(H).rates["kl"]
+    for step, part in ((0, 0.0), (1, 0.25), (3, 0.75), (4, 1.0), (9, 1.0)):
+        rising.step_begin(step)
+        found = rising(H)
+        torch.testing.assert_close(found.rates["kl"], part * whole)
+        assert found.divergence is not None and torch.equal(found.divergence, 2 * whole)
+    with pytest.raises(ValueError, match=r"bottleneck\.kl_warmup is -1"):
+        Gaussian(kl_warmup=-1)
 
 
 def test_kl_is_batch_invariant():

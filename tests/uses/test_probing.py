@@ -12,7 +12,8 @@ from PIL import Image
 import tiny
 from calotype import cli
 from calotype.pipelines import picture
-from calotype.uses import Probe, of_latents, of_pixels, probe, untrained
+from calotype.tokenizers.masked import save_masked
+from calotype.uses import Probe, of_latents, of_pixels, of_vision_model, probe, untrained
 from calotype.uses.probing import WIDEST, chance, halves
 
 CHANCE = np.random.default_rng(0)
@@ -131,9 +132,32 @@ def test_of_a_stream_the_first_are_read(artifacts, tmp_path, capsys):
     assert "left out, for a class has fewer: [5, 20]" in capsys.readouterr().out
 
 
+def test_a_vision_transformer_stands_beside_trained_and_untrained(tmp_path, capsys):
+    """The masked autoencoder that `train-encoder` leaves: it sees all of a picture, and what its
+    architecture tells alone stands beside it. Classes are true factors.
+    """
+    vit, model = tmp_path / "vit", tmp_path / "model"
+    save_masked(tiny.masked().network, "RGB", vit)
+    tiny.tokenizer().save(model)
+    out = tmp_path / "probe.json"
+    cli.main(["probe", str(model), "data:shapes", "--data.size", "16", "--data.places", "3",
+              "--factor", "2", "--beside", str(vit), "--out", str(out)])  # fmt: skip
+    found = json.loads(out.read_text())["data"]
+    assert found["classes"] == ["0", "1", "2"]
+    assert set(found["figures"]) == {"latents", "untrained", "pixels", str(vit),
+                                     f"{vit} untrained"}  # fmt: skip
+    images = tiny.images(3)
+    one, again = (of_vision_model(str(vit), torch.device("cpu"))(images) for _ in range(2))
+    torch.testing.assert_close(one, again)  # patches are hidden by chance, and none is
+    untaught = of_vision_model(str(vit), torch.device("cpu"), trained=False)(images)
+    assert untaught.shape == one.shape and not torch.allclose(untaught, one)
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
+        ("--factor 1", "--factor is 1, and of true factors data has none"),
+        ("--factor -1", "--factor is -1: factors are numbered from 0"),
         ("--held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
         ("--probe.few 0", "--probe.few is (0,): each must be at least 1"),
         ("--out .", "--out is ., a folder: name a file"),

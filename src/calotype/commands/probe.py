@@ -1,7 +1,7 @@
 """What simple readers make of a tokenizer's latents, beside what they make of pixels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
 from calotype.training.files import write_text
+from calotype.training.images import Pixels
+from calotype.training.objective import Batch
 from calotype.training.progress import track
 from calotype.uses.probing import Probe, Probed, Vectors, chance, halves, probe
 from calotype.uses.representations import (
@@ -49,10 +51,14 @@ class ProbeLatents(Computation):
     """Folder of a tokenizer, ours or a stock one, or a name on the Hub."""
     data: Source = field(default_factory=lambda: Folder(Path("images")))
     """Pictures whose captions are their classes, such as sub-folders give them."""
+    factor: int | None = None
+    """Which true factor of data that tells them, such as data:shapes, is the class; None: the
+    caption."""
     transfer: Path | None = None
     """A folder of other pictures, in sub-folders by class, that are read too."""
     beside: str | None = None
-    """A vision transformer of transformers that is read too: a folder, or a name on the Hub."""
+    """A vision transformer of transformers that is read too, trained and untrained: a folder, such
+    as train-encoder leaves, or a name on the Hub."""
     held_out: float = 0.25
     """Part of each class that is not learnt from."""
     count: int | None = None
@@ -71,6 +77,8 @@ class ProbeLatents(Computation):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        if self.factor is not None and self.factor < 0:
+            raise ValueError(f"--factor is {self.factor}: factors are numbered from 0")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out is {self.held_out}: it must lie between 0 and 1")
         if self.out.is_dir():
@@ -97,7 +105,8 @@ def _probe(options: ProbeLatents) -> Path:
     readers = {"latents": of_latents(tokenizer), "untrained": of_latents(untrained(tokenizer)),
                "pixels": of_pixels()}  # fmt: skip
     if options.beside is not None:
-        readers[options.beside] = of_vision_model(options.beside, options.place)
+        for name, trained in ((options.beside, True), (f"{options.beside} untrained", False)):
+            readers[name] = of_vision_model(options.beside, options.place, trained)
     sets: dict[str, Dataset[Any]] = {"data": spread(options.data.build(), options.count)}
     if options.transfer is not None:
         sets["transfer"] = Folder(options.transfer).build()
@@ -105,8 +114,14 @@ def _probe(options: ProbeLatents) -> Path:
     found: dict[str, Any] = {"artifact": options.tokenizer, "size": size, "warning": WARNING}
     for name, dataset in sets.items():
         with computing(options.precision, options.place, *tokenizer.networks):
-            count = options.count if name == "data" else None
-            vectors, said = _read(readers, dataset, transform, options.batch_size, count)
+            own = name == "data"
+            batches = _batches(
+                once(dataset, options.batch_size, transform),
+                name,
+                options.count if own else None,
+                options.factor if own else None,
+            )
+            vectors, said = _read(readers, track(batches, "batches of pictures", None))
         _check(said, name)
         classes, labels = np.unique(said, return_inverse=True)
         learnt, held = halves(labels, options.held_out, options.probe.seed)
@@ -125,29 +140,54 @@ def _probe(options: ProbeLatents) -> Path:
     return options.out
 
 
+def _batches(
+    batches: Iterable[Batch], name: str, count: int | None, factor: int | None
+) -> Iterator[tuple[Pixels, list[str]]]:
+    """Pictures and their classes, so many or all.
+
+    Raises:
+        ValueError: some picture has no class.
+    """
+    read = 0
+    for batch in batches:
+        left = None if count is None else count - read
+        said = _classes(batch, name, factor)[:left]
+        yield batch["image"][:left], said
+        read += len(said)
+        if read == count:
+            return
+
+
+def _classes(batch: Batch, name: str, factor: int | None) -> list[str]:
+    if factor is None:
+        if without := batch["caption"].count(""):
+            raise ValueError(
+                f"{name}: {without} of {len(batch['caption'])} pictures have no caption, which is "
+                "the class: give pictures in sub-folders by class, or leave these out by "
+                "data:filtered --data.words 1 9"
+            )
+        return batch["caption"]
+    told = batch.get("factors")
+    if told is None or factor >= told.shape[1]:
+        has = "none" if told is None else f"{told.shape[1]}, numbered from 0"
+        raise ValueError(f"--factor is {factor}, and of true factors {name} has {has}")
+    return [f"{value:g}" for value in told[:, factor].tolist()]
+
+
 def _read(
-    readers: Mapping[str, Representation], dataset: Dataset[Any], transform: Transform, each: int,
-    count: int | None,
-) -> tuple[dict[str, Vectors], list[str]]:  # fmt: skip
-    """Vectors of so many pictures, or all, by each reader, and their captions."""
+    readers: Mapping[str, Representation], batches: Iterable[tuple[Pixels, list[str]]]
+) -> tuple[dict[str, Vectors], list[str]]:
+    """Vectors of all pictures by each reader, and their classes."""
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in readers}
     said: list[str] = []
-    for batch in track(once(dataset, each, transform), "batches of pictures", None, each):
-        left = None if count is None else count - len(said)
-        said += batch["caption"][:left]
+    for images, classes in batches:
+        said += classes
         for name, read in readers.items():
-            parts[name].append(read(batch["image"][:left]))
-        if len(said) == count:
-            break
+            parts[name].append(read(images))
     return {name: torch.cat(some).numpy() for name, some in parts.items()}, said
 
 
 def _check(said: list[str], name: str) -> None:
-    if without := said.count(""):
-        raise ValueError(
-            f"{name}: {without} of {len(said)} pictures have no caption, which is the class: give "
-            "pictures in sub-folders by class, or leave these out by data:filtered --data.words 1 9"
-        )
     if (classes := len(set(said))) > min(LARGEST, len(said) // 2):
         raise ValueError(
             f"{name}: {classes} different captions of {len(said)} pictures are no classes: "

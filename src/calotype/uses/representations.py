@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,29 +47,46 @@ def untrained(tokenizer: ImageTokenizer, seed: int = 0) -> ImageTokenizer:
     What such a one tells of pictures its architecture tells.
     """
     fresh = deepcopy(tokenizer)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in fresh.autoencoder.modules():
-            begin: Callable[[], None] | None = getattr(module, "reset_parameters", None)
-            if begin is not None:
-                begin()
+    _begin_again(fresh.autoencoder, seed)
     return fresh.eval()
 
 
-def of_vision_model(name: str, device: torch.device) -> Representation:
+def _begin_again(network: Any, seed: int) -> None:
+    """Give its layers the weights that they begin with; what none has, positions, stays."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            begin: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if begin is not None:
+                begin()
+
+
+def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Representation:
     """The first token, or the mean of all where there is no pooled one, of a vision transformer of
-    transformers: a folder, or a name on the Hub.
+    transformers: a folder, such as `train-encoder` leaves, or a name on the Hub. It sees all of a
+    picture, whatever was hidden from it in training.
+
+    Args:
+        name: Which.
+        device: Where it computes.
+        trained: Whether by its own weights; or by such as its layers begin with.
 
     Raises:
         OSError: there is none of that name.
     """
     model = transformers.AutoModel.from_pretrained(name, use_safetensors=True).to(device).eval()
     made = transformers.AutoImageProcessor.from_pretrained(name)
+    if hasattr(model.config, "mask_ratio"):
+        model.config.mask_ratio = 0.0
+    if not trained:
+        _begin_again(model, 0)
+    grey = getattr(model.config, "num_channels", 3) == 1
 
     @torch.no_grad()
     def represent(images: Pixels) -> Float[Tensor, "b d"]:
         colours = in_colour(sent_images(images, torch.device("cpu")))
-        bits = (colours.clamp(-1, 1) + 1).mul(127.5).round().byte()
+        seen = colours.mean(1, keepdim=True) if grey else colours
+        bits = (seen.clamp(-1, 1) + 1).mul(127.5).round().byte()
         told = made(images=list(bits), return_tensors="pt").to(device)
         found = model(**told)
         pooled = getattr(found, "pooler_output", None)

@@ -39,12 +39,21 @@ class Gaussian:
     when a short run finds a use for each (benchmarks/LOG.md)."""
     divergence: Divergence = field(default_factory=Whole)
     """What of the divergence is paid for."""
+    kl_warmup: int = 0
+    """Optimiser steps in which `kl_weight` rises from 0, evenly (Sønderby et al. 2016, section
+    2.3): numbers of z that nothing is read off yet are not given up for ever."""
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ValueError(f"bottleneck.channels is {self.channels}: it must be at least 1")
         if self.initial_std <= 0:
             raise ValueError(f"bottleneck.initial_std is {self.initial_std}: it must be positive")
+        if self.kl_warmup < 0:
+            raise ValueError(f"bottleneck.kl_warmup is {self.kl_warmup}: it must be 0 or more")
+
+    def weight(self, step: int) -> float:
+        """Of the divergence, after `step` finished optimiser steps."""
+        return self.kl_weight * (min(1.0, step / self.kl_warmup) if self.kl_warmup else 1.0)
 
     @property
     def inputs(self) -> int:
@@ -105,10 +114,10 @@ class GaussianBottleneck(Bottleneck):
         if self.compares and not self.training:  # it would wait for ranks that are not asked
             return latent
         nats, self.metrics = self.spec.divergence.paid(drawn, self.step)
-        return replace(latent, rates={"kl": self.spec.kl_weight * nats})
+        return replace(latent, rates={"kl": self.spec.weight(self.step) * nats})
 
     def step_begin(self, step: int) -> None:
-        """Follow the capacity's schedule."""
+        """Follow the schedules of the weight and of a capacity."""
         self.step = step
 
     def weigh(

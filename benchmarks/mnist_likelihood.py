@@ -25,7 +25,7 @@ from torch import Tensor
 
 from calotype.evaluation.likelihood import importance_bound
 from calotype.tokenizers import Gaussian, ImageTokenizer, Reconstruction
-from calotype.tokenizers.terms import BernoulliLikelihood
+from calotype.tokenizers.terms import BinaryLikelihood
 from calotype.tokenizers.vector import Dense
 from calotype.training import AdamW, Batch, Run, fit
 
@@ -37,14 +37,14 @@ def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("digits", type=Path)
-    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--measured", type=int, default=2000, help="digits measured, at most")
     parser.add_argument("--out", type=Path, default=Path("runs/mnist-likelihood"))
     options = parser.parse_args()
     levels, held_out = digits(options.digits)
     train, test = binarised(levels, seed=0), binarised(held_out, seed=1)
     torch.manual_seed(0)
-    spec, pixel = Gaussian(40, kl_weight=1.0, keep_prior=True), BernoulliLikelihood()
+    spec, pixel = Gaussian(40, kl_weight=1.0, keep_prior=True), BinaryLikelihood()
     autoencoder = Dense((400,)).autoencoder(spec, SIZE, 1)
     tokenizer = ImageTokenizer(autoencoder, spec.build())
     optimizer = AdamW(1e-3, schedule="cosine")

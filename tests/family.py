@@ -35,6 +35,7 @@ from calotype.tokenizers.corruptions import (
 from calotype.tokenizers.terms import (
     L2,
     BernoulliLikelihood,
+    BinaryLikelihood,
     EmittedDeviation,
     GaussianLikelihood,
     LearntDeviation,
@@ -76,6 +77,7 @@ PIXELS: dict[str, Pixel] = {
     "normal": GaussianLikelihood(deviation=LearntDeviation()),
     "emitted": GaussianLikelihood(deviation=EmittedDeviation()),
     "bernoulli": BernoulliLikelihood(),
+    "binary": BinaryLikelihood(),
     "logit-laplace": LogitLaplace(),
 }
 BACKBONES = {"map": tiny.BACKBONE, "dense": Dense((32,)), "pooled": Pooled(tiny.BACKBONE, 16)}

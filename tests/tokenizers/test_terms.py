@@ -10,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from calotype.tokenizers.terms import L1, L2, LPIPS, Adversary, Huber
+from calotype.tokenizers.terms import (
+    L1,
+    L2,
+    LPIPS,
+    Adversary,
+    BernoulliLikelihood,
+    BinaryLikelihood,
+    Huber,
+)
 from calotype.tokenizers.terms.perceptual import SMALLEST, PerceptualTerm, random_backbone
 
 BACKBONES = Path(os.environ.get("CALOTYPE_BACKBONES", Path(__file__).parents[3] / "shared/weights"))
@@ -94,3 +102,29 @@ def test_lpips_is_its_authors(net):
         found.append((values.detach(), *torch.autograd.grad(values.sum(), fake)))
     torch.testing.assert_close(*found)
     assert (found[0][0] > 0).all()
+
+
+def test_a_pixel_of_two_levels_is_as_likely_as_its_logit_says():
+    emitted = torch.linspace(-3, 3, 25).double().view(1, 1, 5, 5)
+    white = (torch.arange(25).view(1, 1, 5, 5) % 2 * 2 - 1).double()
+    likely = (4.0 * emitted).sigmoid()
+    expected = -torch.where(white > 0, likely, 1 - likely).log().mean().item()
+    term = BinaryLikelihood(bound=4.0).build()
+    assert term(emitted, white).item() == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match=r"pixel\.bound is 0: it must be above 0"):
+        BinaryLikelihood(bound=0)
+
+
+def test_bug_the_ends_of_greys_were_steep_for_pixels_of_two_levels():
+    """A logit that is read off a grey level rises five times faster at black and white than between
+    them, and there all pixels of two levels are: digits cost a nat more.
+    """
+
+    def gains(term) -> torch.Tensor:
+        emitted = torch.linspace(-1, 1, 41).view(1, 1, 1, 41).requires_grad_()
+        (slope,) = torch.autograd.grad(term.interval.location(emitted).sum(), [emitted])
+        return slope
+
+    grey, binary = (gains(spec().build()) for spec in (BernoulliLikelihood, BinaryLikelihood))
+    assert grey.max() > 5 * grey.min()
+    assert binary.max() == binary.min() == 5

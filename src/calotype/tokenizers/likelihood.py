@@ -8,6 +8,7 @@ from pathlib import Path
 
 from calotype.tokenizers.terms import (
     BernoulliLikelihood,
+    BinaryLikelihood,
     FixedDeviation,
     GaussianLikelihood,
     Likelihood,
@@ -22,7 +23,7 @@ from calotype.training.network import located, place
 
 FILE = "calotype_likelihood.json"
 """Beside a tokenizer."""
-LikelihoodSpec = GaussianLikelihood | BernoulliLikelihood | LogitLaplace
+LikelihoodSpec = GaussianLikelihood | BernoulliLikelihood | BinaryLikelihood | LogitLaplace
 
 
 def likelihood_of(tokenizer: ImageTokenizer, pixel: Pixel, term: Term) -> LikelihoodSpec | None:

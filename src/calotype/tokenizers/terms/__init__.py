@@ -14,6 +14,7 @@ from calotype.tokenizers.terms.adversarial import (
 from calotype.tokenizers.terms.base import Term
 from calotype.tokenizers.terms.likelihoods import (
     BernoulliLikelihood,
+    BinaryLikelihood,
     EmittedDeviation,
     FixedDeviation,
     GaussianLikelihood,
@@ -24,7 +25,7 @@ from calotype.tokenizers.terms.logit_laplace import LogitLaplace
 from calotype.tokenizers.terms.perceptual import LPIPS, PerceptualTerm
 from calotype.tokenizers.terms.pixel import L1, L2, Huber
 
-Pixel = L1 | L2 | Huber | LogitLaplace | GaussianLikelihood | BernoulliLikelihood
+Pixel = L1 | L2 | Huber | LogitLaplace | GaussianLikelihood | BernoulliLikelihood | BinaryLikelihood
 
 __all__ = [
     "L1",
@@ -34,6 +35,7 @@ __all__ = [
     "Adaptive",
     "Adversary",
     "BernoulliLikelihood",
+    "BinaryLikelihood",
     "EmittedDeviation",
     "Fixed",
     "FixedDeviation",

@@ -7,6 +7,17 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Logits:
+    """Pictures that are logits of white but for a factor: `bound` where they are 1."""
+
+    bound: float
+
+    def location(self, picture: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The logit."""
+        return self.bound * picture
+
+
+@dataclass(frozen=True)
 class Interval:
     """From [-1, 1] to [epsilon, 1 - epsilon] (Ramesh et al. 2021, appendix A.3)."""
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calotype.tokenizers.terms.base import Pixelwise
-from calotype.tokenizers.terms.interval import Interval
+from calotype.tokenizers.terms.interval import Interval, Logits
 
 
 class Likelihood(Pixelwise):
@@ -118,6 +118,29 @@ class BernoulliLikelihood:
         return BernoulliTerm(Interval(self.epsilon))
 
 
+@dataclass(frozen=True)
+class BinaryLikelihood:
+    """Pixels are black or white, and the decoder emits the logit of white, but for a factor: no
+    value of it is hard to reach, where that of greys is steep at their ends. Of a network for
+    pictures that have greys a decoded picture would be no picture: choose bernoulli-likelihood.
+    """
+
+    weight: float = 1.0
+    bound: float = 5.0
+    """The logit of white where the decoder emits 1: of what is black or white in [-1, 1] it leaves
+    0.7 % to chance."""
+
+    maps = 1
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            raise ValueError(f"pixel.bound is {self.bound}: it must be above 0")
+
+    def build(self) -> Likelihood:
+        """Make the term."""
+        return BernoulliTerm(Logits(self.bound))
+
+
 class GaussianTerm(Likelihood):
     """One deviation for all values."""
 
@@ -162,7 +185,7 @@ class EmittedGaussian(Likelihood):
 class BernoulliTerm(Likelihood):
     """Reads the logit of white off a picture in [-1, 1], so that a stock class decodes pictures."""
 
-    def __init__(self, interval: Interval) -> None:
+    def __init__(self, interval: Interval | Logits) -> None:
         super().__init__()
         self.interval = interval
 

@@ -1,0 +1,42 @@
+"""The contract of all scores."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor
+
+from calotype.uses.detection.encoded import Encoded
+
+Looked = Float[Tensor, "n d h w"]
+"""What a score reads off pictures, on a grid of its own."""
+
+
+class Score(ABC):
+    """How unusual each part of a picture is. What it reads off pictures is gathered once, of all
+    scores in one pass; then it learns what is usual, if it has to, and judges.
+    """
+
+    unit: str = "no unit"
+    """Of what `judge` gives."""
+    learns: bool = False
+    """Whether `learn` does anything; of a score that learns nothing the tokenizer alone says what
+    is usual."""
+
+    @abstractmethod
+    def look(self, pictures: Encoded) -> Looked:
+        """Read off a batch what `learn` and `judge` take."""
+
+    def learn(self, normal: Looked) -> None:
+        """Look at all normal pictures at once."""
+
+    @abstractmethod
+    def judge(self, looked: Looked) -> Float[Tensor, "n h w"]:
+        """Say how unusual each site is: the higher, the more."""
+
+
+class Read(Score):
+    """A score that is what is read off."""
+
+    def judge(self, looked: Looked) -> Float[Tensor, "n h w"]:
+        """Leave it as it is."""
+        return looked[:, 0]

@@ -13,8 +13,9 @@ Picture = UInt8[np.ndarray, "H W c"]
 Mask = Bool[np.ndarray, "H W"]
 Defect = Callable[[Picture, np.random.Generator], tuple[Picture, Mask]]
 
-SEEN = 24
-"""Levels by which a defect differs where it differs most; one of less is drawn again."""
+SEEN, LEAST = 24, 0.003
+"""Levels by which a defect differs, in at least so large a part of the picture; one that is less
+is drawn again."""
 DRAWS = 20
 """How often."""
 
@@ -36,7 +37,7 @@ def planted(picture: Picture, kind: str, chance: np.random.Generator) -> tuple[P
     for _ in range(DRAWS):
         found, where = DEFECTS[kind](picture, chance)
         apart = np.abs(found.astype(int) - picture).max(2)
-        if apart.max() >= SEEN:
+        if (apart >= SEEN).mean() >= LEAST:
             return found, where & (apart > 0)
     raise ValueError(f"a defect of kind {kind} cannot be seen in this picture: choose another")
 
@@ -52,9 +53,10 @@ def scratch(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mas
     line = np.zeros((height, width), bool)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     line[y[inside].astype(int), x[inside].astype(int)] = True
-    wide = scipy.ndimage.binary_dilation(line, iterations=max(0, round(min(height, width) / 128)))
-    level = 0 if picture[wide].mean() > 127 else 255
-    return _laid(picture, wide, np.full_like(picture, level), 0.8), wide
+    if more := min(height, width) // 128:  # by 0 it would be widened until all is line
+        line = scipy.ndimage.binary_dilation(line, iterations=more)
+    level = 0 if picture[line].mean() > 127 else 255
+    return _laid(picture, line, np.full_like(picture, level), 0.8), line
 
 
 def blob(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mask]:
@@ -82,8 +84,9 @@ def displaced(picture: Picture, chance: np.random.Generator) -> tuple[Picture, M
     from_y, to_y = chance.integers(0, height - side + 1, 2)
     from_x, to_x = chance.integers(0, width - side + 1, 2)
     found, where = picture.copy(), np.zeros((height, width), bool)
-    found[to_y : to_y + side, to_x : to_x + side] = \
-        picture[from_y : from_y + side, from_x : from_x + side]
+    found[to_y : to_y + side, to_x : to_x + side] = picture[
+        from_y : from_y + side, from_x : from_x + side
+    ]
     where[to_y : to_y + side, to_x : to_x + side] = True
     return found, where
 
@@ -101,9 +104,7 @@ DEFECTS: dict[str, Defect] = {
 }  # fmt: skip
 
 
-def _patch(
-    shape: tuple[int, int], chance: np.random.Generator, least: float, most: float
-) -> Mask:
+def _patch(shape: tuple[int, int], chance: np.random.Generator, least: float, most: float) -> Mask:
     """A round part with a wavy rim; radii are parts of the shorter side."""
     height, width = shape
     radius = chance.uniform(least, most) * min(shape)

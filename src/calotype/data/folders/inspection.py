@@ -1,7 +1,8 @@
 """Folders of pictures that are to be inspected: MVTec AD's layout, and plain ones.
 
-MVTec AD (Bergmann et al. 2021) has of each category `train/good`, perhaps `validation/good`, `test`
-with a sub-folder `good` and one for each kind of defect, and `ground_truth/<defect>/<name>_mask.png`.
+MVTec AD (Bergmann et al. 2021) has of each category `train/good`, perhaps `validation/good`,
+`test` with a sub-folder `good` and one for each kind of defect, and masks,
+`ground_truth/<defect>/<name>_mask.png`.
 """
 
 import os

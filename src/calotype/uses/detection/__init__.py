@@ -14,6 +14,7 @@ from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.pixels import PrincipalPixels
 from calotype.uses.detection.reconstruction import PerceptualError, PixelError, StructuralError
 from calotype.uses.detection.score import Score
+from calotype.uses.detection.trial import Pictures, Tried, one_way, tried, with_reverse
 
 __all__ = [
     "Anywhere",
@@ -30,6 +31,7 @@ __all__ = [
     "NegativeELBO",
     "Patches",
     "PerceptualError",
+    "Pictures",
     "PixelError",
     "Principal",
     "PrincipalPixels",
@@ -37,11 +39,15 @@ __all__ = [
     "Score",
     "StructuralError",
     "TokenBits",
+    "Tried",
     "area_under_overlap",
     "figures",
     "of_pixels",
     "of_tokenizer",
     "of_transformer",
+    "one_way",
     "parted",
     "read",
+    "tried",
+    "with_reverse",
 ]

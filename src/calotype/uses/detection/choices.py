@@ -21,8 +21,6 @@ from calotype.uses.detection.pixels import PrincipalPixels
 from calotype.uses.detection.reconstruction import PerceptualError, PixelError, StructuralError
 from calotype.uses.detection.score import Score
 
-PRINCIPAL = "pixels: principal components"
-PATCHES = "pixels: a Gaussian at each place"
 PATCH = 8
 """Pixels a side of the control's patches, at most."""
 
@@ -35,12 +33,12 @@ def of_tokenizer(
     if perceptual is not None:
         found["perceptual error"] = PerceptualError(perceptual)
     read = read_by_bottleneck if isinstance(tokenizer.bottleneck, Discrete) else latents
-    found["latents: a Gaussian at each place"] = EachSite(read)
-    found["latents: a mixture"] = Anywhere(read, Mixture(), "nats a site")
+    found["latents, each place"] = EachSite(read)
+    found["latents, mixture"] = Anywhere(read, Mixture(), "nats a site")
     if has_maps(tokenizer):
         maps = EncoderMaps()
-        found["encoder: a Gaussian at each place"] = EachSite(maps)
-        found["encoder: nearest"] = Anywhere(maps, Nearest(), "standard deviations")
+        found["encoder, each place"] = EachSite(maps)
+        found["encoder, nearest"] = Anywhere(maps, Nearest(), "standard deviations")
     if has_distances(tokenizer):
         found["code distance"] = CodeDistance()
     if has_divergence(tokenizer):
@@ -58,4 +56,7 @@ def of_pixels(tokenizer: ImageTokenizer) -> dict[str, Score]:
     side = min(tokenizer.factor, PATCH)
     while tokenizer.factor % side:
         side -= 1
-    return {PRINCIPAL: PrincipalPixels(), PATCHES: EachSite(Patches(side))}
+    return {
+        "pixels, principal": PrincipalPixels(),
+        "pixels, each place": EachSite(Patches(side)),
+    }

@@ -34,19 +34,23 @@ def threshold(held: Scores, rate: float) -> float:
         rate: Of false alarms.
 
     Raises:
-        ValueError: so few say nothing about such a rate.
+        ValueError: these are too few.
     """
-    if len(held) < (least := needed(rate)):
-        raise ValueError(
-            f"a false-alarm rate of {rate:g} takes {least} held-out normals, and there are "
-            f"{len(held)}: hold out more, or allow a rate of {least_rate(len(held)):.3g} or more"
-        )
+    check_enough(len(held), rate)
     return float(np.sort(held)[_rank(len(held), rate) - 1])
 
 
-def least_rate(held: int) -> float:
-    """Of false alarms, that so many normals can promise."""
-    return 1 / (held + 1)
+def check_enough(held: int, rate: float) -> None:
+    """Refuse a rate that so many held-out normals cannot promise.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if held < (least := needed(rate)):
+        raise ValueError(
+            f"a false-alarm rate of {rate:g} takes {least} held-out normals, and there are {held}: "
+            f"hold out more, or allow a rate of {1 / (held + 1):.3g} or more"
+        )
 
 
 def spread(held: int, rate: float, part: float = 0.9) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from calotype.uses.detection.encoded import Encoded
 from calotype.uses.detection.features import Features
 from calotype.uses.detection.score import Looked, Score
 
-
 TOGETHER = 512
 """Sites whose Gaussians are fitted at a time."""
 
@@ -22,8 +21,6 @@ class Anywhere(Score):
         density: What is fitted.
         unit: Of what that gives.
     """
-
-    learns = True
 
     def __init__(self, features: Features, density: Density, unit: str = "no unit") -> None:
         self.features, self.density, self.unit = features, density, unit

@@ -42,7 +42,9 @@ class Gaussian:
         away = (S - wide).square().mean((-2, -1))
         noise = (x.square().sum(-1).square().mean(-1) / d**2 - S.square().mean((-2, -1))) / n
         part = (noise / away.clamp_min(1e-30)).clamp(0, 1)[..., None, None]
-        covariance = (1 - part) * S + part * wide + (TINY * size + 1e-12)[..., None, None] * identity
+        covariance = (
+            (1 - part) * S + part * wide + (TINY * size + 1e-12)[..., None, None] * identity
+        )
         return Mahalanobis(mean, torch.linalg.cholesky(covariance))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.images import Pixels
 from calotype.training.progress import track
-from calotype.uses.detection.conformal import p_values, threshold
+from calotype.uses.detection.conformal import check_enough, p_values, threshold
 from calotype.uses.detection.encoded import Encoded
 from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.score import Looked, Score
@@ -24,7 +24,8 @@ def read(
 ) -> dict[Any, Looked]:
     """What scores read off images, in one pass, `each` at a time."""
     parts: dict[Any, list[Tensor]] = {name: [] for name in scores}
-    for batch in track(images.split(each), "batches of pictures", None, each):
+    batches = images.split(each)
+    for batch in track(batches, "batches of pictures", len(batches), each):
         pictures = Encoded(tokenizer.eval(), batch)
         for name, score in scores.items():
             parts[name].append(score.look(pictures).float().cpu())
@@ -40,9 +41,6 @@ class Learnt:
         size: Height and width of images.
         normal: What it read off normal pictures.
         held: What it read off others, which are normal too.
-
-    Raises:
-        ValueError: these are too few for the rate of false alarms.
     """
 
     def __init__(
@@ -51,7 +49,15 @@ class Learnt:
         self.score, self.rule, self.size = score, rule, size
         score.learn(normal)
         self.held: Values = rule.pooled(self.maps(held))
-        self.threshold = threshold(self.held, rule.false_alarm_rate)
+
+    @property
+    def threshold(self) -> float:
+        """Of pictures' scores: above it is an alarm.
+
+        Raises:
+            ValueError: too few were held out for the rate of false alarms.
+        """
+        return threshold(self.held, self.rule.false_alarm_rate)
 
     def maps(self, looked: Looked) -> Float[Tensor, "n H W"]:
         """Heat maps of pictures' size: the higher, the more unusual."""
@@ -103,6 +109,7 @@ class Detector:
         if held is None:
             kept, out = parted(len(images), self.held_out, self.seed)
             images, held = images[kept], images[out]
+        check_enough(len(held), self.rule.false_alarm_rate)
         size = images.shape[-2], images.shape[-1]
         self._learnt = Learnt(self.score, self.rule, size, self._look(images), self._look(held))
         return self

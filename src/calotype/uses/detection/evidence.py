@@ -23,7 +23,6 @@ class NegativeELBO(Score):
     """
 
     unit = "nats a pixel"
-    learns = True
 
     def __init__(self) -> None:
         self.variance = 1.0

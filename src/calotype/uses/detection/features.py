@@ -50,7 +50,10 @@ class EncoderMaps:
             for hook in hooks:
                 hook.remove()
         high, wide = pictures.images.shape[-2:]
-        grid = max(heard[-1].shape[-2], high // COARSENED), max(heard[-1].shape[-1], wide // COARSENED)
+        grid = (
+            max(heard[-1].shape[-2], high // COARSENED),
+            max(heard[-1].shape[-1], wide // COARSENED),
+        )
         found = torch.cat([_on_grid(each.float(), grid) for each in heard], 1)
         return found if found.shape[1] <= self.most else _projected(found, self.most)
 

@@ -42,9 +42,7 @@ class Rule:
         return f"the mean of the highest {100 * self.top:g} % of its heat map"
 
     @torch.no_grad()
-    def heat(
-        self, sites: Float[Tensor, "n h w"], size: tuple[int, int]
-    ) -> Float[Tensor, "n H W"]:
+    def heat(self, sites: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n H W"]:
         """Maps of pictures' size, bilinear between sites."""
         maps = functional.interpolate(sites[:, None].float(), size, mode="bilinear",
                                       align_corners=False)  # fmt: skip

@@ -1,6 +1,7 @@
 """The same on vectors, as an estimator of scikit-learn's. This module imports scikit-learn."""
 
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from calotype.training.progress import say
 from calotype.uses.detection.conformal import needed, p_values, threshold
 from calotype.uses.detection.densities import Density, Gaussian
 
@@ -55,8 +55,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         self._unusual = density.fit(torch.from_numpy(X[places[count:]]))
         self.held_scores_ = self._scores(X[places[:count]])
         if count < least:
-            say(f"false_alarm_rate {self.false_alarm_rate:g} takes {least} vectors held out, and "
-                f"there are {count}: nothing will be an outlier")  # fmt: skip
+            warn(f"false_alarm_rate {self.false_alarm_rate:g} takes {least} vectors held out, and "
+                 f"there are {count}: nothing will be an outlier", stacklevel=2)  # fmt: skip
             self.offset_ = -np.inf
         else:
             self.offset_ = -threshold(self.held_scores_, self.false_alarm_rate)

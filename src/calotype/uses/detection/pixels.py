@@ -22,7 +22,6 @@ class PrincipalPixels(Score):
     """
 
     unit = "squared levels of [-1, 1]"
-    learns = True
 
     def __init__(self, density: Principal | None = None) -> None:
         self.density = density or Principal()

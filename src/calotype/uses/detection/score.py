@@ -18,14 +18,12 @@ class Score(ABC):
 
     unit: str = "no unit"
     """Of what `judge` gives."""
-    learns: bool = False
-    """Whether `learn` does anything; of a score that learns nothing the tokenizer alone says what
-    is usual."""
 
     @abstractmethod
     def look(self, pictures: Encoded) -> Looked:
         """Read off a batch what `learn` and `judge` take."""
 
+    @abstractmethod
     def learn(self, normal: Looked) -> None:
         """Look at all normal pictures at once."""
 
@@ -35,7 +33,10 @@ class Score(ABC):
 
 
 class Read(Score):
-    """A score that is what is read off."""
+    """A score that is what is read off: the tokenizer alone says what is usual."""
+
+    def learn(self, normal: Looked) -> None:
+        """Learn nothing."""
 
     def judge(self, looked: Looked) -> Float[Tensor, "n h w"]:
         """Leave it as it is."""

@@ -105,8 +105,9 @@ def _met(name: str, found: Mapping[str, Tried], beside: Mapping[str, Figures]) -
     best = max(own, key=lambda score: own[score])
     bar = beside["PatchCore, VGG16"].auroc or 0.0
     met = own[best] >= bar - GAP
-    print(f"\n{name}: the best, {best}, {own[best]:.3f}; PatchCore {bar:.3f}:", "met" if met else
-          "missed", f"\none way only: {', '.join(one_way(found)) or 'none'}", flush=True)  # fmt: skip
+    said = "met" if met else "missed"
+    print(f"\n{name}: the best, {best}, {own[best]:.3f}; PatchCore {bar:.3f}: {said}")
+    print(f"one way only: {', '.join(one_way(found)) or 'none'}", flush=True)
     return met
 
 

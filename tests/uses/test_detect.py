@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,11 @@ def test_a_missing_mask_and_mixed_folders_are_refused(tmp_path):
     save(tmp_path / "a/test/good/deeper", 1, 0)
     with pytest.raises(ValueError, match="has pictures, and a sub-folder deeper with pictures"):
         inspected(tmp_path / "a/test/good")
+
+
+def test_what_the_page_says_from_python():
+    page = Path(__file__).parents[2] / "docs/detection.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), {})

@@ -229,7 +229,7 @@ def test_bits_of_sites_add_up_to_those_of_the_picture(pipeline):
 def test_maps_of_what_looks_different_average_to_lpips():
     term = PerceptualTerm(tiny.backbone())
     a, b = (tiny.images(2, seed).repeat_interleave(4, 2).repeat_interleave(4, 3) for seed in (0, 1))
-    maps = term.maps(a, b)
+    maps = term.everywhere(a, b)
     assert maps.shape == (2, 1, 64, 64)
     assert torch.allclose(maps.mean((1, 2, 3)), term(a, b), rtol=0.05)
 

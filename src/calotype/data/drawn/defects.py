@@ -3,6 +3,7 @@ pictures of real ones. Which a picture gets is a function of the generator alone
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -54,7 +55,7 @@ def scratch(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mas
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     line[y[inside].astype(int), x[inside].astype(int)] = True
     if more := min(height, width) // 128:  # by 0 it would be widened until all is line
-        line = scipy.ndimage.binary_dilation(line, iterations=more)
+        line = np.asarray(scipy.ndimage.binary_dilation(line, iterations=more))
     level = 0 if picture[line].mean() > 127 else 255
     return _laid(picture, line, np.full_like(picture, level), 0.8), line
 
@@ -69,11 +70,10 @@ def blob(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mask]:
 def missing(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mask]:
     """A part that is not there: what surrounds it goes on over it."""
     where = _patch(picture.shape[:2], chance, 0.1, 0.18)
-    nearest = scipy.ndimage.distance_transform_edt(
-        where, return_distances=False, return_indices=True
-    )
+    images: Any = scipy.ndimage
+    nearest = images.distance_transform_edt(where, return_distances=False, return_indices=True)
     filled = picture[tuple(nearest)]
-    smooth = scipy.ndimage.uniform_filter(filled.astype(float), (5, 5, 1))
+    smooth = images.uniform_filter(filled.astype(float), (5, 5, 1))
     return _laid(picture, where, smooth, 1.0), where
 
 

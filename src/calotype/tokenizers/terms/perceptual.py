@@ -101,7 +101,7 @@ class PerceptualTerm(Term):
     ) -> Float[Tensor, " b"]:
         return torch.stack([layer.mean((1, 2, 3)) for layer in self._layers(fake, real)]).sum(0)
 
-    def maps(
+    def everywhere(
         self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
     ) -> Float[Tensor, "b 1 H W"]:
         """Where images are apart: each layer's distances on the images' grid, summed. Their mean

@@ -21,7 +21,8 @@ class TokenBits(Read):
     unit = "bits a site"
 
     def __init__(self, pipeline: TokenPipeline, precision: Precision = "fp32") -> None:
-        self.pipeline, self.precision = pipeline, precision
+        self.pipeline = pipeline
+        self.precision: Precision = precision
 
     def look(self, pictures: Encoded) -> Looked:
         """Score all codes.

@@ -78,7 +78,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         """As `calotype.uses.detection.conformal.p_values`."""
         return p_values(self.held_scores_, self._scores(self._checked(X)))
 
-    def _checked(self, X: Any) -> np.ndarray:
+    def _checked(self, X: Any) -> Any:
         check_is_fitted(self)
         return validate_data(self, X, dtype=np.float64, reset=False)
 

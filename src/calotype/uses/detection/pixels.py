@@ -32,8 +32,8 @@ class PrincipalPixels(Score):
         images = pictures.images.float()
         if max(images.shape[-2:]) > SIDE:
             scale = SIDE / max(images.shape[-2:])
-            size = [max(1, round(side * scale)) for side in images.shape[-2:]]
-            images = functional.adaptive_avg_pool2d(images, size)
+            high, wide = (max(1, round(side * scale)) for side in images.shape[-2:])
+            images = functional.adaptive_avg_pool2d(images, (high, wide))
         return images
 
     def learn(self, normal: Looked) -> None:

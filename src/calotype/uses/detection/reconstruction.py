@@ -55,7 +55,7 @@ class PerceptualError(Read):
     @torch.no_grad()
     def look(self, pictures: Encoded) -> Looked:
         """Compare."""
-        return self.term.maps(pictures.rebuilt, pictures.images)
+        return self.term.everywhere(pictures.rebuilt, pictures.images)
 
 
 def similarity(

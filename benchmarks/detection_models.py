@@ -26,7 +26,7 @@ def trained(folder: Path, steps: int, later: int) -> Path:
     backbone = Backbone(widths=(16, 32, 64), layers=1, attention=False, groups=8)
     if not (out / "model").is_dir():
         train_tokenizer(replace(
-            recipe, data=data, transform=Transform(CenterCrop(SIZE)),
+            recipe, data=data, measure=400, transform=Transform(CenterCrop(SIZE)),
             model=replace(recipe.model, backbone=backbone),
             run=replace(recipe.run, out=out, steps=steps, resume=True),
         ))  # fmt: skip

@@ -187,8 +187,9 @@ class Distance:
 
     def __call__(self, vectors: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Measure."""
-        parts = vectors.float().split(4096)
-        return torch.cat([torch.cdist(part, self.bank).amin(1) for part in parts])
+        centre = self.bank.mean(0)  # far from it distances would lose digits
+        parts, bank = vectors.float().sub(centre).split(4096), self.bank - centre
+        return torch.cat([torch.cdist(part, bank).amin(1) for part in parts])
 
 
 Density = Gaussian | Mixture | Principal | Nearest

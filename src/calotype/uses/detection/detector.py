@@ -9,18 +9,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from calotype.tokenizers import ImageTokenizer
-from calotype.training.images import Pixels
 from calotype.training.progress import track
 from calotype.uses.detection.conformal import check_enough, p_values, threshold
-from calotype.uses.detection.encoded import Encoded
+from calotype.uses.detection.encoded import Encoded, Images
 from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.score import Looked, Score
 
-Values = Float[np.ndarray, " n"]
+Values = Float[np.ndarray, " _"]
 
 
 def read(
-    tokenizer: ImageTokenizer, scores: Mapping[Any, Score], images: Pixels, each: int = 32
+    tokenizer: ImageTokenizer, scores: Mapping[Any, Score], images: Images, each: int = 32
 ) -> dict[Any, Looked]:
     """What scores read off images, in one pass, `each` at a time."""
     parts: dict[Any, list[Tensor]] = {name: [] for name in scores}
@@ -95,7 +94,7 @@ class Detector:
         self.held_out, self.batch_size, self.seed = held_out, batch_size, seed
         self._learnt: Learnt | None = None
 
-    def fit(self, images: Pixels, held: Pixels | None = None) -> "Detector":
+    def fit(self, images: Images, held: Images | None = None) -> "Detector":
         """Learn from normal images.
 
         Args:
@@ -125,27 +124,27 @@ class Detector:
             raise ValueError("this detector has learnt nothing: call fit with normal images first")
         return self._learnt
 
-    def maps(self, images: Pixels) -> Float[Tensor, "n H W"]:
+    def maps(self, images: Images) -> Float[Tensor, "n H W"]:
         """Heat maps of the images' size: the higher, the more unusual."""
         return self.learnt.maps(self._look(images))
 
-    def score_samples(self, images: Pixels) -> Values:
+    def score_samples(self, images: Images) -> Values:
         """How usual each image is: the lower, the more unusual."""
         return -self.rule.pooled(self.maps(images))
 
-    def decision_function(self, images: Pixels) -> Values:
+    def decision_function(self, images: Images) -> Values:
         """The same, below 0 where it is an alarm."""
         return self.score_samples(images) + self.learnt.threshold
 
-    def predict(self, images: Pixels) -> Int64[np.ndarray, " n"]:
+    def predict(self, images: Images) -> Int64[np.ndarray, " n"]:
         """-1 where it is an alarm, else 1."""
         return np.where(self.decision_function(images) < 0, -1, 1)
 
-    def p_values(self, images: Pixels) -> Values:
+    def p_values(self, images: Images) -> Values:
         """As `conformal.p_values`."""
         return self.learnt.p_values(-self.score_samples(images))
 
-    def _look(self, images: Pixels) -> Looked:
+    def _look(self, images: Images) -> Looked:
         return read(self.tokenizer, {"": self.score}, images, self.batch_size)[""]
 
 

@@ -3,11 +3,14 @@
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from calotype.tokenizers import ImageTokenizer
-from calotype.training.images import Pixels, sent_images
+from calotype.training.images import sent_images
+
+Images = Float[Tensor, "_ _ _ _"] | UInt8[Tensor, "_ _ _ _"]
+"""Images [n c H W], in [-1, 1] or of 8 bits."""
 
 
 class Encoded:
@@ -18,7 +21,7 @@ class Encoded:
         images: Of 8 bits, or in [-1, 1].
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, images: Pixels) -> None:
+    def __init__(self, tokenizer: ImageTokenizer, images: Images) -> None:
         self.tokenizer = tokenizer
         self.images = sent_images(images, tokenizer.weight.device)
 

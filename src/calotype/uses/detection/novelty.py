@@ -33,8 +33,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, density: Density | None = None, false_alarm_rate: float = 0.1,
-        held_out: float = 0.5, random_state: Any = None,
+        self, density: Any = None, false_alarm_rate: Any = 0.1, held_out: Any = 0.5,
+        random_state: Any = None,
     ) -> None:  # fmt: skip
         self.density, self.false_alarm_rate = density, false_alarm_rate
         self.held_out, self.random_state = held_out, random_state
@@ -52,6 +52,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         places = check_random_state(self.random_state).permutation(len(X))
         count = min(max(1, round(self.held_out * len(X))), len(X) - 1)
         density = Gaussian() if self.density is None else self.density
+        if not isinstance(density, Density):
+            raise ValueError(f"density is {density}: give one such as Gaussian() or Mixture()")
         self._unusual = density.fit(torch.from_numpy(X[places[count:]]))
         self.held_scores_ = self._scores(X[places[:count]])
         if count < least:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calotype.uses.detection.encoded import Encoded
 
-Looked = Float[Tensor, "n d h w"]
+Looked = Float[Tensor, "_ _ _ _"]
 """What a score reads off pictures, on a grid of its own."""
 
 

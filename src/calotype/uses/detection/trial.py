@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from calotype.tokenizers import ImageTokenizer
-from calotype.training.images import Pixels
 from calotype.uses.detection.detector import Learnt, Values, parted, read
+from calotype.uses.detection.encoded import Images
 from calotype.uses.detection.figures import Figures, figures
 from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.score import Looked, Score
@@ -23,11 +23,11 @@ LEAST = 8
 class Pictures:
     """All pictures of a trial, of 8 bits or in [-1, 1] and of one size."""
 
-    normal: Pixels
+    normal: Images
     """Scores learn from them."""
-    held: Pixels
+    held: Images
     """Normal too; thresholds are found by them."""
-    test: Pixels
+    test: Images
     anomalous: Bool[np.ndarray, " n"] | None = None
     """Of each of the test's; None: it is not known."""
     masks: Bool[np.ndarray, "n H W"] | None = None

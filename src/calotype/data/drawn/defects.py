@@ -55,7 +55,8 @@ def scratch(picture: Picture, chance: np.random.Generator) -> tuple[Picture, Mas
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     line[y[inside].astype(int), x[inside].astype(int)] = True
     if more := min(height, width) // 128:  # by 0 it would be widened until all is line
-        line = np.asarray(scipy.ndimage.binary_dilation(line, iterations=more))
+        images: Any = scipy.ndimage
+        line = images.binary_dilation(line, iterations=more)
     level = 0 if picture[line].mean() > 127 else 255
     return _laid(picture, line, np.full_like(picture, level), 0.8), line
 

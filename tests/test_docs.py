@@ -96,10 +96,12 @@ def here(tmp_path, monkeypatch) -> Path:
     for recipes in (TOKENIZERS, CACHES, GENERATORS, DISTILLED, MASKED):
         for name, build in recipes.items():
             monkeypatch.setitem(recipes, name, lambda build=build: shrunk(build()))
-    folders = "photos/lighthouse", "photos/barn", "others", "birds/owl"
+    folders = ("photos/lighthouse", "photos/barn", "others", "birds/owl", "bottle/test/good",
+               "bottle/test/scratch", "bottle/ground_truth/scratch", "bottle/train/good",
+               "bottle/validation/good")  # fmt: skip
     for seed, folder in enumerate(folders):
         Path(folder).mkdir(parents=True)
-        for i, image in enumerate(tiny.images(12, seed)):
+        for i, image in enumerate(tiny.images(20 if "validation" in folder else 12, seed)):
             pixels = image.add(1).mul(127.5).byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).resize((48, 40)).save(f"{folder}/{i}.png")
     Image.open("others/0.png").save("begun.png")

@@ -59,10 +59,12 @@ if TYPE_CHECKING:
     import pyarrow.parquet
     import scipy.fft
     import scipy.ndimage
+    import scipy.stats
     import skimage.restoration
     import sklearn.datasets
     import sklearn.decomposition
     import sklearn.linear_model
+    import sklearn.metrics
     import sklearn.mixture
     import sklearn.neighbors
     import sklearn.pipeline

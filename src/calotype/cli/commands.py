@@ -94,6 +94,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "explore": FromOptions(
         "explore:Explore", "explore", "page",
         "one page of what is in latents: map, ways, attributes, nearest pictures, codes"),
+    "detect": FromOptions(
+        "detect:Detect", "detect", "page",
+        "pictures that are unlike normal ones, and where, with a stated rate of false alarms"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -35,6 +35,14 @@ def score(
     image's tokens. By `layout.length` it is bits per token, by H * W bits per pixel. The
     transformer computes in `precision`; probabilities are float32.
     """
+    return token_bits(pipeline, codes, prompts, precision).sum(1)
+
+
+def token_bits(
+    pipeline: TokenPipeline, codes: Int[Tensor, "b n"], prompts: Sequence[str],
+    precision: Precision = "fp32",
+) -> Float[Tensor, "b n"]:  # fmt: skip
+    """As `score`, of each code."""
     rows = pipeline.encode(prompts)
     lengths = rows.seen.sum(1) - 1
     # Padding to the right, behind what counts.
@@ -43,4 +51,4 @@ def score(
     with computing(precision, pipeline.device, pipeline.transformer.model):
         nats = log_likelihood(pipeline.transformer, pipeline.layout, tokens, lengths,
                               codes.to(tokens.device))  # fmt: skip
-    return -nats.sum(1).cpu() / math.log(2)
+    return -nats.cpu() / math.log(2)

@@ -99,18 +99,36 @@ class PerceptualTerm(Term):
     def _seen(
         self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
     ) -> Float[Tensor, " b"]:
+        return torch.stack([layer.mean((1, 2, 3)) for layer in self._layers(fake, real)]).sum(0)
+
+    def everywhere(
+        self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
+    ) -> Float[Tensor, "b 1 H W"]:
+        """Where images are apart: each layer's distances on the images' grid, summed. Their mean
+        is about LPIPS; alpha is left out.
+        """
+        layers = self._layers(in_colour(fake), in_colour(real))
+        size = fake.shape[-2:]
+        return torch.stack([
+            nn.functional.interpolate(layer, size, mode="bilinear", align_corners=False)
+            for layer in layers
+        ]).sum(0)  # fmt: skip
+
+    def _layers(
+        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
+    ) -> list[Tensor]:
+        """Of each layer the distance at each site, [b 1 h w]."""
         features = [self.network.net(self.network.scaling_layer(x)) for x in (fake, real)]
         with torch.autocast(fake.device.type, enabled=False):
-            layers = zip(self.network.lins, *features, strict=True)
-            return torch.stack([_distance(*layer) for layer in layers]).sum(0)
+            return [_distances(*layer) for layer in zip(self.network.lins, *features, strict=True)]
 
 
-def _distance(
+def _distances(
     head: nn.Module, fake: Float[Tensor, "b c h w"], real: Float[Tensor, "b c h w"]
-) -> Float[Tensor, " b"]:
+) -> Float[Tensor, "b 1 h w"]:
     """One layer's."""
     unit_fake, unit_real = (lpips.normalize_tensor(x.float()) for x in (fake, real))
-    return head((unit_fake - unit_real).square()).mean((1, 2, 3))
+    return head((unit_fake - unit_real).square())
 
 
 def with_backbone(net: str, features: Mapping[str, Tensor]) -> "lpips.LPIPS":

@@ -111,8 +111,8 @@ def test_a_pixel_of_two_levels_is_as_likely_as_its_logit_says():
     expected = -torch.where(white > 0, likely, 1 - likely).log().mean().item()
     term = BinaryLikelihood(bound=4.0).build()
     assert term(emitted, white).item() == pytest.approx(expected, rel=1e-4)
-    with pytest.raises(ValueError, match=r"pixel\.bound is 0: it must be above 0"):
-        BinaryLikelihood(bound=0)
+    with pytest.raises(ValueError, match=r"pixel\.bound is 0.0: it must be above 0"):
+        BinaryLikelihood(bound=0.0)
 
 
 def test_bug_the_ends_of_greys_were_steep_for_pixels_of_two_levels():

@@ -94,6 +94,15 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "explore": FromOptions(
         "explore:Explore", "explore", "page",
         "one page of what is in latents: map, ways, attributes, nearest pictures, codes"),
+    "fit-entropy-model": FromOptions(
+        "fit_entropy_model:FitEntropyModel", "fit", "entropy model",
+        "fit what a tokenizer's latents are compressed by, and keep it beside the tokenizer"),
+    "compress": FromOptions(
+        "compress:Compress", "compress", "compressed",
+        "pictures to small files, by a tokenizer and what was learnt of its latents"),
+    "decompress": FromOptions(
+        "decompress:Decompress", "decompress", "pictures",
+        "such files to pictures"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -103,6 +103,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "decompress": FromOptions(
         "decompress:Decompress", "decompress", "pictures",
         "such files to pictures"),
+    "rate-distortion": FromOptions(
+        "rate_distortion:RateDistortion", "rate_distortion", "rates",
+        "bits and distortion of compressed pictures, beside JPEG, WebP, AVIF and JPEG XL"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

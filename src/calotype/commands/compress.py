@@ -23,9 +23,6 @@ from calotype.training.progress import Told
 from calotype.uses.compression import SUFFIX, Codec
 from calotype.uses.compression.codec import STEP
 
-FEW = 20
-"""Files that are named of those with which something is wrong."""
-
 
 @dataclass(frozen=True)
 class Compress(Computation):
@@ -109,15 +106,9 @@ def tell_wrong(wrong: dict[str, str], count: int, done: str) -> None:
     """
     if not wrong:
         return
-    error = ValueError(f"{len(wrong)} of {count} files were not {done}: {_some(wrong)}")
+    error = ValueError(f"{len(wrong)} of {count} files were not {done}:")
     note(error, "\n".join(f"{name}: {why}" for name, why in wrong.items()))
     raise error
-
-
-def _some(wrong: dict[str, str]) -> str:
-    said = [why if name in why else f"{name}: {why}" for name, why in wrong.items()]
-    more = f"; and {len(said) - FEW} more" if len(said) > FEW else ""
-    return "; ".join(said[:FEW]) + more
 
 
 def _targets(pictures: Pictures, root: Path, out: Path) -> list[Path]:

@@ -75,7 +75,9 @@ class Codec:
         if is_pipeline(path):
             pipeline = load(path)
             if not isinstance(pipeline, TokenPipeline):
-                raise ValueError(f"{path} is a diffusion pipeline: give the folder of its tokenizer")
+                raise ValueError(
+                    f"{path} is a diffusion pipeline: give the folder of its tokenizer"
+                )
             return cls.of(pipeline, place(path, *PIPELINE) / IMAGES)
         tokenizer = ImageTokenizer.load(path)
         model = load_entropy_model(place(path, *TOKENIZER), tokenizer)
@@ -178,9 +180,7 @@ class Codec:
         return out
 
     @torch.no_grad()
-    def pictures(
-        self, latents: Num[Tensor, "b ..."], size: Size
-    ) -> Float[Tensor, "b c H W"]:
+    def pictures(self, latents: Num[Tensor, "b ..."], size: Size) -> Float[Tensor, "b c H W"]:
         """Images of latents, near [-1, 1], on the CPU. Their last bits depend on the machine."""
         tokenizer = self.tokenizer
         coded = isinstance(self.models, LatentModel)

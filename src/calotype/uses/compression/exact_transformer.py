@@ -85,9 +85,7 @@ class ExactTransformer:
                         for _ in range(2))  # fmt: skip
         return ExactMemory(keys, values)
 
-    def read(
-        self, tokens: Int[Tensor, "b n"], memory: "ExactMemory"
-    ) -> Float[Tensor, "b n codes"]:
+    def read(self, tokens: Int[Tensor, "b n"], memory: "ExactMemory") -> Float[Tensor, "b n codes"]:
         """Read the next tokens, and answer which code follows each; what `weights` gives."""
         at, n = memory.read, tokens.shape[1]
         turn = self.cosines[at : at + n], self.sines[at : at + n]
@@ -162,7 +160,9 @@ def _frequencies(config: Any) -> list[Decimal]:
         divisors = rope["long_factor"]
     plain = rope["rope_type"] in ("default", "longrope")
     if not plain or rope.get("short_factor", divisors) != divisors or len(divisors) != pairs:
-        raise ValueError("the transformer's rotary positions are none of those that calotype trains")
+        raise ValueError(
+            "the transformer's rotary positions are none of those that calotype trains"
+        )
     with localcontext(Context(prec=40)):
         logarithm = Decimal(rope["rope_theta"]).ln()
         return [(-logarithm * i / pairs).exp() / Decimal(divisor)

@@ -133,5 +133,3 @@ def fit_network(latents: Float[Tensor, "n c h w"], spec: Hyperprior) -> HyperNet
     if not rate.isfinite():
         raise ValueError("the hyperprior's rate is not finite: lower --hyperprior.lr")
     return network.eval()
-
-

@@ -68,7 +68,9 @@ def test_tables_are_the_functions_that_they_stand_for():
     assert math.isclose(summed(drawn(7, 37)).sum().item(), drawn(7, 37).sum().item(), abs_tol=1e-9)
 
 
-@pytest.mark.parametrize("layout", [LAYOUT, Layout(0, 16, 2, 4, 4), Layout(5, 9, 1, 4, 6, ((4, 6), (6, 4)))])  # fmt: skip
+@pytest.mark.parametrize(
+    "layout", [LAYOUT, Layout(0, 16, 2, 4, 4), Layout(5, 9, 1, 4, 6, ((4, 6), (6, 4)))]
+)
 def test_codes_cost_what_the_float_model_says(layout):
     network, some = coded.transformer(layout), codes(8, layout)
     likely = weights(network, layout, some)

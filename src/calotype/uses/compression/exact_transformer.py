@@ -27,7 +27,7 @@ from calotype.uses.compression.arithmetic import (
 AT_ONCE = 256
 """Tokens that are read at once: as many as keep what is between within a processor's caches."""
 CODE = 24
-"""Bits of the weight of the likeliest code; what is less likely than 2**-24 is as likely as that."""
+"""Bits of the weight of the likeliest code; what is less likely than 2**-24 of it is as likely."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 LARGEST_HYPER = 32
 """Of hyper-latents, which are whole numbers; larger ones are cut."""
 FINEST, COARSEST = -5.0, 2.0

@@ -95,7 +95,7 @@ def load_entropy_model(where: Place, tokenizer: ImageTokenizer) -> EntropyModel:
     try:
         with safe_open(file, "pt") as held:
             told = json.loads(held.metadata()["entropy"])
-            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+            tensors = {name: held.get_tensor(name) for name in held.keys()}
         model = _restored(told, tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{file} is no entropy model: {error}; fit it again") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Decoding, Folder, Pictures
-from calotype.data.reading.transforms import pixels
+from calotype.data.reading.transforms import levels
 from calotype.mistakes import note
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
@@ -77,7 +77,7 @@ def compress(options: Compress) -> Path:
 def _compress(options: Compress) -> Path:
     options.warn_of_emulation()
     pictures = Folder(options.pictures, captions="none").build()
-    files = _targets(pictures, options.pictures, options.out)
+    files = _targets(pictures, options.pictures.expanduser(), options.out)
     codec = Codec.load(options.model)
     codec.tokenizer.to(options.place)
     started, done, wrong = time.monotonic(), _Done(), dict[str, str]()
@@ -141,7 +141,7 @@ def _batches(
         if options.size is not None:
             image = CenterCrop(options.size)(image, np.random.default_rng(0))
         group = waiting.setdefault(image.size, [])
-        group.append((number, pixels(image)))
+        group.append((number, levels(image)))
         if len(group) == options.batch_size:
             yield _stacked(waiting.pop(image.size))
     yield from map(_stacked, waiting.values())

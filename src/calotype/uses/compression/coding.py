@@ -5,9 +5,9 @@ from jaxtyping import Float, Integer
 
 from calotype.lazy import constriction
 
-Weights = Float[np.ndarray, "n k"]
-"""How likely each of k symbols is at each of n places: whole numbers in proportion, in float64."""
-Symbols = Integer[np.ndarray, " n"]
+Weights = Float[np.ndarray, "_ _"]
+"""At each place how likely each symbol is: whole numbers in proportion, in float64."""
+Symbols = Integer[np.ndarray, " _"]
 SPARE = 8
 """Bytes at the end of what the coder gives that may say nothing."""
 

@@ -81,7 +81,7 @@ class LatentModel:
     """
 
     def __init__(
-        self, network: HyperNetwork, hyper: Float[Tensor, "m k"], tables: Float[Tensor, "scales k"]
+        self, network: HyperNetwork, hyper: Float[Tensor, "m _"], tables: Float[Tensor, "scales _"]
     ) -> None:
         self.network, self.hyper, self.tables = network, hyper.double(), tables.double()
         self.synthesis = Synthesis(network)
@@ -149,7 +149,9 @@ class LatentModel:
     def _values(self, symbols: Tensor, mean: Tensor, method: int) -> Float[Tensor, "b c h w"]:
         return (mean + symbols.double() * step_of(method)).float()
 
-    def _weights(self, log_scale: Float[Tensor, "b c h w"], method: int) -> Weights | np.ndarray:
+    def _weights(
+        self, log_scale: Float[Tensor, "b c h w"], method: int
+    ) -> Float[np.ndarray, "b n k"]:
         scale = (log_scale * PARTS).round() - STEPS[method - METHOD]
         rows = scale.clamp(SCALES[0], SCALES[-1]).long() - SCALES[0]
         return self.tables[rows.flatten(1)].numpy()

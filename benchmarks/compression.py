@@ -238,7 +238,7 @@ class Rates:
     def __call__(self) -> bool:
         """Measure, and compare with JPEG."""
         from calotype.commands.rate_distortion import RateDistortion, rate_distortion
-        from calotype.uses.compression.rates import Rate, saved
+        from calotype.evaluation.rates import Rate, saved
 
         data = Parquet(str(self.pictures.data), caption_column=None)
         rate_distortion(RateDistortion(

@@ -16,9 +16,9 @@ import tyro
 from compression import Data
 from torch import Tensor
 
+from calotype.evaluation.rates import Rate, eight_bits_of, measure
 from calotype.tokenizers.terms import LPIPS
 from calotype.training.images import scaled
-from calotype.uses.compression.rates import Rate, eight_bits_of, measure
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
+from calotype.evaluation.rates import Images, Rate, There, eight_bits_of, measure
 from calotype.pages.rates import PAGE, write
 from calotype.tokenizers.terms.base import Term
 from calotype.training.agreement import by_main
@@ -18,7 +19,6 @@ from calotype.training.progress import track
 from calotype.uses.compression import Codec
 from calotype.uses.compression.classical import Classical, at_hand
 from calotype.uses.compression.latents import LatentModel
-from calotype.uses.compression.rates import Images, Rate, There, eight_bits_of, measure
 
 
 @dataclass(frozen=True, kw_only=True)

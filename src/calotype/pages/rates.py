@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from calotype.evaluation.rates import Rate, saved
 from calotype.lazy import matplotlib
 from calotype.pages.comparison import page
 from calotype.training.files import write_bytes, write_text
-from calotype.uses.compression.rates import Rate, saved
 
 PAGE = "rates.html"
 FIGURES = {"psnr_db": "PSNR, dB", "ssim": "SSIM", "lpips_alex": "LPIPS of AlexNet",

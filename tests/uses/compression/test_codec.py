@@ -212,3 +212,9 @@ def test_a_file_says_what_it_is():
     for foreign in (b"", b"\x89PNG\r\n\x1a\n" + bytes(40)):
         with pytest.raises(DamagedError, match="no picture that calotype compressed"):
             Compressed.read(foreign)
+
+
+def test_without_a_range_coder_it_says_what_to_install(codec, monkeypatch):
+    monkeypatch.setattr("calotype.uses.compression.codec.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"calotype\[uses\]"):
+        Codec(codec.tokenizer, codec.models)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -55,11 +56,16 @@ class Codec:
         tokenizer: What turns pictures into latents and back.
         models: What is taken for latents, the first that knows their shape: a transformer, and
             frequencies for all that it does not know; or one hyperprior.
+
+    Raises:
+        ImportError: the range coder, constriction, is not installed.
     """
 
     def __init__(
         self, tokenizer: ImageTokenizer, models: Sequence[CodeModel] | LatentModel
     ) -> None:
+        if find_spec("constriction") is None:
+            raise ImportError('the range coder is not installed: run pip install "calotype[uses]"')
         self.tokenizer, self.models = tokenizer.eval(), models
         self._latent_space = fingerprint(tokenizer)
 

@@ -86,7 +86,13 @@ def _compress(options: Compress) -> Path:
         Told("compressing", len(files), images=1) as told,
     ):
         for numbers, images in _batches(pictures, codec.tokenizer.mode, options):
-            _write(codec, images, [files[i] for i in numbers], options.step, done, wrong)
+            try:
+                data = codec.compress(images, options.step)
+            except ValueError as error:
+                wrong |= {pictures.records[i].name: str(error) for i in numbers}
+                data = []
+            _write(data, [files[i] for i in numbers][: len(data)], done)
+            done.pixels += len(data) * images.shape[2] * images.shape[3]
             told.advance(len(numbers))
     wrong |= pictures.reader.skipped
     seconds = time.monotonic() - started
@@ -107,7 +113,7 @@ def tell_wrong(wrong: dict[str, str], count: int, done: str) -> None:
     if not wrong:
         return
     error = ValueError(f"{len(wrong)} of {count} files were not {done}:")
-    note(error, "\n".join(f"{name}: {why}" for name, why in wrong.items()))
+    note(error, "\n".join(why if name in why else f"{name}: {why}" for name, why in wrong.items()))
     raise error
 
 
@@ -151,15 +157,7 @@ def _stacked(group: list[tuple[int, Tensor]]) -> tuple[list[int], UInt8[Tensor, 
     return [number for number, _ in group], torch.stack([image for _, image in group])
 
 
-def _write(
-    codec: Codec, images: Tensor, files: list[Path], step: float, done: _Done, wrong: dict[str, str]
-) -> None:  # fmt: skip
-    try:
-        data = codec.compress(images, step)
-    except ValueError as error:
-        wrong |= {str(file): str(error) for file in files}
-        return
+def _write(data: list[bytes], files: list[Path], done: _Done) -> None:
     for file, each in zip(files, data, strict=True):
         write_bytes(file, each)
         done.files, done.bytes = done.files + 1, done.bytes + len(each)
-        done.pixels += images.shape[2] * images.shape[3]

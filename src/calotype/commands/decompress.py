@@ -76,7 +76,7 @@ def _decompress(options: Decompress) -> Path:
             for file, image in _images(codec, some, wrong):
                 _write(options.out / file.relative_to(root).with_suffix(".png"), image)
             told.advance(len(places))
-    seconds = time.monotonic() - started
+    seconds = max(time.monotonic() - started, 1e-9)
     print(f"{len(whole)} pictures, {len(whole) / seconds:.1f} a second, in {options.exactness} on "
           f"{options.place}")  # fmt: skip
     tell_wrong(wrong, len(files), "decompressed")

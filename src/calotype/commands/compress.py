@@ -22,6 +22,7 @@ from calotype.training.images import Mode
 from calotype.training.progress import Told
 from calotype.uses.compression import SUFFIX, Codec
 from calotype.uses.compression.codec import STEP
+from calotype.uses.compression.latents import method_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Compress(Computation):
                 raise ValueError(f"--{flag} is {value}: it must be at least 1")
         if self.out.is_file():
             raise ValueError(f"--out is {self.out}, a file: name a folder")
+        method_of(self.step)
 
 
 @dataclass

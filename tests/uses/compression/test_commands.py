@@ -148,6 +148,7 @@ def test_a_continuous_tokenizer_is_compressed_by_its_hyperprior(tmp_path, folder
     [
         (["compress", "photos", "--batch-size", "0"], "--batch-size is 0"),
         (["compress", "photos", "--size", "0"], "--size is 0"),
+        (["compress", "photos", "--step", "0"], "a step of 0"),
         (["compress", "photos"], "photos"),
         (["decompress", "nowhere", "--batch-size", "0"], "--batch-size is 0"),
         (["decompress", "nowhere"], "there is no folder nowhere"),

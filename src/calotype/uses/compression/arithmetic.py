@@ -150,7 +150,7 @@ def angles(
             sines.append([float(s) for _, s in now])
             now = [(c * a - s * b, s * a + c * b)
                    for (c, s), (a, b) in zip(now, steps, strict=True)]  # fmt: skip
-    return tuple(torch.tensor(each, dtype=torch.float64) for each in (cosines, sines))
+    return torch.tensor(cosines, dtype=torch.float64), torch.tensor(sines, dtype=torch.float64)
 
 
 def _turn(angle: Decimal) -> tuple[Decimal, Decimal]:

@@ -57,8 +57,8 @@ CLASSICAL = (
 def at_hand() -> tuple[list[Classical], dict[str, str]]:
     """Those that this machine has, and of the others why not."""
     needs: dict[str, tuple[Callable[[], bool], str]] = {
-        "WebP": (lambda: features.check("webp"), "this Pillow was built without it"),
-        "AVIF": (lambda: features.check("avif"), "this Pillow was built without it"),
+        "WebP": (lambda: bool(features.check("webp")), "this Pillow was built without it"),
+        "AVIF": (lambda: bool(features.check("avif")), "this Pillow was built without it"),
         "JPEG XL": (_jxl, 'pip install "calotype[formats]"'),
     }
     missing = {name: why for name, (there, why) in needs.items() if not there()}

@@ -1,10 +1,14 @@
 """Symbols to bytes and back, by a range coder (Martin 1979) of the package constriction."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Integer
 
 from calotype.lazy import constriction
 
+CODERS: Any = constriction
+"""Its submodules have no types."""
 Weights = Float[np.ndarray, "_ _"]
 """At each place how likely each symbol is: whole numbers in proportion, in float64."""
 Symbols = Integer[np.ndarray, " _"]
@@ -14,7 +18,7 @@ SPARE = 8
 
 def encoded(*parts: tuple[Symbols, Weights]) -> bytes:
     """The fewest bytes that are decoded as these symbols, one part after another."""
-    coder = constriction.stream.queue.RangeEncoder()
+    coder = CODERS.stream.queue.RangeEncoder()
     for symbols, weights in parts:
         coder.encode(symbols.astype(np.int32), _family(), weights)
     whole = coder.get_compressed().astype(">u4").tobytes()
@@ -26,15 +30,15 @@ class RangeDecoder:
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._coder = CODERS.stream.queue.RangeDecoder(words)
 
     def __call__(self, weights: Weights) -> Symbols:
         """Read the next symbols."""
         return self._coder.decode(_family(), weights).astype(np.int64)
 
 
-def _family() -> "constriction.stream.model.Categorical":
-    return constriction.stream.model.Categorical(perfect=False)
+def _family() -> Any:
+    return CODERS.stream.model.Categorical(perfect=False)
 
 
 def _shortest(whole: bytes, parts: tuple[tuple[Symbols, Weights], ...]) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class Synthesis:
     """The hyperprior's synthesis in exact arithmetic: what is known of latents before they are."""
 
     def __init__(self, network: HyperNetwork) -> None:
-        layers = list(network.synthesis)
+        layers = list[Any](network.synthesis)
         self.weights = [ExactLinear(layer.weight.flatten(1)) for layer in layers]
         self.biases = [layer.bias.detach().double() for layer in layers]
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,19 +48,12 @@ class Transformer(CodeModel):
     method = 1
 
     def __init__(self, exact: ExactTransformer) -> None:
-        self.exact = exact
+        self.exact, self._fingerprint = exact, _fingerprint(exact)
 
-    @cached_property
-    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @property
+    def fingerprint(self) -> str:
         """What tells it from others."""
-        exact = self.exact
-        named = [(f"layer {i} {name}", weight) for i, layer in enumerate(exact.layers)
-                 for name, part in sorted(vars(layer).items())
-                 for weight in [getattr(part, "weight", part)]]  # fmt: skip
-        named += [(f"head {i}", each.weight) for i, each in enumerate(exact.predictors)]
-        named += [("embedding", exact.embedding), ("norm", exact.norm)]
-        named += [("cosines", exact.cosines), ("sines", exact.sines)]
-        return digest(named, f"{arithmetic.VERSION} {exact.layout} {exact.heads} {exact.eps}")
+        return self._fingerprint
 
     def knows(self, grid: tuple[int, int]) -> bool:
         """Whether it was trained on images of so many rows and columns."""
@@ -130,3 +122,14 @@ class Frequencies(CodeModel):
 
     def _weights(self, n: int) -> Float[np.ndarray, "n k"]:
         return self.counts.repeat(n // len(self.counts), 1).numpy()
+
+
+def _fingerprint(exact: ExactTransformer) -> str:
+    """Of all that its answers follow from."""
+    named = [(f"layer {i} {name}", weight) for i, layer in enumerate(exact.layers)
+             for name, part in sorted(vars(layer).items())
+             for weight in [getattr(part, "weight", part)]]  # fmt: skip
+    named += [(f"head {i}", each.weight) for i, each in enumerate(exact.predictors)]
+    named += [("embedding", exact.embedding), ("norm", exact.norm)]
+    named += [("cosines", exact.cosines), ("sines", exact.sines)]
+    return digest(named, f"{arithmetic.VERSION} {exact.layout} {exact.heads} {exact.eps}")

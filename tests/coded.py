@@ -38,6 +38,8 @@ def pipeline(
     bottleneck: BottleneckSpec = tiny.VQ_BOTTLENECK, *grids: tuple[int, int], seed: int = 0
 ) -> TokenPipeline:
     tokenizer = tiny.tokenizer(bottleneck=bottleneck).eval()
+    if (stock := tokenizer.export()) is not None:  # as a transformer's training loads it
+        tokenizer = ImageTokenizer.around(stock).eval()
     layout = layout_of(tokenizer, *(grids or ((8, 8),)))
     return TokenPipeline(transformer(layout, seed), None, tokenizer, layout)
 

@@ -39,17 +39,8 @@ class Decoder:
         self, transformer: "transformers.LlamaForCausalLM", layout: Layout, compiled: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
+        check_plain(transformer)
         config, layers = transformer.config, list[Any](transformer.model.layers)
-        if (
-            config.attention_bias
-            or config.mlp_bias
-            or config.num_key_value_heads != config.num_attention_heads
-            or layers[0].self_attn.head_dim * config.num_attention_heads != config.hidden_size
-        ):
-            raise ValueError(
-                f"{config.name_or_path or 'the transformer'} has biases, or keys of another "
-                "width: sample it by its own generate()"
-            )
         self.layout, self.heads = layout, config.num_attention_heads
         self.positions = config.max_position_embeddings
         self.width, self.eps = config.hidden_size, config.rms_norm_eps
@@ -90,6 +81,25 @@ class Decoder:
 
     def _normed(self, x: Float[Tensor, "*b c"], weight: Float[Tensor, " c"]) -> Tensor:
         return functional.rms_norm(x, (self.width,), weight, self.eps)
+
+
+def check_plain(transformer: "transformers.LlamaForCausalLM") -> None:
+    """Refuse what is read by its own class alone.
+
+    Raises:
+        ValueError: the model has biases, or fewer key heads than heads: none that calotype trains.
+    """
+    config, first = transformer.config, list[Any](transformer.model.layers)[0]
+    if (
+        config.attention_bias
+        or config.mlp_bias
+        or config.num_key_value_heads != config.num_attention_heads
+        or first.self_attn.head_dim * config.num_attention_heads != config.hidden_size
+    ):
+        raise ValueError(
+            f"{config.name_or_path or 'the transformer'} has biases, or keys of another "
+            "width: sample it by its own generate()"
+        )
 
 
 class Memory:

@@ -97,6 +97,18 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "detect": FromOptions(
         "detect:Detect", "detect", "page",
         "pictures that are unlike normal ones, and where, with a stated rate of false alarms"),
+    "fit-entropy-model": FromOptions(
+        "fit_entropy_model:FitEntropyModel", "fit", "entropy model",
+        "fit what a tokenizer's latents are compressed by, and keep it beside the tokenizer"),
+    "compress": FromOptions(
+        "compress:Compress", "compress", "compressed",
+        "pictures to small files, by a tokenizer and what was learnt of its latents"),
+    "decompress": FromOptions(
+        "decompress:Decompress", "decompress", "pictures",
+        "such files to pictures"),
+    "rate-distortion": FromOptions(
+        "rate_distortion:RateDistortion", "rate_distortion", "rates",
+        "bits and distortion of compressed pictures, beside JPEG, WebP, AVIF and JPEG XL"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -56,6 +56,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file in one step."""
+    with _beside(path) as beside:
+        beside.write_bytes(data)
+
+
 @contextmanager
 def written(path: Path) -> Iterator[TextIO]:
     """A text file to write that takes its place when all of it is there, and not before; a pipe or
@@ -65,12 +71,18 @@ def written(path: Path) -> Iterator[TextIO]:
         with path.open("w") as file:
             yield file
         return
+    with _beside(path) as beside, beside.open("w") as file:
+        yield file
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes its place when this context has ended."""
     path = path.resolve()  # or a link would be replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     try:
-        with beside.open("w") as file:
-            yield file
+        yield beside
         sync(beside)
         beside.rename(path)
     finally:

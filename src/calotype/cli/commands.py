@@ -97,6 +97,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "detect": FromOptions(
         "detect:Detect", "detect", "page",
         "pictures that are unlike normal ones, and where, with a stated rate of false alarms"),
+    "restore": FromOptions(
+        "restore:Restore", "restore_pictures", "restored",
+        "damaged pictures restored: noise, blur, holes, too few pixels, no colours"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

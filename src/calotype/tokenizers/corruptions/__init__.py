@@ -6,7 +6,14 @@ from calotype.tokenizers.corruptions.optics import JPEG, Blur, Downsampling, Gre
 from calotype.tokenizers.corruptions.patches import HiddenBox, HiddenPatches
 
 CorruptionSpec = (
-    GaussianNoise | Masking | SaltAndPepper | Blur | Downsampling | Grey | JPEG | HiddenPatches
+    GaussianNoise
+    | Masking
+    | SaltAndPepper
+    | Blur
+    | Downsampling
+    | Grey
+    | JPEG
+    | HiddenPatches
     | HiddenBox
 )
 

@@ -56,7 +56,7 @@ def classical(
     measurements: Sequence[Measurement], seen: Sequence[Seen],
     truth: Sequence[Images] | None = None,
 ) -> list[Classical]:  # fmt: skip
-    """Restore pictures of one task by each classical method for it; first as they were seen.
+    """Restore pictures of one task by each classical method for it.
 
     Args:
         measurements: Of each picture.
@@ -66,9 +66,7 @@ def classical(
     Raises:
         ImportError: scikit-image is not there.
     """
-    shown = [m.lifted(y) for m, y in zip(measurements, seen, strict=True)]
-    first = "bicubic" if isinstance(measurements[0], SuperResolve) else "as it was seen"
-    found = [Classical(first, shown)]
+    shown, found = as_seen(measurements, seen).images, list[Classical]()
     for family in FAMILIES.get(type(measurements[0]), ()):
         tried = {value: [_applied(family.of(m, value), x)
                          for m, x in zip(measurements, shown, strict=True)]
@@ -77,6 +75,14 @@ def classical(
         said = f"{family.name}, {family.setting} {chosen:g}" if family.setting else family.name
         found.append(Classical(said, tried[chosen]))
     return found
+
+
+def as_seen(measurements: Sequence[Measurement], seen: Sequence[Seen]) -> Classical:
+    """Pictures as they were seen, which an encoder is shown; small ones enlarged by the bicubic
+    rule.
+    """
+    name = "bicubic" if isinstance(measurements[0], SuperResolve) else "seen"
+    return Classical(name, [m.lifted(y) for m, y in zip(measurements, seen, strict=True)])
 
 
 def _best(tried: Mapping[float, Sequence[Images]], truth: Sequence[Images]) -> float:

@@ -57,6 +57,10 @@ class Measurement(ABC):
     def lifted(self, seen: Seen) -> Images:
         """As an encoder is shown it: an image of the picture's sides and channels."""
 
+    def read(self, pictures: Images) -> Seen:
+        """What was seen, of pictures that are damaged already."""
+        return self(pictures)
+
     def kept(self, images: Images, seen: Seen) -> Images:
         """Images of which A gives what is seen, near those that are given; where A cannot be
         undone, those.
@@ -115,6 +119,10 @@ class Deblur(Measurement):
         """Blurred."""
         return blurred(images, self.sigma)
 
+    def read(self, pictures: Images) -> Seen:
+        """As they are: they are blurred."""
+        return pictures
+
     def lifted(self, seen: Seen) -> Images:
         """The same."""
         return seen
@@ -144,6 +152,10 @@ class SuperResolve(Measurement):
     def __call__(self, images: Images) -> Seen:
         """Means of blocks."""
         return averaged(images, self.factor)
+
+    def read(self, pictures: Images) -> Seen:
+        """As they are: they are small."""
+        return pictures
 
     def lifted(self, seen: Seen) -> Images:
         """Enlarged by the bicubic rule."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calotype.lazy import diffusers
 from calotype.pipelines import Pipeline, TokenPipeline, autoencoder
-from calotype.pipelines.schedulers import is_flow, scheduled
+from calotype.pipelines.schedulers import check_name, is_flow, scheduled
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.noise import gaussian, generators
 from calotype.uses.restoration.measurements import Images, Measurement, Seen
@@ -21,8 +21,8 @@ Latents = Float[Tensor, "b c h w"]
 
 @dataclass(frozen=True)
 class Posterior:
-    """Diffusion posterior sampling (Chung et al. 2023, algorithm 1) in the latents of any stock UNet
-    pipeline.
+    """Diffusion posterior sampling (Chung et al. 2023, algorithm 1) in the latents of a stock
+    pipeline with a UNet.
 
     After each of the solver's steps z moves against the gradient of
 
@@ -49,6 +49,7 @@ class Posterior:
     """Of the first picture's noise; the next has the next one."""
 
     def __post_init__(self) -> None:
+        check_name(self.scheduler)
         if self.steps < 1:
             raise ValueError(f"way.steps is {self.steps}: it must be at least 1")
         for name in ("guidance", "gluing"):
@@ -59,11 +60,26 @@ class Posterior:
         """Draw.
 
         Raises:
-            ValueError: the pipeline is not of a UNet, or the solver does not fit it.
+            ValueError: as of `check`.
         """
-        model, tokenizer = checked(pipeline), tokenizer_of(pipeline)
+        model = self.check(pipeline)
         with scheduled(model, self.scheduler), torch.no_grad():
-            return self._drawn(model, tokenizer, measurement, seen)
+            return self._drawn(model, tokenizer_of(pipeline), measurement, seen)
+
+    def check(self, pipeline: Pipeline) -> Any:
+        """The pipeline, which can be drawn from so.
+
+        Raises:
+            ValueError: it is not of a UNet, or the solver does not fit it.
+        """
+        kinds = diffusers.StableDiffusionPipeline, diffusers.LDMPipeline
+        if isinstance(pipeline, TokenPipeline) or not isinstance(pipeline, kinds):
+            raise ValueError(
+                f"way:posterior: a {type(pipeline).__name__} has no UNet in latents that is told "
+                "prompts alone, or nothing: give a pipeline such as small-diffusion makes"
+            )
+        with scheduled(pipeline, self.scheduler):
+            return pipeline
 
     def _drawn(
         self, model: Any, tokenizer: ImageTokenizer, measurement: Measurement, seen: Seen
@@ -83,9 +99,7 @@ class Posterior:
                 clean = predicted(solver, answer, z, t)
                 apart = self._apart(tokenizer, measurement, seen, clean)
                 slope = torch.autograd.grad(apart.sum(), z)[0]
-            stepped = solver.step(
-                answer.detach(), t, z.detach(), generator=chance, return_dict=False
-            )
+            stepped = solver.step(answer.detach(), t, z.detach(), **drawn, return_dict=False)
             z = stepped[0] - slope
         return tokenizer.decode(tokenizer.stored(z))
 
@@ -118,21 +132,6 @@ def predicted(solver: Any, answer: Latents, z: Latents, t: Tensor) -> Latents:
         case "sample":
             return answer
     raise ValueError(f"this pipeline's network answers {solver.config.prediction_type}")
-
-
-def checked(pipeline: Pipeline) -> Any:
-    """A pipeline that can be drawn from so.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    kinds = diffusers.StableDiffusionPipeline, diffusers.LDMPipeline
-    if isinstance(pipeline, TokenPipeline) or not isinstance(pipeline, kinds):
-        raise ValueError(
-            f"way:posterior: a {type(pipeline).__name__} has no diffusion model of a UNet that is "
-            "told prompts alone, or nothing: give a pipeline as calotype train-generator makes it"
-        )
-    return pipeline
 
 
 def tokenizer_of(pipeline: Pipeline) -> ImageTokenizer:

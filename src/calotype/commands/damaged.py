@@ -64,13 +64,15 @@ class Pieces:
                 "more here: give larger pictures, or --size"
             )
         image = preprocessed(opened, fit, multiple, self.mode)
-        height, width = image.shape[-2:]
-        if not self.degrade:
-            measurement = measured(self.task, height * shrinks, width * shrinks)
-            return Given(name, measurement, measurement.read(image), None)
-        measurement = measured(self.task, height, width)
-        chance = generators([self.seed * 1_000_003 + number])
-        return Given(name, measurement, measurement.drawn(image, chance), image)
+        grown = 1 if self.degrade else shrinks
+        try:
+            measurement = measured(self.task, *(side * grown for side in image.shape[-2:]))
+            if not self.degrade:
+                return Given(name, measurement, measurement.read(image), None)
+            chance = generators([self.seed * 1_000_003 + number])
+            return Given(name, measurement, measurement.drawn(image, chance), image)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def pictures_of(path: Path, mode: Mode) -> Pictures:

@@ -15,7 +15,7 @@ from calotype.commands.damaged import Given, Image, Pieces, batches, learnt_by, 
 from calotype.commands.judging import Comparing
 from calotype.commands.quiet import quiet
 from calotype.commands.restored import Files, Shown, tell
-from calotype.pipelines import Pipeline, checked, size_of
+from calotype.pipelines import Pipeline, checked, is_pipeline, size_of
 from calotype.pipelines import load as load_pipeline
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.vector import VectorAutoencoder
@@ -113,7 +113,6 @@ def _restore(options: Restore) -> Path:
     pieces = Pieces(options.task, options.degrade, size, tokenizer.factor, tokenizer.mode,
                     options.seed)  # fmt: skip
     pictures = pictures_of(options.pictures.expanduser(), tokenizer.mode)
-    options.out.mkdir(parents=True, exist_ok=True)
     files, found = Files(options.out), list[tuple[Given, Image]]()
     every = batches(pictures, pieces, options.count, options.batch_size)
     with computing(options.precision, options.place, *_networks(model)):
@@ -135,6 +134,11 @@ def _loaded(options: Restore) -> tuple[ImageTokenizer | Pipeline, ImageTokenizer
         ValueError: it cannot do what is asked.
     """
     if isinstance(options.way, Posterior):
+        if not is_pipeline(options.model):
+            raise ValueError(
+                f"way:posterior draws by a diffusion model, and {options.model} is no pipeline: "
+                "give one, or choose way:optimise"
+            )
         model: Any = load_pipeline(options.model)
         options.way.check(model)
         tokenizer, size = tokenizer_of(model.to(options.place)), options.size or size_of(model)

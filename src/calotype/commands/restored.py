@@ -64,6 +64,7 @@ class Files:
         numbered = (f"{stem}-{n}" for n in range(2, len(self._taken) + 3))
         free = next(each for each in (stem, *numbered) if each not in self._taken)
         self._taken.add(free)
+        self.folder.mkdir(parents=True, exist_ok=True)
         picture(image).save(self.folder / f"{free}.png")
 
 

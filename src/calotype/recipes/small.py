@@ -17,9 +17,10 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Gaussian
-from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec
+from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec, Identity
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
-from calotype.tokenizers.terms import L1
+from calotype.tokenizers.corruptions import GaussianNoise
+from calotype.tokenizers.terms import L1, L2
 from calotype.training import AdamW, Run
 
 SIZE = 64
@@ -60,6 +61,21 @@ def small_alpha() -> TokenizerRecipe:
     base = small_kl()
     transform = Transform(CenterCrop(SIZE), Flip(), mode="RGBA")
     return replace(base, transform=transform, run=replace(base.run, out=Path("runs/small-alpha")))
+
+
+def small_restore() -> TokenizerRecipe:
+    """Your pictures at 64 pixels, spoilt and given back clean, in half an hour of two cores: noise,
+    or what another corruption does, for `calotype restore`. Its latents are as large as the
+    pictures, so that nothing is lost by them. Needs no download. Takes 0.4 GiB in bf16.
+    """
+    base = small_kl()
+    return replace(
+        base, corruption=GaussianNoise(),
+        model=NewTokenizer(
+            Backbone(widths=(32, 64, 128), layers=1, groups=8), Identity(48, orthogonal=True)
+        ),
+        pixel=L2(), run=replace(base.run, out=Path("runs/small-restore"), steps=3_000, ema=0.995),
+    )  # fmt: skip
 
 
 def small_cache() -> CacheRecipe:

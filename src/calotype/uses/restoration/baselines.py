@@ -185,7 +185,7 @@ FAMILIES: dict[type[Measurement], tuple[Family, ...]] = {
     Deblur: (
         Family("unsupervised Wiener", _unsupervised_wiener),
         Family("Wiener", _wiener, "balance", (0.001, 0.01, 0.1, 1.0)),
-        Family("Richardson-Lucy", _richardson_lucy, "steps", (5, 15, 50)),
+        Family("Richardson-Lucy", _richardson_lucy, "steps", (5.0, 15.0, 50.0)),
     ),
     Uncover: (Family("biharmonic", _biharmonic),),
 }

@@ -69,7 +69,9 @@ def restore(
         own.check(side * measurement.shrinks)
     if isinstance(way, Posterior):
         if isinstance(model, ImageTokenizer):
-            raise ValueError("Posterior draws by a diffusion model: give a pipeline, not a tokenizer")
+            raise ValueError(
+                "Posterior draws by a diffusion model: give a pipeline, not a tokenizer"
+            )
         images = way(model, measurement, seen)
     else:
         images = way(own, measurement, seen)

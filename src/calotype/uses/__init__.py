@@ -11,7 +11,10 @@ from calotype.uses.representations import (
     of_vision_model,
     untrained,
 )
+from calotype.uses.restoration import restore
 
 __all__ = ["Principal", "Probe", "Probed", "Representation", "Umap", "direction", "energy",
            "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "spherical",
            "untrained"]  # fmt: skip
+__all__ = ["Probe", "Probed", "Representation", "of_latents", "of_pixels", "of_vision_model",
+           "probe", "restore", "untrained"]  # fmt: skip

@@ -13,6 +13,8 @@ from calotype.training.noise import Generators
 
 LUMA = 0.299, 0.587, 0.114
 """Of red, green and blue in the luma."""
+Small = Float[Tensor, "b c h w"]
+"""Images of fewer pixels."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,13 @@ def blurred(images: Images, sigma: float) -> Images:
     return functional.gaussian_blur(images, [width, width], [sigma] * 2)
 
 
-def averaged(images: Images, factor: int) -> Images:
+def averaged(images: Images, factor: int) -> Small:
     """Of a side's pixels one for each `factor`, the mean of those that it covers."""
     sides = [side // factor for side in images.shape[-2:]]
     return F.interpolate(images, sides, mode="area")
 
 
-def enlarged(images: Images, sides: Sequence[int]) -> Images:
+def enlarged(images: Small, sides: Sequence[int]) -> Images:
     """Enlarged to a height and width by the bicubic rule, within [-1, 1]."""
     grown = F.interpolate(images, list(sides), mode="bicubic", align_corners=False)
     return grown.clamp(-1, 1)

@@ -16,7 +16,7 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.training.noise import gaussian, generators
 from calotype.uses.restoration.measurements import Images, Measurement, Seen
 
-Latents = Float[Tensor, "b c h w"]
+Latents = Float[Tensor, "b z i j"]
 
 
 @dataclass(frozen=True)

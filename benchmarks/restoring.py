@@ -2,10 +2,10 @@
 
     python benchmarks/restoring.py --photos photos.parquet --backbone-weights DIR
 
-Trains `small-restore` for each set and task, unless its model is in --out already, spoils pictures
-that training did not show, and restores them. Sets are drawn scenes of unseen combinations and,
-where --photos names a parquet file of them, photographs, split by its column `photo`, of which the
-last part is held out. Exits with 1 unless
+Trains `small-restore`, and for holes `small-inpaint`, for each set and task, unless its model is in
+--out already, spoils pictures that training did not show, and restores them. Sets are drawn scenes
+of unseen combinations and, where --photos names a parquet file of them, photographs, split by its
+column `photo`, of which a part is held out. Exits with 1 unless
 
 - noise of deviation 0.5 in [-1, 1]: 2 dB more than total variation, whose weight is the best;
 - a hole of 24x24 in the middle of 64x64: 2 dB more than the biharmonic equation;
@@ -31,9 +31,9 @@ from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Parquet, Scenes, Source
 from calotype.lazy import pyarrow
 from calotype.pipelines import picture
-from calotype.recipes.small import SIZE, small_restore
+from calotype.recipes.small import SIZE, small_inpaint, small_restore
 from calotype.recipes.tokenizer import TokenizerRecipe
-from calotype.tokenizers.corruptions import CorruptionSpec, Downsampling, GaussianNoise, HiddenBox
+from calotype.tokenizers.corruptions import Downsampling, GaussianNoise
 from calotype.tokenizers.terms import LPIPS
 from calotype.training import Run
 from calotype.uses.restoration import (
@@ -65,7 +65,7 @@ class Options:
     sets: tuple[Set, ...] = ("scenes", "photos")
     tasks: tuple[Name, ...] = ("denoise", "inpaint", "super-resolve")
     steps: int | None = None
-    """Of each training; None: as `small-restore` says."""
+    """Of each training; None: as the recipe says."""
     held: float = 0.15
     """Part of the photographs that training is not shown."""
     measured: int = 96
@@ -81,7 +81,7 @@ class Case:
     """A task, what teaches it, and what it has to beat."""
 
     task: Task
-    corruption: CorruptionSpec
+    recipe: TokenizerRecipe
     baseline: str
     figure: str
     perceptual: bool = False
@@ -98,10 +98,15 @@ class Case:
 
 EDGE = (SIZE - HOLE) // 2
 CASES: dict[Name, Case] = {
-    "denoise": Case(Denoise(0.5), GaussianNoise(0.5), "total variation", "psnr_db"),
-    "inpaint": Case(Inpaint(box=(EDGE, EDGE, SIZE - EDGE, SIZE - EDGE)), HiddenBox(16, 28),
-                    "biharmonic", "psnr_db"),
-    "super-resolve": Case(SuperResolve(4), Downsampling(4), "bicubic", "lpips_vgg", True),
+    "denoise": Case(
+        Denoise(0.5), replace(small_restore(), corruption=GaussianNoise(0.5)), "total variation",
+        "psnr_db"),
+    "inpaint": Case(
+        Inpaint(box=(EDGE, EDGE, SIZE - EDGE, SIZE - EDGE)), small_inpaint(), "biharmonic",
+        "psnr_db"),
+    "super-resolve": Case(
+        SuperResolve(4), replace(small_restore(), corruption=Downsampling(4)), "bicubic",
+        "lpips_vgg", True),
 }  # fmt: skip
 
 
@@ -144,7 +149,7 @@ def pictures(name: Set, options: Options) -> tuple[Source, Path]:
         return Scenes(size=SIZE), held
     table = pyarrow.parquet.read_table(options.photos)
     names = np.array(table["photo"].to_pylist())
-    every = np.unique(names)
+    every = np.random.default_rng(0).permutation(np.unique(names))
     last = np.isin(names, every[round((1 - options.held) * len(every)) :])
     for part, rows in (("learnt", ~last), ("held", last)):
         pyarrow.parquet.write_table(table.filter(rows), folder / f"{part}.parquet")
@@ -153,13 +158,13 @@ def pictures(name: Set, options: Options) -> tuple[Source, Path]:
 
 def recipe(case: Case, learnt: Source, out: Path, options: Options) -> TokenizerRecipe:
     """What a case is trained by; it goes on where it was stopped."""
-    base = small_restore()
+    base = case.recipe
     weights = options.backbone_weights and options.backbone_weights / "alexnet-features.safetensors"
     perceptual = LPIPS(0.2, "alex", weights) if case.perceptual else None
     run: Run = replace(base.run, out=out, resume=True, steps=options.steps or base.run.steps)
     return replace(
         base, data=learnt, transform=None if isinstance(learnt, Scenes) else base.transform,
-        corruption=case.corruption, perceptual=perceptual, run=run,
+        perceptual=perceptual, run=run,
     )  # fmt: skip
 
 

@@ -14,7 +14,5 @@ from calotype.uses.representations import (
 from calotype.uses.restoration import restore
 
 __all__ = ["Principal", "Probe", "Probed", "Representation", "Umap", "direction", "energy",
-           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "spherical",
-           "untrained"]  # fmt: skip
-__all__ = ["Probe", "Probed", "Representation", "of_latents", "of_pixels", "of_vision_model",
-           "probe", "restore", "untrained"]  # fmt: skip
+           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "restore",
+           "spherical", "untrained"]  # fmt: skip

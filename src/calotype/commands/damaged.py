@@ -100,7 +100,8 @@ def batches(
     some = spread(pictures, count)
     assert isinstance(some, Pictures)
     read = ((i, some.read_one(i)) for i in range(len(some)))
-    every = (pieces.given(i, one["name"], one["image"]) for i, one in read if one is not None)
+    every = (pieces.given(i, one.get("name", f"picture {i}"), one["image"])
+             for i, one in read if one is not None)  # fmt: skip
     for _, alike in groupby(every, lambda each: each.seen.shape):
         while batch := list(islice(alike, batch_size)):
             yield batch

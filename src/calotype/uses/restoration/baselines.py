@@ -7,6 +7,7 @@ noise says (Morozov's discrepancy principle).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from calotype.uses.restoration.measurements import (
     Denoise,
     Images,
     Measurement,
-    Seen,
+    Several,
     SuperResolve,
     Uncover,
 )
@@ -36,7 +37,7 @@ class Classical:
 
     name: str
     """Its own, and its setting where it has one."""
-    images: Sequence[Images]
+    images: Several
     """Each [1 c H W], about [-1, 1]."""
 
 
@@ -53,8 +54,7 @@ class Family:
 
 
 def classical(
-    measurements: Sequence[Measurement], seen: Sequence[Seen],
-    truth: Sequence[Images] | None = None,
+    measurements: Sequence[Measurement], seen: Several, truth: Several | None = None
 ) -> list[Classical]:  # fmt: skip
     """Restore pictures of one task by each classical method for it.
 
@@ -77,7 +77,7 @@ def classical(
     return found
 
 
-def as_seen(measurements: Sequence[Measurement], seen: Sequence[Seen]) -> Classical:
+def as_seen(measurements: Sequence[Measurement], seen: Several) -> Classical:
     """Pictures as they were seen, which an encoder is shown; small ones enlarged by the bicubic
     rule.
     """
@@ -85,7 +85,7 @@ def as_seen(measurements: Sequence[Measurement], seen: Sequence[Seen]) -> Classi
     return Classical(name, [m.lifted(y) for m, y in zip(measurements, seen, strict=True)])
 
 
-def _best(tried: Mapping[float, Sequence[Images]], truth: Sequence[Images]) -> float:
+def _best(tried: Mapping[float, Several], truth: Several) -> float:
     """The setting of the highest mean PSNR."""
 
     def quality(value: float) -> float:
@@ -96,8 +96,8 @@ def _best(tried: Mapping[float, Sequence[Images]], truth: Sequence[Images]) -> f
 
 
 def _plausible(
-    tried: Mapping[float, Sequence[Images]], measurements: Sequence[Measurement],
-    seen: Sequence[Seen],
+    tried: Mapping[float, Several], measurements: Sequence[Measurement],
+    seen: Several,
 ) -> float:  # fmt: skip
     """The setting that explains what was seen as well as the noise lets it."""
 
@@ -140,8 +140,8 @@ def _biharmonic(measurement: Measurement, _: float) -> Method:
 def _unsupervised_wiener(measurement: Measurement, _: float) -> Method:
     """Orieux et al. 2010, which finds its setting itself."""
     kernel = _kernel(measurement)
-    return _each(lambda x: skimage.restoration.unsupervised_wiener(
-        x, kernel, rng=0, clip=False)[0])  # fmt: skip
+    restored: Any = skimage.restoration.unsupervised_wiener
+    return _each(lambda x: restored(x, kernel, rng=0, clip=False)[0])
 
 
 def _wiener(measurement: Measurement, balance: float) -> Method:

@@ -1,6 +1,6 @@
 """Restored pictures against the truth, beside what classical methods made of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.distortion import distortion
 from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers.terms.base import Term
-from calotype.uses.restoration.measurements import Images
+from calotype.uses.restoration.measurements import Several
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Compared:
 
 
 def compared(
-    truth: Sequence[Images], made: Mapping[str, Sequence[Images]], lpips: Mapping[str, Term]
+    truth: Several, made: Mapping[str, Several], lpips: Mapping[str, Term]
 ) -> dict[str, Compared]:
     """Compare, in 8 bits.
 

@@ -5,6 +5,7 @@ corruption is shown what it learnt to restore.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +34,8 @@ Images = Float[Tensor, "b c H W"]
 Seen = Float[Tensor, "b k h w"]
 """What was seen of images, in the same unit; of a smaller picture fewer pixels, of a grey one fewer
 channels."""
+Several = Sequence[Float[Tensor, "_ _ _ _"]]
+"""Batches of which each has a shape of its own."""
 
 
 class Measurement(ABC):

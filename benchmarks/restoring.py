@@ -164,7 +164,7 @@ def recipe(case: Case, learnt: Source, out: Path, options: Options) -> Tokenizer
     run: Run = replace(base.run, out=out, resume=True, steps=options.steps or base.run.steps)
     return replace(
         base, data=learnt, transform=None if isinstance(learnt, Scenes) else base.transform,
-        perceptual=perceptual, run=run,
+        perceptual=perceptual, measure=512, run=run,
     )  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def test_clean_pictures_are_spoilt_restored_and_compared(photos, model, tmp_path
     first, own, *classical = found["figures"]
     assert (first, own) == ("seen", "restored")
     assert [name.split(",")[0] for name in classical] == ["total variation", "non-local means"]
-    # 10 log10(4 / 0.3^2) is 16.5 dB; clipped at black and white it is somewhat more.
-    assert found["figures"]["seen"]["psnr_db"] == pytest.approx(17, abs=1)
+    # 10 log10(4 / 0.3^2) is 16.5 dB, and more where noise is clipped at black and white.
+    assert 16.4 < found["figures"]["seen"]["psnr_db"] < 19.5
     assert found["figures"][classical[0]]["psnr_db"] > found["figures"]["seen"]["psnr_db"]
     page = (out / "restored.html").read_text()
     assert page.count("data:image/png") == 3 * 6 and "http" not in page.replace("http-equiv", "")

@@ -111,7 +111,9 @@ def _plausible(
 
 def _applied(method: Method, shown: Images) -> Images:
     levels = shown[0].permute(1, 2, 0).float().cpu().numpy() / 2 + 0.5
-    found = torch.from_numpy(np.ascontiguousarray(method(levels), np.float32))
+    # Of one channel some methods leave that axis out.
+    restored = np.reshape(method(levels), levels.shape)
+    found = torch.from_numpy(np.ascontiguousarray(restored, np.float32))
     return found.permute(2, 0, 1)[None].to(shown.device) * 2 - 1
 
 

@@ -28,6 +28,8 @@ from calotype.tokenizers.corruptions import (
     CorruptionSpec,
     Downsampling,
     GaussianNoise,
+    Grey,
+    HiddenBox,
     HiddenPatches,
     Masking,
     SaltAndPepper,
@@ -71,6 +73,8 @@ CORRUPTIONS: dict[str, CorruptionSpec | None] = {
     "small": Downsampling(),
     "jpeg": JPEG(),
     "patches": HiddenPatches(size=4),
+    "box": HiddenBox(4, 8),
+    "grey": Grey(),
 }
 PIXELS: dict[str, Pixel] = {
     "l2": L2(),

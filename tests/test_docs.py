@@ -106,7 +106,9 @@ def here(tmp_path, monkeypatch) -> Path:
             pixels = image.add(1).mul(127.5).byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).resize((48, 40)).save(f"{folder}/{i}.png")
     Image.open("others/0.png").save("begun.png")
-    Image.new("L", (48, 40), 255).save("mask.png")
+    mask = Image.new("L", (48, 40), 255)
+    mask.paste(0, (0, 0, 24, 40))
+    mask.save("mask.png")
     Path("prompts.txt").write_text("a lighthouse\na barn\n")
     Path("shards").mkdir()
     for k in range(8):

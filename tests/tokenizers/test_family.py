@@ -63,7 +63,7 @@ def test_resumed_equals_uninterrupted(names, tmp_path):
 @pytest.mark.parametrize("bottleneck", family.BOTTLENECKS)
 def test_two_ranks_equal_one(bottleneck, tmp_path):
     number = list(family.BOTTLENECKS).index(bottleneck)
-    corruption = list(family.CORRUPTIONS)[1 + number % 7]
+    corruption = list(family.CORRUPTIONS)[1 + number % (len(family.CORRUPTIONS) - 1)]
     # Eight vectors are fewer than there are codes, which then begin alike, and rounding decides.
     backbone = "map" if bottleneck in tiny.BOTTLENECKS else "pooled"
     names = (backbone, bottleneck, corruption, "normal")
@@ -106,6 +106,17 @@ def test_a_corruption_is_of_its_picture_and_key_alone(name):
         assert corruption(other, chance(1, 2)).images.shape == other.shape
 
 
+def test_a_hidden_box_is_whole_of_its_sides_and_it_alone_counts():
+    images = tiny.images(40) * 0 + 9.0
+    chance = [torch.Generator().manual_seed(key) for key in range(40)]
+    seen, counted = family.HiddenBox(3, 6)(images, chance)
+    assert counted is not None and torch.equal(seen == 0, counted.expand_as(seen) > 0)
+    sides = {(int(box.any(1).sum()), int(box.any(0).sum())) for box in counted[:, 0]}
+    assert all(box.sum() == box.any(1).sum() * box.any(0).sum() for box in counted[:, 0])
+    assert {side for pair in sides for side in pair} == {3, 4, 5, 6} and len(sides) > 8
+    assert counted.amax(0).min() == 1  # each pixel may be hidden
+
+
 def test_hidden_patches_are_so_many_and_they_alone_count():
     hidden = family.HiddenPatches(0.75, size=4, value=9.0)
     images = tiny.images(6)
@@ -145,7 +156,9 @@ def test_noise_has_the_deviation_that_it_says():
      (lambda: family.Masking(1.0), "corruption.share"),
      (lambda: family.JPEG(0), "corruption.quality"),
      (lambda: family.Downsampling(1), "corruption.factor"),
-     (lambda: family.HiddenPatches(size=5)(tiny.images(1), []), "corruption.size")],
+     (lambda: family.HiddenPatches(size=5)(tiny.images(1), []), "corruption.size"),
+     (lambda: family.HiddenBox(9, 8), "corruption.smallest"),
+     (lambda: family.HiddenBox(9, 16)(tiny.images(1), []), "corruption.largest")],
 )  # fmt: skip
 def test_what_cannot_be_is_named(make, named):
     with pytest.raises(ValueError, match=named):

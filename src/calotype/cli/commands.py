@@ -109,6 +109,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "rate-distortion": FromOptions(
         "rate_distortion:RateDistortion", "rate_distortion", "rates",
         "bits and distortion of compressed pictures, beside JPEG, WebP, AVIF and JPEG XL"),
+    "restore": FromOptions(
+        "restore:Restore", "restore_pictures", "restored",
+        "damaged pictures restored: noise, blur, holes, too few pixels, no colours"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

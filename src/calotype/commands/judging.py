@@ -21,48 +21,25 @@ BACKBONES: tuple[Backbone, ...] = ("alex", "vgg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging(Computation):
-    """By what images are judged. What is not named and cannot be had is left out, which is said;
-    what is named is needed.
+class Comparing(Computation):
+    """By what images are compared with their originals. What is not named and cannot be had is left
+    out, which is said; what is named is needed.
     """
 
-    precision: Precision = "fp32"
-    """Of the artifact's networks; what judges computes in fp32. Figures of several precisions are
-    not compared."""
-    features: Network | None = None
-    """Network of distances between distributions. None: Inception where its weights can be
-    fetched, else EfficientNet-Lite0; figures of the two are never compared."""
     lpips: tuple[Backbone, ...] | None = None
-    """Backbones of LPIPS, for a tokenizer; with nothing behind it LPIPS is left out. None: alex and
-    vgg, as far as they can be had and the images are large enough."""
+    """Backbones of LPIPS; with nothing behind it LPIPS is left out. None: alex and vgg, as far as
+    they can be had and the images are large enough."""
     backbone_weights: Path | None = None
     """Folder of alexnet-features.safetensors and vgg16-features.safetensors, with torchvision's
     names; None: torchvision fetches them."""
 
-    def judges(self, size: int | None) -> Judges:
-        """All that judges what is made of images of `size` pixels a side; None: by their
-        distributions alone, as a generator's. Prints what is left out, and how to get it.
+    def perceptual(self, size: int, missing: dict[str, str]) -> Iterator[tuple[str, Term]]:
+        """LPIPS of images whose shorter side has `size` pixels, by the names of backbones; those
+        that are left out, and why, are put into `missing`.
 
         Raises:
-            ValueError: something that is named cannot be had.
+            ValueError: one that is named cannot be had.
         """
-        found, missing = None, {}
-        try:
-            with patience():
-                found = features(self.features).to(self.place)
-        except ValueError as error:
-            if self.features is not None:
-                raise
-            missing["frechet"] = str(error)
-        terms = dict(self._lpips(size, missing)) if size else {}
-        if processes().is_main_process:
-            for name, why in missing.items():
-                print(f"left out: {name}, because {why}")
-        digests = {net: digest_of(term.state_dict()) for net, term in terms.items()}
-        return Judges(found, terms, digests, {name: f"left out: {why}"
-                                              for name, why in missing.items()})  # fmt: skip
-
-    def _lpips(self, size: int, missing: dict[str, str]) -> Iterator[tuple[str, Term]]:
         for net in BACKBONES if self.lpips is None else self.lpips:
             try:
                 yield net, self._term(net, size)
@@ -87,3 +64,38 @@ class Judging(Computation):
                 f"{what}: give a folder with {file_of(net)} as --backbone-weights, or try again "
                 "with a network"
             ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging(Comparing):
+    """By what images are judged."""
+
+    precision: Precision = "fp32"
+    """Of the artifact's networks; what judges computes in fp32. Figures of several precisions are
+    not compared."""
+    features: Network | None = None
+    """Network of distances between distributions. None: Inception where its weights can be
+    fetched, else EfficientNet-Lite0; figures of the two are never compared."""
+
+    def judges(self, size: int | None) -> Judges:
+        """All that judges what is made of images of `size` pixels a side; None: by their
+        distributions alone, as a generator's. Prints what is left out, and how to get it.
+
+        Raises:
+            ValueError: something that is named cannot be had.
+        """
+        found, missing = None, {}
+        try:
+            with patience():
+                found = features(self.features).to(self.place)
+        except ValueError as error:
+            if self.features is not None:
+                raise
+            missing["frechet"] = str(error)
+        terms = dict(self.perceptual(size, missing)) if size else {}
+        if processes().is_main_process:
+            for name, why in missing.items():
+                print(f"left out: {name}, because {why}")
+        digests = {net: digest_of(term.state_dict()) for net, term in terms.items()}
+        return Judges(found, terms, digests, {name: f"left out: {why}"
+                                              for name, why in missing.items()})  # fmt: skip

@@ -17,9 +17,10 @@ from calotype.recipes.generator import GeneratorRecipe
 from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.recipes.transformer import TransformerRecipe
 from calotype.tokenizers import Backbone, Gaussian
-from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec
+from calotype.tokenizers.bottlenecks import VQ, BottleneckSpec, Identity
 from calotype.tokenizers.bottlenecks.codebook import EMA, Codebook, KMeans, Restart
-from calotype.tokenizers.terms import L1
+from calotype.tokenizers.corruptions import CorruptionSpec, GaussianNoise, HiddenBox
+from calotype.tokenizers.terms import L1, L2
 from calotype.training import AdamW, Run
 
 SIZE = 64
@@ -60,6 +61,27 @@ def small_alpha() -> TokenizerRecipe:
     base = small_kl()
     transform = Transform(CenterCrop(SIZE), Flip(), mode="RGBA")
     return replace(base, transform=transform, run=replace(base.run, out=Path("runs/small-alpha")))
+
+
+def small_restore() -> TokenizerRecipe:
+    """Your pictures at 64 pixels, spoilt and given back clean, in half an hour of two cores: noise,
+    or what another corruption does, for `calotype restore`. Halves their sides alone, and its
+    latents hold more numbers than they, so that no detail is lost by them. Needs no download.
+    Takes 0.3 GiB in bf16.
+    """
+    blocks = Backbone(widths=(32, 64), layers=1, attention=False, groups=8)
+    return _restoring("small-restore", NewTokenizer(blocks, Identity(32, orthogonal=True)),
+                      GaussianNoise())  # fmt: skip
+
+
+def small_inpaint() -> TokenizerRecipe:
+    """Your pictures at 64 pixels with a hole that is filled in, for `calotype restore`: a coarser
+    latent than small-restore's, each site of which sees all of the picture. Half an hour of two
+    cores; needs no download. Takes 0.4 GiB in bf16.
+    """
+    blocks = Backbone(widths=(32, 64, 128), layers=1, groups=8)
+    return _restoring("small-inpaint", NewTokenizer(blocks, Identity(48, orthogonal=True)),
+                      HiddenBox(16, 28))  # fmt: skip
 
 
 def small_cache() -> CacheRecipe:
@@ -123,6 +145,14 @@ def small_ar() -> TransformerRecipe:
         run=Run(Path("runs/small-ar"), steps=2_000, batch_size=16, ema=0.998,
                 save_every=250, sample_every=250),
     )  # fmt: skip
+
+
+def _restoring(
+    name: str, model: NewTokenizer, corruption: CorruptionSpec
+) -> TokenizerRecipe:  # fmt: skip
+    base = small_kl()
+    run = replace(base.run, out=Path("runs") / name, steps=3_000, ema=0.995)
+    return replace(base, corruption=corruption, model=model, pixel=L2(), run=run)
 
 
 def _tokenizer(name: str, bottleneck: BottleneckSpec) -> TokenizerRecipe:

@@ -8,7 +8,14 @@ from calotype.data.reading.transforms import Flip, RandomCrop
 from calotype.recipes.any_shape import small_any
 from calotype.recipes.discrete import DISCRETE
 from calotype.recipes.family import FAMILY
-from calotype.recipes.small import small_alpha, small_grey, small_kl, small_vq
+from calotype.recipes.small import (
+    small_alpha,
+    small_grey,
+    small_inpaint,
+    small_kl,
+    small_restore,
+    small_vq,
+)
 from calotype.recipes.stable import small_kl_f8
 from calotype.recipes.tokenizer import NewTokenizer, PretrainedDecoder, TokenizerRecipe
 from calotype.tokenizers import Backbone, Gaussian
@@ -98,6 +105,8 @@ TOKENIZERS: dict[str, Callable[[], TokenizerRecipe]] = {
     "small-kl-f8": small_kl_f8,
     "small-grey": small_grey,
     "small-alpha": small_alpha,
+    "small-restore": small_restore,
+    "small-inpaint": small_inpaint,
     "small-any": small_any,
     "scenes-kl": scenes_kl,
     "ldm-kl-f4": ldm_kl_f4,

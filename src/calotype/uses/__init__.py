@@ -11,7 +11,8 @@ from calotype.uses.representations import (
     of_vision_model,
     untrained,
 )
+from calotype.uses.restoration import restore
 
 __all__ = ["Principal", "Probe", "Probed", "Representation", "Umap", "direction", "energy",
-           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "spherical",
-           "untrained"]  # fmt: skip
+           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "restore",
+           "spherical", "untrained"]  # fmt: skip

@@ -2,11 +2,19 @@
 
 from calotype.tokenizers.corruptions.base import Corrupted, Corruption
 from calotype.tokenizers.corruptions.noise import GaussianNoise, Masking, SaltAndPepper
-from calotype.tokenizers.corruptions.optics import JPEG, Blur, Downsampling
-from calotype.tokenizers.corruptions.patches import HiddenPatches
+from calotype.tokenizers.corruptions.optics import JPEG, Blur, Downsampling, Grey
+from calotype.tokenizers.corruptions.patches import HiddenBox, HiddenPatches
 
 CorruptionSpec = (
-    GaussianNoise | Masking | SaltAndPepper | Blur | Downsampling | JPEG | HiddenPatches
+    GaussianNoise
+    | Masking
+    | SaltAndPepper
+    | Blur
+    | Downsampling
+    | Grey
+    | JPEG
+    | HiddenPatches
+    | HiddenBox
 )
 
 __all__ = [
@@ -17,6 +25,8 @@ __all__ = [
     "CorruptionSpec",
     "Downsampling",
     "GaussianNoise",
+    "Grey",
+    "HiddenBox",
     "HiddenPatches",
     "Masking",
     "SaltAndPepper",

@@ -57,3 +57,53 @@ class HiddenPatches(Corruption):
         hidden = torch.zeros(rows * columns)
         hidden[order[: round(self.share * rows * columns)]] = 1
         return hidden.view(1, rows, columns)
+
+
+@dataclass(frozen=True)
+class HiddenBox(Corruption):
+    """A box at a random place that is hidden, and is to be told from what is around it (Pathak et
+    al. 2016): what inpainting begins with.
+    """
+
+    smallest: int = 16
+    """Pixels of its sides, each drawn by itself: the least."""
+    largest: int = 24
+    """The most."""
+    value: float = 0.0
+    """What hidden pixels are set to: middle grey, for images in [-1, 1]."""
+    counts_all: bool = False
+    """Whether pixels that were seen count in the loss too."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.largest:
+            raise ValueError(
+                f"corruption.smallest is {self.smallest} and corruption.largest {self.largest}: "
+                "they are 1 or more, in this order"
+            )
+
+    def __call__(self, images: Images, generators: Generators) -> Corrupted:
+        """Hide it.
+
+        Raises:
+            ValueError: it would be the whole side of a picture.
+        """
+        height, width = images.shape[-2:]
+        if self.largest >= min(height, width):
+            raise ValueError(
+                f"corruption.largest is {self.largest}, of images of {width}x{height} pixels: "
+                "choose less than a side"
+            )
+        hidden = sent(torch.stack([self._one(height, width, g) for g in generators]), images.device)
+        seen = torch.where(hidden > 0, self.value, images)
+        return Corrupted(seen, None if self.counts_all else hidden)
+
+    def _one(self, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "1 H W"]:
+        hidden = torch.zeros(1, height, width)
+        down, right = (_drawn(self.smallest, self.largest, generator) for _ in range(2))
+        top, left = _drawn(0, height - down, generator), _drawn(0, width - right, generator)
+        hidden[:, top : top + down, left : left + right] = 1
+        return hidden
+
+
+def _drawn(least: int, most: int, generator: torch.Generator) -> int:
+    return int(torch.randint(least, most + 1, (), generator=generator))

@@ -1,0 +1,165 @@
+"""`calotype restore`: what it writes, what it says, and what it refuses in a line."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from calotype import cli
+from calotype.pipelines import picture
+from calotype.tokenizers import ImageTokenizer
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Pictures of two shapes; two of them have one name."""
+    for i, image in enumerate(tiny.images(4)):
+        folder = tmp_path / "photos" / ("b" if i == 3 else "a")
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (40, 34) if i == 1 else (33, 32)
+        picture(image).resize(shape).save(folder / f"{min(i, 2)}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def model(artifacts) -> str:
+    return str(artifacts / "tokenizer")
+
+
+def restore(*arguments: object) -> None:
+    cli.main(["restore", *map(str, arguments), "--precision", "fp32", "--device", "cpu"])
+
+
+def opened(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file))
+
+
+def test_clean_pictures_are_spoilt_restored_and_compared(photos, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    restore(photos, "--model", model, "--degrade", "task:denoise", "--task.noise", 0.3, "--out",
+            out, "--shown", 3, "--lpips")  # fmt: skip
+    assert {file.name for file in out.iterdir()} == {
+        "0.png", "1.png", "2.png", "2-2.png", "restored.html", "restored.json"
+    }  # fmt: skip
+    assert opened(out / "0.png").shape == (32, 32, 3) and opened(out / "1.png").shape == (34, 40, 3)
+    found = json.loads((out / "restored.json").read_text())
+    assert found["pictures"] == 4 and found["task"] == {"type": "Denoise", "noise": 0.3}
+    first, own, *classical = found["figures"]
+    assert (first, own) == ("seen", "restored")
+    assert [name.split(",")[0] for name in classical] == ["total variation", "non-local means"]
+    # 10 log10(4 / 0.3^2) is 16.5 dB, and more where noise is clipped at black and white.
+    assert 16.4 < found["figures"]["seen"]["psnr_db"] < 19.5
+    assert found["figures"][classical[0]]["psnr_db"] > found["figures"]["seen"]["psnr_db"]
+    page = (out / "restored.html").read_text()
+    assert page.count("data:image/png") == 3 * 6 and "http" not in page.replace("http-equiv", "")
+    said = capsys.readouterr()
+    assert "total variation, weight" in " ".join(said.out.split())
+    assert "was trained by no corruption" in " ".join(said.err.split())
+
+
+def test_damaged_pictures_are_restored_and_what_is_seen_stays(photos, model, tmp_path):
+    out = tmp_path / "out"
+    restore(photos, "--model", model, "task:inpaint", "--task.box", 8, 8, 20, 16, "--out", out)
+    found = opened(out / "0.png")
+    before = np.asarray(Image.open(photos / "a/0.png").crop((0, 0, 32, 32)))
+    hidden = np.zeros((32, 32), bool)
+    hidden[8:16, 8:20] = True
+    assert np.array_equal(found[~hidden], before[~hidden])
+    assert not np.array_equal(found[hidden], before[hidden])
+    told = json.loads((out / "restored.json").read_text())
+    assert told["figures"] == {} and told["degraded"] is False
+    page = (out / "restored.html").read_text()
+    assert "biharmonic" in page and "difference" not in page.split("</style>")[-1]
+
+
+def test_small_pictures_become_larger_and_grey_ones_coloured(photos, model, tmp_path):
+    for task, shape in ((("task:super-resolve", "--task.factor", 3), (96, 96, 3)),
+                        (("task:colourise",), (32, 32, 3))):  # fmt: skip
+        restore(photos / "a/0.png", "--model", model, *task, "--out", tmp_path / task[0])
+        assert opened(tmp_path / task[0] / "0.png").shape == shape
+    grey = np.asarray(Image.open(photos / "a/0.png").crop((0, 0, 32, 32)).convert("L"), np.int16)
+    colours = Image.open(tmp_path / "task:colourise/0.png")
+    # The luma is kept, but where a colour is outside of what 8 bits hold.
+    inside = ((np.asarray(colours) > 0) & (np.asarray(colours) < 255)).all(-1)
+    assert np.abs(np.asarray(colours.convert("L"), np.int16) - grey)[inside].max(initial=0) <= 2
+
+
+def test_each_picture_is_spoilt_alike_whatever_is_beside_it(photos, model, tmp_path):
+    for name, batch in (("one", 1), ("many", 8)):
+        restore(photos, "--model", model, "--degrade", "--batch-size", batch, "--size", 16, "--out",
+                tmp_path / name, "--no-baselines", "--lpips")  # fmt: skip
+    for file in (tmp_path / "one").glob("*.png"):
+        apart = opened(file).astype(int) - opened(tmp_path / "many" / file.name)
+        assert np.abs(apart).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("tokenizer", ("way:optimise", "--way.steps", "3")),
+     ("unconditional", ("way:posterior", "--way.steps", "3")),
+     ("generator", ("way:posterior", "--way.steps", "3", "--way.prompt", "a red circle"))],
+)  # fmt: skip
+def test_other_ways_by_their_models(kind, way, artifacts, photos, tmp_path):
+    restore(photos, "--model", artifacts / kind, "--degrade", "task:inpaint", *way, "--size", 16,
+            "--count", 2, "--out", tmp_path / "out", "--lpips")  # fmt: skip
+    found = json.loads((tmp_path / "out/restored.json").read_text())
+    assert found["pictures"] == 2 and set(found["figures"]) == {"seen", "restored", "biharmonic"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [("--count 0", "--count is 0: it must be at least 1"),
+     ("task:inpaint --task.box 5 5 5 9", "--task.box is 5 5 5 9: it is left, top, right, bottom"),
+     ("task:inpaint --task.box 90 0 99 9", "--task.box hides nothing of a picture of 32x32"),
+     ("task:inpaint --task.mask none.png", "--task.mask: no picture none.png"),
+     ("task:super-resolve --size 17", "--size is 17, no multiple of --task.factor 4"),
+     ("--size 17", "images of 17 pixels cannot be encoded by a factor of 2"),
+     ("way:posterior", "way:posterior draws by a diffusion model"),
+     ("way:optimise --way.lr 0", "way.lr is 0.0: it must be positive"),
+     ("task:denoise --task.noise -1", "task.noise is -1.0: it must be positive")],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments, answer, photos, model, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        restore(photos, "--model", model, *arguments.split(), "--out", tmp_path / "out")
+    assert stop.value.code == 2 and answer in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_places_that_are_wrong_are_said(photos, model, tmp_path, capsys, monkeypatch):
+    for pictures, out, answer in [
+        ("nowhere", "out", "no picture and no folder nowhere"),
+        (photos, photos, "where the pictures are: name another folder"),
+        (photos, photos / "a/0.png", "a file: name a folder"),
+    ]:
+        with pytest.raises(SystemExit):
+            restore(pictures, "--model", model, "--out", out)
+        assert answer in capsys.readouterr().err
+    monkeypatch.setattr("calotype.commands.restore.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        restore(photos, "--model", model)
+    assert 'pip install "calotype[uses]"' in capsys.readouterr().err
+
+
+def test_the_python_of_its_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.tokenizer().save(Path("runs/small-inpaint/model"))
+    page = (ROOT / "docs/restoring.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "restoring.md", "exec"), {})
+
+
+def test_a_grey_tokenizer_restores_grey_pictures(photos, tmp_path):
+    torch.manual_seed(0)
+    tiny.tokenizer(channels=1).save(tmp_path / "grey")
+    assert ImageTokenizer.load(tmp_path / "grey").mode == "L"
+    restore(photos, "--model", tmp_path / "grey", "--degrade", "--out", tmp_path / "out", "--lpips")
+    assert opened(tmp_path / "out/0.png").shape == (32, 32)

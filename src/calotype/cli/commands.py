@@ -94,6 +94,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "explore": FromOptions(
         "explore:Explore", "explore", "page",
         "one page of what is in latents: map, ways, attributes, nearest pictures, codes"),
+    "robust": FromOptions(
+        "robust:Robust", "robust", "page",
+        "attacks on latents and classifiers, what mends them, and what is no defence"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -97,6 +97,9 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "robust": FromOptions(
         "robust:Robust", "robust", "page",
         "attacks on latents and classifiers, what mends them, and what is no defence"),
+    "augment": FromOptions(
+        "augment:Augment", "augment", "folder",
+        "more pictures of rare classes, by latents or a pipeline, and what a classifier gains"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

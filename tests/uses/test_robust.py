@@ -35,7 +35,7 @@ from calotype.uses.robustness import (
     surprise,
 )
 from calotype.uses.robustness.purifying import NOTHING, verdict
-from calotype.uses.robustness.shifting import Chain, shifted
+from calotype.uses.robustness.shifting import Chain, OfLatents, OfReconstructions, shifted
 
 QUICK = PGD(steps=10, rate=0.25, restarts=1)
 
@@ -107,7 +107,7 @@ def test_gradients_reach_pictures_through_any_tokenizer(kind):
     assert torch.allclose(found, plain, atol=1e-4)
     (slope,) = torch.autograd.grad(found.square().sum(), [asked])
     assert slope.abs().max() > 0
-    (slope,) = torch.autograd.grad(latents(tokenizer, asked).square().sum(), [asked])
+    (slope,) = torch.autograd.grad(latents(tokenizer, asked).sum(), [asked])
     assert slope.abs().max() > 0
 
 
@@ -117,6 +117,19 @@ def test_an_attack_on_latents_is_worse_than_noise():
     with torch.no_grad():
         assert (harm(pgd(harm, images, 0.05, QUICK)) > 1.5 * harm(noise(images, 0.05))).all()
         assert harm(images).max() < 1e-4
+
+
+@pytest.mark.parametrize("goal", [OfLatents(), OfReconstructions()], ids=lambda goal: type(goal))
+def test_codes_are_attacked_where_noise_changes_none(goal):
+    """Bug: among equal codes there is no slope, and the attack stood still."""
+    tokenizer, images = tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval(), tiny.images(4)
+    with torch.no_grad():
+        features = tokenizer.features(images)
+        apart = tokenizer.bottleneck.codebook.embedding
+        apart.copy_(torch.randn(apart.shape, generator=torch.Generator().manual_seed(0)) * 0.5
+                    + features.mean((0, 2, 3)))  # fmt: skip
+    found = shifted(tokenizer, images, 0.02, goal, PGD(steps=10, rate=0.25))
+    assert found.figures["attacked"].shift > found.figures["noise"].shift
 
 
 def normal(z: torch.Tensor) -> torch.Tensor:

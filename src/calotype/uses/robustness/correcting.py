@@ -14,6 +14,7 @@ from calotype.tokenizers.bottlenecks import (
     GaussianBottleneck,
     IdentityBottleneck,
 )
+from calotype.tokenizers.bottlenecks.bernoulli import BernoulliBottleneck
 from calotype.tokenizers.bottlenecks.discrete import straight_through
 from calotype.tokenizers.terms import FixedDeviation, GaussianLikelihood
 from calotype.tokenizers.terms.likelihoods import Likelihood
@@ -34,6 +35,15 @@ def latents(tokenizer: ImageTokenizer, images: Images) -> Float[Tensor, "b z h w
     z = bottleneck(h).z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)
     lost = h.requires_grad and not z.requires_grad
     return straight_through(h, z) if lost and z.shape == h.shape else z
+
+
+def unquantised(tokenizer: ImageTokenizer, images: Images) -> Float[Tensor, "b z h w"]:
+    """Latents before codes or bits are chosen, with gradients to pictures: as long as the choice is
+    the same a distance of codes is nothing, and has no slope that leads away.
+    """
+    h = tokenizer.features(images).float()
+    chosen = isinstance(tokenizer.bottleneck, Discrete | BernoulliBottleneck)
+    return h if chosen else tokenizer.bottleneck.mode(h)
 
 
 def rebuilt(tokenizer: ImageTokenizer, images: Images) -> Images:

@@ -10,17 +10,17 @@ from torch import Tensor
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.terms.likelihoods import Likelihood
 from calotype.uses.robustness.attacks import PGD, Images, moved, noise, pgd
-from calotype.uses.robustness.correcting import Normal, corrected, latents, rebuilt
+from calotype.uses.robustness.correcting import Normal, corrected, latents, unquantised
 from calotype.uses.robustness.hmc import HMC
 
 
 @dataclass(frozen=True)
 class OfLatents:
-    """Latents are to go as far as they can."""
+    """Latents are to go as far as they can; of codes, what they are chosen by."""
 
     def made(self, tokenizer: ImageTokenizer, images: Images) -> Tensor:
         """What is to go far, of pictures in [-1, 1]."""
-        return latents(tokenizer, images)
+        return unquantised(tokenizer, images)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class OfReconstructions:
 
     def made(self, tokenizer: ImageTokenizer, images: Images) -> Tensor:
         """What is to go far, of pictures in [-1, 1]."""
-        return rebuilt(tokenizer, images)
+        return tokenizer.decode(unquantised(tokenizer, images)).float()
 
 
 Goal = OfLatents | OfReconstructions

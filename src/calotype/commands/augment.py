@@ -20,6 +20,7 @@ from calotype.data import CenterCrop, Folder, Source, Transform
 from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.agreement import by_main
+from calotype.training.description import describe
 from calotype.training.devices import Computation, computing
 from calotype.training.files import publish, write_text
 from calotype.training.images import Pixels, sent_images
@@ -205,7 +206,7 @@ def _judged(
     print(WARNING)
     said: dict[str, Any] = {
         "artifact": options.tokenizer, "rare": [names[label] for label in sorted(rare)],
-        "to": to, "judge": asdict(judge), "way": asdict(options.way), "warning": WARNING,
+        "to": to, "judge": describe(judge), "way": describe(options.way), "warning": WARNING,
         "figures": {name: asdict(each) for name, each in found.items()},
     }  # fmt: skip
     write_text(options.out / "figures.json", json.dumps(said, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """What attacks do to a tokenizer's latents, what mends them, and what is no defence."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from calotype.data import CenterCrop, Folder, Source, Transform
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.likelihood import kept_likelihood
 from calotype.training.agreement import by_main
+from calotype.training.description import describe
 from calotype.training.devices import Computation, Precision, computing
 from calotype.training.files import write_text
 from calotype.training.images import sent_images
@@ -124,8 +125,8 @@ def _robust(options: Robust) -> Path:
              "Bounds eps are parts of the way from black to white."]  # fmt: skip
     write_page(options.out, lines, found)
     figures: dict[str, Any] = {name: each for part in found for name, each in part.figures.items()}
-    how = {"goal": type(options.goal).__name__, "attack": asdict(options.attack),
-           "hmc": asdict(options.hmc)}  # fmt: skip
+    how = {"goal": describe(options.goal), "attack": describe(options.attack),
+           "hmc": describe(options.hmc), "trained": describe(options.classifier)}  # fmt: skip
     said = {"artifact": options.tokenizer, "pictures": len(read.images), "size": size, **how}
     write_text(options.out.with_suffix(".json"), json.dumps(said | figures, indent=1) + "\n")
     return options.out

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from calotype.pipelines import load, mode_of, reads_prompts, recommended, sample, size_of
@@ -14,7 +14,8 @@ from calotype.training.images import Mode
 from calotype.uses.classifiers import Classifier, Images, Labels, Logistic, is_right
 from calotype.uses.resampling import Interpolation, Repetition, Way
 
-More = Callable[[int, Images, int, torch.Generator], Images]
+Made = Float[Tensor, "k c H W"]
+More = Callable[[int, Images, int, torch.Generator], Made]
 """Of a class, of which these pictures are known, so many more, in [-1, 1]."""
 
 
@@ -22,7 +23,7 @@ More = Callable[[int, Images, int, torch.Generator], Images]
 def more(
     tokenizer: ImageTokenizer, images: Images, count: int, way: Way | None = None,
     chance: torch.Generator | None = None, batch_size: int = 64,
-) -> Images:  # fmt: skip
+) -> Made:  # fmt: skip
     """Pictures in [-1, 1] made of some of one class, by what their latents are mixed to; on their
     device. Sites of codes are taken from the one or the other.
 
@@ -74,7 +75,7 @@ class Drawn:
             )
         how = recommended(self.pipeline)
 
-        def draws(label: int, few: Images, count: int, chance: torch.Generator) -> Images:
+        def draws(label: int, few: Images, count: int, chance: torch.Generator) -> Made:
             prompts = [self.prompt.replace("{name}", classes[label])] * count
             seeds = torch.randint(2**31, (count,), generator=chance).tolist()
             found = [*sample(pipeline, prompts, seeds, how)]
@@ -121,8 +122,8 @@ class Draw:
 
     images: Images
     labels: Labels
-    held: Images
-    right: Labels
+    held: Made
+    right: Int64[Tensor, " k"]
 
 
 def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:

@@ -8,13 +8,14 @@ from torch import Tensor
 
 Few = Float[Tensor, "n ..."]
 """All that there is of a class; whatever they are, one to a row."""
+Made = Float[Tensor, "k ..."]
 
 
 @dataclass(frozen=True)
 class Repetition:
     """What there is again, by chance: oversampling."""
 
-    def more(self, few: Few, count: int, chance: torch.Generator) -> Few:
+    def more(self, few: Few, count: int, chance: torch.Generator) -> Made:
         """So many."""
         return few[torch.randint(len(few), (count,), generator=chance)]
 
@@ -37,7 +38,7 @@ class Interpolation:
         if not self.noise >= 0:
             raise ValueError(f"--way.noise is {self.noise}: it must be 0 or more")
 
-    def more(self, few: Few, count: int, chance: torch.Generator) -> Few:
+    def more(self, few: Few, count: int, chance: torch.Generator) -> Made:
         """So many; of one alone it is that, with no noise: nothing says how such things differ."""
         one, other = self._pairs(few, count, chance)
         part = torch.rand(count, generator=chance).to(few)

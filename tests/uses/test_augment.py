@@ -36,7 +36,7 @@ def test_what_is_mixed_lies_between_neighbours():
     low, high = few[few[:, 0] < 50], few[few[:, 0] > 50]
     for own in (low, high):
         near = found[(found[:, 0] > 50) == (own[0, 0] > 50)]
-        assert (near >= own.amin(0)).all() and (near <= own.amax(0)).all()
+        assert (near >= own.amin(0) - 1e-4).all() and (near <= own.amax(0) + 1e-4).all()
     assert len(found.unique(dim=0)) == 200
 
 
@@ -68,13 +68,13 @@ def test_chance_is_the_generators_alone():
 
 def test_sites_of_codes_are_codes():
     """What lies between two codes no decoder has seen."""
-    tokenizer, images = tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval(), tiny.images(5)
-    z = tokenizer.latents(images)
+    z = torch.randn(5, 4, 8, 8, generator=by())
     found = Interpolation().crossed(z, 30, by())
-    sites = z.movedim(1, -1).flatten(0, 2).unique(dim=0)
-    own = found.movedim(1, -1).flatten(0, 2).unique(dim=0)
-    assert torch.cdist(own, sites).amin(1).max() < 1e-6
-    assert not any((each == z).all((1, 2, 3)).any() for each in found[:10])
+    from_which = (found[:, None] == z[None]).all(2)  # [new, given, h, w]
+    assert from_which.any(1).all()
+    parents = from_which.flatten(2).any(2).sum(1)
+    assert parents.max() == 2 and (parents == 2).sum() > 20
+    tokenizer, images = tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval(), tiny.images(5)
     made = more(tokenizer, images, 3)
     assert made.shape == (3, *images.shape[1:]) and made.abs().max() <= 1
 

@@ -119,15 +119,16 @@ def test_an_attack_on_latents_is_worse_than_noise():
         assert harm(images).max() < 1e-4
 
 
-@pytest.mark.parametrize("goal", [OfLatents(), OfReconstructions()], ids=lambda goal: type(goal))
+@pytest.mark.parametrize(
+    "goal", [OfLatents(), OfReconstructions()], ids=["latents", "reconstructions"]
+)
 def test_codes_are_attacked_where_noise_changes_none(goal):
     """Bug: among equal codes there is no slope, and the attack stood still."""
     tokenizer, images = tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval(), tiny.images(4)
     with torch.no_grad():
         features = tokenizer.features(images)
-        apart = tokenizer.bottleneck.codebook.embedding
-        apart.copy_(torch.randn(apart.shape, generator=torch.Generator().manual_seed(0)) * 0.5
-                    + features.mean((0, 2, 3)))  # fmt: skip
+        sites = features.movedim(1, -1).flatten(0, 2)
+        tokenizer.bottleneck.codebook.embedding.copy_(sites[:: len(sites) // 16][:16])
     found = shifted(tokenizer, images, 0.02, goal, PGD(steps=10, rate=0.25))
     assert found.figures["attacked"].shift > found.figures["noise"].shift
 
@@ -157,7 +158,7 @@ def test_a_chain_stays_where_nothing_is_accepted():
 
 def test_proposals_without_a_test_would_be_another_density():
     """Bug that it would be: long steps and no Metropolis test heat a chain up."""
-    how = HMC(60, 3, 0.85, accepted=0.5, warm_up=0)
+    how = HMC(60, 3, 0.75, accepted=0.5, warm_up=0)
     found = hmc(normal, torch.tensor([[1.0, -2.0]]).repeat(2000, 1), how)
     assert found.accepted.mean() < 0.95
     assert found.last.std(0)[0] == pytest.approx(0.5, rel=0.12)
@@ -206,7 +207,9 @@ def coloured(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return (tiny.images(count, seed) * 0.2 + 0.3 * shades).clamp(-1, 1), labels
 
 
-@pytest.mark.parametrize("spec", [Logistic(), Convolutional(8, steps=80)], ids=lambda s: type(s))
+@pytest.mark.parametrize(
+    "spec", [Logistic(), Convolutional(8, steps=80)], ids=["logistic", "convolutional"]
+)
 def test_classifiers_learn_and_repeat_themselves(spec):
     images, labels = coloured(40)
     torch.manual_seed(5)
@@ -307,7 +310,7 @@ def test_without_classes_latents_alone_are_attacked(photos, tmp_path, capsys):
     out = tmp_path / "page.html"
     cli.main(["robust", str(tmp_path / "model"), "--data.path", str(photos), "--out", str(out),
               *FEW])  # fmt: skip
-    assert "no classifier is attacked: data: 48 different captions" in capsys.readouterr().err
+    assert "no classifier is attacked" in capsys.readouterr().err
     assert "<h2>A classifier</h2>" not in out.read_text() and "<h2>Latents</h2>" in out.read_text()
 
 

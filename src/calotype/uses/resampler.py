@@ -34,6 +34,11 @@ class Resampler(BaseEstimator):
         self.way, self.tokenizer, self.shape = way, tokenizer, shape
         self.random_state = random_state
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
     def fit(self, X: Any, y: Any) -> "Resampler":
         """See how many of each class are wanted.
 

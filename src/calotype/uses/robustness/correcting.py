@@ -12,6 +12,7 @@ from calotype.tokenizers.bottlenecks import (
     Certain,
     Discrete,
     GaussianBottleneck,
+    GumbelBottleneck,
     IdentityBottleneck,
 )
 from calotype.tokenizers.bottlenecks.bernoulli import BernoulliBottleneck
@@ -21,6 +22,8 @@ from calotype.tokenizers.terms.likelihoods import Likelihood
 from calotype.uses.robustness.attacks import Images
 from calotype.uses.robustness.hmc import HMC, Chains, hmc
 
+BLIND = GumbelBottleneck | BernoulliBottleneck
+"""Those that go straight through nothing themselves once they are trained."""
 LEAST = 1e-3
 """Deviation of pixels of a tokenizer that rebuilds all of them, and of a number of latents that is
 always the same."""
@@ -32,9 +35,9 @@ def latents(tokenizer: ImageTokenizer, images: Images) -> Float[Tensor, "b z h w
     """
     h = tokenizer.features(images).float()
     bottleneck = tokenizer.bottleneck
-    z = bottleneck(h).z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)
-    lost = h.requires_grad and not z.requires_grad
-    return straight_through(h, z) if lost and z.shape == h.shape else z
+    if isinstance(bottleneck, BLIND):
+        return straight_through(h, bottleneck.mode(h))
+    return bottleneck(h).z if isinstance(bottleneck, Discrete) else bottleneck.mode(h)
 
 
 def unquantised(tokenizer: ImageTokenizer, images: Images) -> Float[Tensor, "b z h w"]:

@@ -9,6 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+VARIED = 0.2
+"""Part of its length by which a step may be longer or shorter, all of a proposal's alike."""
+GAIN = 2.0
+"""Of the logarithm of a step's length, by what is accepted too much, in the first proposal; it
+falls with the root of their number."""
 Places = Float[Tensor, "b ..."]
 LogDensity = Callable[[Places], Float[Tensor, " b"]]
 """Of each place, in nats, up to a constant; with gradients."""
@@ -67,14 +72,16 @@ def hmc(density: LogDensity, start: Places, how: HMC | None = None) -> Chains:
     total, taken = torch.zeros_like(z), torch.zeros_like(rate)
     for step in range(how.steps):
         momentum = torch.randn(z.shape, generator=chance).to(z)
-        at, there, pull, end = _leapfrog(density, z, slope, momentum, rate, how.leapfrog)
+        # Ways that are all as long may lead back to where they began (Neal 2011, section 3.2).
+        length = rate * (1 + VARIED * (2 * torch.rand(len(z), generator=chance).to(rate) - 1))
+        at, there, pull, end = _leapfrog(density, z, slope, momentum, length, how.leapfrog)
         gain = there - value + _kinetic(momentum) - _kinetic(end)
         part = torch.where(gain.isfinite(), gain, -torch.inf).clamp_max(0).exp()
         yes = torch.rand(len(z), generator=chance).to(part) < part
         z, slope = (torch.where(_along(yes, z), *both) for both in ((at, z), (pull, slope)))
         value = torch.where(yes, there, value)
         if step < how.warm_up:
-            rate = rate * ((part - how.accepted) / (step + 1) ** 0.5).exp()
+            rate = rate * (GAIN * (part - how.accepted) / (step + 1) ** 0.5).exp()
         else:
             total, taken = total + z, taken + yes
     count = how.steps - how.warm_up
@@ -82,13 +89,13 @@ def hmc(density: LogDensity, start: Places, how: HMC | None = None) -> Chains:
 
 
 def _leapfrog(
-    density: LogDensity, z: Places, slope: Places, momentum: Places, rate: Float[Tensor, " b"],
+    density: LogDensity, z: Places, slope: Places, momentum: Places, lengths: Float[Tensor, " b"],
     steps: int,
 ) -> tuple[Places, Float[Tensor, " b"], Places, Places]:  # fmt: skip
     """Places, their densities and slopes, and momenta, after so many steps (Neal 2011, eq. 2.28 to
     2.30).
     """
-    length, value = _along(rate, z), torch.zeros_like(rate)
+    length, value = _along(lengths, z), torch.zeros_like(lengths)
     momentum = momentum + length / 2 * slope
     for step in range(steps):
         z = z + length * momentum

@@ -15,7 +15,7 @@ from calotype import cli
 from calotype.data import Folder
 from calotype.pipelines import picture
 from calotype.tokenizers.bottlenecks import Identity
-from calotype.uses.augmenting import Draw, Judge, balanced, drawn, gained, methods, more
+from calotype.uses.augmenting import Draw, Judge, augmented, balanced, drawn, gained, methods
 from calotype.uses.classifiers import Logistic
 from calotype.uses.resampler import Resampler
 from calotype.uses.resampling import Interpolation, Repetition
@@ -75,19 +75,19 @@ def test_sites_of_codes_are_codes():
     parents = from_which.flatten(2).any(2).sum(1)
     assert parents.max() == 2 and (parents == 2).sum() > 20
     tokenizer, images = tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval(), tiny.images(5)
-    made = more(tokenizer, images, 3)
+    made = augmented(tokenizer, images, 3)
     assert made.shape == (3, *images.shape[1:]) and made.abs().max() <= 1
 
 
 def test_pictures_are_decoded_from_what_lies_between_latents():
     tokenizer, images = tiny.tokenizer(bottleneck=Identity(4)).eval(), tiny.images(2)
-    found = more(tokenizer, images, 5, Interpolation(), by(2), batch_size=2)
+    found = augmented(tokenizer, images, 5, Interpolation(), by(2), batch_size=2)
     z = Interpolation().more(tokenizer.latents(images).detach(), 5, by(2))
     assert torch.allclose(found, tokenizer.decode(z).clamp(-1, 1), atol=1e-5)
     assert all(weight.grad is None for weight in tokenizer.parameters())
-    assert more(tokenizer, images, 0).shape == (0, *images.shape[1:])
+    assert augmented(tokenizer, images, 0).shape == (0, *images.shape[1:])
     with pytest.raises(ValueError, match="no picture to make more of"):
-        more(tokenizer, images[:0], 2)
+        augmented(tokenizer, images[:0], 2)
 
 
 def clouds(count: int, few: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,10 +30,10 @@ from calotype.uses.augmenting import (
     Gained,
     Judge,
     More,
+    augmented,
     drawn,
     gained,
     methods,
-    more,
 )
 from calotype.uses.classifiers import Images, Labels
 from calotype.uses.resampling import Interpolation, Repetition
@@ -150,7 +150,7 @@ def _maker(options: Augment, tokenizer: ImageTokenizer, names: list[str], size: 
         return way.maker(names, size, tokenizer.mode, options.place)
     if isinstance(way, Repetition):
         return lambda _, few, count, chance: way.more(few, count, chance)
-    return lambda _, few, count, chance: more(tokenizer, few, count, way, chance,
+    return lambda _, few, count, chance: augmented(tokenizer, few, count, way, chance,
                                               options.batch_size)  # fmt: skip
 
 

@@ -20,7 +20,7 @@ More = Callable[[int, Images, int, torch.Generator], Made]
 
 
 @torch.no_grad()
-def more(
+def augmented(
     tokenizer: ImageTokenizer, images: Images, count: int, way: Way | None = None,
     chance: torch.Generator | None = None, batch_size: int = 64,
 ) -> Made:  # fmt: skip
@@ -133,7 +133,8 @@ def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | N
         "oversampling": lambda _, few, count, chance: Repetition().more(few, count, chance),
         "mixed pixels": lambda _, few, count, chance: Interpolation(way.neighbours).more(
             few, count, chance),
-        "mixed latents": lambda _, few, count, chance: more(tokenizer, few, count, way, chance),
+        "mixed latents": lambda _, few, count, chance: augmented(
+            tokenizer, few, count, way, chance),
     }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Resampler(BaseEstimator):
         own = torch.from_numpy(np.ascontiguousarray(few)).float()
         if self.tokenizer is None:
             return self._way.more(own, count, chance).numpy()
-        from calotype.uses.augmenting import more
+        from calotype.uses.augmenting import augmented
 
         pictures = own.view(-1, *self.shape)
-        return more(self.tokenizer, pictures, count, self._way, chance).flatten(1).numpy()
+        return augmented(self.tokenizer, pictures, count, self._way, chance).flatten(1).numpy()

@@ -65,12 +65,16 @@ def main() -> int:
     parser.add_argument("--rare", type=int, default=8, help="the digit")
     parser.add_argument("--examples", type=int, default=6)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--convolutional", action="store_true", help="another classifier, too")
     asked = parser.parse_args()
     every = draws(asked.rare, asked.examples, asked.draws)
     seen = autoencoder(digits()[0], asked.steps, 0)
     own = {seed: autoencoder(draw.images, asked.steps, seed) for seed, draw in every.items()}
     figures = list[Figure]()
-    for kind, spec in {"logistic": Logistic(), "convolutional": Convolutional()}.items():
+    kinds: dict[str, Classifier] = {"logistic": Logistic()}
+    if asked.convolutional:
+        kinds["convolutional"] = Convolutional()
+    for kind, spec in kinds.items():
         found = measured(every, own, seen, asked.rare, spec)
         print(f"\na {kind} classifier: digit {asked.rare} by {asked.examples} examples\n")
         print("| made by | recall of it | overall |\n|---|---|---|")

@@ -18,7 +18,9 @@ from calotype.tokenizers.bottlenecks import Identity
 from calotype.uses.augmenting import Draw, Judge, augmented, balanced, drawn, gained, methods
 from calotype.uses.classifiers import Logistic
 from calotype.uses.resampler import Resampler
-from calotype.uses.resampling import Interpolation, Repetition
+from calotype.uses.resampling import TAKEN, Interpolation, Repetition
+
+METHODS = ["none", "oversampling", "mixed pixels", "mixed pixels and noise", "mixed latents"]
 
 
 def by(seed: int = 0) -> torch.Generator:
@@ -48,6 +50,13 @@ def test_of_two_each_new_one_is_on_the_line():
     noisy = Interpolation(noise=0.5).more(few, 500, by())
     off = (noisy[:, 1] - 2 * noisy[:, 0]) / 2  # its deviation, of both numbers' noise
     assert off.std() == pytest.approx(0.5 * few.std(0)[1].item() * 2**0.5 / 2, rel=0.15)
+
+
+def test_noise_gives_back_what_mixing_takes():
+    few = torch.randn(300, 2, generator=by()) * torch.tensor([1.0, 5.0])
+    for noise, part in ((0.0, (2 / 3) ** 0.5), (TAKEN, 1.0)):
+        found = Interpolation(299, noise).more(few, 20000, by(1))
+        assert torch.allclose(found.std(0) / few.std(0), torch.tensor(part), rtol=0.05)
 
 
 def test_of_one_there_is_only_that():
@@ -145,7 +154,7 @@ def test_what_is_compared_starts_from_the_same_pictures():
     tokenizer = tiny.tokenizer().eval()
     few = tiny.images(4)
     found = methods(tokenizer, Interpolation())
-    assert list(found) == ["none", "oversampling", "mixed pixels", "mixed latents"]
+    assert list(found) == METHODS
     made = {name: make(0, few, 3, by()) for name, make in found.items() if make is not None}
     assert all(each.shape == (3, *few.shape[1:]) for each in made.values())
     assert all((each == few).all((1, 2, 3)).any() for each in made["oversampling"])
@@ -215,7 +224,7 @@ def test_what_a_classifier_gains_is_written(photos, tmp_path, capsys):
               "--out", str(out), "--device", "cpu", "judge:judge", "--judge.draws", "2",
               "--judge.examples", "2"])  # fmt: skip
     said = json.loads((out / "figures.json").read_text())
-    assert set(said["figures"]) == {"none", "oversampling", "mixed pixels", "mixed latents"}
+    assert list(said["figures"]) == METHODS
     assert said["rare"] == ["rare"] and [*out.iterdir()] == [out / "figures.json"]
     assert "recall of rare classes" in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
 """Pictures of rare classes, made of the few that there are, and what a classifier gains by them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +12,7 @@ from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.training.images import Mode
 from calotype.uses.classifiers import Classifier, Images, Labels, Logistic, is_right
-from calotype.uses.resampling import Interpolation, Repetition, Way
+from calotype.uses.resampling import TAKEN, Interpolation, Repetition, Way
 
 Made = Float[Tensor, "k c H W"]
 More = Callable[[int, Images, int, torch.Generator], Made]
@@ -36,6 +36,8 @@ def augmented(
     device = tokenizer.weight.device
     z = torch.cat([tokenizer.latents(some.to(device)).float()
                    for some in images.split(batch_size)])  # fmt: skip
+    if isinstance(way, Interpolation) and way.noise is None and z.shape[2:] == (1, 1):
+        way = replace(way, noise=TAKEN)
     if isinstance(way, Interpolation) and isinstance(tokenizer.bottleneck, Discrete):
         made = way.crossed(z, count, chance)
     else:
@@ -127,12 +129,16 @@ class Draw:
 
 
 def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:
-    """What is compared: nothing, and rare pictures repeated, mixed, and mixed in latents."""
+    """What is compared: nothing, and rare pictures repeated, mixed, mixed with as much noise as that
+    takes from their deviation, and mixed in latents.
+    """
     return {
         "none": None,
         "oversampling": lambda _, few, count, chance: Repetition().more(few, count, chance),
         "mixed pixels": lambda _, few, count, chance: Interpolation(way.neighbours).more(
             few, count, chance),
+        "mixed pixels and noise": lambda _, few, count, chance: Interpolation(
+            way.neighbours, TAKEN).more(few, count, chance).clamp(-1, 1),
         "mixed latents": lambda _, few, count, chance: augmented(
             tokenizer, few, count, way, chance),
     }  # fmt: skip

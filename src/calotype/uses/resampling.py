@@ -8,6 +8,9 @@ from torch import Tensor
 
 Few = Float[Tensor, "n ..."]
 """All that there is of a class; whatever they are, one to a row."""
+TAKEN = 3**-0.5
+"""Deviation that is missing where two are mixed, of theirs: by parts that are drawn evenly a third
+of the variance."""
 Made = Float[Tensor, "k ..."]
 
 
@@ -28,14 +31,15 @@ class Interpolation:
 
     neighbours: int = 5
     """Of each, by the Euclidean distance; of fewer all."""
-    noise: float = 0.0
-    """Deviation of normal noise that is added, in parts of each number's own deviation in `few`; of
-    codes there is none."""
+    noise: float | None = None
+    """Deviation of normal noise that is added, in parts of each number's own deviation in the
+    class; of codes there is none. None: in latents that are vectors as much as mixing takes away,
+    else none, for noise at each site by itself is in no picture's latents."""
 
     def __post_init__(self) -> None:
         if self.neighbours < 1:
             raise ValueError(f"--way.neighbours is {self.neighbours}: it must be at least 1")
-        if not self.noise >= 0:
+        if self.noise is not None and not self.noise >= 0:
             raise ValueError(f"--way.noise is {self.noise}: it must be 0 or more")
 
     def more(self, few: Few, count: int, chance: torch.Generator) -> Made:

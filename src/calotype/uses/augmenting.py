@@ -129,7 +129,7 @@ class Draw:
 
 
 def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:
-    """What is compared: nothing, and rare pictures repeated, mixed, mixed with as much noise as that
+    """What is compared: nothing, and rare pictures repeated, mixed, mixed with noise as much as that
     takes from their deviation, and mixed in latents.
     """
     return {

@@ -129,8 +129,8 @@ class Draw:
 
 
 def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:
-    """What is compared: nothing, and rare pictures repeated, mixed, mixed with noise as much as that
-    takes from their deviation, and mixed in latents.
+    """What is compared: nothing, and rare pictures repeated, mixed, mixed with noise, which is
+    as much as mixing takes from their deviation, and mixed in latents.
     """
     return {
         "none": None,

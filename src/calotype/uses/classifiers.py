@@ -13,6 +13,8 @@ Images = Float[Tensor, "b c H W"]
 Labels = Int64[Tensor, " b"]
 LEFT = 4
 """Sites a side that convolutions leave of a picture."""
+LARGE = 32
+"""Pixels a side of pictures whose first convolution halves them."""
 WIDEST = 128
 """Channels."""
 
@@ -51,7 +53,7 @@ class Convolutional:
     """A few convolutions, by AdamW."""
 
     width: int = 32
-    """Channels at the full size; twice as many wherever the side is halved, up to 128."""
+    """Channels of the first; twice as many wherever the side is halved again, up to 128."""
     steps: int = 600
     batch_size: int = 64
     rate: float = 2e-3
@@ -83,10 +85,12 @@ class Convolutional:
         return model.eval().requires_grad_(False)
 
     def _model(self, channels: int, side: int, classes: int) -> nn.Module:
-        widths = [self.width]
+        # Most of the work would be at the full size, where little is seen.
+        first = 2 if side >= LARGE else 1
+        widths, side = [self.width], side // first
         while side // 2 ** len(widths) >= LEFT:
             widths.append(min(2 * widths[-1], max(WIDEST, self.width)))
-        layers: list[nn.Module] = [nn.Conv2d(channels, self.width, 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(channels, self.width, 3, first, 1), nn.ReLU()]
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
         head = nn.Linear(widths[-1] * LEFT**2, classes)

@@ -52,8 +52,10 @@ def of_latents(vae: ImageTokenizer, count: int) -> list[Figure]:
         Figure("chains: of the error that an attack adds, taken back", back["error"], ">= 0.5",
                back["error"] >= 0.5, f"{hit.error:.4f}, then {mended.error:.4f}; "
                f"{found.accepted:.0%} accepted"),
-        Figure("chains: of the shift", back["shift"], ">= 0.5", back["shift"] >= 0.5,
-               f"{hit.shift:.3f}, then {mended.shift:.3f}; noise {noisy.shift:.3f}"),
+        Figure("chains: of what it adds to the distance from the clean reconstruction",
+               back["apart"], ">= 0.5", back["apart"] >= 0.5,
+               f"of the shift of latents {back['shift']:.2f}: {hit.shift:.3f}, then "
+               f"{mended.shift:.3f}; noise {noisy.shift:.3f}"),
     ]  # fmt: skip
 
 

@@ -232,10 +232,11 @@ def test_who_knows_of_a_defence_breaks_what_only_hides_gradients():
     told, seen = defended(model, {"same": tokenizer}, images, labels, 0.3, QUICK, 7)
     bare, same = told[NOTHING], told["same"]
     assert bare.clean == same.clean == 1 and bare.adaptive == same.adaptive < 0.5
-    assert "no defence" in verdict("same", same, bare)
+    assert "no defence" in verdict("same", same, bare, 0.5)
     assert set(seen) == {"clean", "noise", "fgsm", "pgd", "same"}
     held = replace(same, adaptive=bare.adaptive + 0.5)
-    assert "no defence" not in verdict("same", held, bare)
+    assert "no defence" not in verdict("same", held, bare, 0.2)
+    assert "0.900 by chance: no defence" in verdict("same", held, bare, 0.9)  # who sees nothing
 
 
 def test_what_counts_is_right_under_every_attack():

@@ -186,6 +186,7 @@ def on_classifier(
         return []
     model = wanted.classifier.learn(read.learnt, read.learnt_labels, len(read.classes))
     right = is_right(model, read.images, read.labels).mean().item()
+    most = (read.labels.bincount().max() / len(read.labels)).item()
     say(f"classifier of {len(read.classes)} classes: {right:.3f} told right")
     control = {UNTRAINED: untrained(next(iter(purifiers.values()))).requires_grad_(False)}
     rows, lines, strips = list[tuple[str, ...]](), list[str](), list[Strip]()
@@ -195,7 +196,7 @@ def on_classifier(
                               wanted.attack, wanted.batch_size)  # fmt: skip
         rows += [(f"{name}, eps {eps:g}", *(f"{value:.3f}" for value in asdict(each).values()))
                  for name, each in told.items()]  # fmt: skip
-        lines += [f"eps {eps:g}, {verdict(name, each, told[NOTHING])}." for name, each
+        lines += [f"eps {eps:g}, {verdict(name, each, told[NOTHING], most)}." for name, each
                   in told.items() if name in purifiers]  # fmt: skip
         figures[f"{eps:g}"] = {name: asdict(each) for name, each in told.items()}
         strips += _purified(eps, purifiers, seen)

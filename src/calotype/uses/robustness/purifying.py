@@ -90,10 +90,15 @@ def defended(
     return told, seen
 
 
-def verdict(name: str, found: Defended, bare: Defended) -> str:
-    """What may be said of a defence, in a line."""
+def verdict(name: str, found: Defended, bare: Defended, chance: float) -> str:
+    """What may be said of a defence, in a line; `chance` is told right by who always says the
+    commonest class, and no attack takes it from a classifier that sees nothing.
+    """
     more = found.adaptive - bare.adaptive
-    said = f"{name}: {found.fgsm:.3f} by FGSM, {found.adaptive:.3f} by who knows of it"
+    said = (f"{name}: {found.clean:.3f} clean, {found.fgsm:.3f} by FGSM, {found.adaptive:.3f} by "
+            "who knows of it")  # fmt: skip
+    if found.adaptive < chance + GAINED:
+        return f"{said}, {chance:.3f} by chance: no defence"
     if more < GAINED:
         return f"{said}, {bare.adaptive:.3f} without it: no defence"
     return (

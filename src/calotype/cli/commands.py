@@ -112,6 +112,12 @@ COMMANDS: dict[str, FromOptions | FromRecipes] = {
     "restore": FromOptions(
         "restore:Restore", "restore_pictures", "restored",
         "damaged pictures restored: noise, blur, holes, too few pixels, no colours"),
+    "robust": FromOptions(
+        "robust:Robust", "robust", "page",
+        "attacks on latents and classifiers, what mends them, and what is no defence"),
+    "augment": FromOptions(
+        "augment:Augment", "augment", "folder",
+        "more pictures of rare classes, by latents or a pipeline, and what a classifier gains"),
     "score": FromOptions(
         "score:Score", "score_images", "scores",
         "bits that a transformer needs for images under their captions"),

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
-from torch import Tensor
 
 from calotype.commands.explored import Read, Wanted, sections
+from calotype.commands.labelled import read_pictures
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import CenterCrop, Folder, Source, Transform
 from calotype.pages.exploration import Charted, write_exploration
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
 from calotype.training.files import write_text
-from calotype.training.progress import track
 from calotype.uses.exploring import Decoder
 from calotype.uses.maps import Map, Principal, Umap, trustworthiness
 from calotype.uses.representations import of_pixels
@@ -113,18 +110,9 @@ def _read(options: Explore, decode: Decoder, transform: Transform) -> Read:
     Raises:
         ValueError: there are fewer than eight.
     """
-    images: list[Tensor] = []
-    said: list[str] = []
-    data = spread(options.data.build(), options.count)
-    for batch in track(once(data, options.batch_size, transform), "batches of pictures", None):
-        left = options.count - len(said)
-        images.append(batch["image"][:left])
-        said += batch["caption"][:left]
-        if len(said) >= options.count:
-            break
+    every, said = read_pictures(options.data, transform, options.count, options.batch_size)
     if len(said) < 8:
         raise ValueError(f"data has {len(said)} pictures: a map wants 8 or more")
-    every = torch.cat(images)
     return Read(every, said, decode.latents(every))
 
 

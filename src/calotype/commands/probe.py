@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
+from calotype.commands.labelled import check_captioned, check_classes
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
@@ -32,8 +33,6 @@ from calotype.uses.representations import (
     untrained,
 )
 
-LARGEST = 1000
-"""Classes: of more, captions are texts and no labels."""
 WARNING = (
     "Only what stands above every control is the training's. A tokenizer is trained to rebuild: "
     "that its latents tell a label shows neither that it understands it nor that another set's "
@@ -122,7 +121,7 @@ def _probe(options: ProbeLatents) -> Path:
                 options.factor if own else None,
             )
             vectors, said = _read(readers, track(batches, "batches of pictures", None))
-        _check(said, name)
+        check_classes(said, name)
         classes, labels = np.unique(said, return_inverse=True)
         learnt, held = halves(labels, options.held_out, options.probe.seed)
         figures = {who: probe(each[learnt], labels[learnt], each[held], labels[held], options.probe)
@@ -160,12 +159,7 @@ def _batches(
 
 def _classes(batch: Batch, name: str, factor: int | None) -> list[str]:
     if factor is None:
-        if without := batch["caption"].count(""):
-            raise ValueError(
-                f"{name}: {without} of {len(batch['caption'])} pictures have no caption, which is "
-                "the class: give pictures in sub-folders by class, or leave these out by "
-                "data:filtered --data.words 1 9"
-            )
+        check_captioned(batch["caption"], name)
         return batch["caption"]
     told = batch.get("factors")
     if told is None or factor >= told.shape[1]:
@@ -185,14 +179,6 @@ def _read(
         for name, read in readers.items():
             parts[name].append(read(images))
     return {name: torch.cat(some).numpy() for name, some in parts.items()}, said
-
-
-def _check(said: list[str], name: str) -> None:
-    if (classes := len(set(said))) > min(LARGEST, len(said) // 2):
-        raise ValueError(
-            f"{name}: {classes} different captions of {len(said)} pictures are no classes: "
-            "give pictures in sub-folders by class, or captions that name it"
-        )
 
 
 def _table(title: str, figures: Mapping[str, Probed], most: float) -> Table:

@@ -56,14 +56,24 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Tabled:
+    """Figures."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """The first of each is its name."""
+
+
+@dataclass(frozen=True)
 class Shown:
-    """Strips under a title."""
+    """A table, and strips, under a title."""
 
     title: str
     lines: Sequence[str]
     strips: Sequence[Strip]
     small: bool = False
     """Whether strips are cards beside each other."""
+    table: Tabled | None = None
 
 
 def write_exploration(
@@ -71,7 +81,8 @@ def write_exploration(
 ) -> None:
     """Write the page to one HTML file, in one step."""
     sections = [{"title": each.title, "lines": each.lines, "small": each.small,
-                 "strips": [_strip(strip) for strip in each.strips]} for each in shown]  # fmt: skip
+                 "table": each.table, "strips": [_strip(strip) for strip in each.strips]}
+                for each in shown]  # fmt: skip
     chart = None if charted is None else _chart(charted)
     write_text(path, render("exploration.html", title=title, lines=lines, chart=chart,
                             sections=sections))  # fmt: skip

@@ -76,7 +76,7 @@ def _measured(options: RateDistortion) -> Path:
         codec.tokenizer.check_mode(mode, path)
         codec.tokenizer.to(options.place)
     classical, missing = at_hand()
-    lpips = dict(options._lpips(size, missing))
+    lpips = dict(options.perceptual(size, missing))
     for name, why in missing.items():
         print(f"left out: {name}, because {why}")
     ways = dict[tuple[str, str], There]()

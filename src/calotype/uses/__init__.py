@@ -12,15 +12,11 @@ from calotype.uses.representations import (
     of_vision_model,
     untrained,
 )
-from calotype.uses.restoration import restore
-
-__all__ = ["Principal", "Probe", "Probed", "Representation", "Umap", "direction", "energy",
-           "geodesic", "linear", "of_latents", "of_pixels", "of_vision_model", "probe", "restore",
-           "spherical", "untrained"]  # fmt: skip
 from calotype.uses.resampling import Interpolation
+from calotype.uses.restoration import restore
 from calotype.uses.robustness import PGD, Purified, corrected, pgd
 
 __all__ = ["PGD", "Interpolation", "Principal", "Probe", "Probed", "Purified", "Representation",
            "Umap", "augmented", "corrected", "direction", "energy", "geodesic", "linear",
-           "of_latents", "of_pixels", "of_vision_model", "pgd", "probe", "spherical",
+           "of_latents", "of_pixels", "of_vision_model", "pgd", "probe", "restore", "spherical",
            "untrained"]  # fmt: skip

@@ -1,6 +1,7 @@
 """Classifiers of pictures by their pixels, trained where they are needed and kept nowhere."""
 
 from dataclasses import dataclass
+from typing import Any
 from itertools import pairwise
 
 import torch
@@ -32,7 +33,7 @@ class Logistic:
 
     def learn(self, images: Images, labels: Labels, classes: int, seed: int = 0) -> nn.Module:
         """Logits of pictures in [-1, 1]; on their device. Nothing is drawn."""
-        layer = nn.utils.skip_init(nn.Linear, images[0].numel(), classes, device=images.device)
+        layer: Any = nn.utils.skip_init(nn.Linear, images[0].numel(), classes, device=images.device)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         model = nn.Sequential(nn.Flatten(), layer)

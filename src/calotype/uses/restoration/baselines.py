@@ -148,7 +148,8 @@ def _unsupervised_wiener(measurement: Measurement, _: float) -> Method:
 
 def _wiener(measurement: Measurement, balance: float) -> Method:
     kernel = _kernel(measurement)
-    return _each(lambda x: skimage.restoration.wiener(x, kernel, balance, clip=False))
+    restored: Any = skimage.restoration.wiener
+    return _each(lambda x: restored(x, kernel, balance, clip=False))
 
 
 def _richardson_lucy(measurement: Measurement, steps: float) -> Method:

@@ -9,16 +9,14 @@ from calotype.uses.restoration.measurements import (
     Deblur,
     Denoise,
     Images,
-    Inpaint,
     Measurement,
     Seen,
     SuperResolve,
-    Task,
     Uncover,
-    measured,
 )
 from calotype.uses.restoration.optimising import Optimise
 from calotype.uses.restoration.sampling import Posterior, tokenizer_of
+from calotype.uses.restoration.tasks import Inpaint, Task, measured
 
 __all__ = [
     "Colourise", "Deblur", "Denoise", "Forward", "Inpaint", "Measurement", "Optimise", "Posterior",

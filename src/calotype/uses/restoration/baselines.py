@@ -154,8 +154,8 @@ def _wiener(measurement: Measurement, balance: float) -> Method:
 
 def _richardson_lucy(measurement: Measurement, steps: float) -> Method:
     kernel = _kernel(measurement)
-    return _each(lambda x: skimage.restoration.richardson_lucy(
-        x.clip(1e-3, 1), kernel, int(steps), clip=False))  # fmt: skip
+    restored: Any = skimage.restoration.richardson_lucy
+    return _each(lambda x: restored(x.clip(1e-3, 1), kernel, int(steps), clip=False))
 
 
 def _each(method: Callable[[np.ndarray], np.ndarray]) -> Method:

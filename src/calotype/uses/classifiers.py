@@ -1,8 +1,8 @@
 """Classifiers of pictures by their pixels, trained where they are needed and kept nowhere."""
 
 from dataclasses import dataclass
-from typing import Any
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64

@@ -127,11 +127,12 @@ def shapes_btcvae() -> TokenizerRecipe:
     """
     shapes = Shapes()
     parts = Decomposed(prod(shapes.levels), total_correlation=8.0)
-    neck = Gaussian(6, kl_weight=1.0, divergence=parts, keep_prior=True)
-    run = Run(steps=2000, batch_size=128, micro_batch=None, ema=None)
+    neck = Gaussian(6, kl_weight=1.0, divergence=parts, keep_prior=True, kl_warmup=2000)
+    run = Run(steps=8000, batch_size=128, micro_batch=None, ema=None)
     return _recipe(
         "shapes-btcvae", shapes, None, NewTokenizer(Dense((128, 128)), neck),
-        BernoulliLikelihood(), AdamW(2e-3), run, Transform(CenterCrop(shapes.size), mode="L"),
+        BernoulliLikelihood(), AdamW(2e-3, schedule="cosine"), run,
+        Transform(CenterCrop(shapes.size), mode="L"),
     )  # fmt: skip
 
 

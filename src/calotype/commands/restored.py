@@ -27,6 +27,8 @@ OWN = "restored"
 COLUMNS = {"psnr_db": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "lpips_alex": ("LPIPS alex", 3),
            "lpips_vgg": ("LPIPS vgg", 3), "psnr_alpha_db": ("PSNR of alpha, dB", 2)}  # fmt: skip
 """Figures as a table heads them, and their decimals."""
+Pair = tuple[Given, Float[Tensor, "_ _ _ _"]]
+"""A picture, and what was restored of it; each of a shape of its own."""
 Perceptual = Callable[[int, dict[str, str]], Iterable[tuple[str, Term]]]
 """LPIPS for a side of so many pixels, by backbone; it notes which is left out, and why."""
 
@@ -68,7 +70,7 @@ class Files:
         picture(image).save(self.folder / f"{free}.png")
 
 
-def tell(shown: Shown, found: Sequence[tuple[Given, Image]], perceptual: Perceptual) -> Path:
+def tell(shown: Shown, found: Sequence[Pair], perceptual: Perceptual) -> Path:
     """Compare, print, and write figures and page; returns the page.
 
     Args:

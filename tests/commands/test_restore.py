@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -11,8 +12,10 @@ from PIL import Image
 
 import tiny
 from calotype import cli
-from calotype.pipelines import picture
+from calotype.commands.damaged import Pieces
+from calotype.pipelines import load, picture
 from calotype.tokenizers import ImageTokenizer
+from calotype.uses.restoration import Inpaint, Posterior
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,6 +150,53 @@ def test_places_that_are_wrong_are_said(photos, model, tmp_path, capsys, monkeyp
     with pytest.raises(SystemExit):
         restore(photos, "--model", model)
     assert 'pip install "calotype[uses]"' in capsys.readouterr().err
+
+
+def test_bug_originals_were_written_over(photos, model, tmp_path, capsys):
+    """By a picture of the folder, and by a folder within the folder."""
+    before = {file: file.read_bytes() for file in photos.rglob("*.png")}
+    for pictures, out, answer in [
+        (photos / "a/0.png", photos / "a", "where the pictures are: name another folder"),
+        (photos, photos / "a", "which holds 0.png and is no folder of what restore wrote"),
+    ]:
+        with pytest.raises(SystemExit):
+            restore(pictures, "--model", model, "--out", out, "--no-baselines")
+        assert answer in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in photos.rglob("*.png")} == before
+    for _ in range(2):  # its own folder it may write anew
+        restore(photos, "--model", model, "--out", tmp_path / "out", "--no-baselines")
+
+
+def test_bug_pictures_of_each_batch_had_the_noise_of_the_first(artifacts, photos, tmp_path):
+    for size in (1, 2):
+        restore(photos / "a", "--model", artifacts / "unconditional", "way:posterior",
+                "--way.steps", 2, "--size", 16, "--batch-size", size, "--out",
+                tmp_path / f"{size}", "--no-baselines")  # fmt: skip
+    for name in ("0", "1", "2"):
+        one, two = (opened(tmp_path / f"{size}/{name}.png").astype(int) for size in (1, 2))
+        assert np.abs(one - two).max() <= 1
+
+
+def test_bug_a_mask_did_not_lie_where_its_picture_did(tmp_path):
+    """Of sides that are no multiple of the factor pixels were cut, and the mask was scaled."""
+    mask = np.zeros((45, 50), np.uint8)
+    mask[10:20, 20:32] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    task = Inpaint(mask=tmp_path / "mask.png")
+    shown = Image.fromarray(np.repeat(mask[..., None], 3, 2))
+    given = Pieces(task, True, None, 8, "RGB", 0).given(0, "x", shown)
+    assert given.truth is not None and given.truth.shape[-2:] == (40, 48)
+    assert torch.equal(given.measurement.hidden[0, 0] > 0, given.truth[0, 0] > 0)
+
+
+def test_solvers_that_hold_all_noise_are_refused(artifacts):
+    """Their latents were taken for such as keep their variance, and nonsense was drawn."""
+    pipeline = load(artifacts / "unconditional")
+    pipeline.scheduler = diffusers.DDPMScheduler()
+    assert Posterior(scheduler="ddim").check(pipeline) is pipeline
+    for name in ("euler", "heun", "lms"):
+        with pytest.raises(ValueError, match=f"--way.scheduler {name} holds latents with all"):
+            Posterior(scheduler=name).check(pipeline)
 
 
 def test_the_python_of_its_page_runs(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from rich.console import Console
 from rich.table import Table
@@ -140,7 +141,9 @@ def _chain(
     if not is_correctable(tokenizer):
         kind = type(tokenizer.bottleneck).__name__
         return None, [f"Nothing is corrected: latents of a {kind} are not any numbers."]
-    some = read.learnt[:CALIBRATED]
+    # From all over: what is learnt from stands class by class.
+    drawn = torch.Generator().manual_seed(0)
+    some = read.learnt[torch.randperm(len(read.learnt), generator=drawn)[:CALIBRATED]]
     likelihood = own.to(some.device) if own is not None else likelihood_for(tokenizer, some)
     prior = prior_of(tokenizer, tokenizer.latents(some).float())
     known = [

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from calotype.data import Decoding, Folder, Parquet, Pictures, Reader, Record
 from calotype.data.pictures import spread
-from calotype.tokenizers.preprocessing import Center, Trim, preprocessed
+from calotype.data.reading.images import read_image
+from calotype.tokenizers.preprocessing import Center, Fit, Trim, preprocessed
 from calotype.training.images import Mode
 from calotype.training.network import located
 from calotype.training.noise import generators
-from calotype.uses.restoration import Measurement, Task, measured
+from calotype.uses.restoration import Inpaint, Measurement, Task, measured
 
 Image = Float[Tensor, "1 c H W"]
 
@@ -66,13 +67,23 @@ class Pieces:
         image = preprocessed(opened, fit, multiple, self.mode)
         grown = 1 if self.degrade else shrinks
         try:
-            measurement = measured(self.task, *(side * grown for side in image.shape[-2:]))
+            measurement = self._measurement(opened, fit, multiple, image, grown)
             if not self.degrade:
                 return Given(name, measurement, measurement.read(image), None)
             chance = generators([self.seed * 1_000_003 + number])
             return Given(name, measurement, measurement.drawn(image, chance), image)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+    def _measurement(
+        self, opened: Any, fit: Fit, multiple: int, image: Float[Tensor, "_ _ _ _"], grown: int
+    ) -> Measurement:
+        """A mask of a picture's size is cut as it is, and lies where it lay; another is fitted."""
+        if isinstance(self.task, Inpaint) and self.task.mask is not None:
+            mask = read_image(self.task.mask, str(self.task.mask), Decoding(mode="L"))
+            if mask.size == opened.size:
+                return self.task.hiding((preprocessed(mask, fit, multiple, "L")[0] > 0).float())
+        return measured(self.task, *(side * grown for side in image.shape[-2:]))
 
 
 def pictures_of(path: Path, mode: Mode) -> Pictures:

@@ -58,6 +58,7 @@ def decompress(options: Decompress) -> Path:
 def _decompress(options: Decompress) -> Path:
     options.warn_of_emulation()
     root, files = _found(options.compressed)
+    _check_free([_target(options.out, root, file) for file in files])
     codec = Codec.load(options.model)
     codec.tokenizer.to(options.place)
     read, wrong = dict[Path, Compressed](), dict[str, str]()
@@ -74,13 +75,30 @@ def _decompress(options: Decompress) -> Path:
         for places in together(list(read.values()), options.batch_size):
             some = {whole[i]: read[whole[i]] for i in places}
             for file, image in _images(codec, some, wrong):
-                _write(options.out / file.relative_to(root).with_suffix(".png"), image)
+                _write(_target(options.out, root, file), image)
             told.advance(len(places))
     seconds = max(time.monotonic() - started, 1e-9)
     print(f"{len(whole)} pictures, {len(whole) / seconds:.1f} a second, in {options.exactness} on "
           f"{options.place}")  # fmt: skip
     tell_wrong(wrong, len(files), "decompressed")
     return options.out
+
+
+def _target(out: Path, root: Path, file: Path) -> Path:
+    return out / file.relative_to(root).with_suffix(".png")
+
+
+def _check_free(targets: list[Path]) -> None:
+    """Refuse to write in the place of pictures, which may be those that were compressed.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if there := [target for target in targets if target.exists()]:
+        raise ValueError(
+            f"{len(there)} of the pictures to write are there already, the first {there[0]}: name "
+            "another folder by --out, or remove them"
+        )
 
 
 def _found(where: Path) -> tuple[Path, list[Path]]:

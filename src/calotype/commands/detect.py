@@ -121,12 +121,15 @@ def _detect(options: Detect) -> Path:
     pictures = files.read(model.tokenizer.mode, model.size, options.count)
     found, remarks = model.tried(pictures, term), [*files.remarks]
     try:
-        backward = other.tried(pictures.reversed(options.seed), term)
-        found = with_reverse(found, backward)
+        turned = pictures.reversed(options.seed)
+    except ValueError as error:
+        if options.reverse_model is not None:
+            raise
+        remarks.append(f"not asked in reverse: {error}")
+    else:
+        found = with_reverse(found, other.tried(turned, term))
         if other is model:
             remarks.append(SAME)
-    except ValueError as error:
-        remarks.append(f"not asked in reverse: {error}")
     return _reported(options, model, files, pictures, found, remarks)
 
 

@@ -18,7 +18,7 @@ from calotype.training.devices import computing
 from calotype.training.progress import track
 from calotype.uses.compression import Codec
 from calotype.uses.compression.classical import Classical, at_hand
-from calotype.uses.compression.latents import LatentModel
+from calotype.uses.compression.latents import LatentModel, method_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,10 @@ class RateDistortion(Judging):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        if not self.steps:
+            raise ValueError("--steps is empty: give one or more, such as 0.5")
+        for step in self.steps:
+            method_of(step)
         if not self.models:
             raise ValueError("give a model or more, such as runs/small-ar")
         if self.out.is_file():

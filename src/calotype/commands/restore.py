@@ -1,7 +1,7 @@
 """Pictures restored by a trained tokenizer or a diffusion model, classical methods beside."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from calotype.commands.damaged import Given, Image, Pieces, batches, learnt_by, pictures_of
 from calotype.commands.judging import Comparing
 from calotype.commands.quiet import quiet
-from calotype.commands.restored import Files, Shown, tell
+from calotype.commands.restored import FIGURES, Files, Shown, tell
 from calotype.pipelines import Pipeline, checked, is_pipeline, size_of
 from calotype.pipelines import load as load_pipeline
 from calotype.tokenizers import ImageTokenizer
@@ -83,8 +83,14 @@ class Restore(Comparing):
             raise ValueError(f"no picture and no folder {self.pictures}")
         if self.out.is_file():
             raise ValueError(f"--out is {self.out}, a file: name a folder")
-        if self.out.exists() and self.out.resolve() == self.pictures.expanduser().resolve():
+        read = self.pictures.expanduser().resolve()
+        if self.out.resolve() in (read, read.parent if read.is_file() else read):
             raise ValueError(f"--out is {self.out}, where the pictures are: name another folder")
+        if not (self.out / FIGURES).exists() and (there := sorted(self.out.glob("*.png"))):
+            raise ValueError(
+                f"--out is {self.out}, which holds {there[0].name} and is no folder of what "
+                "restore wrote: name another folder"
+            )
         if self.size and self.size % self.task.shrinks:
             raise ValueError(
                 f"--size is {self.size}, no multiple of --task.factor {self.task.shrinks}"
@@ -113,11 +119,15 @@ def _restore(options: Restore) -> Path:
     pieces = Pieces(options.task, options.degrade, size, tokenizer.factor, tokenizer.mode,
                     options.seed)  # fmt: skip
     pictures = pictures_of(options.pictures.expanduser(), tokenizer.mode)
-    files, found = Files(options.out), list[tuple[Given, Image]]()
+    files, found, done = Files(options.out), list[tuple[Given, Image]](), 0
+    if options.degrade and options.lpips:
+        # What is asked for by name is found, or missed, before any work.
+        dict(options.perceptual(256, {}))
     every = batches(pictures, pieces, options.count, options.batch_size)
     with computing(options.precision, options.place, *_networks(model)):
         for batch in track(every, "batches restored", None):
-            images = _batch(options, model, batch)
+            images = _batch(options, model, batch, _going_on(options.way, done))
+            done += len(batch)
             for one, image in zip(batch, images, strict=True):
                 files.save(one.name, image)
                 if options.degrade or len(found) < options.shown:
@@ -125,6 +135,11 @@ def _restore(options: Restore) -> Path:
     if not found:
         raise ValueError(f"{options.pictures}: none of the pictures can be read")
     return tell(_shown(options), found, options.perceptual)
+
+
+def _going_on(way: Way, done: int) -> Way:
+    """With another seed for each picture, whatever the size of batches."""
+    return way if isinstance(way, Forward) else replace(way, seed=way.seed + done)
 
 
 def _loaded(options: Restore) -> tuple[ImageTokenizer | Pipeline, ImageTokenizer, int | None]:
@@ -170,11 +185,11 @@ def _networks(model: Any) -> Sequence[torch.nn.Module]:
 
 @torch.no_grad()
 def _batch(
-    options: Restore, model: ImageTokenizer | Pipeline, batch: Sequence[Given]
+    options: Restore, model: ImageTokenizer | Pipeline, batch: Sequence[Given], way: Way
 ) -> Float[Tensor, "b c H W"]:
     """What becomes of pictures of one shape, on the CPU."""
     seen = torch.cat([each.seen for each in batch]).to(options.place)
-    found = restore(model, seen, batch[0].measurement, options.way, options.keep)
+    found = restore(model, seen, batch[0].measurement, way, options.keep)
     return checked(found.cpu()).clamp(-1, 1)
 
 

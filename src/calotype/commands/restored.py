@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from calotype.pages.restoration import Restored, write_restored
 from calotype.pipelines import picture
 from calotype.tokenizers import psnr
 from calotype.tokenizers.terms.base import Term
-from calotype.training.files import write_text
+from calotype.training.files import write_bytes, write_text
 from calotype.training.images import visible
 from calotype.uses.restoration.baselines import as_seen, classical
 from calotype.uses.restoration.comparing import Compared, compared
@@ -66,8 +67,10 @@ class Files:
         numbered = (f"{stem}-{n}" for n in range(2, len(self._taken) + 3))
         free = next(each for each in (stem, *numbered) if each not in self._taken)
         self._taken.add(free)
+        held = BytesIO()
+        picture(image).save(held, "PNG")
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture(image).save(self.folder / f"{free}.png")
+        write_bytes(self.folder / f"{free}.png", held.getvalue())
 
 
 def tell(shown: Shown, found: Sequence[Pair], perceptual: Perceptual) -> Path:

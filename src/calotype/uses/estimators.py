@@ -74,7 +74,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                           log_every=10**9)  # fmt: skip
                 fit([objective], _Rows(images, self.batch_size, seed), run)
         # In double precision a row's latent does not depend on those beside it.
-        self.tokenizer_ = objective.tokenizer.eval().double()
+        self.tokenizer_ = objective.tokenizer.cpu().eval().double()
         self._n_features_out = self.tokenizer_.bottleneck.z_channels
         return self
 

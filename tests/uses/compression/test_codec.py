@@ -3,11 +3,13 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import coded
 import tiny
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import FSQ, LFQ, RVQ
 from calotype.uses.compression import (
     Codec,
@@ -18,7 +20,9 @@ from calotype.uses.compression import (
     Size,
     fit_entropy_model,
 )
+from calotype.uses.compression.coding import RangeDecoder
 from calotype.uses.compression.container import checksum
+from calotype.uses.compression.kept import read_latents
 from calotype.uses.compression.latents import FAR, SYMBOLS, method_of, step_of
 
 KINDS = {
@@ -170,6 +174,37 @@ def test_a_wrong_decoding_is_found(codec, monkeypatch):
     monkeypatch.setattr(model, "norm", model.norm * 3)
     with pytest.raises(DamagedError):
         codec.unpack(files)
+
+
+def test_bug_a_coder_that_gave_up_ended_everything(monkeypatch):
+    """What it read was none of its symbols: that is a damaged file, and others are not."""
+
+    class GivesUp:
+        def decode(self, family, weights):
+            raise AssertionError("invalid")
+
+    decoder = RangeDecoder(b"1234")
+    monkeypatch.setattr(decoder, "_coder", GivesUp())
+    with pytest.raises(DamagedError, match="no symbols can be decoded"):
+        decoder(np.ones((1, 2)))
+
+
+def test_bug_steps_were_of_latents_as_they_are_stored():
+    """Those of Stable Diffusion have a deviation of 5, and a step is of such as have 1."""
+    own = coded.continuous().tokenizer
+    stock = own.export()
+    scaled = type(stock).from_config({**stock.config, "scaling_factor": 0.1})
+    scaled.load_state_dict(stock.state_dict())
+    tokenizer = ImageTokenizer.around(scaled.eval())
+    images = tiny.images(4)
+    latents = read_latents(tokenizer, [images])
+    torch.testing.assert_close(latents, 0.1 * tokenizer.latents(images))
+    made = Codec(tokenizer, fit_entropy_model(tokenizer, latents, coded.FAST))
+    torch.testing.assert_close(made.latents(images), latents)
+    files = [made.read(file) for file in made.compress(images, step=0.5)]
+    assert (made.unpack(files) - latents).abs().max() <= 0.25 + 1e-3
+    shown = made.pictures(latents, made.size(files[0]))
+    torch.testing.assert_close(shown, tokenizer.reconstruct(images), atol=1e-3, rtol=0)
 
 
 def damaged(files: list[bytes], count: int) -> list[bytes]:

@@ -1,6 +1,7 @@
 """`compress`, `decompress` and `fit-entropy-model`, as they are typed."""
 
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -96,6 +97,17 @@ def test_damaged_foreign_and_others_files_are_named_and_the_rest_decoded(
     assert not [file for file in back.rglob(".*")]
 
 
+def test_bug_originals_were_replaced_by_what_came_back(model, folder, tmp_path, capsys):
+    fitted(model, folder, capsys)
+    photos = Path(copytree(folder, tmp_path / "photos"))
+    before = {file: file.read_bytes() for file in photos.rglob("*.png")}
+    by = ["--model", str(model), "--out", str(photos)]
+    assert said(capsys, ["compress", str(photos), *by])[0] == 0
+    code, told = said(capsys, ["decompress", str(photos), *by])
+    assert code == 2 and "5 of the pictures to write are there already" in told
+    assert {file: file.read_bytes() for file in photos.rglob("*.png")} == before
+
+
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_broken_pictures_are_named_and_the_rest_compressed(model, tmp_path, capsys):
     photos, out = tmp_path / "photos", tmp_path / "out"
@@ -156,6 +168,8 @@ def test_a_continuous_tokenizer_is_compressed_by_its_hyperprior(tmp_path, folder
         (["compress", "photos", "--size", "0"], "--size is 0"),
         (["compress", "photos", "--step", "0"], "a step of 0"),
         (["compress", "photos"], "photos"),
+        (["rate-distortion", "m", "--steps", "0"], "a step of 0"),
+        (["rate-distortion", "m", "--steps"], "--steps"),
         (["decompress", "nowhere", "--batch-size", "0"], "--batch-size is 0"),
         (["decompress", "nowhere"], "there is no folder nowhere"),
         (["fit-entropy-model", "nowhere", "--hyperprior.steps", "0"], "--hyperprior.steps is 0"),

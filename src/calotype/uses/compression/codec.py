@@ -27,7 +27,7 @@ from calotype.uses.compression.container import (
     checksum,
 )
 from calotype.uses.compression.exact_transformer import ExactTransformer
-from calotype.uses.compression.kept import has_entropy_model, load_entropy_model
+from calotype.uses.compression.kept import coded, has_entropy_model, load_entropy_model
 from calotype.uses.compression.latents import LatentModel, is_step, method_of
 from calotype.uses.compression.models import CodeModel, Frequencies, Transformer
 
@@ -125,14 +125,15 @@ class Codec:
 
     @torch.no_grad()
     def latents(self, images: Pixels) -> Num[Tensor, "b ..."]:
-        """What is coded of images: ids, or the likeliest latents, on the CPU."""
+        """What is coded of images: ids, or the likeliest latents, whose deviation is about 1, on
+        the CPU.
+        """
         height, width = images.shape[-2:]
         factor = self.tokenizer.factor
         rows, columns = Size(width, height, factor).grid
         pad = (0, columns * factor - width, 0, rows * factor - height)
         sent = functional.pad(sent_images(images, self.tokenizer.weight.device), pad, "replicate")
-        coded = isinstance(self.tokenizer.bottleneck, Discrete)
-        return (self.tokenizer.encode_ids if coded else self.tokenizer.latents)(sent).cpu()
+        return coded(self.tokenizer, sent)
 
     def pack(self, latents: Num[Tensor, "b ..."], size: Size, step: float = STEP) -> list[bytes]:
         """Files of latents as `latents` gives them; of continuous ones in steps."""
@@ -189,10 +190,11 @@ class Codec:
     def pictures(self, latents: Num[Tensor, "b ..."], size: Size) -> Float[Tensor, "b c H W"]:
         """Images of latents, near [-1, 1], on the CPU. Their last bits depend on the machine."""
         tokenizer = self.tokenizer
-        coded = isinstance(self.models, LatentModel)
-        images = (tokenizer.decode if coded else tokenizer.decode_ids)(
-            latents.to(tokenizer.weight.device)
-        )
+        there = latents.to(tokenizer.weight.device)
+        if isinstance(self.models, LatentModel):
+            images = tokenizer.decode(tokenizer.stored(there))
+        else:
+            images = tokenizer.decode_ids(there)
         return images[..., : size.height, : size.width].float().cpu()
 
     def decompress(self, files: Sequence[bytes]) -> list[Float[Tensor, "c H W"]]:

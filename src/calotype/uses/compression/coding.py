@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from calotype.lazy import constriction
+from calotype.uses.compression.container import DamagedError
 
 CODERS: Any = constriction
 """Its submodules have no types."""
@@ -33,8 +34,15 @@ class RangeDecoder:
         self._coder = CODERS.stream.queue.RangeDecoder(words)
 
     def __call__(self, weights: Weights) -> Symbols:
-        """Read the next symbols."""
-        return self._coder.decode(_family(), weights).astype(np.int64)
+        """Read the next symbols.
+
+        Raises:
+            DamagedError: the coder wrote no such bytes, by these probabilities.
+        """
+        try:
+            return self._coder.decode(_family(), weights).astype(np.int64)
+        except AssertionError as error:
+            raise DamagedError("no symbols can be decoded from it") from error
 
 
 def _family() -> Any:
@@ -61,5 +69,5 @@ def _says(data: bytes, parts: tuple[tuple[Symbols, Weights], ...]) -> bool:
     decoder = RangeDecoder(data)
     try:
         return all((decoder(weights) == symbols).all() for symbols, weights in parts)
-    except AssertionError:  # no data of this coder's
+    except DamagedError:
         return False

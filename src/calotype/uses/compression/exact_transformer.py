@@ -1,5 +1,6 @@
 """A transformer over tokens whose answers are the same bits on any machine."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
@@ -108,7 +109,7 @@ class ExactTransformer:
         self, q: Float[Tensor, "b h n d"], keys: Float[Tensor, "b h end d"],
         values: Float[Tensor, "b h end d"], ahead: Float[Tensor, "n end"],
     ) -> Float[Tensor, "b h n d"]:  # fmt: skip
-        scores = (q @ keys.mT).div_(q.shape[-1] ** 0.5)
+        scores = (q @ keys.mT).div_(math.sqrt(q.shape[-1]))
         mass = masses(scores.add_(ahead) if len(ahead) > 1 else scores, MASS)
         return on_grid((mass @ values).div_(mass.sum(-1, keepdim=True)))
 

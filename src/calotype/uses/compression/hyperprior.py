@@ -16,7 +16,7 @@ from torch.nn import functional
 
 LARGEST_HYPER = 32
 """Of hyper-latents, which are whole numbers; larger ones are cut."""
-FINEST, COARSEST = -5.0, 2.0
+FINEST, COARSEST = -6.0, 3.0
 """Logarithms to base 2 of the steps that a fit is for, beside latents of deviation 1."""
 LOG_SCALES = -6.0, 4.0
 """Logarithms to base 2 of the least and the largest deviation of a latent's number."""
@@ -107,7 +107,7 @@ def _normal(x: Tensor) -> Tensor:
 
 
 def fit_network(latents: Float[Tensor, "n c h w"], spec: Hyperprior) -> HyperNetwork:
-    """Learn to code latents, in steps of any size between 1/32 and 4, in few bits.
+    """Learn to code latents, in steps of any size between 1/64 and 8, in few bits.
 
     Raises:
         ValueError: the rate is not finite.

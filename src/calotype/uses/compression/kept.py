@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Float, Num
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,15 +25,24 @@ EntropyModel = Frequencies | LatentModel
 
 
 @torch.no_grad()
+def coded(tokenizer: ImageTokenizer, images: Float[Tensor, "b c H W"]) -> Num[Tensor, "b ..."]:
+    """What is coded of images in [-1, 1] that are where the tokenizer is: ids, or the likeliest
+    latents as generators see them, whose deviation is about 1; on the CPU.
+    """
+    if isinstance(tokenizer.bottleneck, Discrete):
+        return tokenizer.encode_ids(images).cpu()
+    return tokenizer.normalised(tokenizer.latents(images)).cpu()
+
+
+@torch.no_grad()
 def read_latents(tokenizer: ImageTokenizer, batches: Iterable[Pixels]) -> Num[Tensor, "n ..."]:
     """What is coded of images: ids of codes, or the likeliest latents.
 
     Raises:
         ValueError: there are no images, or latents of several shapes.
     """
-    coded, device = isinstance(tokenizer.bottleneck, Discrete), tokenizer.weight.device
-    found = [(tokenizer.encode_ids if coded else tokenizer.latents)(sent_images(each, device)).cpu()
-             for each in batches]  # fmt: skip
+    device = tokenizer.weight.device
+    found = [coded(tokenizer, sent_images(each, device)) for each in batches]
     if not found:
         raise ValueError("no pictures to fit an entropy model to: the data source is empty")
     if len({each.shape[1:] for each in found}) > 1:

@@ -79,6 +79,12 @@ class Posterior:
                 "prompts alone, or nothing: give a pipeline such as small-diffusion makes"
             )
         with scheduled(pipeline, self.scheduler):
+            solver: Any = pipeline.scheduler
+            if float(getattr(solver, "init_noise_sigma", 1.0)) > 1.001:
+                raise ValueError(
+                    f"--way.scheduler {self.scheduler} holds latents with all of their noise, and "
+                    "posteriors are drawn among such as keep their variance: choose dpm++ or ddim"
+                )
             return pipeline
 
     def _drawn(

@@ -31,8 +31,8 @@ class Inpaint:
     """Left, top, right and bottom of what is hidden, in pixels of the restored picture; right and
     bottom are the first that are seen again. None, without a mask: the middle half of each side."""
     mask: Path | None = None
-    """A picture of the same shape, white where it is hidden; it is resized and cropped as the
-    pictures are."""
+    """A picture, white where it is hidden. Of a picture of its size it hides what lies under it; it
+    is resized and cropped to others."""
     noise: float = 0.0
     """Of its noise, of images in [-1, 1]."""
     value: float = 0.0
@@ -62,6 +62,15 @@ class Inpaint:
             ValueError: all of such a picture would be hidden, or none of it.
         """
         hidden = self._masked(height, width) if self.mask else self._boxed(height, width)
+        return self.hiding(hidden)
+
+    def hiding(self, hidden: Float[Tensor, "1 H W"]) -> Uncover:
+        """The measurement of pictures of which 1 is hidden, where it is 1.
+
+        Raises:
+            ValueError: all of such a picture would be hidden, or none of it.
+        """
+        height, width = hidden.shape[1:]
         if not 0 < (share := float(hidden.mean())) < 1:
             what = "--task.mask" if self.mask else "--task.box"
             raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("uses.md", "exploration.md", "robustness.md", "augmentation.md")
+PAGES = ("uses.md", "exploration.md", "robustness.md", "augmentation.md", "compression.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -21,8 +21,8 @@ from calotype.uses.detection.conformal import check_enough
 
 SEEN = (
     "the threshold is by normal pictures that the tokenizer may have been trained on, which look "
-    "more usual than new ones: its false-alarm rate is promised only if it was not; --held-out "
-    "names others"
+    "more usual than new ones: its false-alarm rate is promised only if it was not, and of two "
+    "sets AUROC flatters too; --held-out names others"
 )
 
 

@@ -46,6 +46,6 @@ class Artifact:
                 raise ValueError(f"--size is {asked}, but {self.path} draws {size} pixels")
             return size
         assert self.tokenizer is not None
-        size = asked or self.tokenizer.autoencoder.config.get("sample_size") or 256
+        size = asked or self.tokenizer.sample_size
         self.tokenizer.check(size)
         return size

@@ -103,7 +103,7 @@ def _augment(options: Augment) -> Path:
     options.warn_of_emulation()
     tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place).eval()
     tokenizer.requires_grad_(False)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
     pixels, said = read_pictures(options.data, transform, options.count, options.batch_size)

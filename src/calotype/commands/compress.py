@@ -24,6 +24,9 @@ from calotype.uses.compression import SUFFIX, Codec
 from calotype.uses.compression.codec import STEP
 from calotype.uses.compression.latents import method_of
 
+WAITING = 4
+"""Batches of pictures that are held until there are enough of their shape."""
+
 
 @dataclass(frozen=True)
 class Compress(Computation):
@@ -152,6 +155,8 @@ def _batches(
         group.append((number, levels(image)))
         if len(group) == options.batch_size:
             yield _stacked(waiting.pop(image.size))
+        elif sum(map(len, waiting.values())) >= WAITING * options.batch_size:
+            yield _stacked(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
     yield from map(_stacked, waiting.values())
 
 

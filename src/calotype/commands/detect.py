@@ -163,8 +163,8 @@ class Model:
             tokenizer = loaded if isinstance(loaded, ImageTokenizer) else ImageTokenizer.load(path)
         self.tokenizer = tokenizer.to(options.place).eval()
         own = self.pipeline.size if self.pipeline is not None else \
-            tokenizer.autoencoder.config.get("sample_size")  # fmt: skip
-        self.size: int = options.size or own or 256
+            tokenizer.sample_size  # fmt: skip
+        self.size: int = options.size or own
         tokenizer.check(self.size)
         if self.pipeline is not None:
             self.pipeline.shaped(self.size, self.size)

@@ -86,7 +86,7 @@ def _explore(options: Explore) -> Path:
     options.warn_of_emulation()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     decode = Decoder(tokenizer, options.batch_size)
     with computing(options.precision, options.place, *tokenizer.networks):

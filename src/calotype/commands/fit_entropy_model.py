@@ -68,7 +68,7 @@ def _fit(options: FitEntropyModel) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give one of a tokenizer on this machine")
     tokenizer = ImageTokenizer.load(folder).to(options.place)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     with computing(options.precision, options.place, *tokenizer.networks):
         latents = read_latents(tokenizer, _images(options, tokenizer, size))

@@ -64,7 +64,7 @@ def _fit(options: FitPrior) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: give one of a tokenizer on this machine")
     tokenizer = ImageTokenizer.load(folder).to(options.place)
-    size = tokenizer.autoencoder.config.get("sample_size") or 256
+    size = tokenizer.sample_size
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
     data = spread(options.data.build(), options.count)
     with computing(options.precision, options.place, *tokenizer.networks):

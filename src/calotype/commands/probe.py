@@ -99,7 +99,7 @@ def _probe(options: ProbeLatents) -> Path:
     options.warn_of_emulation()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     readers = {"latents": of_latents(tokenizer), "untrained": of_latents(untrained(tokenizer)),
                "pixels": of_pixels()}  # fmt: skip

@@ -74,7 +74,7 @@ def _measured(options: RateDistortion) -> Path:
     options.warn_of_emulation()
     codecs = {path: Codec.load(path) for path in options.models}
     first = next(iter(codecs.values())).tokenizer
-    size = options.size or first.autoencoder.config.get("sample_size") or 256
+    size = options.size or first.sample_size
     mode = first.mode
     for path, codec in codecs.items():
         codec.tokenizer.check_mode(mode, path)

@@ -96,7 +96,7 @@ def reconstruct(options: Reconstruct) -> Path:
     options.warn_of_emulation()
     device, file = options.place, options.file
     tokenizer = ImageTokenizer.load(options.tokenizer).to(device)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     agree_to_share(tokenizer=partial(weights_of, tokenizer))
     dataset, rebuild = options.data.build(), partial(_rebuilt, tokenizer, device)

@@ -101,7 +101,7 @@ def robust(options: Robust) -> Path:
 def _robust(options: Robust) -> Path:
     options.warn_of_emulation()
     tokenizer = _loaded(options, options.tokenizer)
-    size = options.size or tokenizer.autoencoder.config.get("sample_size") or 256
+    size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     purifiers = {options.tokenizer: tokenizer}
     purifiers |= {path: _loaded(options, path) for path in options.beside}

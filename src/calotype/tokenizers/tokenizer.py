@@ -230,7 +230,7 @@ class ImageTokenizer(nn.Module):
             FileNotFoundError: there is no such file.
             ValueError: one is no picture, or they cannot be of one size.
         """
-        fit = fit or Center(self.autoencoder.config.get("sample_size") or 256)
+        fit = fit or Center(self.sample_size)
         return preprocessed(pictures, fit, self.factor, self.mode).to(self.weight.device)
 
     def features(self, images: Pixels, tiling: Tiling | None = None) -> Float[Tensor, "b in h w"]:
@@ -363,6 +363,11 @@ class ImageTokenizer(nn.Module):
     def factor(self) -> int:
         """Pixels a side of what becomes one site of the latent."""
         return factor(self.autoencoder)
+
+    @property
+    def sample_size(self) -> int:
+        """Pixels a side of what it was trained with, or 256 where it does not say."""
+        return self.autoencoder.config.get("sample_size") or 256
 
     @property
     def mode(self) -> Mode:

@@ -125,7 +125,11 @@ class Together:
         with self._file:
             self._claims.take(MUTEX, wait=True)
             if self._claims.take(PRESENT):
-                shutil.rmtree(self.folder)
+                # Whoever comes meanwhile makes it anew, and must not lose what is in it by this.
+                gone = self.folder.with_name(f"{self.folder.name}.{os.getpid()}.gone")
+                self.folder.rename(gone)
+                for each in gone.parent.glob(f"{self.folder.name}.*.gone"):  # others' too, killed
+                    shutil.rmtree(each, ignore_errors=True)
 
     def _opened(self) -> IO[bytes]:
         """The file of who is there, its mutex taken."""

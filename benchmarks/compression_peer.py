@@ -16,7 +16,8 @@ import tyro
 from compression import Data
 from torch import Tensor
 
-from calotype.evaluation.rates import Rate, eight_bits_of, measure
+from calotype.data.reading.transforms import eight_bits
+from calotype.evaluation.rates import Rate, measure
 from calotype.tokenizers.terms import LPIPS
 from calotype.training.images import scaled
 
@@ -81,7 +82,7 @@ def measured(peer: Peer, model: Any, steps: int) -> Rate:
         coded = model.compress((scaled(images) + 1) / 2)
         back = model.decompress(coded["strings"], coded["shape"])["x_hat"]
         # Two bytes each of width and height would do for a head.
-        return [len(each) + 4 for each in coded["strings"][0]], eight_bits_of(2 * back - 1)
+        return [len(each) + 4 for each in coded["strings"][0]], eight_bits(2 * back - 1)
 
     for images in Data(peer.held, peer.count, peer.size).batches():
         measure(rate, there, images, lpips)

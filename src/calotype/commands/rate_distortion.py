@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 import tyro
 
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, once
 from calotype.data.pictures import spread
-from calotype.evaluation.rates import Images, Rate, There, eight_bits_of, measure
+from calotype.data.reading.transforms import eight_bits
+from calotype.evaluation.rates import Images, Rate, There, measure
 from calotype.pages.rates import PAGE, write
 from calotype.tokenizers.terms.base import Term
 from calotype.training.agreement import by_main
@@ -131,6 +133,6 @@ def _by_classical(codec: Classical, quality: int, mode: str) -> There:
 def _by_model(codec: Codec, step: float) -> There:
     def there(images: Images) -> tuple[list[int], Images]:
         files = codec.compress(images, step)
-        return [len(file) for file in files], eight_bits_of(codec.decompress(files))
+        return [len(file) for file in files], eight_bits(torch.stack(codec.decompress(files)))
 
     return there

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from calotype.evaluation.distortion import distortion
+from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers.terms.base import Term
 
 Images = UInt8[Tensor, "b c H W"]
@@ -53,7 +53,7 @@ def measure(rate: Rate, there: There, images: Images, lpips: Mapping[str, Term])
     sizes, back = there(images)
     found = distortion(images, back, lpips)
     # A picture that came back exactly has no finite PSNR, and a mean of several would have none.
-    found["psnr_db"] = found["psnr_db"].clamp(max=100)
+    found["psnr_db"] = found["psnr_db"].clamp(max=EXACT_DB)
     rate.add(sizes, found, images.shape[2] * images.shape[3])
 
 
@@ -68,9 +68,3 @@ def saved(rate: Rate, others: Sequence[Rate], figure: str) -> float | None:
     if not values[0] <= value <= values[-1]:
         return None
     return 1 - rate.bits_per_pixel / 2 ** float(np.interp(value, values, bits))
-
-
-def eight_bits_of(images: Sequence[Tensor]) -> Images:
-    """Images near [-1, 1] as a file has them."""
-    stacked = torch.stack(list(images)).clamp(-1, 1)
-    return ((stacked + 1) * 127.5).round().byte()

@@ -167,6 +167,22 @@ def test_bug_originals_were_written_over(photos, model, tmp_path, capsys):
         restore(photos, "--model", model, "--out", tmp_path / "out", "--no-baselines")
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_bug_a_picture_that_was_too_small_or_broken_ended_it_midway(
+    photos, model, tmp_path, capsys
+):
+    """All others are restored, the page is written, and it is named at the end."""
+    Image.new("RGB", (1, 9)).save(photos / "a/1.png")
+    (photos / "a/0.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stop:
+        restore(photos, "--model", model, "--degrade", "--out", tmp_path / "out", "--no-baselines")
+    said = " ".join(capsys.readouterr().err.split())
+    assert stop.value.code == 2 and "2 of 4 files were not restored" in said
+    assert "1.png is 1x9, and a side has 2 pixels or more here" in said and "0.png" in said
+    made = {"2.png", "2-2.png", "restored.html", "restored.json"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == made
+
+
 def test_bug_pictures_of_each_batch_had_the_noise_of_the_first(artifacts, photos, tmp_path):
     for size in (1, 2):
         restore(photos / "a", "--model", artifacts / "unconditional", "way:posterior",
@@ -197,6 +213,11 @@ def test_solvers_that_hold_all_noise_are_refused(artifacts):
     for name in ("euler", "heun", "lms"):
         with pytest.raises(ValueError, match=f"--way.scheduler {name} holds latents with all"):
             Posterior(scheduler=name).check(pipeline)
+
+
+def test_bug_a_prompt_that_nothing_reads_was_passed_over(artifacts):
+    with pytest.raises(ValueError, match="--way.prompt is .a cat., and"):
+        Posterior(prompt="a cat").check(load(artifacts / "unconditional"))
 
 
 def test_the_python_of_its_page_runs(tmp_path, monkeypatch):

@@ -150,6 +150,16 @@ def test_some_are_of_each_bucket() -> None:
     assert sum(len(batch["key"]) for batch in found) == 12 and len(found) > 3
 
 
+@pytest.mark.parametrize("count", [None, 1, 7, 40])
+def test_some_are_so_many_whatever_a_batch_holds(count: int | None) -> None:
+    found = list(some_of(pictures(), count, TRANSFORM, 3))
+    sizes = [(len(batch["key"]), len(batch["image"]), len(batch["caption"])) for batch in found]
+    assert all(len({*size}) == 1 and size[0] <= 3 for size in sizes)
+    assert sum(size[0] for size in sizes) == (count or 40)
+    with pytest.raises(ValueError, match="batch_size: of all pictures it must say"):
+        next(some_of(pictures(), None, TRANSFORM))
+
+
 def test_what_is_found_is_said() -> None:
     said = loader(4).dataset.said()  # type: ignore[attr-defined]
     assert "5 that are longer than 2:1 up to" not in said or "cropped away" in said

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from calotype.commands.quiet import quiet
+from calotype.commands.wrong import tell_wrong
 from calotype.data import CenterCrop, Decoding, Folder, Pictures
 from calotype.data.reading.transforms import levels
-from calotype.mistakes import note
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
 from calotype.training.files import write_bytes
@@ -84,6 +84,8 @@ def _compress(options: Compress) -> Path:
     pictures = Folder(options.pictures, captions="none").build()
     files = _targets(pictures, options.pictures.expanduser(), options.out)
     codec = Codec.load(options.model)
+    if options.size:
+        codec.check(options.size, options.size)
     codec.tokenizer.to(options.place)
     started, done, wrong = time.monotonic(), _Done(), dict[str, str]()
     with (
@@ -107,19 +109,6 @@ def _compress(options: Compress) -> Path:
               f"in {options.exactness} on {options.place}")  # fmt: skip
     tell_wrong(wrong, len(files), "compressed")
     return options.out
-
-
-def tell_wrong(wrong: dict[str, str], count: int, done: str) -> None:
-    """Name files with which something is wrong.
-
-    Raises:
-        ValueError: there are some.
-    """
-    if not wrong:
-        return
-    error = ValueError(f"{len(wrong)} of {count} files were not {done}:")
-    note(error, "\n".join(why if name in why else f"{name}: {why}" for name, why in wrong.items()))
-    raise error
 
 
 def _targets(pictures: Pictures, root: Path, out: Path) -> list[Path]:

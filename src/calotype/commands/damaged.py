@@ -86,8 +86,8 @@ class Pieces:
         return measured(self.task, *(side * grown for side in image.shape[-2:]))
 
 
-def pictures_of(path: Path, mode: Mode) -> Pictures:
-    """A picture, those of a folder, or those of a parquet file.
+def pictures_of(path: Path, mode: Mode, count: int | None) -> Pictures:
+    """A picture, those of a folder, or those of a parquet file; so many at most.
 
     Raises:
         FileNotFoundError: there is none.
@@ -98,24 +98,33 @@ def pictures_of(path: Path, mode: Mode) -> Pictures:
         found = Pictures([Record(path, str(path), "")], Reader("stop", str(path)))
     else:
         found = Folder(path, captions="none").build()
-    assert isinstance(found, Pictures)
-    return found.decoded_by(Decoding(mode=mode))
+    some = spread(found, count)
+    assert isinstance(some, Pictures)
+    return some.decoded_by(Decoding(mode=mode))
 
 
 def batches(
-    pictures: Pictures, pieces: Pieces, count: int | None, batch_size: int
+    pictures: Pictures, pieces: Pieces, batch_size: int, wrong: dict[str, str]
 ) -> Iterator[list[Given]]:
-    """Pictures that follow each other and are of one shape, so many at most; broken ones are left
-    out, and the reader says which.
+    """Pictures that follow each other and are of one shape. Those that are broken or too small are
+    left out, and noted with what is wrong.
     """
-    some = spread(pictures, count)
-    assert isinstance(some, Pictures)
-    read = ((i, some.read_one(i)) for i in range(len(some)))
-    every = (pieces.given(i, one.get("name", f"picture {i}"), one["image"])
-             for i, one in read if one is not None)  # fmt: skip
+    every = _every(pictures, pieces, wrong)
     for _, alike in groupby(every, lambda each: each.seen.shape):
         while batch := list(islice(alike, batch_size)):
             yield batch
+    wrong |= pictures.reader.skipped
+
+
+def _every(pictures: Pictures, pieces: Pieces, wrong: dict[str, str]) -> Iterator[Given]:
+    for i in range(len(pictures)):
+        if (one := pictures.read_one(i)) is None:
+            continue
+        name = one.get("name", f"picture {i}")
+        try:
+            yield pieces.given(i, name, one["image"])
+        except ValueError as error:
+            wrong[name] = str(error)
 
 
 def learnt_by(model: str) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import tyro
 from torch import Tensor
 
-from calotype.commands.compress import tell_wrong
 from calotype.commands.quiet import quiet
+from calotype.commands.wrong import tell_wrong
 from calotype.pipelines import picture
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing

@@ -7,8 +7,7 @@ from pathlib import Path
 import tyro
 
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.tokenizer import KEPT_IN
 from calotype.training.agreement import by_main
@@ -77,12 +76,7 @@ def _fit(options: FitEntropyModel) -> Path:
 
 
 def _images(options: FitEntropyModel, tokenizer: ImageTokenizer, size: int) -> Iterator[Pixels]:
-    data = spread(options.data.build(), options.count)
-    transform, seen = Transform(CenterCrop(size), mode=tokenizer.mode), 0
-    batches = once(data, options.batch_size, transform)
+    transform = Transform(CenterCrop(size), mode=tokenizer.mode)
+    batches = some_of(options.data.build(), options.count, transform, options.batch_size)
     for batch in track(batches, "batches of pictures", None, options.batch_size):
-        left = None if options.count is None else options.count - seen
-        yield batch["image"][:left]
-        seen += len(batch["image"][:left])
-        if seen == options.count:
-            return
+        yield batch["image"]

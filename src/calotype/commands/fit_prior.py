@@ -8,9 +8,8 @@ import tyro
 from torch.utils.data import Dataset
 
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
+from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.data.loading.batches import draw_keys
-from calotype.data.pictures import spread
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.priors import Mixture, PriorSpec, fit_prior
 from calotype.training import Batch
@@ -66,7 +65,7 @@ def _fit(options: FitPrior) -> Path:
     tokenizer = ImageTokenizer.load(folder).to(options.place)
     size = tokenizer.sample_size
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
-    data = spread(options.data.build(), options.count)
+    data = options.data.build()
     with computing(options.precision, options.place, *tokenizer.networks):
         prior = fit_prior(tokenizer, _keyed(options, data, transform), options.prior)
     return prior.save(folder)
@@ -74,10 +73,7 @@ def _fit(options: FitPrior) -> Path:
 
 def _keyed(options: FitPrior, data: Dataset, transform: Transform) -> Iterator[Batch]:
     seen = 0
-    for batch in once(data, options.batch_size, transform):
-        left = None if options.count is None else options.count - seen
-        images = batch["image"][:left]
+    for batch in some_of(data, options.count, transform, options.batch_size):
+        images = batch["image"]
         yield {"image": images, "key": draw_keys(options.seed, seen, len(images))}
         seen += len(images)
-        if seen == options.count:
-            return

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from calotype.data import Source, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import Source, Transform, some_of
 from calotype.training.images import Pixels
 from calotype.training.progress import track
 
@@ -20,13 +19,10 @@ def read_pictures(
     """So many, from all over the data, of a stream the first; None: all."""
     images: list[Tensor] = []
     said: list[str] = []
-    data = spread(source.build(), count)
-    for batch in track(once(data, batch_size, transform), "batches of pictures", None):
-        left = None if count is None else count - len(said)
-        images.append(batch["image"][:left])
-        said += batch["caption"][:left]
-        if len(said) == count:
-            break
+    batches = some_of(source.build(), count, transform, batch_size)
+    for batch in track(batches, "batches of pictures", None):
+        images.append(batch["image"])
+        said += batch["caption"]
     return torch.cat(images), said
 
 

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 
 from calotype.commands.labelled import check_captioned, check_classes
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.agreement import by_main
 from calotype.training.devices import Computation, computing
@@ -106,7 +105,7 @@ def _probe(options: ProbeLatents) -> Path:
     if options.beside is not None:
         for name, trained in ((options.beside, True), (f"{options.beside} untrained", False)):
             readers[name] = of_vision_model(options.beside, options.place, trained)
-    sets: dict[str, Dataset[Any]] = {"data": spread(options.data.build(), options.count)}
+    sets: dict[str, Dataset[Any]] = {"data": options.data.build()}
     if options.transfer is not None:
         sets["transfer"] = Folder(options.transfer).build()
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
@@ -115,9 +114,8 @@ def _probe(options: ProbeLatents) -> Path:
         with computing(options.precision, options.place, *tokenizer.networks):
             own = name == "data"
             batches = _batches(
-                once(dataset, options.batch_size, transform),
+                some_of(dataset, options.count if own else None, transform, options.batch_size),
                 name,
-                options.count if own else None,
                 options.factor if own else None,
             )
             vectors, said = _read(readers, track(batches, "batches of pictures", None))
@@ -140,21 +138,15 @@ def _probe(options: ProbeLatents) -> Path:
 
 
 def _batches(
-    batches: Iterable[Batch], name: str, count: int | None, factor: int | None
+    batches: Iterable[Batch], name: str, factor: int | None
 ) -> Iterator[tuple[Pixels, list[str]]]:
-    """Pictures and their classes, so many or all.
+    """Pictures and their classes.
 
     Raises:
         ValueError: some picture has no class.
     """
-    read = 0
     for batch in batches:
-        left = None if count is None else count - read
-        said = _classes(batch, name, factor)[:left]
-        yield batch["image"][:left], said
-        read += len(said)
-        if read == count:
-            return
+        yield batch["image"], _classes(batch, name, factor)
 
 
 def _classes(batch: Batch, name: str, factor: int | None) -> list[str]:

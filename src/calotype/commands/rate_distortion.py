@@ -9,8 +9,7 @@ import tyro
 
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
-from calotype.data import CenterCrop, Folder, Source, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.data.reading.transforms import eight_bits
 from calotype.evaluation.rates import Images, Rate, There, measure
 from calotype.pages.rates import PAGE, write
@@ -80,8 +79,9 @@ def _measured(options: RateDistortion) -> Path:
     mode = first.mode
     for path, codec in codecs.items():
         codec.tokenizer.check_mode(mode, path)
+        codec.check(size, size)
         codec.tokenizer.to(options.place)
-    classical, missing = at_hand()
+    classical, missing = at_hand(mode)
     lpips = dict(options.perceptual(size, missing))
     for name, why in missing.items():
         print(f"left out: {name}, because {why}")
@@ -109,16 +109,10 @@ def _rates(
     transform: Transform,
 ) -> list[Rate]:  # fmt: skip
     found = {way: Rate(*way) for way in ways}
-    data, seen = spread(options.data.build(), options.count), 0
-    batches = once(data, options.batch_size, transform)
+    batches = some_of(options.data.build(), options.count, transform, options.batch_size)
     for batch in track(batches, "batches of pictures", None, options.batch_size):
-        left = None if options.count is None else options.count - seen
-        images = batch["image"][:left]
         for way, there in ways.items():
-            measure(found[way], there, images, lpips)
-        seen += len(images)
-        if seen == options.count:
-            break
+            measure(found[way], there, batch["image"], lpips)
     return list(found.values())
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from calotype.commands.damaged import Given, Image, Pieces, batches, learnt_by, pictures_of
 from calotype.commands.judging import Comparing
 from calotype.commands.quiet import quiet
-from calotype.commands.restored import FIGURES, Files, Shown, tell
+from calotype.commands.restored import FIGURES, PAGE, Files, Shown, tell
+from calotype.commands.wrong import tell_wrong
 from calotype.pipelines import Pipeline, checked, is_pipeline, size_of
 from calotype.pipelines import load as load_pipeline
 from calotype.tokenizers import ImageTokenizer
@@ -107,7 +108,8 @@ def restore_pictures(options: Restore) -> Path:
     one does.
 
     Raises:
-        ValueError, FileNotFoundError: there is no such model, or it cannot do what is asked.
+        ValueError, FileNotFoundError: there is no such model, it cannot do what is asked, or some
+            pictures could not be restored, after all others were.
     """
     quiet()
     return by_main(lambda: _restore(options))
@@ -118,12 +120,13 @@ def _restore(options: Restore) -> Path:
     model, tokenizer, size = _loaded(options)
     pieces = Pieces(options.task, options.degrade, size, tokenizer.factor, tokenizer.mode,
                     options.seed)  # fmt: skip
-    pictures = pictures_of(options.pictures.expanduser(), tokenizer.mode)
+    pictures = pictures_of(options.pictures.expanduser(), tokenizer.mode, options.count)
     files, found, done = Files(options.out), list[tuple[Given, Image]](), 0
+    wrong = dict[str, str]()
     if options.degrade and options.lpips:
         # What is asked for by name is found, or missed, before any work.
         dict(options.perceptual(256, {}))
-    every = batches(pictures, pieces, options.count, options.batch_size)
+    every = batches(pictures, pieces, options.batch_size, wrong)
     with computing(options.precision, options.place, *_networks(model)):
         for batch in track(every, "batches restored", None):
             images = _batch(options, model, batch, _going_on(options.way, done))
@@ -132,9 +135,9 @@ def _restore(options: Restore) -> Path:
                 files.save(one.name, image)
                 if options.degrade or len(found) < options.shown:
                     found.append((one, image[None]))
-    if not found:
-        raise ValueError(f"{options.pictures}: none of the pictures can be read")
-    return tell(_shown(options), found, options.perceptual)
+    page = tell(_shown(options), found, options.perceptual) if found else options.out / PAGE
+    tell_wrong(wrong, len(pictures), "restored")
+    return page
 
 
 def _going_on(way: Way, done: int) -> Way:

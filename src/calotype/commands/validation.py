@@ -62,7 +62,7 @@ def _distortion(
         for name, found in measured.items():
             values.setdefault(name, []).append(found.clamp(max=EXACT_DB))
         seen += len(real)
-    return {name: torch.cat(parts)[:count].mean().item() for name, parts in values.items()}
+    return {name: torch.cat(parts).mean().item() for name, parts in values.items()}
 
 
 @torch.no_grad()

@@ -49,6 +49,17 @@ def test_classical_codecs_lose_less_by_more_bytes():
         assert quality == sorted(quality) and quality[2] > quality[0] + 5
 
 
+def test_bug_alpha_was_dropped_and_compared():
+    """By all codecs; now by none, and JPEG, which has none, is left out and said."""
+    colours = torch.nn.functional.interpolate(tiny.images(2), scale_factor=4, mode="bilinear")
+    images = ((torch.cat([colours, colours[:, :1]], 1) + 1) * 127.5).round().byte()
+    codecs, missing = at_hand("RGBA")
+    assert missing["JPEG"] == "it keeps no alpha" and "WebP" in {each.name for each in codecs}
+    for codec in codecs:
+        back = codec.decompress(codec.compress(images, 95), "RGBA")
+        assert (back[:, 3].float() - images[:, 3].float()).abs().mean() < 5
+
+
 def test_the_page_counts_whole_files(tmp_path, capsys):
     model, photos, out = coded.save(tmp_path / "model"), tmp_path / "photos", tmp_path / "rates"
     photos.mkdir()
@@ -67,5 +78,7 @@ def test_the_page_counts_whole_files(tmp_path, capsys):
     assert "bits a pixel" in page and "data:image/png;base64" in page
     assert "http:" not in page and "https:" not in page
     assert "| JPEG | 50 |" in (out / "rates.md").read_text()
-    with pytest.raises(SystemExit):
-        cli.main(["rate-distortion", str(model), "--size", "0"])
+    for size, answer in (("0", "at least 1"), ("24", "24x24 pixels, and the transformer codes 16")):
+        with pytest.raises(SystemExit):  # before it looks for pictures, of which there are none
+            cli.main(["rate-distortion", str(model), "--size", size])
+        assert answer in capsys.readouterr().err

@@ -159,17 +159,23 @@ def _draws(
 
 def some_of(
     dataset: Dataset[Any],
-    count: int,
+    count: int | None,
     transform: Transformation | None = None,
     batch_size: int | None = None,
 ) -> Iterator[Batch]:
-    """Batches of `count` pictures from all over a dataset, of a stream the first, the last perhaps
-    larger; with no `batch_size` one, or one of each bucket.
+    """Batches of `count` pictures from all over a dataset, of a stream the first; None: of all.
+    With no `batch_size` one, or one of each bucket.
+
+    Raises:
+        ValueError: as of `once`; neither `count` nor `batch_size` is given.
     """
+    each = batch_size or count
+    if each is None:
+        raise ValueError("batch_size: of all pictures it must say how many are read at a time")
     left = count
-    for batch in once(spread(dataset, count), batch_size or count, transform):
-        yield batch
-        if (left := left - len(batch["key"])) <= 0:
+    for batch in once(spread(dataset, count), each, transform):
+        yield batch if left is None else {name: values[:left] for name, values in batch.items()}
+        if left is not None and (left := left - len(batch["key"])) <= 0:
             return
 
 

@@ -211,6 +211,15 @@ class Codec:
             found |= dict(zip(places, images, strict=True))
         return [found[i] for i in range(len(files))]
 
+    def check(self, width: int, height: int) -> None:
+        """Refuse pictures of so many pixels for whose latents nothing is fitted.
+
+        Raises:
+            ValueError: they are.
+        """
+        if not isinstance(self.models, LatentModel):
+            self._knowing(Size(width, height, self.tokenizer.factor))
+
     def size(self, file: Compressed) -> Size:
         """Of a file's picture."""
         return Size(file.width, file.height, self.tokenizer.factor)

@@ -70,13 +70,18 @@ class Posterior:
         """The pipeline, which can be drawn from so.
 
         Raises:
-            ValueError: it is not of a UNet, or the solver does not fit it.
+            ValueError: it is not of a UNet, it is told a prompt and reads none, or the solver does
+                not fit it.
         """
         kinds = diffusers.StableDiffusionPipeline, diffusers.LDMPipeline
         if isinstance(pipeline, TokenPipeline) or not isinstance(pipeline, kinds):
             raise ValueError(
                 f"way:posterior: a {type(pipeline).__name__} has no UNet in latents that is told "
                 "prompts alone, or nothing: give a pipeline such as small-diffusion makes"
+            )
+        if self.prompt and isinstance(pipeline, diffusers.LDMPipeline):
+            raise ValueError(
+                f"--way.prompt is {self.prompt!r}, and this pipeline reads none: leave it out"
             )
         with scheduled(pipeline, self.scheduler):
             solver: Any = pipeline.scheduler

@@ -25,7 +25,7 @@ from calotype.uses.paths import energy, geodesic, linear
 PAIRS, POINTS = 22, 24
 
 
-def geodesics(steps: int = 3000) -> list[Figure]:
+def geodesics(steps: int = 6000) -> list[Figure]:
     """Of least energy, beside straight ways."""
     learnt, _, held, _ = digits()
     made = trained(Gaussian(2, kl_weight=1.0, keep_prior=True), learnt, NORMAL, steps,

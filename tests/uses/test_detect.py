@@ -113,7 +113,7 @@ def test_pictures_without_labels_are_judged(bottle, model, tmp_path, capsys):
     out = tmp_path / "found.html"
     flat = bottle / "test/scratch"
     cli.main(["detect", "--model", str(model), "--normal", str(bottle), "--data", str(flat),
-              "--held-out", str(bottle / "test/good"), "--out", str(out), *QUICK])  # fmt: skip
+              "--validation", str(bottle / "test/good"), "--out", str(out), *QUICK])  # fmt: skip
     said = capsys.readouterr().out
     told = json.loads(out.with_suffix(".json").read_text())
     assert told["scores"]["pixel error"]["auroc"] is None and told["normal"] == 30
@@ -148,7 +148,7 @@ def test_two_sets_are_told_from_each_other(bottle, model, tmp_path, capsys):
         ("--data {b}/train --normal {b} --rule.false-alarm-rate 0.01",
          "rate of 0.01 takes 99 held-out normals, and there are 8"),
         ("--data {b} --rule.top 0", "rule.top is 0.0: it must be above 0"),
-        ("--data {b} --part 1", "--part is 1.0: it must lie between 0 and 1"),
+        ("--data {b} --held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
         ("--data {b} --out x.csv", "--out is x.csv: name a page"),
         ("--data {b} --size 0", "--size is 0: it must be at least 1"),
     ],

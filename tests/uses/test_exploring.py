@@ -54,7 +54,7 @@ def test_a_geodesic_goes_around_what_straight_ways_climb():
 def test_no_geodesic_is_longer_than_the_straight_way():
     """Even by an optimiser that throws it away."""
     first, last = ends(8)
-    found = geodesic(bent, first, last, 9, steps=3, rate=1e3)
+    found = geodesic(bent, first, last, 9, steps=3, step_size=1e3)
     assert torch.equal(found, linear(first, last, 9))
 
 

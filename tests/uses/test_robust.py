@@ -37,7 +37,7 @@ from calotype.uses.robustness import (
 from calotype.uses.robustness.purifying import NOTHING, verdict
 from calotype.uses.robustness.shifting import Chain, OfLatents, OfReconstructions, shifted
 
-QUICK = PGD(steps=10, rate=0.25, restarts=1)
+QUICK = PGD(steps=10, step_size=0.25, restarts=1)
 
 
 def linear(widths: int = 12) -> nn.Module:
@@ -78,7 +78,7 @@ def test_an_attack_does_no_less_than_what_it_is_given():
     """Even by steps that are as large as the bound."""
     harm = lambda images: -images.square().sum((1, 2, 3))  # noqa: E731
     images = torch.zeros(3, 1, 2, 2)
-    assert torch.equal(pgd(harm, images, 0.1, PGD(steps=3, rate=1.0)), images)
+    assert torch.equal(pgd(harm, images, 0.1, PGD(steps=3, step_size=1.0)), images)
 
 
 def test_weights_are_left_alone():
@@ -129,7 +129,7 @@ def test_codes_are_attacked_where_noise_changes_none(goal):
         features = tokenizer.features(images)
         sites = features.movedim(1, -1).flatten(0, 2)
         tokenizer.bottleneck.codebook.embedding.copy_(sites[:: len(sites) // 16][:16])
-    found = shifted(tokenizer, images, 0.02, goal, PGD(steps=10, rate=0.25))
+    found = shifted(tokenizer, images, 0.02, goal, PGD(steps=10, step_size=0.25))
     assert found.figures["attacked"].shift > found.figures["noise"].shift
 
 

@@ -52,11 +52,11 @@ class Detect(Computation):
     against: Path | None = None
     """Folder of pictures that are all anomalous, in the place of --data: a part of the normal ones
     is then told from them."""
-    held_out: Path | None = None
+    validation: Path | None = None
     """Folder of normal pictures that the tokenizer was not trained on, for the threshold. None:
     validation/good of MVTec AD's layout, or a part of --normal."""
-    part: float = 0.25
-    """Of --normal that is held out where no folder is."""
+    held_out: float = 0.25
+    """Part of --normal that is not learnt from where there is no such folder."""
     reverse_model: str | None = None
     """As --model, trained on what is anomalous, for the reverse direction. None: the same."""
     perceptual: LPIPS | None = None
@@ -85,8 +85,8 @@ class Detect(Computation):
             if (value := getattr(self, name)) is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is {value}: it must be at least 1")
-        if not 0 < self.part < 1:
-            raise ValueError(f"--part is {self.part}: it must lie between 0 and 1")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"--held-out is {self.held_out}: it must lie between 0 and 1")
         if self.out.is_dir() or self.out.suffix in (".json", ".csv"):
             raise ValueError(f"--out is {self.out}: name a page, such as detection.html")
 
@@ -105,8 +105,8 @@ def detect(options: Detect) -> Path:
 
 def _detect(options: Detect) -> Path:
     options.warn_of_emulation()
-    files = listed(options.normal, options.data, options.against, options.held_out, options.part,
-                   options.rule.false_alarm_rate, options.seed)  # fmt: skip
+    files = listed(options.normal, options.data, options.against, options.validation,
+                   options.held_out, options.rule.false_alarm_rate, options.seed)  # fmt: skip
     model = Model(options, options.model)
     other = model if options.reverse_model is None else Model(options, options.reverse_model)
     if other.size != model.size or other.tokenizer.mode != model.tokenizer.mode:

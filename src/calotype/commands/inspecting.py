@@ -22,7 +22,7 @@ from calotype.uses.detection.conformal import check_enough
 SEEN = (
     "the threshold is by normal pictures that the tokenizer may have been trained on, which look "
     "more usual than new ones: its false-alarm rate is promised only if it was not, and of two "
-    "sets AUROC flatters too; --held-out names others"
+    "sets AUROC flatters too; --validation names others"
 )
 
 
@@ -50,8 +50,8 @@ class Listed:
 
 
 def listed(
-    normal: Path | None, data: Path | None, against: Path | None, held_out: Path | None,
-    part: float, rate: float, seed: int,
+    normal: Path | None, data: Path | None, against: Path | None, validation: Path | None,
+    held_out: float, rate: float, seed: int,
 ) -> Listed:  # fmt: skip
     """List pictures, as the flags of `calotype detect` name them.
 
@@ -72,15 +72,15 @@ def listed(
             "of normal pictures"
         )
     files, remarks = _some(learnt), []
-    out = held_out or (there and category and normal_in(category, "validation"))
+    out = validation or (there and category and normal_in(category, "validation"))
     if out is None:
         remarks.append(SEEN)
-        files, held = _apart(files, part, seed)
+        files, held = _apart(files, held_out, seed)
     else:
         held = _some(out)
     if against is not None:
         if out is None:
-            files, good = _apart(files, part, seed + 1)
+            files, good = _apart(files, held_out, seed + 1)
         else:
             held, good = _apart(held, 0.5, seed)
         strange = _some(against)

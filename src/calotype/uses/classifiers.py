@@ -57,15 +57,15 @@ class Convolutional:
     """Channels of the first; twice as many wherever the side is halved again, up to 128."""
     steps: int = 600
     batch_size: int = 64
-    rate: float = 2e-3
+    lr: float = 2e-3
 
     def __post_init__(self) -> None:
         for name in ("width", "steps", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--classifier.{flag} is {value}: it must be at least 1")
-        if not self.rate > 0:
-            raise ValueError(f"--classifier.rate is {self.rate}: it must be above 0")
+        if not self.lr > 0:
+            raise ValueError(f"--classifier.lr is {self.lr}: it must be above 0")
 
     def learn(self, images: Images, labels: Labels, classes: int, seed: int = 0) -> nn.Module:
         """Logits of pictures in [-1, 1]; on their device."""
@@ -74,7 +74,7 @@ class Convolutional:
             model = self._model(images.shape[1], min(images.shape[-2:]), classes)
         model.to(images.device)
         chance = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.AdamW(model.parameters(), self.rate, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(model.parameters(), self.lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for _ in range(self.steps):
             some = torch.randint(len(images), (self.batch_size,), generator=chance)

@@ -34,19 +34,19 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         widths: Units of the encoder's hidden layers; the decoder's are the same in reverse.
         steps: Of the optimiser.
         batch_size: Rows of a step.
-        rate: Of Adam, which falls to 0 by a cosine.
+        lr: Of Adam, which falls to 0 by a cosine.
         random_state: Of weights, order and draws.
     """
 
     def __init__(
         self, bottleneck: BottleneckSpec | None = None, widths: tuple[int, ...] = (128,), *,
-        steps: int = 1000, batch_size: int = 64, rate: float = 1e-3, random_state: Any = None,
+        steps: int = 1000, batch_size: int = 64, lr: float = 1e-3, random_state: Any = None,
     ) -> None:  # fmt: skip
         self.bottleneck = bottleneck
         self.widths = widths
         self.steps = steps
         self.batch_size = batch_size
-        self.rate = rate
+        self.lr = lr
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> "LatentTransformer":
@@ -66,7 +66,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             made = Dense(self.widths, "silu").autoencoder(spec, images.shape[-1], 1)
             objective = Reconstruction(
                 ImageTokenizer(made, spec.build()), {"pixel": (1.0, L2().build())},
-                AdamW(self.rate, schedule="cosine"),
+                AdamW(self.lr, schedule="cosine"),
             )  # fmt: skip
             with tempfile.TemporaryDirectory() as folder, hushed():
                 run = Run(Path(folder, "run"), self.steps, self.batch_size, ema=None,

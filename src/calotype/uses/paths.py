@@ -43,7 +43,7 @@ def spherical(first: Float[Tensor, "b ..."], last: Float[Tensor, "b ..."], point
 
 def geodesic(
     decode: Decode, first: Float[Tensor, "b ..."], last: Float[Tensor, "b ..."], points: int,
-    steps: int = 200, rate: float = 0.05,
+    steps: int = 200, step_size: float = 0.05,
 ) -> Path:  # fmt: skip
     """The way of the least energy (Shao et al. 2018, algorithm 1), from the straight one by Adam;
     of each pair the best that was met, so that its energy is never above the straight way's.
@@ -54,7 +54,7 @@ def geodesic(
         last: The other.
         points: Of each, ends and all.
         steps: Of the optimiser.
-        rate: How far a step goes, in parts of the mean distance of ends, by number.
+        step_size: How far a step goes, in parts of the mean distance of ends, by number.
 
     Raises:
         ValueError: fewer than two points.
@@ -65,7 +65,7 @@ def geodesic(
     least = energy(decode, best)
     inside = best[1:-1].clone().requires_grad_()
     length = (last - first).detach().square().mean().sqrt().item()
-    optimizer = torch.optim.Adam([inside], rate * length)
+    optimizer = torch.optim.Adam([inside], step_size * length)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         way = torch.cat([first[None].detach(), inside, last[None].detach()])

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Float, Num
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from calotype.tokenizers import ImageTokenizer, fingerprint
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.training.files import write_bytes
 from calotype.training.images import Pixels, sent_images
 from calotype.training.network import Place
 from calotype.uses.compression.hyperprior import HyperNetwork, Hyperprior, fit_network
@@ -76,10 +77,9 @@ def save_entropy_model(
         told |= {"kind": "hyperprior", "network": sizes}
         tensors = {f"network.{name}": each for name, each in network.state_dict().items()}
         tensors |= {"hyper": model.hyper, "tables": model.tables}
-    file, beside = folder / FILE, folder / f".{FILE}.partial"
     whole = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-    save_file(whole, beside, {"entropy": json.dumps(told)})
-    return beside.replace(file)
+    write_bytes(folder / FILE, save(whole, {"entropy": json.dumps(told)}))
+    return folder / FILE
 
 
 def has_entropy_model(where: Place) -> bool:

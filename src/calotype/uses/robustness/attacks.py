@@ -27,7 +27,7 @@ class PGD:
 
     steps: int = 40
     """Of each ascent."""
-    rate: float = 0.1
+    step_size: float = 0.1
     """How far a step goes, in parts of the bound."""
     restarts: int = 2
     """Ascents, each from a place of its own."""
@@ -37,8 +37,8 @@ class PGD:
         for name in ("steps", "restarts"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"--attack.{name} is {value}: it must be at least 1")
-        if not self.rate > 0:
-            raise ValueError(f"--attack.rate is {self.rate}: it must be above 0")
+        if not self.step_size > 0:
+            raise ValueError(f"--attack.step-size is {self.step_size}: it must be above 0")
 
 
 def check_eps(name: str, eps: float) -> None:
@@ -68,7 +68,7 @@ def pgd(harm: Harm, images: Images, eps: float, how: PGD | None = None) -> Image
         for _ in range(how.steps):
             value, slope = _slope(harm, changed)
             best, most = _worse(best, most, changed, value)
-            changed = _within(changed + 2 * eps * how.rate * slope.sign(), images, eps)
+            changed = _within(changed + 2 * eps * how.step_size * slope.sign(), images, eps)
         best, most = _worse(best, most, changed, _value(harm, changed))
     return best
 

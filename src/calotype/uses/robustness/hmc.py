@@ -27,7 +27,7 @@ class HMC:
     """Proposals."""
     leapfrog: int = 10
     """Steps of the integrator for each proposal."""
-    rate: float = 0.01
+    step_size: float = 0.01
     """Length of the integrator's first step; it follows what is accepted."""
     accepted: float = 0.8
     """Part of the proposals that is to be accepted."""
@@ -41,8 +41,8 @@ class HMC:
                 raise ValueError(f"--hmc.{name} is {value}: it must be at least 1")
         if not 0 <= self.warm_up < self.steps:
             raise ValueError(f"--hmc.warm-up is {self.warm_up}: it lies from 0 below --hmc.steps")
-        if not self.rate > 0:
-            raise ValueError(f"--hmc.rate is {self.rate}: it must be above 0")
+        if not self.step_size > 0:
+            raise ValueError(f"--hmc.step-size is {self.step_size}: it must be above 0")
         if not 0 < self.accepted < 1:
             raise ValueError(f"--hmc.accepted is {self.accepted}: it lies between 0 and 1")
 
@@ -57,7 +57,7 @@ class Chains:
     """Of all places after the warm-up."""
     accepted: Float[Tensor, " b"]
     """Part of the proposals after the warm-up that was."""
-    rate: Float[Tensor, " b"]
+    step_size: Float[Tensor, " b"]
     """The step's length in the end."""
 
 
@@ -67,13 +67,14 @@ def hmc(density: LogDensity, start: Places, how: HMC | None = None) -> Chains:
     """
     how = how or HMC()
     chance = torch.Generator().manual_seed(how.seed)
-    rate = start.new_full((len(start),), how.rate)
+    step_size = start.new_full((len(start),), how.step_size)
     z, (value, slope) = start.detach(), _slope(density, start)
-    total, taken = torch.zeros_like(z), torch.zeros_like(rate)
+    total, taken = torch.zeros_like(z), torch.zeros_like(step_size)
     for step in range(how.steps):
         momentum = torch.randn(z.shape, generator=chance).to(z)
         # Ways that are all as long may lead back to where they began (Neal 2011, section 3.2).
-        length = rate * (1 + VARIED * (2 * torch.rand(len(z), generator=chance).to(rate) - 1))
+        varied = 2 * torch.rand(len(z), generator=chance).to(step_size) - 1
+        length = step_size * (1 + VARIED * varied)
         at, there, pull, end = _leapfrog(density, z, slope, momentum, length, how.leapfrog)
         gain = there - value + _kinetic(momentum) - _kinetic(end)
         part = torch.where(gain.isfinite(), gain, -torch.inf).clamp_max(0).exp()
@@ -81,11 +82,11 @@ def hmc(density: LogDensity, start: Places, how: HMC | None = None) -> Chains:
         z, slope = (torch.where(_along(yes, z), *both) for both in ((at, z), (pull, slope)))
         value = torch.where(yes, there, value)
         if step < how.warm_up:
-            rate = rate * (GAIN * (part - how.accepted) / (step + 1) ** 0.5).exp()
+            step_size = step_size * (GAIN * (part - how.accepted) / (step + 1) ** 0.5).exp()
         else:
             total, taken = total + z, taken + yes
     count = how.steps - how.warm_up
-    return Chains(z, total / count, taken / count, rate)
+    return Chains(z, total / count, taken / count, step_size)
 
 
 def _leapfrog(

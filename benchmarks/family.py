@@ -12,16 +12,17 @@ import sys
 import time
 from collections.abc import Callable
 
+from claims.contrastive import contrast
 from claims.discrete import bits, causes, circle, counts
 from claims.learning import Figure
 from claims.masked import masking
 from claims.plain import contractive, deep, denoising, linear
-from claims.variational import divergence, drawing, weights
+from claims.variational import capacity, divergence, drawing, weights
 
 CLAIMS: dict[str, Callable[[], list[Figure]]] = {
     claim.__name__: claim
-    for claim in (linear, deep, denoising, contractive, divergence, drawing, weights, counts, bits,
-                  causes, circle, masking)
+    for claim in (linear, deep, denoising, contractive, divergence, drawing, weights, capacity,
+                  contrast, counts, bits, causes, circle, masking)
 }  # fmt: skip
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from calotype.tokenizers.bottlenecks import Gaussian, Identity
+from calotype.tokenizers.bottlenecks.divergences import Capacity, Whole
 from calotype.tokenizers.priors import OneGaussian, fit_prior
 from calotype.tokenizers.terms import L2
 from calotype.training.noise import generators
+from calotype.training.schedules import Linear
 from claims.learning import NORMAL, Figure, digits, psnr_of, trained
 
 
@@ -50,6 +52,30 @@ def drawing(steps: int = 2500) -> list[Figure]:
                gaps >= 3 * own, said),
         Figure("drawing: plain with a fitted prior, of the variational", closed / own, "<= 1.5",
                closed <= 1.5 * own),
+    ]  # fmt: skip
+
+
+def capacity(nats: float = 12.0, steps: int = 2500) -> list[Figure]:
+    """Burgess et al. 2018, eq. 8: each picture is told in so many nats, and not only all of them in
+    the mean, as where their divergence is paid for.
+    """
+    learnt, _, held, _ = digits()
+    held_to = Capacity(Linear(0.0, nats, steps // 2))
+    own, whole = (
+        trained(Gaussian(8, kl_weight=weight, divergence=paid, keep_prior=True), learnt, NORMAL,
+                steps)
+        for weight, paid in ((20.0, held_to), (1.0, Whole()))
+    )  # fmt: skip
+    with torch.no_grad():
+        told, control = (each.encode(held).divergence for each in (own, whole))
+    assert told is not None and control is not None
+    mean, spread = told.mean().item(), told.std().item()
+    other = f"all of it paid for: {control.mean():.2f} +- {control.std():.2f}"
+    return [
+        Figure(f"capacity of {nats:g} nats: what a held-out picture is told in", mean,
+               "within 5 %", abs(mean / nats - 1) <= 0.05, other),
+        Figure("the same: its deviation over pictures, nats", spread, "<= half of the control's",
+               spread <= control.std().item() / 2),
     ]  # fmt: skip
 
 

@@ -38,8 +38,10 @@ def test_the_closed_divergence_is_what_draws_say(claims):
 
 def test_what_has_learnt_nothing_reaches_no_bar(claims):
     """Figures that an untrained network reached would show nothing."""
-    plain, discrete = claims("plain"), claims("discrete")
-    missed = {figure.name: figure.holds for figure in (*plain.linear(1), *discrete.circle(1))}
+    plain, discrete, views = claims("plain"), claims("discrete"), claims("contrastive")
+    figures = *plain.linear(1), *discrete.circle(1), *views.contrast(1)
+    missed = {figure.name: figure.holds for figure in figures}
+    assert not missed["contrast: how far a view moves latents, of how far pictures are apart"]
     assert not missed["linear: largest principal angle, degrees"]
     assert not missed["linear: error, of PCA's"]
     assert not missed["circle: circular correlation of its angle with the true one"]

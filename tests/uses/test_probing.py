@@ -160,6 +160,8 @@ def test_a_vision_transformer_stands_beside_trained_and_untrained(tmp_path, caps
         ("--factor -1", "--factor is -1: factors are numbered from 0"),
         ("--held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
         ("--probe.few 0", "--probe.few is (0,): each must be at least 1"),
+        ("--beside .", "no vision transformer in .: expected config.json, model.safetensors"),
+        ("--beside nowhere", "nor is there a folder nowhere"),
         ("--out .", "--out is ., a folder: name a file"),
         ("--data.captions none", "data: 24 of 24 pictures have no caption, which is the class"),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from calotype.lazy import transformers
 from calotype.tokenizers import ImageTokenizer
 from calotype.training.images import Pixels, in_colour, sent_images
+from calotype.training.network import ask_hub, located, reason
 
 Representation = Callable[[Pixels], Float[Tensor, "b d"]]
 """Makes vectors of images [b, c, H, W], of 8 bits or in [-1, 1]; nothing is drawn."""
@@ -61,6 +62,21 @@ def _begin_again(network: Any, seed: int) -> None:
                 begin()
 
 
+def _vision_model(name: str) -> tuple[Any, Any]:
+    """The model, and what makes its input of pictures."""
+    where = located(name, "model")
+    ask_hub()
+    try:
+        model = transformers.AutoModel.from_pretrained(where, use_safetensors=True)
+        return model, transformers.AutoImageProcessor.from_pretrained(where)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"no vision transformer in {name}: expected config.json, model.safetensors and "
+            "preprocessor_config.json, as train-encoder leaves them, or a name on the Hub"
+            f"{reason(name, error)}"
+        ) from error
+
+
 def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Representation:
     """The first token, or the mean of all where there is no pooled one, of a vision transformer of
     transformers: a folder, such as `train-encoder` leaves, or a name on the Hub. It sees all of a
@@ -72,10 +88,10 @@ def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Re
         trained: Whether by its own weights; or by such as its layers begin with.
 
     Raises:
-        OSError: there is none of that name.
+        ValueError: there is none of that name.
     """
-    model = transformers.AutoModel.from_pretrained(name, use_safetensors=True).to(device).eval()
-    made = transformers.AutoImageProcessor.from_pretrained(name)
+    model, made = _vision_model(name)
+    model = model.to(device).eval()
     if hasattr(model.config, "mask_ratio"):
         model.config.mask_ratio = 0.0
     if not trained:

@@ -85,7 +85,7 @@ def measured(peer: Peer, model: Any, steps: int) -> Rate:
         return [len(each) + 4 for each in coded["strings"][0]], eight_bits(2 * back - 1)
 
     for images in Data(peer.held, peer.count, peer.size).batches():
-        measure(rate, there, images, lpips)
+        measure([rate], [there], images, lpips)
     return rate
 
 

@@ -104,6 +104,20 @@ def test_lpips_is_its_authors(net):
     assert (found[0][0] > 0).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_is_seen_of_an_original_is_computed_once(channels):
+    """LPIPS of several reconstructions of it is what each alone has, to the bit."""
+    term = PerceptualTerm(random_backbone("alex", 0))
+    real, *several = torch.rand(4, 2, channels, 64, 64) * 2 - 1
+    ran = []
+    term.network.net.register_forward_hook(lambda *_: ran.append(1))
+    score = term.beside(real)
+    found = [score(fake) for fake in several]
+    assert len(ran) == (2 if channels == 4 else 1) * (1 + len(several))
+    for fake, value in zip(several, found, strict=True):
+        assert torch.equal(value, term(fake, real))
+
+
 def test_a_pixel_of_two_levels_is_as_likely_as_its_logit_says():
     emitted = torch.linspace(-3, 3, 25).double().view(1, 1, 5, 5)
     white = (torch.arange(25).view(1, 1, 5, 5) % 2 * 2 - 1).double()

@@ -108,12 +108,11 @@ def _rates(
     options: RateDistortion, ways: Mapping[tuple[str, str], There], lpips: Mapping[str, Term],
     transform: Transform,
 ) -> list[Rate]:  # fmt: skip
-    found = {way: Rate(*way) for way in ways}
+    rates = [Rate(*way) for way in ways]
     batches = some_of(options.data.build(), options.count, transform, options.batch_size)
     for batch in track(batches, "batches of pictures", None, options.batch_size):
-        for way, there in ways.items():
-            measure(found[way], there, batch["image"], lpips)
-    return list(found.values())
+        measure(rates, list(ways.values()), batch["image"], lpips)
+    return rates
 
 
 def _by_classical(codec: Classical, quality: int, mode: str) -> There:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from calotype.evaluation.distortion import distortion
+from calotype.evaluation.distortion import Originals
 from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers.terms.base import Term
 
@@ -48,13 +48,17 @@ class Rate:
         return {name: total / self.pictures for name, total in self.sums.items()}
 
 
-def measure(rate: Rate, there: There, images: Images, lpips: Mapping[str, Term]) -> None:
-    """Compress pictures and bring them back, and count what that took and cost."""
-    sizes, back = there(images)
-    found = distortion(images, back, lpips)
-    # A picture that came back exactly has no finite PSNR, and a mean of several would have none.
-    found["psnr_db"] = found["psnr_db"].clamp(max=EXACT_DB)
-    rate.add(sizes, found, images.shape[2] * images.shape[3])
+def measure(
+    rates: Sequence[Rate], ways: Sequence[There], images: Images, lpips: Mapping[str, Term]
+) -> None:
+    """Compress pictures each way and bring them back, and count what that took and cost."""
+    originals = Originals(images, lpips)
+    for rate, there in zip(rates, ways, strict=True):
+        sizes, back = there(images)
+        found = originals.distortion(back)
+        # A picture that came back exactly has no finite PSNR, and a mean of several has none.
+        found["psnr_db"] = found["psnr_db"].clamp(max=EXACT_DB)
+        rate.add(sizes, found, images.shape[2] * images.shape[3])
 
 
 def saved(rate: Rate, others: Sequence[Rate], figure: str) -> float | None:

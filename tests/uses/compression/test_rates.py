@@ -42,7 +42,7 @@ def test_classical_codecs_lose_less_by_more_bytes():
             back = codec.decompress(files)
             assert back.shape == images.shape
             sizes = [len(file) for file in files]
-            measure(there, lambda _, told=(sizes, back): told, images, {})
+            measure([there], [lambda _, told=(sizes, back): told], images, {})
             found.append(there)
         assert [each.bytes for each in found] == sorted(each.bytes for each in found)
         quality = [each.figures["psnr_db"] for each in found]

@@ -1,6 +1,7 @@
 """What makes a reconstruction good, one term at a time."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 Counted = Float[Tensor, "b 1 H W"] | None
 """1 where a pixel counts and 0 where it does not; None: all do."""
+
+
+Scores = Callable[[Float[Tensor, "b maps H W"]], Float[Tensor, " b"]]
 
 
 class Term(nn.Module, ABC):
@@ -29,6 +33,12 @@ class Term(nn.Module, ABC):
         counted: Counted = None,
     ) -> Float[Tensor, " b"]:  # fmt: skip
         """Score reconstructions of images in [-1, 1], where they count; smaller is better."""
+
+    def beside(self, real: Float[Tensor, "b c H W"]) -> Scores:
+        """Scores of several reconstructions of the same images; what a term computes of these, it
+        computes once.
+        """
+        return lambda fake: self(fake, real)
 
 
 class Pixelwise(Term):

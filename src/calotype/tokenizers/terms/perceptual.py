@@ -3,7 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from calotype.lazy import lpips
-from calotype.tokenizers.terms.base import Counted, Term, counting
+from calotype.tokenizers.terms.base import Counted, Scores, Term, counting
 from calotype.training.images import in_colour, over_black
 
 
@@ -90,16 +90,20 @@ class PerceptualTerm(Term):
         no graph because nothing about them requires one. Under autocast the backbone computes in
         its precision; features are compared in float32.
         """
-        fake = counting(fake, real, counted)
-        distance = self._seen(in_colour(fake), in_colour(real.detach()))
-        if fake.shape[1] != 4:
-            return distance
-        return (distance + self._seen(over_black(fake), over_black(real.detach()))) / 2
+        return self.beside(real.detach())(counting(fake, real, counted))
 
-    def _seen(
-        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
-    ) -> Float[Tensor, " b"]:
-        return torch.stack([layer.mean((1, 2, 3)) for layer in self._layers(fake, real)]).sum(0)
+    def beside(self, real: Float[Tensor, "b c H W"]) -> Scores:
+        """LPIPS from images whose features are computed once."""
+        grounds = (in_colour, over_black) if real.shape[1] == 4 else (in_colour,)
+        known = [(ground, self._features(ground(real))) for ground in grounds]
+
+        def distance(fake: Float[Tensor, "b c H W"]) -> Float[Tensor, " b"]:
+            seen = [self._layers(self._features(on(fake)), there) for on, there in known]
+            each = [torch.stack([layer.mean((1, 2, 3)) for layer in layers]).sum(0)
+                    for layers in seen]  # fmt: skip
+            return torch.stack(each).mean(0)
+
+        return distance
 
     def everywhere(
         self, fake: Float[Tensor, "b c H W"], real: Float[Tensor, "b c H W"]
@@ -107,20 +111,21 @@ class PerceptualTerm(Term):
         """Where images are apart: each layer's distances on the images' grid, summed. Their mean
         is about LPIPS; alpha is left out.
         """
-        layers = self._layers(in_colour(fake), in_colour(real))
+        layers = self._layers(*(self._features(in_colour(each)) for each in (fake, real)))
         size = fake.shape[-2:]
         return torch.stack([
             nn.functional.interpolate(layer, size, mode="bilinear", align_corners=False)
             for layer in layers
         ]).sum(0)  # fmt: skip
 
-    def _layers(
-        self, fake: Float[Tensor, "b 3 H W"], real: Float[Tensor, "b 3 H W"]
-    ) -> list[Tensor]:
-        """Of each layer the distance at each site, [b 1 h w]."""
-        features = [self.network.net(self.network.scaling_layer(x)) for x in (fake, real)]
-        with torch.autocast(fake.device.type, enabled=False):
-            return [_distances(*layer) for layer in zip(self.network.lins, *features, strict=True)]
+    def _features(self, images: Float[Tensor, "b 3 H W"]) -> Sequence[Tensor]:
+        return self.network.net(self.network.scaling_layer(images))
+
+    def _layers(self, fake: Sequence[Tensor], real: Sequence[Tensor]) -> list[Tensor]:
+        """Of features the distance at each site of each layer, [b 1 h w]."""
+        with torch.autocast(fake[0].device.type, enabled=False):
+            heads = self.network.lins
+            return [_distances(*layer) for layer in zip(heads, fake, real, strict=True)]
 
 
 def _distances(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.data.reading.transforms import eight_bits
-from calotype.evaluation.distortion import distortion
+from calotype.evaluation.distortion import Originals
 from calotype.evaluation.reconstructions import EXACT_DB
 from calotype.tokenizers.terms.base import Term
 from calotype.uses.restoration.measurements import Several
@@ -46,10 +46,13 @@ def compared(
         made: What was made of each, by name.
         lpips: Perceptual distances by backbone.
     """
+    told: dict[str, list[dict[str, Tensor]]] = {name: [] for name in made}
+    for place, real in enumerate(truth):
+        originals = Originals(eight_bits(real), lpips)
+        for name, images in made.items():
+            told[name].append(originals.distortion(eight_bits(images[place])))
     found = {}
-    for name, images in made.items():
-        each = [distortion(eight_bits(real), eight_bits(fake), lpips)
-                for real, fake in zip(truth, images, strict=True)]  # fmt: skip
+    for name, each in told.items():
         values = {figure: torch.cat([one[figure] for one in each]).float() for figure in each[0]}
         values["psnr_db"] = values["psnr_db"].clamp(max=EXACT_DB)
         found[name] = Compared(values)

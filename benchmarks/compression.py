@@ -31,8 +31,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from calotype.data import CenterCrop, Parquet, Transform, once
-from calotype.data.pictures import spread
+from calotype.data import CenterCrop, Parquet, Transform, some_of
 
 Named = tyro.conf.Positional[Path]
 MOST_COST = 0.02
@@ -48,19 +47,15 @@ class Data:
     """Pictures of a parquet file, as squares."""
 
     data: Named
-    count: int = 10_000
+    count: int | None = 10_000
+    """None: all."""
     size: int = 64
 
     def batches(self, each: int = 64) -> Iterator[Tensor]:
         """Images of 8 bits, so many in all."""
-        pictures = spread(Parquet(str(self.data), caption_column=None).build(), self.count)
-        seen = 0
-        for batch in once(pictures, each, Transform(CenterCrop(self.size))):
-            some = batch["image"][: self.count - seen]
-            seen += len(some)
-            yield some
-            if seen == self.count:
-                return
+        pictures = Parquet(str(self.data), caption_column=None).build()
+        for batch in some_of(pictures, self.count, Transform(CenterCrop(self.size)), each):
+            yield batch["image"]
 
 
 @dataclass(frozen=True)

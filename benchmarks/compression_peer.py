@@ -35,6 +35,7 @@ class Peer:
     width: int = 64
     latent: int = 96
     count: int = 10_000
+    """Pictures that it is measured on."""
     weights: Path | None = None
     """Folder of LPIPS' backbones."""
     out: Path = Path("peer.json")
@@ -50,10 +51,11 @@ def trained(peer: Peer) -> tuple[Any, int]:
     tables = [p for name, p in model.named_parameters() if name.endswith(".quantiles")]
     rest = [p for name, p in model.named_parameters() if not name.endswith(".quantiles")]
     optimizers = torch.optim.Adam(rest, 1e-3), torch.optim.Adam(tables, 1e-3)
+    every = torch.cat(list(Data(peer.trained, None, peer.size).batches()))
     until = time.monotonic() + 60 * peer.minutes
     while True:
-        for images in Data(peer.trained, peer.count, peer.size).batches(16):
-            x = (scaled(images) + 1) / 2
+        for some in torch.randperm(len(every)).split(16):
+            x = (scaled(every[some]) + 1) / 2
             out = model(x)
             bits = -sum(each.log2().sum() for each in out["likelihoods"].values())
             error = 255**2 * (out["x_hat"] - x).square().mean()

@@ -86,13 +86,13 @@ def _measured(options: RateDistortion) -> Path:
     for name, why in missing.items():
         print(f"left out: {name}, because {why}")
     ways = dict[tuple[str, str], There]()
-    for each in classical:
-        ways |= {(each.name, str(q)): _by_classical(each, q, mode) for q in each.qualities}
     for path, codec in codecs.items():
         steps = options.steps if isinstance(codec.models, LatentModel) else (1.0,)
         told = [f"step {step:g}" for step in steps] if len(steps) > 1 else [""]
         ways |= {(path, name): _by_model(codec, step)
                  for name, step in zip(told, steps, strict=True)}  # fmt: skip
+    for each in classical:
+        ways |= {(each.name, str(q)): _by_classical(each, q, mode) for q in each.qualities}
     networks = [each for codec in codecs.values() for each in codec.tokenizer.networks]
     with computing(options.precision, options.place, *networks):
         rates = _rates(options, ways, lpips, Transform(CenterCrop(size), mode=mode))

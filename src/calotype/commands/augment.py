@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from calotype.commands.flags import check_counts
 from calotype.commands.labelled import check_classes, read_pictures
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform
@@ -78,10 +79,7 @@ class Augment(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("to", "count", "size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "to", "count", "size", "batch_size")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ValueError(f"--out is {self.out}, which is there: name a new folder")
         if self.judge is not None and isinstance(self.way, Repetition):

@@ -11,6 +11,7 @@ import tyro
 from jaxtyping import UInt8
 from torch import Tensor
 
+from calotype.commands.flags import check_counts
 from calotype.commands.quiet import quiet
 from calotype.commands.wrong import tell_wrong
 from calotype.data import CenterCrop, Decoding, Folder, Pictures
@@ -51,10 +52,7 @@ class Compress(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "size", "batch_size")
         if self.out.is_file():
             raise ValueError(f"--out is {self.out}, a file: name a folder")
         method_of(self.step)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calotype.commands.detect_report import UNTRAINED, Report
+from calotype.commands.flags import check_counts
 from calotype.commands.inspecting import Listed, listed
 from calotype.commands.quiet import quiet
 from calotype.pipelines import TokenPipeline
@@ -81,10 +82,7 @@ class Detect(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "batch_size", "shown"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "batch_size", "shown")
         if not 0 < self.held_out < 1:
             raise ValueError(f"--held-out is {self.held_out}: it must lie between 0 and 1")
         if self.out.is_dir() or self.out.suffix in (".json", ".csv"):

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from calotype.commands.artifact import Artifact
+from calotype.commands.flags import check_counts
 from calotype.commands.judging import Judging
 from calotype.commands.whole import whole_shapes
 from calotype.data import (
@@ -102,10 +103,7 @@ class Measuring(Judging):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "repeats", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "repeats", "batch_size")
         if (samples := self.importance_samples) < 0:
             raise ValueError(f"--importance-samples is {samples}: it must be 0 or more")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tyro
 
+from calotype.commands.flags import check_counts
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.tokenizers import ImageTokenizer
@@ -45,10 +46,7 @@ class FitEntropyModel(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "batch_size")
 
 
 def fit(options: FitEntropyModel) -> Path:

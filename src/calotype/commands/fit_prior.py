@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 from torch.utils.data import Dataset
 
+from calotype.commands.flags import check_counts
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.data.loading.batches import draw_keys
@@ -37,10 +38,7 @@ class FitPrior(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "batch_size")
 
 
 def fit(options: FitPrior) -> Path:

@@ -8,6 +8,7 @@ import tyro
 
 from calotype.commands.artist import Artist, Continuer, Diffuser, again
 from calotype.commands.drawings import Drawings, Planned
+from calotype.commands.flags import check_counts
 from calotype.commands.likeness import Likeness, compared, model_of, read, written
 from calotype.commands.paths import Between, frames, row
 from calotype.commands.pictures import ImageOf, TopOf, over_of, restored, sources, top_of
@@ -85,9 +86,7 @@ class Generate(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("images", "candidates", "width", "height"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"--{name} is {value}: it must be at least 1")
+        check_counts(self, "images", "candidates", "width", "height")
         seeds = self.images * self.candidates
         last = self.seed + max(seeds, getattr(self.between, "seeds", 0))
         if not 0 <= self.seed < SEEDS or last > SEEDS:

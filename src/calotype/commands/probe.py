@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
+from calotype.commands.flags import check_counts
 from calotype.commands.labelled import check_captioned, check_classes
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, some_of
@@ -71,10 +72,7 @@ class ProbeLatents(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "batch_size")
         if self.factor is not None and self.factor < 0:
             raise ValueError(f"--factor is {self.factor}: factors are numbered from 0")
         if not 0 < self.held_out < 1:

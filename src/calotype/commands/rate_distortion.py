@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from calotype.commands.flags import check_counts
 from calotype.commands.judging import Judging
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, some_of
@@ -45,10 +46,7 @@ class RateDistortion(Judging):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "batch_size")
         if not self.steps:
             raise ValueError("--steps is empty: give one or more, such as 0.5")
         for step in self.steps:

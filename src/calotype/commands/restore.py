@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.commands.damaged import Given, Image, Pieces, batches, learnt_by, pictures_of
+from calotype.commands.flags import check_counts
 from calotype.commands.judging import Comparing
 from calotype.commands.quiet import quiet
 from calotype.commands.restored import FIGURES, PAGE, Files, Shown, tell
@@ -76,10 +77,7 @@ class Restore(Comparing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "size", "batch_size", "shown"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "size", "batch_size", "shown")
         if not self.pictures.expanduser().exists():
             raise ValueError(f"no picture and no folder {self.pictures}")
         if self.out.is_file():

@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 from torch.utils.data import Dataset, IterableDataset
 
+from calotype.commands.flags import check_counts
 from calotype.commands.quiet import quiet
 from calotype.data import Folder, Source, Transform
 from calotype.data.loading.passes import Turn, own_turns
@@ -54,10 +55,7 @@ class Score(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("count", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least 1")
+        check_counts(self, "count", "batch_size")
 
 
 def score_images(options: Score) -> Path:

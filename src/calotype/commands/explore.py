@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from calotype.commands.explored import Read, Wanted, sections
+from calotype.commands.flags import check_counts
 from calotype.commands.labelled import read_pictures
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform
@@ -58,12 +59,7 @@ class Explore(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"count": 8, "size": 1, "pairs": 0, "points": 3, "path_steps": 1, "codes": 1,
-                 "batch_size": 1}  # fmt: skip
-        for name, most in least.items():
-            if (value := getattr(self, name)) is not None and value < most:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least {most}")
+        check_counts(self, "size", "path_steps", "codes", "batch_size", count=8, pairs=0, points=3)
         if self.out.suffix != ".html":
             raise ValueError(f"--out is {self.out}: name a page, such as exploration.html")
         if isinstance(self.map, Umap):

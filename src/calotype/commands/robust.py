@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from calotype.commands.attacked import Attacked, Wanted, on_classifier, on_latents, write_page
+from calotype.commands.flags import check_counts
 from calotype.commands.labelled import check_classes, read_pictures
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform
@@ -73,10 +74,7 @@ class Robust(Computation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("attacked", 2), ("count", LEAST), ("size", 1), ("batch_size", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {value}: it must be at least {least}")
+        check_counts(self, "size", "batch_size", attacked=2, count=LEAST)
         if not self.eps:
             raise ValueError("--eps: name one bound or more")
         for eps in self.eps:

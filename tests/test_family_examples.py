@@ -9,6 +9,29 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of dead units,
 FAMILY = EXAMPLES / "family"
 
 
+def test_a_subspace_is_compared_and_not_its_basis():
+    """An autoencoder with the principal subspace in another basis is as good as PCA, to the digit;
+    one that has learnt nothing is not.
+    """
+    with imported(FAMILY / "principal_subspace.py") as example:
+        images = example.digits()
+        pca = example.PCA(example.NUMBERS).fit(images.flatten(1).double().numpy())
+        tokenizer = example.trained(images, 1)
+        assert example.compared(tokenizer, images, pca).angle > 30
+        torch.manual_seed(0)
+        basis, axes = torch.randn(8, 8), torch.from_numpy(pca.components_).float()
+        made, mean = tokenizer.autoencoder, torch.from_numpy(pca.mean_).float()
+        with torch.no_grad():
+            made.quant_conv.weight[:8] = (basis @ axes)[..., None, None]
+            made.quant_conv.bias[:8] = -basis @ axes @ mean
+            made.post_quant_conv.weight.copy_(torch.eye(8)[..., None, None])
+            made.post_quant_conv.bias.zero_()
+            made.decoder.conv_out.weight.copy_((axes.T @ torch.linalg.inv(basis))[..., None, None])
+            made.decoder.conv_out.bias.copy_(mean)
+        found = example.compared(tokenizer, images, pca)
+        assert found.angle < 0.1 and abs(found.error - 1) < 1e-4 and found.lean > 0.05
+
+
 @pytest.mark.slow
 def test_ratings_are_foretold_by_an_autoencoder_and_not_by_biases():
     with imported(FAMILY / "autorec.py") as autorec:

@@ -54,7 +54,8 @@ class Restore(Comparing):
     for the latent that explains what is seen, with any tokenizer; posterior: a draw by a pipeline's
     diffusion model."""
     degrade: bool = False
-    """The pictures are clean: spoil them as the task says, restore, and compare."""
+    """The pictures are clean: spoil them as the task says, restore, and compare. All are held in
+    memory with what becomes of them: --count limits them."""
     keep: bool | None = None
     """Put back what is known: the pixels around a hole, means of blocks, the luma. None: where
     there is no noise, of all but means of blocks."""

@@ -12,6 +12,7 @@ from calotype.tokenizers.bottlenecks import (
     RBM,
     Bernoulli,
     BottleneckSpec,
+    Causal,
     Circle,
     Gaussian,
     Identity,
@@ -19,7 +20,7 @@ from calotype.tokenizers.bottlenecks import (
     Sparse,
     Sphere,
 )
-from calotype.tokenizers.bottlenecks.divergences import Capacity
+from calotype.tokenizers.bottlenecks.divergences import Capacity, Decomposed
 from calotype.tokenizers.bottlenecks.gumbel import Hard
 from calotype.tokenizers.bottlenecks.sparsity import KLRate, L1Activity, TopK
 from calotype.tokenizers.corruptions import (
@@ -45,7 +46,7 @@ from calotype.tokenizers.terms import (
     Pixel,
 )
 from calotype.tokenizers.vector import Dense, Pooled
-from calotype.training import fit
+from calotype.training import Batch, fit
 from calotype.training.distributed import leave
 from calotype.training.schedules import Cosine, Linear
 
@@ -54,6 +55,7 @@ BOTTLENECKS: dict[str, BottleneckSpec] = {
     "identity": Identity(2),
     "gaussian": Gaussian(2, kl_weight=1.0, keep_prior=True),
     "capacity": Gaussian(2, kl_weight=1.0, divergence=Capacity(Linear(0.0, 3.0, 4))),
+    "decomposed": Gaussian(2, kl_weight=1.0, divergence=Decomposed(16, total_correlation=4.0)),
     "l1": Sparse(4, L1Activity()),
     "rate": Sparse(4, KLRate()),
     "top-k": Sparse(4, TopK(2)),
@@ -62,6 +64,7 @@ BOTTLENECKS: dict[str, BottleneckSpec] = {
     "rbm": Bernoulli(4, RBM(3), temperature=FALLING, estimator=Hard()),
     "sphere": Sphere(),
     "circle": Circle(2),
+    "causal": Causal((2, 0, 1), hidden=4),
     **tiny.BOTTLENECKS,
 }
 CORRUPTIONS: dict[str, CorruptionSpec | None] = {
@@ -85,8 +88,22 @@ PIXELS: dict[str, Pixel] = {
     "logit-laplace": LogitLaplace(),
 }
 BACKBONES = {"map": tiny.BACKBONE, "dense": Dense((32,)), "pooled": Pooled(tiny.BACKBONE, 16)}
+VECTORS = {"causal"}
+"""Bottlenecks whose latents are of whole pictures: refused between maps."""
+COMPARING = {"decomposed"}
+"""Whose value is of a batch, not of each of its pictures."""
 Names = tuple[str, str, str, str]
 """Of a backbone, bottleneck, corruption and term."""
+
+
+def batch(count: int) -> Batch:
+    """Pictures, and true factors for whoever learns from them."""
+    return {**tiny.batch(count), "factors": factors(count)}
+
+
+def factors(count: int) -> torch.Tensor:
+    """Three of each picture."""
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(2))
 
 
 def member(backbone: str, bottleneck: str, corruption: str, pixel: str) -> Reconstruction:
@@ -102,7 +119,7 @@ def member(backbone: str, bottleneck: str, corruption: str, pixel: str) -> Recon
 def begun(objective: Reconstruction, count: int = 4) -> Reconstruction:
     """With its codes where they begin."""
     if objective.wants_survey(1, 0):
-        objective.survey([tiny.batch(count)], 0)
+        objective.survey([batch(count)], 0)
     return objective
 
 
@@ -111,7 +128,7 @@ def train(names: Names, out: Path, **changes) -> Reconstruction:
     objective = member(*names)
     settings = tiny.run(out, **{"ema": None, **changes})
     out.mkdir(parents=True, exist_ok=True)
-    rows = {"image": tiny.images(16)}
+    rows = {"image": tiny.images(16), "factors": factors(16)}
     fit([objective], tiny.Repeating(rows, settings.batch_size), settings)
     return objective
 

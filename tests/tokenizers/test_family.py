@@ -1,5 +1,6 @@
 """Every bottleneck with every corruption and every likelihood keeps the same promises."""
 
+import math
 from itertools import product
 
 import pytest
@@ -7,23 +8,34 @@ import torch
 
 import family
 import tiny
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.training.noise import generators
 from ranks import together
 
 EVERY = list(product(family.BOTTLENECKS, family.CORRUPTIONS, family.PIXELS))
-SOME = [
-    (backbone, bottleneck, *list(product(family.CORRUPTIONS, family.PIXELS))[(7 * i) % 40])
-    for i, (bottleneck, backbone) in enumerate(product(family.BOTTLENECKS, family.BACKBONES))
-]
-"""Each bottleneck on each backbone, with corruptions and likelihoods in turn."""
+PAIRS = list(product(family.CORRUPTIONS, family.PIXELS))
+PLACES = [
+    (backbone, bottleneck) for bottleneck, backbone in product(family.BOTTLENECKS, family.BACKBONES)
+    if (backbone, bottleneck) not in product(["map"], family.VECTORS)
+]  # fmt: skip
+SOME = [(*PLACES[i % len(PLACES)], *PAIRS[i % len(PAIRS)])
+        for i in range(max(len(PLACES), len(PAIRS)))]  # fmt: skip
+"""Each bottleneck on each backbone, and each corruption with each likelihood, at least once."""
+
+
+def test_those_that_are_tried_leave_nothing_out():
+    assert {names[:2] for names in SOME} == set(PLACES)
+    assert {names[2:] for names in SOME} == set(PAIRS)
 
 
 @pytest.mark.parametrize("names", EVERY, ids="-".join)
 def test_a_batch_repeated_keeps_its_value_and_all_that_learns_is_moved(names):
     objective = family.begun(family.member("dense", *names))
-    batch = tiny.batch(4)
-    twice = {"image": batch["image"].repeat(2, 1, 1, 1), "key": batch["key"] * 2}
+    batch = family.batch(4)
+    twice = {**{name: batch[name].repeat(2, *[1] * (batch[name].ndim - 1))
+                for name in ("image", "factors")}, "key": batch["key"] * 2}  # fmt: skip
     values = []
     for each in (batch, twice):
         losses = objective(each, 0)
@@ -31,10 +43,18 @@ def test_a_batch_repeated_keeps_its_value_and_all_that_learns_is_moved(names):
         objective.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         objective.step_skipped()
-    assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6)
+    if names[0] not in family.COMPARING:
+        assert values[0] == pytest.approx(values[1], rel=1e-4, abs=1e-6)
     unmoved = [name for name, parameter in objective.named_parameters()
-               if parameter.requires_grad and parameter.grad is None]  # fmt: skip
+               if parameter.requires_grad and not _moves(name, parameter.grad)]  # fmt: skip
     assert not unmoved
+
+
+def _moves(name: str, gradient: torch.Tensor | None) -> bool:
+    if gradient is None:
+        return False
+    # Codes begin as latents, fewer than they are, and there their own loss is least.
+    return bool(gradient.any()) or name.endswith("codebook.embedding")
 
 
 @pytest.mark.parametrize("names", SOME, ids="-".join)
@@ -50,7 +70,7 @@ def test_what_is_saved_reloads(names, tmp_path):
         assert torch.equal(found.pack(image), tokenizer.pack(image))
 
 
-@pytest.mark.parametrize("names", SOME[::2], ids="-".join)
+@pytest.mark.parametrize("names", SOME, ids="-".join)
 def test_resumed_equals_uninterrupted(names, tmp_path):
     whole = family.train(names, tmp_path / "whole", steps=4)
     family.train(names, tmp_path / "parts", steps=2)
@@ -64,9 +84,10 @@ def test_resumed_equals_uninterrupted(names, tmp_path):
 def test_two_ranks_equal_one(bottleneck, tmp_path):
     number = list(family.BOTTLENECKS).index(bottleneck)
     corruption = list(family.CORRUPTIONS)[1 + number % (len(family.CORRUPTIONS) - 1)]
+    pixel = list(family.PIXELS)[number % len(family.PIXELS)]
     # Eight vectors are fewer than there are codes, which then begin alike, and rounding decides.
     backbone = "map" if bottleneck in tiny.BOTTLENECKS else "pooled"
-    names = (backbone, bottleneck, corruption, "normal")
+    names = (backbone, bottleneck, corruption, pixel)
     one = family.train(names, tmp_path / "one", steps=2, batch_size=8, save_every=2)
     settings = {"steps": 2, "save_every": 2, "batch_size": 8}
     together(2, family.ranked, names, tmp_path / "two", settings)
@@ -75,16 +96,32 @@ def test_two_ranks_equal_one(bottleneck, tmp_path):
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0, msg=name)
 
 
-def test_what_is_sought_is_the_clean_picture():
-    """The loss of a perfect decoder is 0 whatever the encoder saw."""
-    for corruption in family.CORRUPTIONS:
-        objective = family.member("map", "identity", corruption, "l2")
-        batch = tiny.batch(2)
-        objective.tokenizer.decode_maps = lambda z, b=batch: b["image"] + 0 * z.sum()  # type: ignore
-        hooked = objective.tokenizer.last_layer(torch.zeros(2, 8, 16, 16))
-        assert hooked.shape[1] == 3
-        terms = objective._image_terms(batch["image"], batch["image"], 0, None)[0]
-        assert terms["pixel"].item() == 0
+@pytest.mark.parametrize("name", family.CORRUPTIONS)
+def test_what_is_sought_is_the_clean_picture(name):
+    """The loss of who gives back the clean picture is 0 whatever the encoder saw; of who gives back
+    what was seen it is how far that is from the clean one.
+    """
+    objective, batch = family.member("map", "identity", name, "l2"), tiny.batch(2)
+    seen = list[torch.Tensor]()
+    objective.tokenizer.autoencoder.encoder.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    answers = {"clean": lambda: batch["image"], "seen": lambda: seen[-1]}
+    found = {}
+    for kind, answer in answers.items():
+        hook = objective.tokenizer.last_layer.register_forward_hook(
+            lambda _, given, maps, answer=answer: answer() + 0 * maps
+        )
+        found[kind] = objective(batch, 0)["pixel"].item()
+        hook.remove()
+    apart = (seen[0] - batch["image"]).square()
+    assert found["clean"] == 0
+    if name in ("patches", "box"):  # of which what was seen does not count
+        assert found["seen"] > apart.mean().item() > 0
+    else:
+        assert found["seen"] == pytest.approx(apart.mean().item()) and (
+            (found["seen"] > 0) == (name != "none")
+        )
 
 
 @pytest.mark.parametrize("name", [n for n in family.CORRUPTIONS if n != "none"])
@@ -131,6 +168,40 @@ def test_hidden_patches_are_so_many_and_they_alone_count():
     assert every(images, [torch.Generator() for _ in range(6)]).counted is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"corruption": family.HiddenPatches(size=5)}, "corruption.size is 5"),
+     ({"corruption": family.HiddenBox(9, 16)}, "corruption.largest is 16"),
+     ({"corruption": family.Downsampling(17)}, "corruption.factor is 17"),
+     ({"pixel": family.BinaryLikelihood()}, "of the first pictures' values are neither")],
+)  # fmt: skip
+def test_bug_what_goes_with_no_such_pictures_was_seen_in_the_first_step(changes, named, tmp_path):
+    """Or never: greys are no black and white. Now before the run has a folder."""
+    recipe = tiny.tokenizer_recipe(tmp_path, **changes)
+    with pytest.raises(ValueError, match=named):
+        train_tokenizer(recipe)
+    assert not recipe.run.out.exists()
+
+
+def test_bits_are_the_bound_and_there_are_none_of_a_part_of_a_picture():
+    """-ln p(x|z) + KL of a dimension, in bits, of one of 256 levels; patches that are told from
+    others have no likelihood of the picture.
+    """
+    objective, batch = family.member("dense", "gaussian", "noise", "normal"), tiny.batch(4)
+    objective(batch, 0)
+    noisy, _ = objective._seen(batch)
+    with torch.no_grad():
+        latent = objective.tokenizer.encode(noisy.images, generators(batch["key"]))
+        nats = objective.terms["pixel"].each(objective.fake, batch["image"]).flatten(1).sum(1)
+    assert latent.divergence is not None
+    dimensions = batch["image"][0].numel()
+    bound = (nats + latent.divergence).mean() / dimensions - math.log(2 / 255)
+    assert objective.metrics["bits"].item() == pytest.approx(bound.item() / math.log(2), rel=1e-5)
+    part = family.member("dense", "gaussian", "patches", "normal")
+    part(batch, 0)
+    assert "bits" not in part.metrics
+
+
 def test_what_does_not_count_moves_nothing():
     objective = family.member("map", "identity", "patches", "l2")
     images = tiny.images(2)
@@ -157,6 +228,8 @@ def test_noise_has_the_deviation_that_it_says():
      (lambda: family.JPEG(0), "corruption.quality"),
      (lambda: family.Downsampling(1), "corruption.factor"),
      (lambda: family.HiddenPatches(size=5)(tiny.images(1), []), "corruption.size"),
+     (lambda: family.HiddenPatches(size=16)(tiny.images(1), []), "of 1 patches 1: some"),
+     (lambda: family.HiddenPatches(0.01, size=4)(tiny.images(1), []), "of 16 patches 0: some"),
      (lambda: family.HiddenBox(9, 8), "corruption.smallest"),
      (lambda: family.HiddenBox(9, 16)(tiny.images(1), []), "corruption.largest")],
 )  # fmt: skip

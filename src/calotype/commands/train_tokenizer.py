@@ -38,13 +38,15 @@ from calotype.tokenizers.bottlenecks import (
     Bottleneck,
     GumbelBottleneck,
 )
+from calotype.tokenizers.corruptions.base import Images
 from calotype.tokenizers.likelihood import likelihood_of
-from calotype.tokenizers.terms import Adversary, Term
+from calotype.tokenizers.terms import Adversary, BinaryLikelihood, Term
 from calotype.training import Objective, Run, fit
 from calotype.training.distributed import processes
 from calotype.training.division import Division
 from calotype.training.images import scaled
 from calotype.training.learner import check_compiled
+from calotype.training.noise import generators
 from calotype.training.progress import say
 from calotype.training.start import count, started
 from calotype.training.weights import weights_of
@@ -181,6 +183,18 @@ def _warn_of_idle(adversary: Adversary, run: Run) -> None:
         )
 
 
+def _check_pictures(recipe: TokenizerRecipe, images: Images) -> None:
+    """Refuse a corruption or a likelihood that goes with no such pictures.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if recipe.corruption:
+        recipe.corruption(images, generators(range(len(images))))
+    if isinstance(recipe.pixel, BinaryLikelihood):
+        recipe.pixel.check(images)
+
+
 def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruction:
     """What is trained, with the weights that it begins with.
 
@@ -206,6 +220,8 @@ def assemble_tokenizer(recipe: TokenizerRecipe, dataset: Dataset) -> Reconstruct
     for batch in some:
         tokenizer.bottleneck.told(batch)  # what it is not told ends the run before it begins
     examples = [scaled(batch["image"]) for batch in some]
+    for images in examples:
+        _check_pictures(recipe, images)
     made = Reconstruction(tokenizer, terms, recipe.optimizer, examples, recipe.corruption,
                           recipe.encoder_terms)  # fmt: skip
     made.captions = (TRIPLE if recipe.corruption else PAIR) * sum(map(len, examples))

@@ -106,20 +106,22 @@ class Reconstruction(Objective):
             self.metrics["psnr_alpha"] = psnr(picture[:, 3:], real[:, 3:]).mean()
         rates = {name: term.mean() / real[0].numel() for name, term in latent.rates.items()}
         penalties = {name: term.mean() for name, term in latent.penalties.items()}
-        self.metrics |= self.tokenizer.bottleneck.metrics | self._bits(values, latent, real)
+        self.metrics |= self.tokenizer.bottleneck.metrics | self._bits(values, latent, seen)
         looked_at = Seen(real, seen.images, chance, self.scaler)
         own = {name: term(self.tokenizer, looked_at).mean()
                for name, term in self.encoder_terms.items()}  # fmt: skip
         return losses | rates | penalties | own
 
-    def _bits(self, values: Mapping[str, Tensor], latent: Latent, real: Images) -> Losses:
+    def _bits(self, values: Mapping[str, Tensor], latent: Latent, seen: Corrupted) -> Losses:
         """A bound on the bits a dimension that a picture takes, where all of it is a likelihood and
-        a divergence.
+        a divergence: of a part of its pixels there is none.
         """
+        if latent.divergence is None or seen.counted is not None:
+            return {}
         for name, term in self.terms.items():
-            if isinstance(term, Likelihood) and latent.divergence is not None:
+            if isinstance(term, Likelihood):
                 nats = values[name] / self.weights[name]
-                rate = latent.divergence.detach().mean() / real[0].numel()
+                rate = latent.divergence.detach().mean() / seen.images[0].numel()
                 return {"bits": term.bits(nats + rate)}
         return {}
 

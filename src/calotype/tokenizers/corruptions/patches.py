@@ -35,7 +35,7 @@ class HiddenPatches(Corruption):
         """Hide them.
 
         Raises:
-            ValueError: patches do not fill the picture.
+            ValueError: patches do not fill the picture, or the share of them is none or all.
         """
         grid = self._grid(images)
         hidden = sent(torch.stack([self._one(*grid, g) for g in generators]), images.device)
@@ -50,7 +50,13 @@ class HiddenPatches(Corruption):
                 f"corruption.size is {self.size} and does not divide images of {width}x{height} "
                 "pixels: choose one that does"
             )
-        return height // self.size, width // self.size
+        rows, columns = height // self.size, width // self.size
+        if not 0 < (hidden := round(self.share * rows * columns)) < rows * columns:
+            raise ValueError(
+                f"corruption.share is {self.share}, of {rows * columns} patches {hidden}: some "
+                "must be hidden and some not; choose smaller patches by corruption.size"
+            )
+        return rows, columns
 
     def _one(self, rows: int, columns: int, generator: torch.Generator) -> Float[Tensor, "1 h w"]:
         order = torch.rand(rows * columns, generator=generator).argsort()

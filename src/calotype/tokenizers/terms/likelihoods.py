@@ -140,6 +140,19 @@ class BinaryLikelihood:
         """Make the term."""
         return BernoulliTerm(Logits(self.bound))
 
+    def check(self, images: Float[Tensor, "b c H W"]) -> None:
+        """Refuse pictures in [-1, 1] of other values than black and white, but for one of a
+        hundred.
+
+        Raises:
+            ValueError: they have more.
+        """
+        if (greys := (images.abs() < 0.99).float().mean().item()) > 0.01:
+            raise ValueError(
+                f"pixel:binary-likelihood is of pixels that are black or white, and {greys:.0%} of "
+                "the first pictures' values are neither: choose pixel:bernoulli-likelihood"
+            )
+
 
 class GaussianTerm(Likelihood):
     """One deviation for all values."""

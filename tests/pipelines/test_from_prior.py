@@ -1,6 +1,7 @@
 """A tokenizer that draws by itself, from a prior beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from calotype.commands.generate import Generate, generate
 from calotype.data import Scenes
 from calotype.pipelines.assemble import load
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.likelihood import keep_likelihood
 from calotype.tokenizers.priors import Mixture, Prior
+from calotype.tokenizers.terms import GaussianLikelihood
+from calotype.training.noise import generators
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +67,42 @@ def test_it_is_called_as_a_stock_pipeline_without_prompts_is(model):
 def test_what_cannot_draw_says_so(model, tmp_path):
     with pytest.raises(ValueError, match="reads no prompts"):
         generate(Generate(("a cat",), str(model), tmp_path / "some"))
-    tokenizer = family.member("pooled", "gaussian", "none", "l2").tokenizer
+    tokenizer = family.member("pooled", "identity", "none", "l2").tokenizer
     tokenizer.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="fit a prior by `calotype fit-prior"):
+    with pytest.raises(ValueError, match="keeps no prior: .* fit one by `calotype fit-prior"):
         generate(Generate((), str(tmp_path / "model"), tmp_path / "some"))
     (model / "calotype_prior.safetensors").rename(tmp_path / "model/calotype_prior.safetensors")
     with pytest.raises(ValueError, match="fit-prior again"):
         generate(Generate((), str(tmp_path / "model"), tmp_path / "some"))
     assert not (tmp_path / "some").exists()
+
+
+OWN = ("gaussian", "poisson", "bernoulli", "rbm", "sphere", "circle", "causal")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_tokenizer_that_keeps_its_prior_draws_from_it(name, tmp_path):
+    """Nothing was fitted: a seed's picture is that of the latent which the bottleneck draws."""
+    tokenizer = family.begun(family.member("dense", name, "none", "normal")).tokenizer.eval()
+    tokenizer.save(tmp_path / "model")
+    pipeline: Any = load(tmp_path / "model")
+    found = pipeline(batch_size=64, generator=generators(range(64)), output_type="pt").images
+    with torch.no_grad():
+        z = tokenizer.bottleneck.sample_prior(1, 1, generators(range(64)))
+        expected = tokenizer.decode(z).clamp(-1, 1) / 2 + 0.5
+    torch.testing.assert_close(found, expected)
+    assert found.std(0).max() > 0
+    one = pipeline(generator=generators([1]), output_type="pt").images
+    torch.testing.assert_close(one, found[1:2])
+
+
+def test_a_stock_tokenizer_keeps_its_prior_where_a_likelihood_says_so(tmp_path):
+    """`AutoencoderKL` does not tell whether its latents were held to N(0, 1)."""
+    tokenizer = family.member("map", "gaussian", "none", "normal").tokenizer
+    tokenizer.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="keeps no prior: to draw from it alone, fit one by"):
+        load(tmp_path / "model")
+    keep_likelihood(tmp_path / "model", GaussianLikelihood())
+    pipeline: Any = load(tmp_path / "model")
+    found = pipeline(generator=generators([5]), output_type="pt").images
+    assert found.shape == (1, 3, tiny.SIZE, tiny.SIZE)

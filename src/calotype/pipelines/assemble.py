@@ -128,6 +128,8 @@ def _serve_older_transformers(pipeline: "diffusers.StableDiffusionPipeline", fol
 
 
 PREFIX = "text_model."
+TOKENIZER = ", which holds a tokenizer"
+"""As it is told of a folder where a pipeline is looked for."""
 
 
 def _serve_flow_schedulers(file: Path) -> None:
@@ -155,11 +157,8 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
         found = _load_base(base, path, variant)
         add_adapter(found, path, _mark(path)["start"], place(path))
         return found
-    if (Path(path) / PRIOR).is_file():
-        # It is a class of diffusers', which takes seconds to import.
-        from calotype.pipelines.from_prior import from_prior
-
-        return from_prior(Path(path))
+    if (drawing := _from_prior(Path(path))) is not None:
+        return drawing
     if _mark(path).get("layout"):
         found = TokenPipeline.from_pretrained(path)
         _check(path, found)
@@ -175,8 +174,11 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
                 part.float()  # or a text encoder saved in half precision stays so, and nothing else
     except (OSError, ValueError, SafetensorError) as error:
         holds = instead(path, "pipeline")
-        if holds.startswith(", which holds a tokenizer"):
-            holds += f": to draw from it alone, fit a prior by `calotype fit-prior {path}`"
+        if holds.startswith(TOKENIZER):
+            holds += (
+                ", and keeps no prior: to draw from it alone, fit one by `calotype fit-prior "
+                f"{path}`"
+            )
         raise ValueError(
             f"no pipeline in {path}{holds}: expected a folder with model_index.json or "
             "calotype.json, as the model/ of a train-generator run, or a name on the Hub"
@@ -190,6 +192,16 @@ def load(path: str | Path, variant: str | None = None) -> Pipeline:
     _check_whole(Path(where.root), found)
     _check(path, found)
     return found
+
+
+def _from_prior(folder: Path) -> Any:
+    """A tokenizer that draws by itself, where the folder holds one."""
+    if not (folder / PRIOR).is_file() and not instead(folder, "pipeline").startswith(TOKENIZER):
+        return None
+    # It is a class of diffusers', which takes seconds to import.
+    from calotype.pipelines.from_prior import from_prior
+
+    return from_prior(folder)
 
 
 def _load_base(base: str, path: str, variant: str | None) -> Pipeline:

@@ -1,17 +1,20 @@
 """A tokenizer that draws by itself: its decoder, and a prior of its latents."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from calotype.tokenizers import ImageTokenizer
-from calotype.tokenizers.priors import Components, Prior
+from calotype.tokenizers.likelihood import kept_likelihood
+from calotype.tokenizers.priors import FILE, Components, Prior
+from calotype.training.noise import Generators
 
 
 class Held(nn.Module):
@@ -29,18 +32,43 @@ class Held(nn.Module):
         return replace(self._prior, components=Components(**parts))
 
 
+@dataclass(frozen=True)
+class OwnPrior:
+    """What a tokenizer's latents were held to as it was trained: N(0, 1), counts, bits, points of a
+    sphere, factors and what follows of them.
+    """
+
+    tokenizer: ImageTokenizer
+
+    def draw(self, chance: Generators) -> Float[Tensor, "b c h w"]:
+        """Latents of the size that it was trained with, one for each generator."""
+        tokenizer = self.tokenizer
+        side = tokenizer.sample_size // tokenizer.factor
+        return tokenizer.bottleneck.sample_prior(side, side, chance)  # type: ignore[operator]
+
+
+class HeldOwn(nn.Module):
+    """A tokenizer's own prior, whose numbers are among the tokenizer's."""
+
+    def __init__(self, prior: OwnPrior) -> None:
+        super().__init__()
+        self.prior = lambda: prior
+
+
 class PriorPipeline(diffusers.DiffusionPipeline):
-    """Pictures of latents that are drawn from a fitted prior (Ghosh et al. 2020, section 4), called
-    as any pipeline without prompts is. No stock class draws so: its folder is the tokenizer's.
+    """Pictures of latents that are drawn from a prior, fitted (Ghosh et al. 2020, section 4) or the
+    one that the tokenizer was trained with, called as any pipeline without prompts is. No stock
+    class draws so: its folder is the tokenizer's.
 
     Args:
         tokenizer: Decodes them.
-        prior: Fitted to its latents.
+        prior: Of its latents.
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, prior: Prior) -> None:
+    def __init__(self, tokenizer: ImageTokenizer, prior: Prior | OwnPrior) -> None:
         super().__init__()
-        self.tokenizer, self.prior = tokenizer.eval(), Held(prior)
+        held = Held(prior) if isinstance(prior, Prior) else HeldOwn(prior)
+        self.tokenizer, self.prior = tokenizer.eval(), held
 
     @property
     def components(self) -> dict[str, Any]:
@@ -85,13 +113,18 @@ class PriorPipeline(diffusers.DiffusionPipeline):
         return ImagePipelineOutput(images) if return_dict else (images,)
 
 
-def from_prior(folder: Path) -> PriorPipeline:
-    """The pipeline of a tokenizer's folder, beside which a prior lies.
+def from_prior(folder: Path) -> PriorPipeline | None:
+    """The pipeline of a tokenizer's folder: by the prior that lies beside it, or else by that which
+    it was trained with; None: it has neither.
 
     Raises:
-        FileNotFoundError: there is no prior.
-        ValueError: it was fitted to another tokenizer, or is not whole.
+        ValueError: a prior was fitted to another tokenizer, or is not whole.
     """
-    prior, tokenizer = Prior.load(folder), ImageTokenizer.load(folder)
-    prior.check(tokenizer)
-    return PriorPipeline(tokenizer, prior)
+    tokenizer = ImageTokenizer.load(folder)
+    if (folder / FILE).is_file():
+        prior = Prior.load(folder)
+        prior.check(tokenizer)
+        return PriorPipeline(tokenizer, prior)
+    # A likelihood is kept of those alone that keep their prior; a stock class does not say so.
+    own = tokenizer.bottleneck.has_prior or kept_likelihood(folder) is not None
+    return PriorPipeline(tokenizer, OwnPrior(tokenizer)) if own else None

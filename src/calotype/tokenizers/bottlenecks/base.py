@@ -54,7 +54,8 @@ class Bottleneck(nn.Module, ABC):
     """Whether z may be shifted and scaled by the layers around it, as `fold` does; not where its
     numbers are counts, bits or points of a surface."""
     has_prior: bool = False
-    """Whether latents stay drawn from what has the prior that `weigh` knows, also once trained."""
+    """Whether latents stay drawn from what has the prior that `weigh` knows, also once trained;
+    `sample_prior` then draws from it."""
     z_channels: int
     """Channels of z, which the decoder will read."""
     metrics: dict[str, Tensor]

@@ -130,6 +130,12 @@ class GaussianBottleneck(Bottleneck):
         ratio = (away.square() - z.square() + posterior.logvar) / 2
         return z, ratio.flatten(1).sum(1)
 
+    def sample_prior(
+        self, height: int, width: int, generator: Generators
+    ) -> Float[Tensor, "b c h w"]:
+        """Of N(0, 1), one latent for each generator."""
+        return gaussian((self.z_channels, height, width), generator, torch.device("cpu"))
+
     def mode(self, h: Float[Tensor, "b in h w"]) -> Float[Tensor, "b c h w"]:
         """The posterior's mean."""
         return h.float().chunk(2, dim=1)[0]

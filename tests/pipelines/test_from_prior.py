@@ -69,7 +69,7 @@ def test_what_cannot_draw_says_so(model, tmp_path):
         generate(Generate(("a cat",), str(model), tmp_path / "some"))
     tokenizer = family.member("pooled", "identity", "none", "l2").tokenizer
     tokenizer.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="keeps no prior: .* fit one by `calotype fit-prior"):
+    with pytest.raises(ValueError, match="keeps no prior"):
         generate(Generate((), str(tmp_path / "model"), tmp_path / "some"))
     (model / "calotype_prior.safetensors").rename(tmp_path / "model/calotype_prior.safetensors")
     with pytest.raises(ValueError, match="fit-prior again"):

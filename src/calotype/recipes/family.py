@@ -68,15 +68,16 @@ def digits_dae() -> TokenizerRecipe:
 
 def scenes_ae() -> TokenizerRecipe:
     """Scenes of 32 pixels to 8x8 latents of 4 channels by convolutions alone, with no prior: the
-    plainest of tokenizers, saved as a stock AutoencoderKL. Takes 0.2 GiB in bf16.
+    plainest of tokenizers, saved as a stock AutoencoderKL; scenes of unseen combinations are
+    rebuilt to 39 dB. Takes 0.2 GiB in bf16.
     """
     return _scenes("scenes-ae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
 
 
 def scenes_vae() -> TokenizerRecipe:
     """Scenes of 32 pixels to 32 numbers that are drawn, by the likelihood with a deviation that is
-    learnt (Rybkin et al. 2021): what is decoded from N(0, 1) are blurred scenes. Takes 0.3 GiB
-    in bf16.
+    learnt (Rybkin et al. 2021): what is decoded from N(0, 1) are blurred scenes. Unseen ones take
+    45 nats and are rebuilt to 23 dB. Takes 0.3 GiB in bf16.
     """
     neck = Gaussian(32, kl_weight=1.0, keep_prior=True)
     pixel = GaussianLikelihood(deviation=LearntDeviation())
@@ -85,7 +86,8 @@ def scenes_vae() -> TokenizerRecipe:
 
 def scenes_dae() -> TokenizerRecipe:
     """Scenes of which the encoder sees noise of deviation 0.5 in [-1, 1]: restores pictures that
-    are noisy, and its latents are those of the clean. Takes 0.2 GiB in bf16.
+    are noisy, of unseen combinations from 14 dB to 34, and its latents are those of the clean.
+    Takes 0.2 GiB in bf16.
     """
     base = _scenes("scenes-dae", NewTokenizer(BLOCKS, Identity(4, orthogonal=True)), L2())
     return replace(base, corruption=GaussianNoise(0.5))
@@ -144,7 +146,7 @@ def shapes_btcvae() -> TokenizerRecipe:
 def pendulum_causal() -> TokenizerRecipe:
     """Pendulums and their shadows to their four factors, each a function of its causes, whose order
     is given (Yang et al. 2021, CausalVAE): to set one moves what follows from it, and nothing else.
-    Takes 0.3 GiB in bf16.
+    Pendulums that were held out are rebuilt to 48 dB. Takes 0.3 GiB in bf16.
     """
     return _recipe(
         "pendulum-causal", Pendulum(), Pendulum(seed=1, count=512),

@@ -11,6 +11,7 @@ import tiny
 from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Discrete
+from calotype.tokenizers.corruptions.filling import filled
 from calotype.training.noise import generators
 from ranks import together
 
@@ -146,12 +147,38 @@ def test_a_corruption_is_of_its_picture_and_key_alone(name):
 def test_a_hidden_box_is_whole_of_its_sides_and_it_alone_counts():
     images = tiny.images(40) * 0 + 9.0
     chance = [torch.Generator().manual_seed(key) for key in range(40)]
-    seen, counted = family.HiddenBox(3, 6)(images, chance)
+    seen, counted = family.HiddenBox(3, 6, value=0.0)(images, chance)
     assert counted is not None and torch.equal(seen == 0, counted.expand_as(seen) > 0)
     sides = {(int(box.any(1).sum()), int(box.any(0).sum())) for box in counted[:, 0]}
     assert all(box.sum() == box.any(1).sum() * box.any(0).sum() for box in counted[:, 0])
     assert {side for pair in sides for side in pair} == {3, 4, 5, 6} and len(sides) > 8
     assert all(counted.amax((0, 1, side)).min() == 1 for side in (2, 3))  # up to the edges
+
+
+def test_a_hidden_box_continues_what_is_around_it_and_nothing_of_what_is_hidden():
+    images, hidden = tiny.images(4), torch.zeros(4, 1, 16, 16)
+    for i, (top, left, side) in enumerate(((0, 0, 6), (5, 4, 8), (9, 10, 7), (3, 0, 11))):
+        hidden[i, :, top : top + side, left : left + side] = 1
+    images.requires_grad_()
+    found = filled(images, hidden, None)
+    (slope,) = torch.autograd.grad(found.square().sum(), images)
+    assert (slope * hidden == 0).all() and (slope * (1 - hidden)).any()
+    assert torch.equal(found * (1 - hidden), images * (1 - hidden))
+    assert torch.equal(found[2:3], filled(images[2:3], hidden[2:3], None))
+    most = images.masked_fill(hidden > 0, -math.inf).amax((2, 3))
+    least = images.masked_fill(hidden > 0, math.inf).amin((2, 3))
+    assert (found.amax((2, 3)) <= most + 1e-6).all() and (found.amin((2, 3)) >= least - 1e-6).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (7, 12)])
+def test_a_plane_is_continued_nearly_and_one_colour_exactly(shape):
+    down, right = torch.meshgrid(*(torch.linspace(-0.5, 0.5, n) for n in shape), indexing="ij")
+    images = torch.stack([torch.full(shape, 0.3), down, down + right])[:, None]
+    hidden = torch.zeros(1, 1, *shape)
+    hidden[..., 2:6, 3:8] = 1
+    found = filled(images, hidden, None)
+    assert (found - images).abs().amax((1, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=2e-2)
+    assert torch.allclose(found[0], images[0], atol=1e-6)
 
 
 def test_hidden_patches_are_so_many_and_they_alone_count():

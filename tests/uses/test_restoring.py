@@ -14,6 +14,7 @@ from calotype.lazy import diffusers
 from calotype.pipelines import load
 from calotype.tokenizers import ImageTokenizer, psnr
 from calotype.tokenizers.corruptions import Blur, Downsampling, Grey, Masking
+from calotype.tokenizers.corruptions.filling import filled
 from calotype.uses.restoration import (
     Colourise,
     Deblur,
@@ -109,6 +110,9 @@ def test_an_encoder_is_shown_what_its_corruption_showed_it(measurement, corrupti
 def test_hidden_pixels_are_shown_as_in_training():
     images, hidden = tiny.images(2), torch.zeros(1, 1, tiny.SIZE, tiny.SIZE)
     hidden[..., ::2] = 1
+    around = Uncover(hidden).lifted(images * (1 - hidden))
+    assert torch.equal(around, filled(images, hidden.expand(2, -1, -1, -1), None))
+    assert torch.equal(around[..., 1::2], images[..., 1::2])
     measurement = Uncover(hidden, value=-1.0)
     shown = measurement.lifted(measurement(images))
     assert torch.equal(shown[..., ::2], torch.full_like(shown[..., ::2], Masking().value))

@@ -127,12 +127,12 @@ def _every(pictures: Pictures, pieces: Pieces, wrong: dict[str, str]) -> Iterato
             wrong[name] = str(error)
 
 
-def learnt_by(model: str) -> str | None:
-    """Of which corruption a tokenizer's run, beside it, was: the name of its class, empty for
-    none; None: there is no run.
+def learnt_by(model: str) -> dict[str, Any] | None:
+    """Of which corruption a tokenizer's run, beside it, was: its fields, `type` the name of its
+    class, empty for none; None: there is no run.
     """
     folder = Path(located(model, "model"))
     file = folder.parent / "recipe.json"
     if not (folder.is_dir() and file.is_file()):
         return None
-    return (json.loads(file.read_text()).get("corruption") or {}).get("type", "")
+    return json.loads(file.read_text()).get("corruption") or {}

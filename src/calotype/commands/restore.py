@@ -28,6 +28,7 @@ from calotype.training.progress import say, track
 from calotype.uses.restoration import (
     Denoise,
     Forward,
+    Inpaint,
     Posterior,
     Task,
     Way,
@@ -172,10 +173,17 @@ def _loaded(options: Restore) -> tuple[ImageTokenizer | Pipeline, ImageTokenizer
 
 def _say_what_it_learnt(options: Restore) -> None:
     learnt, wanted = learnt_by(options.model), [c.__name__ for c in options.task.taught_by]
-    if learnt is not None and learnt not in wanted:
+    if learnt is None:
+        return
+    if (kind := learnt.get("type")) not in wanted:
         say(
-            f"{options.model} was trained by {learnt or 'no corruption'}, and this task is learnt "
+            f"{options.model} was trained by {kind or 'no corruption'}, and this task is learnt "
             f"by {' or '.join(wanted)}: expect little of way:forward; way:optimise wants none"
+        )
+    elif isinstance(options.task, Inpaint) and options.task.value != (shown := learnt["value"]):
+        say(
+            f"{options.model} was shown hidden pixels as {shown} in training, and now as "
+            f"{options.task.value}: --task.value {shown} is what it knows"
         )
 
 

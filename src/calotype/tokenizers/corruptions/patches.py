@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calotype.tokenizers.corruptions.base import Corrupted, Corruption, Images, check_share
+from calotype.tokenizers.corruptions.filling import filled
 from calotype.training.noise import Generators, sent
 
 
@@ -75,8 +76,9 @@ class HiddenBox(Corruption):
     """Pixels of its sides, each drawn by itself: the least."""
     largest: int = 24
     """The most."""
-    value: float = 0.0
-    """What hidden pixels are set to: middle grey, for images in [-1, 1]."""
+    value: float | None = None
+    """What hidden pixels are set to, of images in [-1, 1]. None: a smooth continuation of what is
+    around them."""
     counts_all: bool = False
     """Whether pixels that were seen count in the loss too."""
 
@@ -100,7 +102,7 @@ class HiddenBox(Corruption):
                 "choose less than a side"
             )
         hidden = sent(torch.stack([self._one(height, width, g) for g in generators]), images.device)
-        seen = torch.where(hidden > 0, self.value, images)
+        seen = filled(images, hidden, self.value)
         return Corrupted(seen, None if self.counts_all else hidden)
 
     def _one(self, height: int, width: int, generator: torch.Generator) -> Float[Tensor, "1 H W"]:

@@ -78,11 +78,10 @@ def classical(
 
 
 def as_seen(measurements: Sequence[Measurement], seen: Several) -> Classical:
-    """Pictures as they were seen, which an encoder is shown; small ones enlarged by the bicubic
-    rule.
-    """
+    """Pictures as they were seen; small ones enlarged by the bicubic rule."""
     name = "bicubic" if isinstance(measurements[0], SuperResolve) else "seen"
-    return Classical(name, [m.lifted(y) for m, y in zip(measurements, seen, strict=True)])
+    pairs = zip(measurements, seen, strict=True)
+    return Classical(name, [y if isinstance(m, Uncover) else m.lifted(y) for m, y in pairs])
 
 
 def _best(tried: Mapping[float, Several], truth: Several) -> float:

@@ -23,6 +23,7 @@ from calotype.tokenizers.corruptions import (
     HiddenPatches,
     Masking,
 )
+from calotype.tokenizers.corruptions.filling import filled
 from calotype.tokenizers.corruptions.optics import averaged, blurred, enlarged, luma
 from calotype.training.noise import Generators, gaussian
 
@@ -212,8 +213,9 @@ class Uncover(Measurement):
     hidden: Float[Tensor, "#b 1 H W"]
     """1 where nothing is seen, 0 elsewhere."""
     noise: float = 0.0
-    value: float = 0.0
-    """What hidden pixels are shown to an encoder as: middle grey, for images in [-1, 1]."""
+    value: float | None = None
+    """What hidden pixels are shown to an encoder as, of images in [-1, 1]. None: a smooth
+    continuation of what is around them."""
 
     taught_by = (HiddenBox, HiddenPatches, Masking)
     keeps = True
@@ -223,8 +225,8 @@ class Uncover(Measurement):
         return images * (1 - self.hidden.to(images))
 
     def lifted(self, seen: Seen) -> Images:
-        """One value where nothing is seen."""
-        return torch.where(self.hidden.to(seen.device) > 0, self.value, seen)
+        """Where nothing is seen a continuation of what is, or one value."""
+        return filled(seen, self.hidden.to(seen.device), self.value)
 
     def kept(self, images: Images, seen: Seen) -> Images:
         """The pixels that are seen, put back."""

@@ -35,8 +35,9 @@ class Inpaint:
     is resized and cropped to others."""
     noise: float = 0.0
     """Of its noise, of images in [-1, 1]."""
-    value: float = 0.0
-    """What hidden pixels are shown to the encoder as; as its training had them."""
+    value: float | None = None
+    """What hidden pixels are shown to the encoder as, of images in [-1, 1], as in its training.
+    None: a smooth continuation of what is around them."""
 
     taught_by: ClassVar[tuple[type[Corruption], ...]] = Uncover.taught_by
     shrinks: ClassVar[int] = 1

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -80,6 +81,18 @@ def test_damaged_pictures_are_restored_and_what_is_seen_stays(photos, model, tmp
     assert told["figures"] == {} and told["degraded"] is False
     page = (out / "restored.html").read_text()
     assert "biharmonic" in page and "difference" not in page.split("</style>")[-1]
+
+
+@pytest.mark.parametrize(("learnt", "said"), [({"value": -1.0}, True), ({"value": None}, False)])
+def test_hidden_pixels_that_training_showed_otherwise_are_told(
+    learnt, said, photos, model, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(model, run)
+    (run / "recipe.json").write_text(json.dumps({"corruption": {"type": "HiddenBox", **learnt}}))
+    restore(photos, "--model", run, "task:inpaint", "--out", tmp_path / "out")
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("--task.value -1.0 is what it knows" in told) is said
 
 
 def test_small_pictures_become_larger_and_grey_ones_coloured(photos, model, tmp_path):

@@ -180,7 +180,7 @@ def _say_what_it_learnt(options: Restore) -> None:
             f"{options.model} was trained by {kind or 'no corruption'}, and this task is learnt "
             f"by {' or '.join(wanted)}: expect little of way:forward; way:optimise wants none"
         )
-    elif isinstance(options.task, Inpaint) and options.task.value != (shown := learnt["value"]):
+    elif isinstance(options.task, Inpaint) and options.task.value != (shown := learnt.get("value")):
         say(
             f"{options.model} was shown hidden pixels as {shown} in training, and now as "
             f"{options.task.value}: --task.value {shown} is what it knows"

@@ -8,7 +8,8 @@ of unseen combinations and, where --photos names a parquet file of them, photogr
 column `photo`, of which a part is held out. Exits with 1 unless
 
 - noise of deviation 0.5 in [-1, 1]: 2 dB more than total variation, whose weight is the best;
-- a hole of 24x24 in the middle of 64x64: 2 dB more than the biharmonic equation;
+- a hole of 24x24 in the middle of 64x64: 2 dB more than the biharmonic equation, of the error of
+  all pictures together: that equation is exact on plain ground, which rules a mean of decibels;
 - four times as wide and high, trained with LPIPS of AlexNet: of VGG a third less than bicubic.
 
 One training takes half an hour of two cores; --tasks and --sets choose, and --steps shortens.
@@ -50,7 +51,7 @@ from calotype.uses.restoration import (
 Set = Literal["scenes", "photos"]
 Name = Literal["denoise", "inpaint", "super-resolve"]
 HOLE = 24
-FIGURES = ("psnr_db", "ssim", "lpips_alex", "lpips_vgg")
+FIGURES = ("psnr_db", "pooled_psnr_db", "ssim", "lpips_alex", "lpips_vgg")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ CASES: dict[Name, Case] = {
         "psnr_db"),
     "inpaint": Case(
         Inpaint(box=(EDGE, EDGE, SIZE - EDGE, SIZE - EDGE)), small_inpaint(), "biharmonic",
-        "psnr_db"),
+        "pooled_psnr_db"),
     "super-resolve": Case(
         SuperResolve(4), replace(small_restore(), corruption=Downsampling(4)), "bicubic",
         "lpips_vgg", True),
@@ -124,8 +125,8 @@ def main(options: Options) -> None:
             if not model.is_dir():
                 train_tokenizer(recipe(case, learnt, out, options))
             found = measured(held, str(out), case.task, Forward(), options)
-            print(f"\n## {name}, {kind}\n\n| | PSNR, dB | SSIM | LPIPS alex | vgg |\n" + "|---" * 5
-                  + "|")  # fmt: skip
+            print(f"\n## {name}, {kind}\n\n| | PSNR, dB | of all | SSIM | LPIPS alex | vgg |\n"
+                  + "|---" * 6 + "|")  # fmt: skip
             for row in rows(found, held, case, options):
                 print(row, flush=True)
             own, other = (float(found[who][case.figure])

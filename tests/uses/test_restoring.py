@@ -283,6 +283,15 @@ def test_figures_are_of_each_picture():
     assert found["grey"].error("psnr_db") == pytest.approx(float(own.std() / 3**0.5), abs=0.1)
 
 
+def test_one_exact_picture_does_not_rule_the_pooled_psnr():
+    truth = list(tiny.images(3)[:, None])
+    made = [truth[0], *(image * 0 for image in truth[1:])]
+    found = compared(truth, {"one exact": made}, {})["one exact"]
+    error = sum(float(((a - b) ** 2).mean()) for a, b in zip(made, truth, strict=True)) / 3
+    assert found.figures["pooled_psnr_db"] == pytest.approx(10 * np.log10(4 / error), abs=0.1)
+    assert found.mean("psnr_db") > found.pooled_psnr_db + 15
+
+
 def test_a_box_and_a_mask_say_what_is_hidden(tmp_path):
     from PIL import Image
 

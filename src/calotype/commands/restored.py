@@ -114,11 +114,11 @@ def rows_of(figures: Mapping[str, Compared]) -> list[list[str]]:
     if not figures:
         return []
     names = [name for name in COLUMNS if name in next(iter(figures.values())).values]
-    rows = [["", *(COLUMNS[name][0] for name in names)]]
+    rows = [["", *(COLUMNS[name][0] for name in names), "PSNR of all, dB"]]
     for way, each in figures.items():
         cells = (f"{each.mean(name):.{COLUMNS[name][1]}f} ± {each.error(name):.1g}"
                  for name in names)  # fmt: skip
-        rows.append([way, *cells])
+        rows.append([way, *cells, f"{each.pooled_psnr_db:.2f}"])
     return rows
 
 

@@ -163,6 +163,9 @@ QUALITY = (
     Term("psnr_db", "dB", "higher",
          "Peak signal-to-noise ratio of reconstructions: 20 dB is coarse, 30 good, 40 hard to tell "
          "apart; 3 dB more is half the squared error."),
+    Term("pooled_psnr_db", "dB", "higher",
+         "The same of the squared error of all pictures together: a mean of decibels is ruled by "
+         "those that come back exactly, of which each counts 100."),
     Term("psnr_alpha_db", "dB", "higher",
          "The same of how opaque each pixel is, where images have alpha; their psnr_db is that of "
          "the picture on white."),

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from calotype.tokenizers import ImageTokenizer
+from calotype.training.progress import track
 from calotype.uses.detection.detector import Learnt, Values, parted, read
 from calotype.uses.detection.encoded import Images
 from calotype.uses.detection.figures import Figures, figures
@@ -86,7 +87,7 @@ def tried(
     normal, held, test = (read(tokenizer, scores, part, each) for part in parts)
     size = pictures.test.shape[-2], pictures.test.shape[-1]
     found = {}
-    for name, score in scores.items():
+    for name, score in track(scores.items(), "scores", len(scores)):
         learnt = Learnt(score, rule, size, normal.pop(name), held.pop(name))
         found[name] = _told(learnt, test[name], pictures)
     return found

@@ -31,9 +31,18 @@ class Compared:
         return float(values.std() / len(values) ** 0.5) if len(values) > 1 else 0.0
 
     @property
+    def pooled_psnr_db(self) -> float:
+        """PSNR of the squared error of all pictures together, which a few that are exact, or all
+        but, do not rule as they do the mean of decibels.
+        """
+        return float(-10 * (10 ** (-self.values["psnr_db"].double() / 10)).mean().log10())
+
+    @property
     def figures(self) -> dict[str, float]:
-        """Means by name, rounded."""
-        return {name: round(self.mean(name), 4) for name in self.values}
+        """Means by name, rounded, and what all pictures come to together."""
+        means = {name: self.mean(name) for name in self.values}
+        told = {**means, "pooled_psnr_db": self.pooled_psnr_db}
+        return {name: round(value, 4) for name, value in told.items()}
 
 
 def compared(

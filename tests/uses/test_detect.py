@@ -100,6 +100,10 @@ def test_the_command_writes_page_and_figures(bottle, model, tmp_path, capsys):
     each = told["scores"]["pixels, each place"]
     assert 0 <= each["aupro"] <= 1 and 0 <= each["reversed"] <= 1 and each["threshold"] > 0
     assert (told["normal"], told["held_out"], told["judged"]) == (22, 8, 16)
+    bare = {name for name, each in told["scores"].items() if each["reversed"] is None}
+    alone = {"pixel error", "structural error", "code distance"}
+    assert bare == alone | {f"untrained: {name}" for name in alone}
+    assert "as it would be about 1 - AUROC: --reverse-model names" in said
     assert "fails one way" in said and "trained on, which look" in said
     assert page.count("where it is</figcaption>") == 4 and "http" not in page.split("<body>")[1]
     rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
@@ -134,7 +138,7 @@ def test_two_sets_are_told_from_each_other(bottle, model, tmp_path, capsys):
     told = json.loads(out.with_suffix(".json").read_text())
     assert (told["normal"], told["held_out"], told["judged"]) == (16, 8, 6 + 12)
     assert all(each["reversed"] is not None for each in told["scores"].values())
-    assert "with the same tokenizer" not in capsys.readouterr().out
+    assert "1 - AUROC" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

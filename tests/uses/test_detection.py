@@ -23,14 +23,17 @@ from calotype.uses.detection import (
     Nearest,
     NegativeELBO,
     Patches,
+    PerceptualError,
     Pictures,
     PixelError,
     Principal,
     PrincipalPixels,
     Rule,
     TokenBits,
+    learning,
     of_pixels,
     of_tokenizer,
+    of_transformer,
     one_way,
     read,
     tried,
@@ -245,9 +248,45 @@ def test_every_kind_of_tokenizer_has_scores_and_learns():
             assert np.isfinite(each.values).all() and each.learnt.threshold > -np.inf
 
 
+def test_a_score_says_whether_it_learns(pipeline):
+    """It does where it judges otherwise after other normal pictures."""
+    images = tiny.images(24)
+    for spec in (tiny.BOTTLENECK, VQ):
+        tokenizer = tiny.tokenizer(0, spec)
+        scores = of_tokenizer(tokenizer) | of_pixels(tokenizer)
+        if spec is VQ:
+            scores |= of_transformer(pipeline)
+        looked = read(tokenizer, scores, images)
+        for name, each in scores.items():
+            judged = []
+            for part in (slice(0, 12), slice(12, 24)):
+                each.learn(looked[name][part])
+                judged.append(each.judge(looked[name]))
+            assert torch.equal(*judged) != each.learns, name
+        assert set(learning(scores)) == {name for name, each in scores.items() if each.learns}
+    assert not PerceptualError.learns
+
+
+def test_bug_the_same_tokenizers_reverse_of_what_learns_nothing_said_one_way():
+    """It is 1 - AUROC by itself: bright squares are rebuilt badly, and slopes never so."""
+    tokenizer = tiny.tokenizer()
+    test = torch.cat([NORMAL[70:], *[planted() for _ in range(8)]])
+    pictures = Pictures(NORMAL[:50], NORMAL[50:70], test, np.arange(len(test)) >= 20)
+    scores = lambda: {"pixel error": PixelError(), "patches": EachSite(Patches(4))}  # noqa: E731
+    forward, turned = tried(tokenizer, scores(), pictures, Rule()), pictures.reversed()
+    all_of_it = with_reverse(forward, tried(tokenizer, scores(), turned, Rule()))
+    error = all_of_it["pixel error"]
+    assert error.figures.auroc is not None and error.figures.auroc > 0.9
+    assert error.reverse == pytest.approx(1 - error.figures.auroc, abs=0.05)
+    assert "pixel error" in one_way(all_of_it)
+    found = with_reverse(forward, tried(tokenizer, learning(scores()), turned, Rule()))
+    assert found["pixel error"].reverse is None and "pixel error" not in one_way(found)
+    assert found["patches"].reverse == all_of_it["patches"].reverse is not None
+
+
 def test_both_directions_are_told_apart():
-    """Bright squares among slopes are found, and slopes among pictures with squares are not by
-    what has learnt nothing but the tokenizer: the reverse of such a score is its opposite."""
+    """Bright squares among slopes are found; of slopes among pictures with squares it is said what
+    does not find them."""
     tokenizer = tiny.tokenizer()
     squares = torch.cat([planted() for _ in range(8)])
     test = torch.cat([NORMAL[70:], squares])

@@ -20,6 +20,7 @@ from calotype.uses.detection import (
     Rule,
     Score,
     Tried,
+    learning,
     of_pixels,
     of_tokenizer,
     of_transformer,
@@ -30,8 +31,9 @@ from calotype.uses.representations import untrained
 
 Group = tuple[ImageTokenizer, dict[str, Score]]
 SAME = (
-    "reversed: with the same tokenizer, which was trained on the normal ones; --reverse-model "
-    "names one that was trained on the others"
+    "reversed: with the same tokenizer, which was trained on the normal ones. Scores that learn "
+    "nothing from normal pictures have none, as it would be about 1 - AUROC: --reverse-model names "
+    "a tokenizer that was trained on the others"
 )
 
 
@@ -59,7 +61,8 @@ class Detect(Computation):
     held_out: float = 0.25
     """Part of --normal that is not learnt from where there is no such folder."""
     reverse_model: str | None = None
-    """As --model, trained on what is anomalous, for the reverse direction. None: the same."""
+    """As --model, trained on what is anomalous, for the reverse direction. None: the same, which is
+    asked by scores that learn from normal pictures alone."""
     perceptual: LPIPS | None = None
     """Also by what looks different when it is rebuilt."""
     rule: Rule = field(default_factory=Rule)
@@ -125,7 +128,7 @@ def _detect(options: Detect) -> Path:
             raise
         remarks.append(f"not asked in reverse: {error}")
     else:
-        found = with_reverse(found, other.tried(turned, term))
+        found = with_reverse(found, other.tried(turned, term, every=other is not model))
         if other is model:
             remarks.append(SAME)
     return _reported(options, model, files, pictures, found, remarks)
@@ -167,10 +170,13 @@ class Model:
         if self.pipeline is not None:
             self.pipeline.shaped(self.size, self.size)
 
-    def tried(self, pictures: Pictures, term: PerceptualTerm | None) -> dict[str, Tried]:
-        """All scores, and the controls behind them."""
+    def tried(
+        self, pictures: Pictures, term: PerceptualTerm | None, every: bool = True
+    ) -> dict[str, Tried]:
+        """All scores, and the controls behind them; or of them those that learn."""
         options, found = self.options, {}
         for tokenizer, scores in self._groups(term):
+            scores = scores if every else learning(scores)
             with computing(options.exactness, options.place, *tokenizer.networks):
                 found |= tried(tokenizer, scores, pictures, options.rule, options.batch_size)
         return found

@@ -13,7 +13,7 @@ from calotype.uses.detection.likelihood import TokenBits
 from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.pixels import PrincipalPixels
 from calotype.uses.detection.reconstruction import PerceptualError, PixelError, StructuralError
-from calotype.uses.detection.score import Score
+from calotype.uses.detection.score import Score, learning
 from calotype.uses.detection.trial import Pictures, Tried, one_way, tried, with_reverse
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Tried",
     "area_under_overlap",
     "figures",
+    "learning",
     "of_pixels",
     "of_tokenizer",
     "of_transformer",

@@ -66,7 +66,7 @@ class Tried:
     """Their scores, the higher the more unusual."""
     figures: Figures
     reverse: float | None = None
-    """AUROC of the reverse."""
+    """AUROC of the reverse; None: it was not asked, or not of this score."""
 
     def maps(self, places: Int64[Tensor, " k"]) -> Float[Tensor, "k H W"]:
         """Heat maps of some pictures."""
@@ -94,7 +94,9 @@ def tried(
 
 
 def with_reverse(forward: Mapping[str, Tried], backward: Mapping[str, Tried]) -> dict[str, Tried]:
-    """Scores of the same names, with the reverse of each that was tried."""
+    """Scores of the same names, with the reverse of each that was tried: by the same tokenizer try
+    those alone that learn (`learning`).
+    """
     return {name: replace(each, reverse=backward[name].figures.auroc) if name in backward else each
             for name, each in forward.items()}  # fmt: skip
 

@@ -100,11 +100,24 @@ def test_similarity_is_one_of_what_is_equal_and_scikit_images_else():
     a, b = tiny.images(2)
     assert torch.allclose(similarity(a[None], a[None]), torch.ones(1, 1, 16, 16))
     _, right = metrics.structural_similarity(
-        a.numpy(), b.numpy(), channel_axis=0, data_range=2, full=True, use_sample_covariance=False
-    )
+        *((x.numpy() + 1) / 2 for x in (a, b)), channel_axis=0, data_range=1, full=True,
+        use_sample_covariance=False, win_size=7,
+    )  # fmt: skip
     inside = slice(3, -3)  # at the rim skimage repeats what is not there
     found = similarity(a[None], b[None])[0, 0, inside, inside]
     assert np.allclose(found, right.mean(0)[inside, inside], atol=1e-4)
+
+
+def test_bug_similarity_held_mid_grey_for_special():
+    """Of levels in [-1, 1] two greys a hair apart, one below 0 and one above, were as unlike as a
+    picture and its negative. The same step of brightness counts less the brighter it is, and
+    nowhere more than near black."""
+    levels = torch.linspace(-0.9, 0.9, 37)
+    flat = levels[:, None, None, None].expand(-1, 3, 16, 16)
+    found = similarity(flat - 0.01, flat + 0.01).mean((1, 2, 3))
+    assert found.diff().min() > -1e-3 and found.min() > 0.97
+    # Beyond black there is black.
+    assert similarity(flat[:1] * 0 - 1, flat[:1] * 0 - 1.2).min() == 1
 
 
 SIDE = 32

@@ -154,6 +154,12 @@ def test_two_sets_are_told_from_each_other(bottle, model, tmp_path, capsys):
         ("--data {b} --rule.top 0", "rule.top is 0.0: it must be above 0"),
         ("--data {b} --held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
         ("--data {b} --out x.csv", "--out is x.csv: name a page"),
+        ("--data {b}/test/scratch --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: which pictures are anomalous is not known; name other pictures by"),
+        ("--against {b}/test/scratch --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: 5 anomalous and 6 normal pictures are too few: it takes 8 and one"),
+        ("--data {b}/train --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: 0 anomalous and 30 normal pictures are too few"),
         ("--data {b} --size 0", "--size is 0: it must be at least 1"),
     ],
 )  # fmt: skip

@@ -30,6 +30,7 @@ from calotype.uses.detection import (
     PrincipalPixels,
     Rule,
     TokenBits,
+    check_reverse,
     learning,
     of_pixels,
     of_tokenizer,
@@ -317,6 +318,8 @@ def test_both_directions_are_told_apart():
     assert len(reverse.normal) + (~reverse.anomalous).sum() == len(squares)
     with pytest.raises(ValueError, match="3 anomalous and 20 normal pictures are too few"):
         Pictures(NORMAL, NORMAL, test[:23], told[:23]).reversed()
+    with pytest.raises(ValueError, match="10 anomalous and 0 normal pictures are too few"):
+        check_reverse([True] * 10)
 
 
 def test_a_detector_says_what_is_missing():

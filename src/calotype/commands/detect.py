@@ -20,6 +20,7 @@ from calotype.uses.detection import (
     Rule,
     Score,
     Tried,
+    check_reverse,
     learning,
     of_pixels,
     of_tokenizer,
@@ -108,6 +109,8 @@ def _detect(options: Detect) -> Path:
     options.warn_of_emulation()
     files = listed(options.normal, options.data, options.against, options.validation,
                    options.held_out, options.rule.false_alarm_rate, options.seed)  # fmt: skip
+    if options.reverse_model is not None:
+        _check_reverse(files)
     model = Model(options, options.model)
     other = model if options.reverse_model is None else Model(options, options.reverse_model)
     if other.size != model.size or other.tokenizer.mode != model.tokenizer.mode:
@@ -124,14 +127,21 @@ def _detect(options: Detect) -> Path:
     try:
         turned = pictures.reversed(options.seed)
     except ValueError as error:
-        if options.reverse_model is not None:
-            raise
         remarks.append(f"not asked in reverse: {error}")
     else:
         found = with_reverse(found, other.tried(turned, term, every=other is not model))
         if other is model:
             remarks.append(SAME)
     return _reported(options, model, files, pictures, found, remarks)
+
+
+def _check_reverse(files: Listed) -> None:
+    try:
+        check_reverse(files.test.anomalous)
+    except ValueError as error:
+        raise ValueError(
+            f"--reverse-model: {error}; name other pictures by --data or --against, or leave it out"
+        ) from error
 
 
 def _reported(

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import diffusers
 import numpy as np
@@ -14,9 +16,10 @@ from PIL import Image
 import tiny
 from calotype import cli
 from calotype.commands.damaged import Pieces
+from calotype.commands.restore import Restore
 from calotype.pipelines import load, picture
 from calotype.tokenizers import ImageTokenizer
-from calotype.uses.restoration import Inpaint, Posterior
+from calotype.uses.restoration import Inpaint, Posterior, Task, Way
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,6 +150,33 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     with pytest.raises(SystemExit) as stop:
         restore(photos, "--model", model, *arguments.split(), "--out", tmp_path / "out")
     assert stop.value.code == 2 and answer in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def numbers() -> list[tuple[str, ...]]:
+    """Flags of the command that take a number, behind the choice that they are of."""
+    found = list[tuple[str, ...]]()
+    for part, kinds in (("task", get_args(Task)), ("way", get_args(Way)), ("", (Restore,))):
+        for kind in kinds:
+            choice = [f"{part}:{kebab(kind.__name__)}"] if part else []
+            names = [f.name for f in fields(kind) if re.search(r"\b(int|float)\b", str(f.type))]
+            found += [(*choice, "--" + kebab(f"{part}.{name}".strip("."))) for name in names]
+    return found
+
+
+def kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("flag", numbers(), ids=" ".join)
+def test_bug_numbers_that_are_none_passed(flag, value, photos, model, tmp_path, capsys):
+    """`x < 0` is false of nan, which went on into the work."""
+    values = [value] * (4 if flag[-1] == "--task.box" else 1)
+    with pytest.raises(SystemExit) as stop:
+        restore(photos, "--model", model, *flag, *values, "--out", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and flag[-1].removeprefix("--") in said and value in said
     assert not (tmp_path / "out").exists()
 
 

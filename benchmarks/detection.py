@@ -30,6 +30,7 @@ from calotype.uses.detection import (
     Pictures,
     Rule,
     Tried,
+    learning,
     of_pixels,
     of_tokenizer,
     of_transformer,
@@ -61,14 +62,15 @@ class Options:
     """Part of its vectors that PatchCore keeps."""
 
 
-def ours(folder: Path, pictures: Pictures, rule: Rule) -> dict[str, Tried]:
-    """All scores, and controls."""
+def ours(folder: Path, pictures: Pictures, rule: Rule, every: bool = True) -> dict[str, Tried]:
+    """All scores, and controls; or of them those that learn."""
     pipeline = TokenPipeline.from_pretrained(folder)
     own = of_tokenizer(pipeline.tokenizer) | of_transformer(pipeline)
-    found = tried(pipeline.tokenizer, own | of_pixels(pipeline.tokenizer), pictures, rule)
+    own |= of_pixels(pipeline.tokenizer)
+    found = tried(pipeline.tokenizer, own if every else learning(own), pictures, rule)
     fresh = untrained(pipeline.tokenizer)
     control = {f"untrained: {name}": score for name, score in of_tokenizer(fresh).items()}
-    return found | tried(fresh, control, pictures, rule)
+    return found | tried(fresh, control if every else learning(control), pictures, rule)
 
 
 def peers(pictures: Pictures, options: Options) -> dict[str, Figures]:
@@ -84,7 +86,7 @@ def defects(name: str, folder: Path, options: Options) -> bool:
     files = listed(None, folder, None, None, 0.25, RULE.false_alarm_rate, 0)
     pictures = files.read("RGB", SIZE, options.count)
     backward = pictures.reversed()
-    found = with_reverse(ours(model, pictures, RULE), ours(model, backward, RULE))
+    found = with_reverse(ours(model, pictures, RULE), ours(model, backward, RULE, every=False))
     beside, reverse = peers(pictures, options), peers(backward, options)
     print(f"\n{name}: {len(pictures.normal)} learnt from, {len(pictures.held)} held out\n")
     print("| score | AUROC | reversed | pixel AUROC | AUPRO | false alarms | found |")

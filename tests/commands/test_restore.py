@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import diffusers
 import numpy as np
@@ -14,9 +16,11 @@ from PIL import Image
 import tiny
 from calotype import cli
 from calotype.commands.damaged import Pieces
+from calotype.commands.restore import Restore
+from calotype.commands.restored import Files
 from calotype.pipelines import load, picture
 from calotype.tokenizers import ImageTokenizer
-from calotype.uses.restoration import Inpaint, Posterior
+from calotype.uses.restoration import Inpaint, Posterior, Task, Way
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +54,7 @@ def test_clean_pictures_are_spoilt_restored_and_compared(photos, model, tmp_path
     restore(photos, "--model", model, "--degrade", "task:denoise", "--task.noise", 0.3, "--out",
             out, "--shown", 3, "--lpips")  # fmt: skip
     assert {file.name for file in out.iterdir()} == {
-        "0.png", "1.png", "2.png", "2-2.png", "restored.html", "restored.json"
+        "0.png", "1.png", "2.png", "2-2.png", "restored.html", "restored.json", "restored.txt"
     }  # fmt: skip
     assert opened(out / "0.png").shape == (32, 32, 3) and opened(out / "1.png").shape == (34, 40, 3)
     found = json.loads((out / "restored.json").read_text())
@@ -150,6 +154,33 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def numbers() -> list[tuple[str, ...]]:
+    """Flags of the command that take a number, behind the choice that they are of."""
+    found = list[tuple[str, ...]]()
+    for part, kinds in (("task", get_args(Task)), ("way", get_args(Way)), ("", (Restore,))):
+        for kind in kinds:
+            choice = [f"{part}:{kebab(kind.__name__)}"] if part else []
+            names = [f.name for f in fields(kind) if re.search(r"\b(int|float)\b", str(f.type))]
+            found += [(*choice, "--" + kebab(f"{part}.{name}".strip("."))) for name in names]
+    return found
+
+
+def kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("flag", numbers(), ids=" ".join)
+def test_bug_numbers_that_are_none_passed(flag, value, photos, model, tmp_path, capsys):
+    """`x < 0` is false of nan, which went on into the work."""
+    values = [value] * (4 if flag[-1] == "--task.box" else 1)
+    with pytest.raises(SystemExit) as stop:
+        restore(photos, "--model", model, *flag, *values, "--out", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and flag[-1].removeprefix("--") in said and value in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_places_that_are_wrong_are_said(photos, model, tmp_path, capsys, monkeypatch):
     for pictures, out, answer in [
         ("nowhere", "out", "no picture and no folder nowhere"),
@@ -180,6 +211,37 @@ def test_bug_originals_were_written_over(photos, model, tmp_path, capsys):
         restore(photos, "--model", model, "--out", tmp_path / "out", "--no-baselines")
 
 
+def test_bug_a_run_that_was_cut_refused_its_own_folder(photos, model, tmp_path, monkeypatch):
+    """And of a longer run pictures stayed among those of a shorter one."""
+    out, whole = tmp_path / "out", Files.save
+    options = ("--model", model, "--out", out, "--no-baselines", "--batch-size", 1)
+
+    def cut(self: Files, name: str, image: torch.Tensor) -> None:
+        if Path(name).stem == "2":
+            raise KeyboardInterrupt
+        whole(self, name, image)
+
+    def told() -> set[str]:
+        return {file.name for file in out.iterdir()}
+
+    restore(photos, *options)
+    (out / "own.txt").write_text("of the user")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Files, "save", cut)
+        restore(photos, *options)
+    assert told() == {"0.png", "1.png", "restored.txt", "own.txt"}
+    before = opened(out / "0.png")
+    (out / ".1.png.partial").write_bytes(b"killed while it was written")
+    restore(photos, *options, "task:denoise", "--count", 1, "--size", 16)
+    made = {"0.png", "restored.html", "restored.json", "restored.txt"}
+    assert told() == made | {"own.txt"}
+    assert opened(out / "0.png").shape != before.shape
+    # A run that restores nothing leaves what is there.
+    with pytest.raises(SystemExit):
+        restore(photos, *options, "task:inpaint", "--task.box", 90, 0, 99, 9)
+    assert told() == made | {"own.txt"}
+
+
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_bug_a_picture_that_was_too_small_or_broken_ended_it_midway(
     photos, model, tmp_path, capsys
@@ -192,7 +254,7 @@ def test_bug_a_picture_that_was_too_small_or_broken_ended_it_midway(
     said = " ".join(capsys.readouterr().err.split())
     assert stop.value.code == 2 and "2 of 4 files were not restored" in said
     assert "1.png is 1x9, and a side has 2 pixels or more here" in said and "0.png" in said
-    made = {"2.png", "2-2.png", "restored.html", "restored.json"}
+    made = {"2.png", "2-2.png", "restored.html", "restored.json", "restored.txt"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == made
 
 

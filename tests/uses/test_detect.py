@@ -100,6 +100,10 @@ def test_the_command_writes_page_and_figures(bottle, model, tmp_path, capsys):
     each = told["scores"]["pixels, each place"]
     assert 0 <= each["aupro"] <= 1 and 0 <= each["reversed"] <= 1 and each["threshold"] > 0
     assert (told["normal"], told["held_out"], told["judged"]) == (22, 8, 16)
+    bare = {name for name, each in told["scores"].items() if each["reversed"] is None}
+    alone = {"pixel error", "structural error", "code distance"}
+    assert bare == alone | {f"untrained: {name}" for name in alone}
+    assert "as it would be about 1 - AUROC: --reverse-model names" in said
     assert "fails one way" in said and "trained on, which look" in said
     assert page.count("where it is</figcaption>") == 4 and "http" not in page.split("<body>")[1]
     rows = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
@@ -134,7 +138,7 @@ def test_two_sets_are_told_from_each_other(bottle, model, tmp_path, capsys):
     told = json.loads(out.with_suffix(".json").read_text())
     assert (told["normal"], told["held_out"], told["judged"]) == (16, 8, 6 + 12)
     assert all(each["reversed"] is not None for each in told["scores"].values())
-    assert "with the same tokenizer" not in capsys.readouterr().out
+    assert "1 - AUROC" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -150,6 +154,12 @@ def test_two_sets_are_told_from_each_other(bottle, model, tmp_path, capsys):
         ("--data {b} --rule.top 0", "rule.top is 0.0: it must be above 0"),
         ("--data {b} --held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
         ("--data {b} --out x.csv", "--out is x.csv: name a page"),
+        ("--data {b}/test/scratch --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: which pictures are anomalous is not known; name other pictures by"),
+        ("--against {b}/test/scratch --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: 5 anomalous and 6 normal pictures are too few: it takes 8 and one"),
+        ("--data {b}/train --normal {b} --reverse-model x --rule.false-alarm-rate 0.2",
+         "--reverse-model: 0 anomalous and 30 normal pictures are too few"),
         ("--data {b} --size 0", "--size is 0: it must be at least 1"),
     ],
 )  # fmt: skip

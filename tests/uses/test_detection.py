@@ -23,14 +23,18 @@ from calotype.uses.detection import (
     Nearest,
     NegativeELBO,
     Patches,
+    PerceptualError,
     Pictures,
     PixelError,
     Principal,
     PrincipalPixels,
     Rule,
     TokenBits,
+    check_reverse,
+    learning,
     of_pixels,
     of_tokenizer,
+    of_transformer,
     one_way,
     read,
     tried,
@@ -97,11 +101,24 @@ def test_similarity_is_one_of_what_is_equal_and_scikit_images_else():
     a, b = tiny.images(2)
     assert torch.allclose(similarity(a[None], a[None]), torch.ones(1, 1, 16, 16))
     _, right = metrics.structural_similarity(
-        a.numpy(), b.numpy(), channel_axis=0, data_range=2, full=True, use_sample_covariance=False
-    )
+        *((x.numpy() + 1) / 2 for x in (a, b)), channel_axis=0, data_range=1, full=True,
+        use_sample_covariance=False, win_size=7,
+    )  # fmt: skip
     inside = slice(3, -3)  # at the rim skimage repeats what is not there
     found = similarity(a[None], b[None])[0, 0, inside, inside]
     assert np.allclose(found, right.mean(0)[inside, inside], atol=1e-4)
+
+
+def test_bug_similarity_held_mid_grey_for_special():
+    """Of levels in [-1, 1] two greys a hair apart, one below 0 and one above, were as unlike as a
+    picture and its negative. The same step of brightness counts less the brighter it is, and
+    nowhere more than near black."""
+    levels = torch.linspace(-0.9, 0.9, 37)
+    flat = levels[:, None, None, None].expand(-1, 3, 16, 16)
+    found = similarity(flat - 0.01, flat + 0.01).mean((1, 2, 3))
+    assert found.diff().min() > -1e-3 and found.min() > 0.97
+    # Beyond black there is black.
+    assert similarity(flat[:1] * 0 - 1, flat[:1] * 0 - 1.2).min() == 1
 
 
 SIDE = 32
@@ -245,9 +262,45 @@ def test_every_kind_of_tokenizer_has_scores_and_learns():
             assert np.isfinite(each.values).all() and each.learnt.threshold > -np.inf
 
 
+def test_a_score_says_whether_it_learns(pipeline):
+    """It does where it judges otherwise after other normal pictures."""
+    images = tiny.images(24)
+    for spec in (tiny.BOTTLENECK, VQ):
+        tokenizer = tiny.tokenizer(0, spec)
+        scores = of_tokenizer(tokenizer) | of_pixels(tokenizer)
+        if spec is VQ:
+            scores |= of_transformer(pipeline)
+        looked = read(tokenizer, scores, images)
+        for name, each in scores.items():
+            judged = []
+            for part in (slice(0, 12), slice(12, 24)):
+                each.learn(looked[name][part])
+                judged.append(each.judge(looked[name]))
+            assert torch.equal(*judged) != each.learns, name
+        assert set(learning(scores)) == {name for name, each in scores.items() if each.learns}
+    assert not PerceptualError.learns
+
+
+def test_bug_the_same_tokenizers_reverse_of_what_learns_nothing_said_one_way():
+    """It is 1 - AUROC by itself: bright squares are rebuilt badly, and slopes never so."""
+    tokenizer = tiny.tokenizer()
+    test = torch.cat([NORMAL[70:], *[planted() for _ in range(8)]])
+    pictures = Pictures(NORMAL[:50], NORMAL[50:70], test, np.arange(len(test)) >= 20)
+    scores = lambda: {"pixel error": PixelError(), "patches": EachSite(Patches(4))}  # noqa: E731
+    forward, turned = tried(tokenizer, scores(), pictures, Rule()), pictures.reversed()
+    all_of_it = with_reverse(forward, tried(tokenizer, scores(), turned, Rule()))
+    error = all_of_it["pixel error"]
+    assert error.figures.auroc is not None and error.figures.auroc > 0.9
+    assert error.reverse == pytest.approx(1 - error.figures.auroc, abs=0.05)
+    assert "pixel error" in one_way(all_of_it)
+    found = with_reverse(forward, tried(tokenizer, learning(scores()), turned, Rule()))
+    assert found["pixel error"].reverse is None and "pixel error" not in one_way(found)
+    assert found["patches"].reverse == all_of_it["patches"].reverse is not None
+
+
 def test_both_directions_are_told_apart():
-    """Bright squares among slopes are found, and slopes among pictures with squares are not by
-    what has learnt nothing but the tokenizer: the reverse of such a score is its opposite."""
+    """Bright squares among slopes are found; of slopes among pictures with squares it is said what
+    does not find them."""
     tokenizer = tiny.tokenizer()
     squares = torch.cat([planted() for _ in range(8)])
     test = torch.cat([NORMAL[70:], squares])
@@ -265,6 +318,8 @@ def test_both_directions_are_told_apart():
     assert len(reverse.normal) + (~reverse.anomalous).sum() == len(squares)
     with pytest.raises(ValueError, match="3 anomalous and 20 normal pictures are too few"):
         Pictures(NORMAL, NORMAL, test[:23], told[:23]).reversed()
+    with pytest.raises(ValueError, match="10 anomalous and 0 normal pictures are too few"):
+        check_reverse([True] * 10)
 
 
 def test_a_detector_says_what_is_missing():

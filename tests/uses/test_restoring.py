@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import tiny
 from calotype.data import Scenes
@@ -29,7 +30,7 @@ from calotype.uses.restoration import (
     measured,
     restore,
 )
-from calotype.uses.restoration.baselines import FAMILIES, as_seen, classical
+from calotype.uses.restoration.baselines import FAMILIES, _going_round, as_seen, classical
 from calotype.uses.restoration.comparing import compared
 from calotype.uses.restoration.sampling import predicted
 
@@ -272,6 +273,36 @@ def test_each_classical_method_restores_something():
             assert float(psnr(each.images[0], real)) > before, each.name
     assert classical([SuperResolve()], [SuperResolve()(real)]) == []
     assert as_seen([SuperResolve()], [SuperResolve()(real)]).name == "bicubic"
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5, 4.0, 20.0])
+@pytest.mark.parametrize("sides", [(16, 24), (9, 9), (40, 31)])
+def test_to_methods_that_go_round_the_blur_does_too(sigma, sides):
+    """What they take for the blur is the one that pictures were seen by, at their sides too."""
+    images = torch.rand(1, 3, *sides) * 2 - 1
+    again = _going_round(lambda x, k: ndimage.convolve(x, k, mode="wrap"), Deblur(sigma, 0.0))
+    found = again(images[0].permute(1, 2, 0).double().numpy())
+    seen = Deblur(sigma, 0.0)(images)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(found, seen, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"), zip(FAMILIES[Deblur], (0.0, 0.01, 50.0), strict=True)
+)
+def test_bug_classical_methods_were_worse_at_the_sides(family, setting):
+    """Of a wide blur what wraps, or is black around a picture, came in across a narrow frame."""
+    real = Scenes(size=64, seed=3).build().batch(range(4))["image"]
+    blur = Deblur(4.0, 0.02)
+    seen = blur.drawn(real, chance(4))
+    errors = []
+    for place in range(4):
+        levels = seen[place].permute(1, 2, 0).numpy() / 2 + 0.5
+        found = family.of(blur, setting)(levels)
+        errors.append((found - (real[place].permute(1, 2, 0).numpy() / 2 + 0.5)) ** 2)
+    inner = np.zeros((64, 64), bool)
+    inner[12:-12, 12:-12] = True
+    error = np.mean(errors, axis=(0, 3))
+    assert error[~inner].mean() < 1.25 * error[inner].mean()
 
 
 def test_figures_are_of_each_picture():

@@ -20,6 +20,8 @@ from calotype.uses.detection import (
     Rule,
     Score,
     Tried,
+    check_reverse,
+    learning,
     of_pixels,
     of_tokenizer,
     of_transformer,
@@ -30,8 +32,9 @@ from calotype.uses.representations import untrained
 
 Group = tuple[ImageTokenizer, dict[str, Score]]
 SAME = (
-    "reversed: with the same tokenizer, which was trained on the normal ones; --reverse-model "
-    "names one that was trained on the others"
+    "reversed: with the same tokenizer, which was trained on the normal ones. Scores that learn "
+    "nothing from normal pictures have none, as it would be about 1 - AUROC: --reverse-model names "
+    "a tokenizer that was trained on the others"
 )
 
 
@@ -59,7 +62,8 @@ class Detect(Computation):
     held_out: float = 0.25
     """Part of --normal that is not learnt from where there is no such folder."""
     reverse_model: str | None = None
-    """As --model, trained on what is anomalous, for the reverse direction. None: the same."""
+    """As --model, trained on what is anomalous, for the reverse direction. None: the same, which is
+    asked by scores that learn from normal pictures alone."""
     perceptual: LPIPS | None = None
     """Also by what looks different when it is rebuilt."""
     rule: Rule = field(default_factory=Rule)
@@ -105,6 +109,8 @@ def _detect(options: Detect) -> Path:
     options.warn_of_emulation()
     files = listed(options.normal, options.data, options.against, options.validation,
                    options.held_out, options.rule.false_alarm_rate, options.seed)  # fmt: skip
+    if options.reverse_model is not None:
+        _check_reverse(files)
     model = Model(options, options.model)
     other = model if options.reverse_model is None else Model(options, options.reverse_model)
     if other.size != model.size or other.tokenizer.mode != model.tokenizer.mode:
@@ -121,14 +127,21 @@ def _detect(options: Detect) -> Path:
     try:
         turned = pictures.reversed(options.seed)
     except ValueError as error:
-        if options.reverse_model is not None:
-            raise
         remarks.append(f"not asked in reverse: {error}")
     else:
-        found = with_reverse(found, other.tried(turned, term))
+        found = with_reverse(found, other.tried(turned, term, every=other is not model))
         if other is model:
             remarks.append(SAME)
     return _reported(options, model, files, pictures, found, remarks)
+
+
+def _check_reverse(files: Listed) -> None:
+    try:
+        check_reverse(files.test.anomalous)
+    except ValueError as error:
+        raise ValueError(
+            f"--reverse-model: {error}; name other pictures by --data or --against, or leave it out"
+        ) from error
 
 
 def _reported(
@@ -167,10 +180,13 @@ class Model:
         if self.pipeline is not None:
             self.pipeline.shaped(self.size, self.size)
 
-    def tried(self, pictures: Pictures, term: PerceptualTerm | None) -> dict[str, Tried]:
-        """All scores, and the controls behind them."""
+    def tried(
+        self, pictures: Pictures, term: PerceptualTerm | None, every: bool = True
+    ) -> dict[str, Tried]:
+        """All scores, and the controls behind them; or of them those that learn."""
         options, found = self.options, {}
         for tokenizer, scores in self._groups(term):
+            scores = scores if every else learning(scores)
             with computing(options.exactness, options.place, *tokenizer.networks):
                 found |= tried(tokenizer, scores, pictures, options.rule, options.batch_size)
         return found

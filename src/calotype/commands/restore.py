@@ -15,7 +15,7 @@ from calotype.commands.damaged import Given, Image, Pieces, batches, learnt_by, 
 from calotype.commands.flags import check_counts
 from calotype.commands.judging import Comparing
 from calotype.commands.quiet import quiet
-from calotype.commands.restored import FIGURES, PAGE, Files, Shown, tell
+from calotype.commands.restored import PAGE, Files, Shown, is_own, tell
 from calotype.commands.wrong import tell_wrong
 from calotype.pipelines import Pipeline, checked, is_pipeline, size_of
 from calotype.pipelines import load as load_pipeline
@@ -75,7 +75,8 @@ class Restore(Comparing):
     seed: int = 0
     """Of the noise that clean pictures are spoilt by."""
     out: Path = Path("restored")
-    """Folder of the restored pictures, the page and the figures."""
+    """Folder of the restored pictures, the page and the figures. What another run wrote there is
+    replaced, all of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +88,7 @@ class Restore(Comparing):
         read = self.pictures.expanduser().resolve()
         if self.out.resolve() in (read, read.parent if read.is_file() else read):
             raise ValueError(f"--out is {self.out}, where the pictures are: name another folder")
-        if not (self.out / FIGURES).exists() and (there := sorted(self.out.glob("*.png"))):
+        if not is_own(self.out) and (there := sorted(self.out.glob("*.png"))):
             raise ValueError(
                 f"--out is {self.out}, which holds {there[0].name} and is no folder of what "
                 "restore wrote: name another folder"

@@ -23,7 +23,8 @@ from calotype.training.images import visible
 from calotype.uses.restoration.baselines import as_seen, classical
 from calotype.uses.restoration.comparing import Compared, compared
 
-PAGE, FIGURES = "restored.html", "restored.json"
+PAGE, FIGURES, LIST = "restored.html", "restored.json", "restored.txt"
+"""The last names the pictures that were written, one a line, from before the first is."""
 OWN = "restored"
 COLUMNS = {"psnr_db": ("PSNR, dB", 2), "ssim": ("SSIM", 3), "lpips_alex": ("LPIPS alex", 3),
            "lpips_vgg": ("LPIPS vgg", 3), "psnr_alpha_db": ("PSNR of alpha, dB", 2)}  # fmt: skip
@@ -56,21 +57,42 @@ class Shown:
 
 
 class Files:
-    """Names in a folder, none of which is given twice."""
+    """Names in a folder, none of which is given twice. Before the first picture is written, what an
+    earlier run wrote there is removed, whether it was cut or ended: of two runs pictures, page and
+    figures are never mixed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._taken = folder, set[str]()
 
     def save(self, name: str, image: Float[Tensor, "c H W"]) -> None:
         """Write a picture, called as that which it is of."""
+        if not self._taken:
+            self._clear()
         stem = Path(name).stem or "picture"
         numbered = (f"{stem}-{n}" for n in range(2, len(self._taken) + 3))
         free = next(each for each in (stem, *numbered) if each not in self._taken)
         self._taken.add(free)
         held = BytesIO()
         picture(image).save(held, "PNG")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LIST).open("a") as names:
+            names.write(f"{free}.png\n")
         write_bytes(self.folder / f"{free}.png", held.getvalue())
+
+    def _clear(self) -> None:
+        there = self.folder / LIST
+        for name in there.read_text().split("\n") if there.is_file() else ():
+            if name == Path(name).name and name.endswith(".png"):
+                (self.folder / name).unlink(missing_ok=True)
+                (self.folder / f".{name}.partial").unlink(missing_ok=True)  # it was killed then
+        for name in (PAGE, FIGURES):
+            (self.folder / name).unlink(missing_ok=True)
+        write_text(there, "")
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a run wrote there, to its end or not, and another may."""
+    return any((folder / name).exists() for name in (LIST, FIGURES))
 
 
 def tell(shown: Shown, found: Sequence[Pair], perceptual: Perceptual) -> Path:

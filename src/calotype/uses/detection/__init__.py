@@ -13,8 +13,15 @@ from calotype.uses.detection.likelihood import TokenBits
 from calotype.uses.detection.maps import Rule
 from calotype.uses.detection.pixels import PrincipalPixels
 from calotype.uses.detection.reconstruction import PerceptualError, PixelError, StructuralError
-from calotype.uses.detection.score import Score
-from calotype.uses.detection.trial import Pictures, Tried, one_way, tried, with_reverse
+from calotype.uses.detection.score import Score, learning
+from calotype.uses.detection.trial import (
+    Pictures,
+    Tried,
+    check_reverse,
+    one_way,
+    tried,
+    with_reverse,
+)
 
 __all__ = [
     "Anywhere",
@@ -41,7 +48,9 @@ __all__ = [
     "TokenBits",
     "Tried",
     "area_under_overlap",
+    "check_reverse",
     "figures",
+    "learning",
     "of_pixels",
     "of_tokenizer",
     "of_transformer",

@@ -18,7 +18,7 @@ from calotype.uses.detection.score import Looked, Read
 WINDOW = 7
 """Pixels a side of the windows of SSIM, of smaller pictures fewer."""
 STEADY = 0.01, 0.03
-"""SSIM's constants."""
+"""SSIM's constants, of levels in [0, 1]."""
 
 
 class PixelError(Read):
@@ -62,10 +62,12 @@ def similarity(
     a: Float[Tensor, "b c H W"], b: Float[Tensor, "b c H W"], window: int = WINDOW
 ) -> Float[Tensor, "b 1 H W"]:
     """SSIM around each pixel of images in [-1, 1], a mean over channels; what lies outside of an
-    image does not count.
+    image does not count. It is of levels in [0, 1], as means below 0 make nonsense of its term of
+    brightness.
     """
     window = min(window, min(a.shape[-2:]) // 2 * 2 - 1)
-    c1, c2 = ((2 * each) ** 2 for each in STEADY)
+    c1, c2 = (each**2 for each in STEADY)
+    a, b = (x.clamp(-1, 1) / 2 for x in (a, b))  # levels less 1/2, for rounding's sake
 
     def mean(x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
@@ -73,5 +75,6 @@ def similarity(
     mean_a, mean_b = mean(a), mean(b)
     together = mean(a * b) - mean_a * mean_b
     spread = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
-    found = (2 * mean_a * mean_b + c1) * (2 * together + c2)
-    return (found / ((mean_a**2 + mean_b**2 + c1) * (spread + c2))).mean(1, keepdim=True)
+    light_a, light_b = mean_a + 0.5, mean_b + 0.5
+    found = (2 * light_a * light_b + c1) * (2 * together + c2)
+    return (found / ((light_a**2 + light_b**2 + c1) * (spread + c2))).mean(1, keepdim=True)

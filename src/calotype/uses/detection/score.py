@@ -1,6 +1,8 @@
 """The contract of all scores."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +20,10 @@ class Score(ABC):
 
     unit: str = "no unit"
     """Of what `judge` gives."""
+    learns: ClassVar[bool] = True
+    """Whether what is usual is learnt from the normal pictures. Where it is not, others may be the
+    normal ones and scores stay: by the same tokenizer the AUROC of the reverse is 1 - AUROC, but
+    for the half of the pictures that is left out, and says nothing."""
 
     @abstractmethod
     def look(self, pictures: Encoded) -> Looked:
@@ -35,9 +41,16 @@ class Score(ABC):
 class Read(Score):
     """A score that is what is read off: the tokenizer alone says what is usual."""
 
+    learns = False
+
     def learn(self, normal: Looked) -> None:
         """Learn nothing."""
 
     def judge(self, looked: Looked) -> Float[Tensor, "n h w"]:
         """Leave it as it is."""
         return looked[:, 0]
+
+
+def learning(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Those that learn what is usual: what the reverse can be asked of by the same tokenizer."""
+    return {name: score for name, score in scores.items() if score.learns}

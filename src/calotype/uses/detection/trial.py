@@ -1,6 +1,6 @@
 """Scores tried on pictures of which it is known whether they are normal: both directions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,14 +41,9 @@ class Pictures:
         Raises:
             ValueError: that is not known, or there are too few.
         """
-        if self.anomalous is None:
-            raise ValueError("which pictures are anomalous is not known")
+        check_reverse(self.anomalous)
+        assert self.anomalous is not None
         strange = torch.from_numpy(np.flatnonzero(self.anomalous))
-        if len(strange) < LEAST or self.anomalous.all():
-            raise ValueError(
-                f"{len(strange)} anomalous and {len(self.test) - len(strange)} normal pictures are "
-                f"too few: it takes {LEAST} and one"
-            )
         learnt, other = (strange[part] for part in parted(len(strange), 0.5, seed))
         usual = torch.from_numpy(np.flatnonzero(~self.anomalous))
         told = np.repeat([False, True], [len(other), len(usual)])
@@ -66,7 +61,7 @@ class Tried:
     """Their scores, the higher the more unusual."""
     figures: Figures
     reverse: float | None = None
-    """AUROC of the reverse."""
+    """AUROC of the reverse; None: it was not asked, or not of this score."""
 
     def maps(self, places: Int64[Tensor, " k"]) -> Float[Tensor, "k H W"]:
         """Heat maps of some pictures."""
@@ -76,6 +71,25 @@ class Tried:
     def alarms(self) -> Bool[np.ndarray, " n"]:
         """Whether each is above the threshold."""
         return self.values > self.learnt.threshold
+
+
+def check_reverse(anomalous: Bool[np.ndarray, " n"] | Sequence[bool] | None) -> None:
+    """Refuse to ask the reverse of such pictures.
+
+    Args:
+        anomalous: Of each of the test's whether it is; None: it is not known.
+
+    Raises:
+        ValueError: that is not known, or there are too few.
+    """
+    if anomalous is None:
+        raise ValueError("which pictures are anomalous is not known")
+    strange = int(np.sum(anomalous))
+    if strange < LEAST or strange == len(anomalous):
+        raise ValueError(
+            f"{strange} anomalous and {len(anomalous) - strange} normal pictures are too few: it "
+            f"takes {LEAST} and one"
+        )
 
 
 def tried(
@@ -94,7 +108,9 @@ def tried(
 
 
 def with_reverse(forward: Mapping[str, Tried], backward: Mapping[str, Tried]) -> dict[str, Tried]:
-    """Scores of the same names, with the reverse of each that was tried."""
+    """Scores of the same names, with the reverse of each that was tried: by the same tokenizer try
+    those alone that learn (`learning`).
+    """
     return {name: replace(each, reverse=backward[name].figures.auroc) if name in backward else each
             for name, each in forward.items()}  # fmt: skip
 

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float
 
 from calotype.lazy import skimage
 from calotype.tokenizers import psnr
-from calotype.tokenizers.corruptions.optics import blurred
 from calotype.uses.restoration.measurements import (
     Deblur,
     Denoise,
@@ -29,6 +28,8 @@ from calotype.uses.restoration.measurements import (
 Levels = Float[np.ndarray, "H W c"]
 """A picture in [0, 1]."""
 Method = Callable[[Levels], Levels]
+Deconvolution = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of a channel, with a kernel."""
 
 
 @dataclass(frozen=True)
@@ -140,43 +141,67 @@ def _biharmonic(measurement: Measurement, _: float) -> Method:
 
 def _unsupervised_wiener(measurement: Measurement, _: float) -> Method:
     """Orieux et al. 2010, which finds its setting itself."""
-    kernel = _kernel(measurement)
     restored: Any = skimage.restoration.unsupervised_wiener
-    return _each(lambda x: restored(x, kernel, rng=0, clip=False)[0])
+    return _going_round(lambda x, kernel: restored(x, kernel, rng=0, clip=False)[0], measurement)
 
 
 def _wiener(measurement: Measurement, balance: float) -> Method:
-    kernel = _kernel(measurement)
     restored: Any = skimage.restoration.wiener
-    return _each(lambda x: restored(x, kernel, balance, clip=False))
+    return _going_round(lambda x, kernel: restored(x, kernel, balance, clip=False), measurement)
 
 
 def _richardson_lucy(measurement: Measurement, steps: float) -> Method:
-    kernel = _kernel(measurement)
     restored: Any = skimage.restoration.richardson_lucy
-    return _each(lambda x: restored(x.clip(1e-3, 1), kernel, int(steps), clip=False))
+    return _framed(
+        lambda x, kernel: restored(x.clip(1e-3, 1), kernel, int(steps), clip=False), measurement
+    )
 
 
-def _each(method: Callable[[np.ndarray], np.ndarray]) -> Method:
-    """Of each channel by itself, with what mirrors at the sides, as the blur does."""
-    wide = 12
+def _going_round(method: Deconvolution, measurement: Measurement) -> Method:
+    """A method whose convolutions go round, of one period, or of as many as the kernel takes, of
+    the picture that mirrors at its sides: of that they are the blur itself.
+    """
 
     def applied(x: Levels) -> Levels:
-        framed = np.pad(x.astype(np.float64), ((wide, wide), (wide, wide), (0, 0)), "reflect")
-        found = [method(framed[..., channel]) for channel in range(x.shape[-1])]
-        return np.stack(found, -1)[wide:-wide, wide:-wide]
+        kernel, (high, wide) = _kernel(measurement, x.shape[:2]), x.shape[:2]
+        periods = [max(2 * side - 2, 1) for side in (high, wide)]
+        more = [(0, period * -(-len(kernel) // period) - side)
+                for period, side in zip(periods, (high, wide), strict=True)]  # fmt: skip
+        return _each(lambda channel: method(channel, kernel), _mirrored(x, more))[:high, :wide]
 
     return applied
 
 
-def _kernel(measurement: Measurement) -> Float[np.ndarray, "k k"]:
-    """What a blur makes of a point."""
+def _framed(method: Deconvolution, measurement: Measurement) -> Method:
+    """A method to which there is black around a picture, of one that mirrors at its sides as far as
+    the black reaches: each step brings it nearer by the kernel, and ever less of it.
+    """
+
+    def applied(x: Levels) -> Levels:
+        kernel, (high, wide) = _kernel(measurement, x.shape[:2]), x.shape[:2]
+        frame = 3 * (len(kernel) // 2)
+        found = _each(lambda channel: method(channel, kernel), _mirrored(x, [(frame, frame)] * 2))
+        return found[frame : frame + high, frame : frame + wide]
+
+    return applied
+
+
+def _mirrored(x: Levels, more: Sequence[tuple[int, int]]) -> Float[np.ndarray, "h w c"]:
+    """Continued by so many pixels before and behind each side as the blur continues it."""
+    return np.pad(x.astype(np.float64), (*more, (0, 0)), "reflect")
+
+
+def _each(method: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """Of each channel by itself."""
+    return np.stack([method(x[..., channel]) for channel in range(x.shape[-1])], -1)
+
+
+def _kernel(measurement: Measurement, sides: Sequence[int]) -> Float[np.ndarray, "k k"]:
+    """That of the blur of a picture of such sides, as `blurred` has it."""
     assert isinstance(measurement, Deblur)
-    side = 2 * round(3 * measurement.sigma) + 1
-    point = torch.zeros(1, 1, 2 * side + 1, 2 * side + 1)
-    point[..., side, side] = 1
-    cut = slice(side - side // 2, side + side // 2 + 1)
-    return blurred(point, measurement.sigma)[0, 0, cut, cut].numpy()
+    reach = min(round(3 * measurement.sigma), min(sides) - 1)
+    line = np.exp(-((np.arange(-reach, reach + 1) / measurement.sigma) ** 2) / 2)
+    return np.outer(line, line) / line.sum() ** 2
 
 
 FAMILIES: dict[type[Measurement], tuple[Family, ...]] = {

@@ -4,6 +4,7 @@ They are those of `calotype.tokenizers.corruptions`, so that a tokenizer that wa
 corruption is shown what it learnt to restore.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,8 +87,8 @@ class Denoise(Measurement):
     has_known = False
 
     def __post_init__(self) -> None:
-        if self.noise <= 0:
-            raise ValueError(f"task.noise is {self.noise}: it must be positive")
+        if not 0 < self.noise < math.inf:
+            raise ValueError(f"task.noise is {self.noise}: it must be positive and finite")
 
     def __call__(self, images: Images) -> Seen:
         """The picture."""
@@ -112,8 +113,8 @@ class Deblur(Measurement):
 
     def __post_init__(self) -> None:
         check_noise(self.noise)
-        if self.sigma <= 0:
-            raise ValueError(f"task.sigma is {self.sigma}: it must be positive")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"task.sigma is {self.sigma}: it must be positive and finite")
 
     def __call__(self, images: Images) -> Seen:
         """Blurred."""
@@ -237,7 +238,7 @@ def check_noise(noise: float) -> None:
     """Refuse a deviation that is none.
 
     Raises:
-        ValueError: it is below 0.
+        ValueError: it is below 0, or not finite.
     """
-    if noise < 0:
-        raise ValueError(f"task.noise is {noise}: it must be 0 or more")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"task.noise is {noise}: it must be 0 or more, and finite")

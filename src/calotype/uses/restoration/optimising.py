@@ -42,10 +42,10 @@ class Optimise:
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"way.{name} is {value}: it must be at least 1")
         for name in ("lr", "deviation"):
-            if not (value := getattr(self, name)) > 0:
-                raise ValueError(f"way.{name} is {value}: it must be positive")
-        if self.prior < 0:
-            raise ValueError(f"way.prior is {self.prior}: it must be 0 or more")
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"way.{name} is {value}: it must be positive and finite")
+        if not 0 <= self.prior < math.inf:
+            raise ValueError(f"way.prior is {self.prior}: it must be 0 or more, and finite")
 
     def __call__(self, tokenizer: ImageTokenizer, measurement: Measurement, seen: Seen) -> Images:
         """Search."""

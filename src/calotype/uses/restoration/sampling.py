@@ -54,7 +54,7 @@ class Posterior:
             raise ValueError(f"way.steps is {self.steps}: it must be at least 1")
         for name in ("guidance", "gluing"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"way.{name} is {value}: it must be 0 or more")
+                raise ValueError(f"way.{name} is {value}: it must be 0 or more, and finite")
 
     def __call__(self, pipeline: Pipeline, measurement: Measurement, seen: Seen) -> Images:
         """Draw.

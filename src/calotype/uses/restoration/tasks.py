@@ -1,5 +1,6 @@
 """What pictures are to be restored from, as one says it before their shape is known."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -44,6 +45,8 @@ class Inpaint:
 
     def __post_init__(self) -> None:
         check_noise(self.noise)
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"task.value is {self.value}: it must be finite")
         if self.box is not None and self.mask is not None:
             raise ValueError("--task.box and --task.mask both say what is hidden: give one of them")
         if self.box is not None:

@@ -251,7 +251,12 @@ def test_noise_has_the_deviation_that_it_says():
 @pytest.mark.parametrize(
     ("make", "named"),
     [(lambda: family.GaussianNoise(0.0), "corruption.sigma"),
+     (lambda: family.GaussianNoise(float("nan")), "corruption.sigma"),
+     (lambda: family.Blur(float("inf")), "corruption.sigma"),
      (lambda: family.Masking(1.0), "corruption.share"),
+     (lambda: family.Masking(value=float("nan")), "corruption.value"),
+     (lambda: family.HiddenPatches(value=float("inf")), "corruption.value"),
+     (lambda: family.HiddenBox(value=float("nan")), "corruption.value"),
      (lambda: family.JPEG(0), "corruption.quality"),
      (lambda: family.Downsampling(1), "corruption.factor"),
      (lambda: family.HiddenPatches(size=5)(tiny.images(1), []), "corruption.size"),

@@ -1,5 +1,6 @@
 """What is done to pictures before the encoder sees them."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -39,3 +40,13 @@ def check_share(name: str, share: float) -> None:
     """
     if not 0 < share < 1:
         raise ValueError(f"{name} is {share}: it lies between 0 and 1")
+
+
+def check_level(value: float) -> None:
+    """Refuse what hidden pixels cannot be set to.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"corruption.value is {value}: it must be finite")

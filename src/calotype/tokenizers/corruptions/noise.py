@@ -1,12 +1,19 @@
 """Corruptions pixel by pixel (Vincent et al. 2010, section 3.1)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calotype.tokenizers.corruptions.base import Corrupted, Corruption, Images, check_share
+from calotype.tokenizers.corruptions.base import (
+    Corrupted,
+    Corruption,
+    Images,
+    check_level,
+    check_share,
+)
 from calotype.training.noise import Generators, gaussian, sent
 
 
@@ -18,8 +25,8 @@ class GaussianNoise(Corruption):
     """Standard deviation, of images in [-1, 1]: half of it on [0, 1], 127.5 times it of 8 bits."""
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise ValueError(f"corruption.sigma is {self.sigma}: it must be positive")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"corruption.sigma is {self.sigma}: it must be positive and finite")
 
     def __call__(self, images: Images, generators: Generators) -> Corrupted:
         """Add it."""
@@ -38,6 +45,7 @@ class Masking(Corruption):
 
     def __post_init__(self) -> None:
         check_share("corruption.share", self.share)
+        check_level(self.value)
 
     def __call__(self, images: Images, generators: Generators) -> Corrupted:
         """Set them."""

@@ -1,5 +1,6 @@
 """Corruptions that draw nothing: what lenses, sensors and formats lose."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,8 @@ class Blur(Corruption):
     """Standard deviation in pixels."""
 
     def __post_init__(self) -> None:
-        if self.sigma <= 0:
-            raise ValueError(f"corruption.sigma is {self.sigma}: it must be positive")
+        if not 0 < self.sigma < math.inf:
+            raise ValueError(f"corruption.sigma is {self.sigma}: it must be positive and finite")
 
     def __call__(self, images: Images, generators: Generators) -> Corrupted:
         """Blur."""

@@ -6,7 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calotype.tokenizers.corruptions.base import Corrupted, Corruption, Images, check_share
+from calotype.tokenizers.corruptions.base import (
+    Corrupted,
+    Corruption,
+    Images,
+    check_level,
+    check_share,
+)
 from calotype.tokenizers.corruptions.filling import filled
 from calotype.training.noise import Generators, sent
 
@@ -29,6 +35,7 @@ class HiddenPatches(Corruption):
 
     def __post_init__(self) -> None:
         check_share("corruption.share", self.share)
+        check_level(self.value)
         if self.size < 1:
             raise ValueError(f"corruption.size is {self.size}: it must be at least 1")
 
@@ -88,6 +95,8 @@ class HiddenBox(Corruption):
                 f"corruption.smallest is {self.smallest} and corruption.largest {self.largest}: "
                 "they are 1 or more, in this order"
             )
+        if self.value is not None:
+            check_level(self.value)
 
     def __call__(self, images: Images, generators: Generators) -> Corrupted:
         """Hide it.

@@ -48,6 +48,22 @@ def test_few_labels_are_as_many_as_are_asked_for_and_there():
     assert deviation == pytest.approx(0, abs=1e-9)
 
 
+def test_bug_deviations_are_the_samples():
+    """Of few choices the deviation around their own mean, over their number, is too small."""
+    z = vectors(LABELS, 1.0)
+    learnt, held = halves(LABELS, 0.5, 0)
+    given = (z[learnt], LABELS[learnt], z[held], LABELS[held])
+    mean, deviation = probe(*given, Probe(few=(2,), draws=2)).few[2]
+    of_more = probe(*given, Probe(few=(2,), draws=3)).few[2][0]
+    third = 3 * of_more - 2 * mean
+    # Of two values the sample's deviation is their distance over the root of 2.
+    one, other = (mean + side * deviation / 2**0.5 for side in (-1, 1))
+    assert deviation > 0
+    assert probe(*given, Probe(few=(2,), draws=3)).few[2][1] == pytest.approx(
+        np.std([one, other, third], ddof=1)
+    )
+
+
 def test_scale_and_shift_of_numbers_change_nothing():
     z = vectors(LABELS, 2.0)
     moved = (z * np.array([1, 100, 1e-3, 5, 7, 9], np.float32) + 3).astype(np.float32)
@@ -159,6 +175,7 @@ def test_a_vision_transformer_stands_beside_trained_and_untrained(tmp_path, caps
         ("--factor 1", "--factor is 1, and of true factors data has none"),
         ("--factor -1", "--factor is -1: factors are numbered from 0"),
         ("--held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
+        ("--probe.draws 1", "--probe.draws is 1: it must be at least 2"),
         ("--probe.few 0", "--probe.few is (0,): each must be at least 1"),
         ("--beside .", "no vision transformer in .: expected config.json, model.safetensors"),
         ("--beside nowhere", "nor is there a folder nowhere"),

@@ -72,6 +72,22 @@ def test_scale_and_shift_of_numbers_change_nothing():
     assert one.linear == pytest.approx(other.linear, abs=0.02)
 
 
+def test_what_one_set_has_taught_is_scored_on_another():
+    """With known answers: all of a set that is like it, nothing of one whose classes have changed
+    places, and a third of one whose labels say nothing. Scales are those of the first set.
+    """
+    learnt, other = vectors(LABELS, 40.0, 3), vectors(LABELS, 40.0, 3)
+    alike, turned = (probe(learnt, LABELS, other, right) for right in (LABELS, (LABELS + 1) % 3))
+    for found, told in ((alike, 1.0), (turned, 0.0)):
+        assert found.linear == found.nearest == found.precision == told
+        assert all(mean == pytest.approx(told, abs=0.02) for mean, _ in found.few.values())
+    blank = np.zeros_like(other)
+    blind = probe(learnt, LABELS, blank, LABELS)
+    assert blind.linear == blind.nearest == 1 / 3  # all are told to be of one class
+    with pytest.raises(ValueError, match="class 5 is held out and never learnt"):
+        probe(learnt, LABELS, other, np.where(LABELS == 2, 5, LABELS))
+
+
 def test_wide_vectors_are_read_by_their_principal_numbers():
     z = np.concatenate([vectors(LABELS, 9.0), np.zeros((120, WIDEST), np.float32)], axis=1)
     assert probe(z[::2], LABELS[::2], z[1::2], LABELS[1::2]).linear > 0.95
@@ -130,6 +146,27 @@ def test_the_command_says_controls_beside(artifacts, classes, tmp_path, capsys):
         assert found[name]["figures"]["pixels"]["linear"] == 1 and found[name]["chance"] == 0.5
     said = capsys.readouterr().out
     assert "untrained" in said and "above every control" in said
+
+
+def test_a_set_to_transfer_to_is_read_by_itself(artifacts, classes, tmp_path, capsys):
+    """Its labels are its own: pictures that are all alike tell none of them, by no reader, whatever
+    is told of the first set.
+    """
+    for i in range(16):
+        folder = tmp_path / "other" / ("cat" if i % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(folder / f"{i}.png")
+    out = tmp_path / "probe.json"
+    cli.main(["probe", str(artifacts / "tokenizer/model"), "--data.path", str(classes),
+              "--transfer", str(tmp_path / "other"), "--out", str(out), "--probe.few",
+              "2"])  # fmt: skip
+    found = json.loads(out.read_text())
+    assert found["data"]["figures"]["pixels"]["linear"] == 1
+    other = found["transfer"]
+    assert other["classes"] == ["cat", "dog"] and (other["learnt"], other["held_out"]) == (12, 4)
+    for figures in other["figures"].values():
+        assert figures["linear"] == figures["nearest"] == 0.5 == other["chance"]
+        assert figures["few"]["2"] == [0.5, 0]
 
 
 def test_of_a_stream_the_first_are_read(artifacts, tmp_path, capsys):

@@ -114,7 +114,8 @@ def _scaled(learnt: Vectors, held: Vectors, seed: int) -> tuple[Vectors, Vectors
     that say least would be as loud as the others.
     """
     reader: Any = sklearn.preprocessing.StandardScaler()
-    if learnt.shape[1] > WIDEST:
+    # Of vectors that are all alike there are no principal numbers.
+    if learnt.shape[1] > WIDEST and np.ptp(learnt, axis=0).any():
         narrow = sklearn.decomposition.PCA(min(WIDEST, len(learnt)), random_state=seed)
         reader = sklearn.pipeline.make_pipeline(reader, narrow)
     found = reader.fit_transform(learnt)

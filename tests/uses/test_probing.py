@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 import tiny
@@ -204,6 +205,48 @@ def test_a_vision_transformer_stands_beside_trained_and_untrained(tmp_path, caps
     torch.testing.assert_close(one, again)  # patches are hidden by chance, and none is
     untaught = of_vision_model(str(vit), torch.device("cpu"), trained=False)(images)
     assert untaught.shape == one.shape and not torch.allclose(untaught, one)
+
+
+def stock(folder: Path) -> Path:
+    """A trained vision transformer of transformers': every weight is another than at its start."""
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                    intermediate_size=16, image_size=16, patch_size=4)  # fmt: skip
+    model = transformers.ViTModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape))
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+def test_bug_an_untrained_transformer_has_nothing_of_a_trained_one(tmp_path):
+    """Positions and the class token, which are no layer's, were those that training had left: what
+    stands for an architecture alone is made from the config alone, whatever weights lie beside it.
+    """
+    one, images, device = stock(tmp_path / "one"), tiny.images(3), torch.device("cpu")
+    ambient = torch.get_rng_state()
+    found = of_vision_model(str(one), device, trained=False)(images)
+    assert torch.equal(ambient, torch.get_rng_state())
+    trained = of_vision_model(str(one), device)(images)
+    (one / "model.safetensors").unlink()
+    assert torch.equal(of_vision_model(str(one), device, trained=False)(images), found)
+    assert found.shape == trained.shape and not torch.allclose(found, trained, atol=0.01)
+
+
+def test_what_makes_no_vector_of_a_picture_is_refused_at_once(tmp_path):
+    """CLIP wants a text too: what it said was found out in the middle of the pictures."""
+    part = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 16}  # fmt: skip
+    config = transformers.CLIPConfig(
+        text_config={**part, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1},
+        vision_config={**part, "image_size": 16, "patch_size": 4}, projection_dim=8,
+    )  # fmt: skip
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a CLIPModel, which makes no vector of a picture"):
+        of_vision_model(str(tmp_path), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def _judged(
     one = draws[options.seed]
     to = options.to or max(Counter(one.labels.tolist()).values())
     way = options.way if isinstance(options.way, Interpolation) else Interpolation()
-    makers = methods(tokenizer, way)
+    makers = methods(tokenizer, way, options.batch_size)
     if isinstance(options.way, Drawn):
         makers[f"drawn by {options.way.pipeline}"] = make
     found = gained(draws, rare, makers, to, len(names), judge.classifier)

@@ -128,7 +128,9 @@ class Draw:
     right: Int64[Tensor, " k"]
 
 
-def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:
+def methods(
+    tokenizer: ImageTokenizer, way: Interpolation, batch_size: int = 64
+) -> dict[str, More | None]:
     """What is compared: nothing, and rare pictures repeated, mixed, mixed with noise, which is
     as much as mixing takes from their deviation, and mixed in latents.
     """
@@ -140,7 +142,7 @@ def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | N
         "mixed pixels and noise": lambda _, few, count, chance: Interpolation(
             way.neighbours, TAKEN).more(few, count, chance).clamp(-1, 1),
         "mixed latents": lambda _, few, count, chance: augmented(
-            tokenizer, few, count, way, chance),
+            tokenizer, few, count, way, chance, batch_size),
     }  # fmt: skip
 
 

@@ -260,3 +260,37 @@ def test_a_name_that_no_folder_can_have_is_refused(photos, tmp_path, capsys):
                   "--out", str(tmp_path / "made")])  # fmt: skip
     assert "class 'a/b' cannot be the name of a folder" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--rare green", "--rare green: no such class; there are common, rare"),
+        ("--to 3", "no class has fewer than 3 pictures"),
+        ("judge:judge --judge.examples 4", "class 'rare' has 4 pictures: 1 are held out, and 4 are"),
+        ("--count 4 judge:judge --judge.draws 2", "class 'rare' has 1 pictures: 1 are held"),
+        ("data:scenes --data.size 16", "captions of 2000 pictures are no classes"),
+    ],
+)
+def test_bug_what_captions_tell_to_be_wrong_is_told_before_a_network_is_loaded(
+    arguments, answer, photos, tmp_path, capsys
+):
+    """It was after all pictures had been read, of a million scenes never. There is no such
+    tokenizer here.
+    """
+    given = arguments.split()
+    data = given if given[0].startswith("data:") else ["--data.path", str(photos), *given]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["augment", "./no/such/model", "--out", str(tmp_path / "x"), *data])
+    assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def test_bug_a_pipeline_that_is_none_is_told_before_pictures_are_read(
+    artifacts, photos, tmp_path, capsys
+):
+    with pytest.raises(SystemExit):
+        cli.main(["augment", str(artifacts / "tokenizer/model"), "--data.path", str(photos),
+                  "--size", "16", "--to", "14", "--out", str(tmp_path / "made"), "way:drawn",
+                  "--way.pipeline", str(artifacts / "unconditional/model")])  # fmt: skip
+    said = capsys.readouterr().err
+    assert "reads no prompts, so that it knows no classes" in said and "so far" not in said

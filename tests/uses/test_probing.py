@@ -268,3 +268,38 @@ def test_a_mistake_is_one_line(arguments, answer, artifacts, classes, capsys):
         cli.main(["probe", str(artifacts / "tokenizer/model"), "--data.path", str(classes),
                   *arguments.split()])  # fmt: skip
     assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def folder(root: Path, counts: dict[str, int]) -> str:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(root / name / f"{i}.png")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--data.path {lone}", "data: class 'b' has one picture; two are needed"),
+        ("--data.path {one}", "data: all pictures are of one class, 'a': two or more"),
+        ("--data.path {two} --transfer {lone}", "transfer: class 'b' has one picture"),
+        ("--data.path {two} --transfer ./nowhere", "no folder nowhere"),
+        ("--data.path {two} --count 2", "data: 2 different captions of 2 pictures are no classes"),
+        ("--data.path {two} --factor 0", "--factor is 0, and of true factors data has none"),
+        ("data:shapes --factor 4", "--factor is 4, and of true factors data has 4"),
+        ("data:pendulum --data.size 16 --factor 0", "captions of 2000 pictures are no classes"),
+        ("data:scenes --data.size 16", "captions of 2000 pictures are no classes"),
+    ],
+)
+def test_bug_what_data_tell_to_be_wrong_is_told_before_a_network_is_loaded(
+    arguments, answer, tmp_path, capsys
+):
+    """It was after all pictures had been encoded, of a million scenes after hours; a class was told
+    by its number. There is no such tokenizer here.
+    """
+    counts = {"lone": {"a": 8, "b": 1}, "one": {"a": 8}, "two": {"a": 8, "b": 8}}
+    made = {name: folder(tmp_path / name, each) for name, each in counts.items()}
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["probe", "./no/such/model", *arguments.format(**made).split()])
+    assert stop.value.code == 2 and answer in capsys.readouterr().err

@@ -106,7 +106,7 @@ def _read(options: Explore, decode: Decoder, transform: Transform) -> Read:
     Raises:
         ValueError: there are fewer than eight.
     """
-    every, said = read_pictures(options.data, transform, options.count, options.batch_size)
+    every, said = read_pictures(options.data.build(), transform, options.count, options.batch_size)
     if len(said) < 8:
         raise ValueError(f"data has {len(said)} pictures: a map wants 8 or more")
     return Read(every, said, decode.latents(every))

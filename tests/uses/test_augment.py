@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tiny
 from calotype import cli
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder
 from calotype.pipelines import picture
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Identity
+from calotype.tokenizers.rebuildable import Rebuildable
+from calotype.training.images import scaled
 from calotype.uses.augmenting import Draw, Judge, augmented, balanced, drawn, gained, methods
 from calotype.uses.classifiers import Logistic
 from calotype.uses.resampler import Resampler
@@ -226,6 +231,41 @@ def test_what_a_classifier_gains_is_written(photos, tmp_path, capsys):
     assert list(said["figures"]) == METHODS
     assert said["rare"] == ["rare"] and [*out.iterdir()] == [out / "figures.json"]
     assert "recall of rare classes" in capsys.readouterr().out
+
+
+def test_what_a_pipeline_draws_is_judged_beside_what_costs_nothing(photos, artifacts, tmp_path):
+    """Oversampling and mixing of pixels stand there whatever is judged."""
+    out, model = tmp_path / "judged", artifacts / "generator/model"
+    cli.main(["augment", str(artifacts / "tokenizer/model"), "--data.path", str(photos), "--size",
+              "16", "--out", str(out), "--device", "cpu", "way:drawn", "--way.pipeline", str(model),
+              "judge:judge", "--judge.draws", "2"])  # fmt: skip
+    said = json.loads((out / "figures.json").read_text())
+    assert list(said["figures"]) == [*METHODS, f"drawn by {model}"]
+    for figures in said["figures"].values():
+        for mean, spread in figures.values():
+            assert 0 <= mean <= 1 and spread >= 0
+
+
+def test_pictures_are_made_by_a_decoder_that_played_and_was_held(photos, artifacts, tmp_path):
+    """An adversary's, that an autoencoder assists: what is written is what that decoder makes of
+    latents between those of the pictures that there are.
+    """
+    held = Rebuildable(str(artifacts / "tokenizer/model"), 0.5)
+    run = tiny.run(tmp_path / "run", steps=2)
+    model = train_tokenizer(
+        tiny.tokenizer_recipe(tmp_path, adversary=tiny.adversary(), rebuildable=held, run=run)
+    )
+    out = tmp_path / "made"
+    cli.main(["augment", str(model), "--data.path", str(photos), "--size", "16", "--out", str(out),
+              "--to", "7", "--device", "cpu", "--precision", "fp32"])  # fmt: skip
+    tokenizer = ImageTokenizer.load(model).eval()
+    few = [np.asarray(Image.open(file)) for file in sorted((out / "rare").glob("given-*.png"))]
+    given = scaled(torch.from_numpy(np.stack(few)).movedim(-1, 1))
+    label = 1  # of common and rare the second, by which the seed of a class is told
+    wanted = augmented(tokenizer, given, 3, Interpolation(), by(label))
+    for image, file in zip(wanted, sorted((out / "rare").glob("made-*.png")), strict=True):
+        one, other = (np.asarray(each, int) for each in (picture(image), Image.open(file)))
+        assert np.abs(one - other).max() <= 1
 
 
 @pytest.mark.parametrize(

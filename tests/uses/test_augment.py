@@ -307,7 +307,7 @@ def test_a_name_that_no_folder_can_have_is_refused(photos, tmp_path, capsys):
     [
         ("--rare green", "--rare green: no such class; there are common, rare"),
         ("--to 3", "no class has fewer than 3 pictures"),
-        ("judge:judge --judge.examples 4", "class 'rare' has 4 pictures: 1 are held out, and 4 are"),
+        ("judge:judge --judge.examples 4", "class 'rare' has 4 pictures: 1 are held out"),
         ("--count 4 judge:judge --judge.draws 2", "class 'rare' has 1 pictures: 1 are held"),
         ("data:scenes --data.size 16", "captions of 2000 pictures are no classes"),
     ],

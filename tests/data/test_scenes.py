@@ -47,6 +47,27 @@ def test_a_scene_is_a_function_of_seed_and_index(spec):
 
 
 @pytest.mark.parametrize("spec", SPECS)
+def test_factors_are_those_of_the_scene_by_their_names(spec):
+    """By the place of each value among those that the spec names, in any order."""
+    data = replace(spec, shapes=("heart", "circle"), sizes=("large", "small")).build()
+    batch = data.batch(range(30))["factors"]
+    assert batch.shape == (30, len(data.names)) and batch.dtype == torch.float32
+    for index, told in enumerate(batch.tolist()):
+        scene, found = data.scene(index), dict(zip(data.names, map(int, told), strict=True))
+        assert data[index]["factors"].tolist() == told
+        assert data.spec.backgrounds[found["background"]] == scene.background
+        for which, each in zip(("first ", "second "), scene.objects, strict=False):
+            which = which if spec.objects == 2 else ""
+            assert data.spec.shapes[found[f"{which}shape"]] == each.shape
+            assert data.spec.colours[found[f"{which}colour"]] == each.colour
+            assert data.spec.sizes[found[f"{which}size"]] == each.size
+        if spec.objects == 1:
+            assert data.spec.places[found["place"]] == scene.objects[0].place
+        else:
+            assert [*RELATIONS][found["relation"]] == scene.relation
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_batch_has_the_same_pixels_and_captions_as_its_items(spec):
     data = replace(spec, shapes=tuple(SHAPES)).build()
     indices = [5, 3, 3, *range(100, 140)]

@@ -7,7 +7,7 @@ import torch
 
 import tiny
 from calotype.commands.train_tokenizer import train_tokenizer
-from calotype.data import Pendulum, Scenes
+from calotype.data import CenterCrop, Digits, Pendulum, Scenes, Transform
 from calotype.recipes.tokenizer import Continued, NewTokenizer
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Causal
@@ -120,7 +120,9 @@ def recipe(root, **changes):
 
 def test_data_that_tells_no_factors_or_others_is_refused(tmp_path):
     of_three = NewTokenizer(Dense((16,)), SPEC)
-    for change, has in (({"data": Scenes(16, count=32)}, "none"), ({"model": of_three}, "4")):
+    without = {"data": Digits(), "transform": Transform(CenterCrop(16))}
+    others = {"data": Scenes(16, count=32)}
+    for change, has in ((without, "none"), (others, "5"), ({"model": of_three}, "4")):
         asked = recipe(tmp_path, **change)
         with pytest.raises(ValueError, match=f"data has {has}: choose data:pendulum"):
             train_tokenizer(asked)

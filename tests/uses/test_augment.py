@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tiny
 from calotype import cli
+from calotype.commands.train_tokenizer import train_tokenizer
 from calotype.data import Folder
 from calotype.pipelines import picture
+from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Identity
+from calotype.tokenizers.rebuildable import Rebuildable
+from calotype.training.images import scaled
 from calotype.uses.augmenting import Draw, Judge, augmented, balanced, drawn, gained, methods
 from calotype.uses.classifiers import Logistic
 from calotype.uses.resampler import Resampler
@@ -228,6 +233,41 @@ def test_what_a_classifier_gains_is_written(photos, tmp_path, capsys):
     assert "recall of rare classes" in capsys.readouterr().out
 
 
+def test_what_a_pipeline_draws_is_judged_beside_what_costs_nothing(photos, artifacts, tmp_path):
+    """Oversampling and mixing of pixels stand there whatever is judged."""
+    out, model = tmp_path / "judged", artifacts / "generator/model"
+    cli.main(["augment", str(artifacts / "tokenizer/model"), "--data.path", str(photos), "--size",
+              "16", "--out", str(out), "--device", "cpu", "way:drawn", "--way.pipeline", str(model),
+              "judge:judge", "--judge.draws", "2"])  # fmt: skip
+    said = json.loads((out / "figures.json").read_text())
+    assert list(said["figures"]) == [*METHODS, f"drawn by {model}"]
+    for figures in said["figures"].values():
+        for mean, spread in figures.values():
+            assert 0 <= mean <= 1 and spread >= 0
+
+
+def test_pictures_are_made_by_a_decoder_that_played_and_was_held(photos, artifacts, tmp_path):
+    """An adversary's, that an autoencoder assists: what is written is what that decoder makes of
+    latents between those of the pictures that there are.
+    """
+    held = Rebuildable(str(artifacts / "tokenizer/model"), 0.5)
+    run = tiny.run(tmp_path / "run", steps=2)
+    model = train_tokenizer(
+        tiny.tokenizer_recipe(tmp_path, adversary=tiny.adversary(), rebuildable=held, run=run)
+    )
+    out = tmp_path / "made"
+    cli.main(["augment", str(model), "--data.path", str(photos), "--size", "16", "--out", str(out),
+              "--to", "7", "--device", "cpu", "--precision", "fp32"])  # fmt: skip
+    tokenizer = ImageTokenizer.load(model).eval()
+    few = [np.asarray(Image.open(file)) for file in sorted((out / "rare").glob("given-*.png"))]
+    given = scaled(torch.from_numpy(np.stack(few)).movedim(-1, 1))
+    label = 1  # of common and rare the second, by which the seed of a class is told
+    wanted = augmented(tokenizer, given, 3, Interpolation(), by(label))
+    for image, file in zip(wanted, sorted((out / "rare").glob("made-*.png")), strict=True):
+        one, other = (np.asarray(each, int) for each in (picture(image), Image.open(file)))
+        assert np.abs(one - other).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
@@ -260,3 +300,37 @@ def test_a_name_that_no_folder_can_have_is_refused(photos, tmp_path, capsys):
                   "--out", str(tmp_path / "made")])  # fmt: skip
     assert "class 'a/b' cannot be the name of a folder" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--rare green", "--rare green: no such class; there are common, rare"),
+        ("--to 3", "no class has fewer than 3 pictures"),
+        ("judge:judge --judge.examples 4", "class 'rare' has 4 pictures: 1 are held out"),
+        ("--count 4 judge:judge --judge.draws 2", "class 'rare' has 1 pictures: 1 are held"),
+        ("data:scenes --data.size 16", "captions of 2000 pictures are no classes"),
+    ],
+)
+def test_bug_what_captions_tell_to_be_wrong_is_told_before_a_network_is_loaded(
+    arguments, answer, photos, tmp_path, capsys
+):
+    """It was after all pictures had been read, of a million scenes never. There is no such
+    tokenizer here.
+    """
+    given = arguments.split()
+    data = given if given[0].startswith("data:") else ["--data.path", str(photos), *given]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["augment", "./no/such/model", "--out", str(tmp_path / "x"), *data])
+    assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def test_bug_a_pipeline_that_is_none_is_told_before_pictures_are_read(
+    artifacts, photos, tmp_path, capsys
+):
+    with pytest.raises(SystemExit):
+        cli.main(["augment", str(artifacts / "tokenizer/model"), "--data.path", str(photos),
+                  "--size", "16", "--to", "14", "--out", str(tmp_path / "made"), "way:drawn",
+                  "--way.pipeline", str(artifacts / "unconditional/model")])  # fmt: skip
+    said = capsys.readouterr().err
+    assert "reads no prompts, so that it knows no classes" in said and "so far" not in said

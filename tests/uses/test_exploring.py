@@ -15,9 +15,19 @@ from calotype.pipelines import picture
 from calotype.tokenizers import ImageTokenizer
 from calotype.tokenizers.bottlenecks import Causal
 from calotype.tokenizers.vector import Dense
-from calotype.uses.attributes import PixelJudge, direction, having, random_like, words
+from calotype.uses.attributes import PixelJudge, direction, having, random_like, upper, words
 from calotype.uses.codes import commonest
-from calotype.uses.exploring import AMOUNTS, SET_TO, Decoder, edited, interventions, pairs, ways
+from calotype.uses.exploring import (
+    AMOUNTS,
+    SET_TO,
+    Decoder,
+    attribute,
+    edited,
+    effects,
+    interventions,
+    pairs,
+    ways,
+)
 from calotype.uses.maps import Principal, Umap, nearest, trustworthiness
 from calotype.uses.paths import energy, geodesic, linear, spherical
 
@@ -115,11 +125,39 @@ def test_an_attribute_is_added_and_seen():
     has = torch.arange(120) % 3 == 0
     z[has] += 0.8
     decode = lambda some: some.clamp(-1, 1)  # noqa: E731
-    frames, told = edited(decode, z, z, has)
+    frames, told = edited(decode, attribute(z, z, has))
     assert frames.shape == (3, len(AMOUNTS), 3, 4, 4)
     assert told.before < 0.2 < 0.8 < told.after and told.control < 0.2
     whole = AMOUNTS.index(1.0)
     assert (frames[:, whole] - frames[:, 0]).mean() > 0.3
+
+
+def test_an_edit_says_what_it_does_to_the_others():
+    """By a decoder that shows its latents: how red and how green pictures are is drawn by itself,
+    and what is bright is nearly always red.
+    """
+    made = torch.Generator().manual_seed(0)
+    z = 0.4 * torch.rand(240, 3, 4, 4, generator=made) - 0.2
+    red, green = torch.arange(240) % 4 < 2, torch.arange(240) // 4 % 3 == 0
+    bright = red & (torch.rand(240, generator=made) > 0.15)
+    for channel, has in enumerate((red, green, bright)):
+        z[has, channel] += 0.7
+    decode = lambda some: some.clamp(-1, 1)  # noqa: E731
+    named = {"red": red, "green": green, "bright": bright}
+    known = {name: attribute(z, z, has) for name, has in named.items()}
+    found = effects(decode, known)
+    assert [*found] == [*named] and all([*row] == [*named] for row in found.values())
+    for name, each in known.items():
+        told = edited(decode, each)[1]
+        assert found[name][name] == pytest.approx(told.after - told.before) and told.after > 0.8
+        assert abs(found[name]["green"]) < 0.2 or name == "green"
+    assert abs(found["green"]["red"]) < 0.2 and found["bright"]["red"] > 0.6
+
+
+def test_the_upper_half_of_a_factor():
+    assert upper(torch.tensor([0.0, 1, 2, 3]), 0).tolist() == [False, False, True, True]
+    with pytest.raises(ValueError, match=r"--factor 2: all pictures have the same value"):
+        upper(torch.ones(4), 2)
 
 
 def test_maps_and_neighbours():
@@ -242,10 +280,34 @@ def test_the_page_has_what_the_tokenizer_has(kind, photos, tmp_path, capsys):
     found = json.loads(out.with_suffix(".json").read_text())
     assert found["pictures"] == 24 and 0 <= found["map"]["trustworthiness"] <= 1
     if kind == "continuous":
-        assert set(found["attributes"]) == {"dark", "light"}
+        assert set(found["attributes"]) == set(found["effects"]) == {"dark", "light"}
         assert all(each["geodesic"] <= each["linear"] for each in found["ways"])
     if kind == "codes":
         assert found["codes"]["used"][0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "names"),
+    [
+        ("data:shapes --data.size 16 --data.places 3", "1 2", ["factor 1, scale", "factor 2, x"]),
+        ("data:pendulum --data.count 60 --data.size 16", "0", ["factor 0, angle"]),
+        ("data:scenes --data.count 60 --data.size 16", "2 4",
+         ["factor 2, size", "factor 4, background"]),
+    ],
+)  # fmt: skip
+def test_true_factors_are_attributes(data, asked, names, artifacts, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    cli.main(["explore", str(artifacts / "tokenizer/model"), *data.split(), "--factor",
+              *asked.split(), "--count", "60", "--out", str(out), "--pairs", "0", "--size",
+              "16"])  # fmt: skip
+    found, page = json.loads(out.with_suffix(".json").read_text()), out.read_text()
+    assert [*found["attributes"]] == [*found["effects"]] == names
+    assert "<th>added</th>" in page and all(f"<th>{name}</th>" in page for name in names)
+    for name in names:
+        told = found["attributes"][name]
+        change = told["after"] - told["before"]
+        assert found["effects"][name][name] == pytest.approx(change)
+        assert f"<td>{change:+.2f}</td>" in page
 
 
 def test_pictures_of_any_channels_are_shown(tmp_path):
@@ -264,6 +326,8 @@ def test_pictures_of_any_channels_are_shown(tmp_path):
         ("--points 2", "--points is 2: it must be at least 3"),
         ("--out page.txt", "--out is page.txt: name a page, such as exploration.html"),
         ("--attributes green", "'green' is in 0 of 24 captions"),
+        ("--factor -1", "--factor is (-1,): factors are numbered from 0"),
+        ("--factor 0", "--factor is 0, and of true factors data has none"),
         ("map:umap --map.neighbours 1", "--map.neighbours is 1: it must be at least 2"),
     ],
 )
@@ -274,6 +338,35 @@ def test_a_mistake_is_one_line(arguments, answer, artifacts, photos, tmp_path, c
                   *arguments.split()])  # fmt: skip
     assert stop.value.code == 2 and answer in capsys.readouterr().err
     assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--attributes green", "'green' is in 0 of 24 captions"),
+        ("--factor 0", "--factor is 0, and of true factors data has none"),
+        ("data:shapes --factor 4", "--factor is 4, and of true factors data has 4"),
+        ("data:pendulum --factor 1 7", "--factor is 7, and of true factors data has 4"),
+    ],
+)
+def test_bug_what_data_tell_to_be_wrong_is_told_before_a_network_is_loaded(
+    arguments, answer, photos, capsys
+):
+    """It was after all pictures had been read and encoded: there is no such tokenizer here."""
+    given = arguments.split()
+    data = given if given[0].startswith("data:") else ["--data.path", str(photos), *given]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explore", "./nowhere", *data])
+    assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def test_attributes_of_codes_are_refused_and_not_passed_over(photos, tmp_path, capsys):
+    tiny.tokenizer(bottleneck=tiny.VQ_BOTTLENECK).eval().save(tmp_path / "model")
+    with pytest.raises(SystemExit):
+        cli.main(["explore", str(tmp_path / "model"), "--data.path", str(photos), "--attributes",
+                  "light", "--size", "16"])  # fmt: skip
+    said = capsys.readouterr().err
+    assert "has codes, between which there are no directions" in said and "so far" not in said
 
 
 def test_few_pictures_are_refused(artifacts, photos, capsys):

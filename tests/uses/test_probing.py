@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 import tiny
@@ -48,12 +49,44 @@ def test_few_labels_are_as_many_as_are_asked_for_and_there():
     assert deviation == pytest.approx(0, abs=1e-9)
 
 
+def test_bug_deviations_are_the_samples():
+    """Of few choices the deviation around their own mean, over their number, is too small."""
+    z = vectors(LABELS, 1.0)
+    learnt, held = halves(LABELS, 0.5, 0)
+    given = (z[learnt], LABELS[learnt], z[held], LABELS[held])
+    mean, deviation = probe(*given, Probe(few=(2,), draws=2)).few[2]
+    of_more = probe(*given, Probe(few=(2,), draws=3)).few[2][0]
+    third = 3 * of_more - 2 * mean
+    # Of two values the sample's deviation is their distance over the root of 2.
+    one, other = (mean + side * deviation / 2**0.5 for side in (-1, 1))
+    assert deviation > 0
+    assert probe(*given, Probe(few=(2,), draws=3)).few[2][1] == pytest.approx(
+        np.std([one, other, third], ddof=1)
+    )
+
+
 def test_scale_and_shift_of_numbers_change_nothing():
     z = vectors(LABELS, 2.0)
     moved = (z * np.array([1, 100, 1e-3, 5, 7, 9], np.float32) + 3).astype(np.float32)
     one, other = (probe(x[::2], LABELS[::2], x[1::2], LABELS[1::2]) for x in (z, moved))
     assert one.nearest == other.nearest and one.precision == other.precision
     assert one.linear == pytest.approx(other.linear, abs=0.02)
+
+
+def test_what_one_set_has_taught_is_scored_on_another():
+    """With known answers: all of a set that is like it, nothing of one whose classes have changed
+    places, and a third of one whose labels say nothing. Scales are those of the first set.
+    """
+    learnt, other = vectors(LABELS, 40.0, 3), vectors(LABELS, 40.0, 3)
+    alike, turned = (probe(learnt, LABELS, other, right) for right in (LABELS, (LABELS + 1) % 3))
+    for found, told in ((alike, 1.0), (turned, 0.0)):
+        assert found.linear == found.nearest == found.precision == told
+        assert all(mean == pytest.approx(told, abs=0.02) for mean, _ in found.few.values())
+    blank = np.zeros_like(other)
+    blind = probe(learnt, LABELS, blank, LABELS)
+    assert blind.linear == blind.nearest == 1 / 3  # all are told to be of one class
+    with pytest.raises(ValueError, match="class 5 is held out and never learnt"):
+        probe(learnt, LABELS, other, np.where(LABELS == 2, 5, LABELS))
 
 
 def test_wide_vectors_are_read_by_their_principal_numbers():
@@ -116,6 +149,27 @@ def test_the_command_says_controls_beside(artifacts, classes, tmp_path, capsys):
     assert "untrained" in said and "above every control" in said
 
 
+def test_a_set_to_transfer_to_is_read_by_itself(artifacts, classes, tmp_path, capsys):
+    """Its labels are its own: pictures that are all alike tell none of them, by no reader, whatever
+    is told of the first set.
+    """
+    for i in range(16):
+        folder = tmp_path / "other" / ("cat" if i % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(folder / f"{i}.png")
+    out = tmp_path / "probe.json"
+    cli.main(["probe", str(artifacts / "tokenizer/model"), "--data.path", str(classes),
+              "--transfer", str(tmp_path / "other"), "--out", str(out), "--probe.few",
+              "2"])  # fmt: skip
+    found = json.loads(out.read_text())
+    assert found["data"]["figures"]["pixels"]["linear"] == 1
+    other = found["transfer"]
+    assert other["classes"] == ["cat", "dog"] and (other["learnt"], other["held_out"]) == (12, 4)
+    for figures in other["figures"].values():
+        assert figures["linear"] == figures["nearest"] == 0.5 == other["chance"]
+        assert figures["few"]["2"] == [0.5, 0]
+
+
 def test_of_a_stream_the_first_are_read(artifacts, tmp_path, capsys):
     """And what is left out of the table is said."""
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
@@ -153,12 +207,55 @@ def test_a_vision_transformer_stands_beside_trained_and_untrained(tmp_path, caps
     assert untaught.shape == one.shape and not torch.allclose(untaught, one)
 
 
+def stock(folder: Path) -> Path:
+    """A trained vision transformer of transformers': every weight is another than at its start."""
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                    intermediate_size=16, image_size=16, patch_size=4)  # fmt: skip
+    model = transformers.ViTModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn(weight.shape))
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+def test_bug_an_untrained_transformer_has_nothing_of_a_trained_one(tmp_path):
+    """Positions and the class token, which are no layer's, were those that training had left: what
+    stands for an architecture alone is made from the config alone, whatever weights lie beside it.
+    """
+    one, images, device = stock(tmp_path / "one"), tiny.images(3), torch.device("cpu")
+    ambient = torch.get_rng_state()
+    found = of_vision_model(str(one), device, trained=False)(images)
+    assert torch.equal(ambient, torch.get_rng_state())
+    trained = of_vision_model(str(one), device)(images)
+    (one / "model.safetensors").unlink()
+    assert torch.equal(of_vision_model(str(one), device, trained=False)(images), found)
+    assert found.shape == trained.shape and not torch.allclose(found, trained, atol=0.01)
+
+
+def test_what_makes_no_vector_of_a_picture_is_refused_at_once(tmp_path):
+    """CLIP wants a text too: what it said was found out in the middle of the pictures."""
+    part = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 16}  # fmt: skip
+    config = transformers.CLIPConfig(
+        text_config={**part, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 1},
+        vision_config={**part, "image_size": 16, "patch_size": 4}, projection_dim=8,
+    )  # fmt: skip
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a CLIPModel, which makes no vector of a picture"):
+        of_vision_model(str(tmp_path), torch.device("cpu"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
         ("--factor 1", "--factor is 1, and of true factors data has none"),
         ("--factor -1", "--factor is -1: factors are numbered from 0"),
         ("--held-out 1", "--held-out is 1.0: it must lie between 0 and 1"),
+        ("--probe.draws 1", "--probe.draws is 1: it must be at least 2"),
         ("--probe.few 0", "--probe.few is (0,): each must be at least 1"),
         ("--beside .", "no vision transformer in .: expected config.json, model.safetensors"),
         ("--beside nowhere", "nor is there a folder nowhere"),
@@ -170,4 +267,39 @@ def test_a_mistake_is_one_line(arguments, answer, artifacts, classes, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["probe", str(artifacts / "tokenizer/model"), "--data.path", str(classes),
                   *arguments.split()])  # fmt: skip
+    assert stop.value.code == 2 and answer in capsys.readouterr().err
+
+
+def folder(root: Path, counts: dict[str, int]) -> str:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(root / name / f"{i}.png")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ("--data.path {lone}", "data: class 'b' has one picture; two are needed"),
+        ("--data.path {one}", "data: all pictures are of one class, 'a': two or more"),
+        ("--data.path {two} --transfer {lone}", "transfer: class 'b' has one picture"),
+        ("--data.path {two} --transfer ./nowhere", "no folder nowhere"),
+        ("--data.path {two} --count 2", "data: 2 different captions of 2 pictures are no classes"),
+        ("--data.path {two} --factor 0", "--factor is 0, and of true factors data has none"),
+        ("data:shapes --factor 4", "--factor is 4, and of true factors data has 4"),
+        ("data:pendulum --data.size 16 --factor 0", "captions of 2000 pictures are no classes"),
+        ("data:scenes --data.size 16", "captions of 2000 pictures are no classes"),
+    ],
+)
+def test_bug_what_data_tell_to_be_wrong_is_told_before_a_network_is_loaded(
+    arguments, answer, tmp_path, capsys
+):
+    """It was after all pictures had been encoded, of a million scenes after hours; a class was told
+    by its number. There is no such tokenizer here.
+    """
+    counts = {"lone": {"a": 8, "b": 1}, "one": {"a": 8}, "two": {"a": 8, "b": 8}}
+    made = {name: folder(tmp_path / name, each) for name, each in counts.items()}
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["probe", "./no/such/model", *arguments.format(**made).split()])
     assert stop.value.code == 2 and answer in capsys.readouterr().err

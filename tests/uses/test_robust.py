@@ -26,6 +26,7 @@ from calotype.uses.robustness import (
     fgsm,
     hmc,
     latents,
+    likelihood_for,
     margin,
     moved,
     noise,
@@ -303,6 +304,42 @@ def test_the_page_says_what_was_attacked(kind, photos, tmp_path, capsys):
     assert next(iter(told["nothing"])) == "adaptive" and "untrained" in told
     assert ("corrected" in found["latents"]["0.2"]) == (kind == "continuous")
     assert "attacked, corrected" in page if kind == "continuous" else "Nothing is corrected" in page
+
+
+def test_what_is_estimated_of_pictures_is_the_same_by_any_part_of_them():
+    tokenizer, images = tiny.tokenizer().eval().requires_grad_(False), tiny.images(10)
+    error = (tokenizer.reconstruct(images) - images).square().mean().sqrt().item()
+    for batch_size in (1, 4, 10, 64):
+        found = likelihood_for(tokenizer, images, batch_size)
+        assert found.log_deviation.exp().item() == pytest.approx(error, rel=1e-5)
+
+
+def test_bug_no_network_sees_more_pictures_than_a_batch(photos, tmp_path, monkeypatch):
+    """Clean pictures by which deviations and priors are estimated, and those that are shown, went
+    through all at once. What no batch draws, and all is alike but for that, is the same by any.
+    """
+    tiny.tokenizer().eval().save(tmp_path / "model")
+    seen, said = list[int](), dict[int, dict]()
+    for name in ("features", "decode_maps"):
+        own = getattr(ImageTokenizer, name)
+        monkeypatch.setattr(ImageTokenizer, name, lambda self, given, *rest, own=own, **named: (
+            seen.append(len(given)), own(self, given, *rest, **named))[1])  # fmt: skip
+    for batch_size in (3, 64):
+        seen.clear()
+        out = tmp_path / f"{batch_size}.html"
+        cli.main(["robust", str(tmp_path / "model"), "--data.path", str(photos), "--out", str(out),
+                  *FEW, "--batch-size", str(batch_size), "classifier:logistic"])  # fmt: skip
+        said[batch_size] = json.loads(out.with_suffix(".json").read_text())
+        assert seen and max(seen) <= batch_size
+    few, many = said[3], said[64]
+    assert few["told_right"] == many["told_right"]
+    for eps in ("0.05", "0.2"):
+        for kind in ("clean", "noise", "untrained, noise"):
+            assert few["latents"][eps][kind] == pytest.approx(many["latents"][eps][kind], rel=1e-4)
+        for who in many["classifier"][eps]:
+            for kind in ("clean", "noise", "fgsm"):
+                one, other = (each["classifier"][eps][who][kind] for each in (few, many))
+                assert one == pytest.approx(other)
 
 
 def test_without_classes_latents_alone_are_attacked(photos, tmp_path, capsys):

@@ -2,7 +2,7 @@
 and pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,8 +144,10 @@ def _chain(
     # From all over: what is learnt from stands class by class.
     drawn = torch.Generator().manual_seed(0)
     some = read.learnt[torch.randperm(len(read.learnt), generator=drawn)[:CALIBRATED]]
-    likelihood = own.to(some.device) if own is not None else likelihood_for(tokenizer, some)
-    prior = prior_of(tokenizer, tokenizer.latents(some).float())
+    each = wanted.batch_size
+    likelihood = own.to(some.device) if own is not None else likelihood_for(tokenizer, some, each)
+    z = _by_parts(lambda part: tokenizer.latents(part).float(), some, each)
+    prior = prior_of(tokenizer, z)
     known = [
         name
         for name, there in (
@@ -157,6 +159,11 @@ def _chain(
     by = f"the {' and the '.join(known)} that it was trained by" if known else "estimates alone"
     line = f"Latents are corrected by {wanted.hmc.steps} proposals of chains, with {by}."
     return Chain(likelihood, prior, wanted.hmc), [line]
+
+
+@torch.no_grad()
+def _by_parts(make: Callable[[Images], Tensor], images: Images, batch_size: int) -> Tensor:
+    return torch.cat([make(part) for part in images.split(batch_size)])
 
 
 def _said(eps: float, found: Shifted) -> str:
@@ -188,7 +195,7 @@ def on_classifier(
     if not read.classes:
         return []
     model = wanted.classifier.learn(read.learnt, read.learnt_labels, len(read.classes))
-    right = is_right(model, read.images, read.labels).mean().item()
+    right = is_right(model, read.images, read.labels, wanted.batch_size).mean().item()
     most = (read.labels.bincount().max() / len(read.labels)).item()
     say(f"classifier of {len(read.classes)} classes: {right:.3f} told right")
     control = {UNTRAINED: untrained(next(iter(purifiers.values()))).requires_grad_(False)}
@@ -202,7 +209,7 @@ def on_classifier(
         lines += [f"eps {eps:g}, {verdict(name, each, told[NOTHING], most)}." for name, each
                   in told.items() if name in purifiers]  # fmt: skip
         figures[f"{eps:g}"] = {name: asdict(each) for name, each in told.items()}
-        strips += _purified(eps, purifiers, seen)
+        strips += _purified(eps, purifiers, seen, wanted.batch_size)
     columns = ("behind", "who knows of it", "clean", "noise", "FGSM", "PGD")
     lines.append(COLUMNS)
     table = Tabled(columns, rows)
@@ -213,13 +220,14 @@ def on_classifier(
 
 
 def _purified(
-    eps: float, purifiers: Mapping[str, ImageTokenizer], seen: Mapping[str, Images]
-) -> list[Strip]:
+    eps: float, purifiers: Mapping[str, ImageTokenizer], seen: Mapping[str, Images],
+    batch_size: int,
+) -> list[Strip]:  # fmt: skip
     found = [Strip(f"eps {eps:g}: attacked by PGD, who knows the classifier alone",
                    seen["pgd"][:SHOWN].cpu())]  # fmt: skip
     for name, each in purifiers.items():
         by = {"PGD": seen["pgd"], "who knows of it": seen[name]}
         found += [Strip(f"eps {eps:g}: {who}, behind {name}",
-                        rebuilt(each, images[:SHOWN]).detach().cpu())
+                        _by_parts(partial(rebuilt, each), images[:SHOWN], batch_size).cpu())
                   for who, images in by.items()]  # fmt: skip
     return found

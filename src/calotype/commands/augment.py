@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Dataset
 
 from calotype.commands.flags import check_counts
-from calotype.commands.labelled import check_classes, read_pictures
+from calotype.commands.labelled import check_ahead, check_classes, listed, read_pictures
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform
 from calotype.pipelines import picture
@@ -99,22 +101,51 @@ def augment(options: Augment) -> Path:
 
 def _augment(options: Augment) -> Path:
     options.warn_of_emulation()
+    dataset = options.data.build()
+    _check_ahead(options, dataset)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place).eval()
     tokenizer.requires_grad_(False)
     size = options.size or tokenizer.sample_size
     tokenizer.check(size)
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
-    pixels, said = read_pictures(options.data, transform, options.count, options.batch_size)
-    check_classes(said, "data")
-    classes, labels = np.unique(said, return_inverse=True)
-    names = classes.tolist()
-    to, rare = _rare(options, Counter(labels.tolist()), names)
-    make = _maker(options, tokenizer, names, size)
+    way = options.way
+    pipeline = (way.opened(size, tokenizer.mode, options.place) if isinstance(way, Drawn)
+                else None)  # fmt: skip
+    pixels, said = read_pictures(dataset, transform, options.count, options.batch_size)
+    to, rare, names, labels = _classes(options, said)
+    make = _maker(options, tokenizer, pipeline, names)
     known = torch.from_numpy(labels)
     with computing(options.precision, options.place, *tokenizer.networks):
         if options.judge is not None:
             return _judged(options, options.judge, tokenizer, make, pixels, known, names, rare)
         return _written(options, make, pixels, known, names, rare, to)
+
+
+def _check_ahead(options: Augment, dataset: Dataset[Any]) -> None:
+    """Refuse what captions alone tell to be wrong, where they are known without the pictures."""
+    captions = listed(dataset, options.count)
+    if captions is None:
+        check_ahead(dataset, "data", options.count)
+    else:
+        _classes(options, captions)
+
+
+def _classes(
+    options: Augment, said: Sequence[str]
+) -> tuple[int, set[int], list[str], np.ndarray]:  # fmt: skip
+    """How many each rare class is to have, which these are, the names of all, and each picture's.
+
+    Raises:
+        ValueError: captions are no classes, none is rare, or there are too few to judge by.
+    """
+    check_classes(said, "data")
+    classes, labels = np.unique(said, return_inverse=True)
+    names, counts = classes.tolist(), Counter(labels.tolist())
+    to, rare = _rare(options, counts, names)
+    if options.judge is not None:
+        options.judge.check({names[label]: count for label, count in sorted(counts.items())},
+                            {names[label] for label in rare})  # fmt: skip
+    return to, rare, names, labels
 
 
 def _rare(
@@ -142,10 +173,12 @@ def _rare(
     return to, rare
 
 
-def _maker(options: Augment, tokenizer: ImageTokenizer, names: list[str], size: int) -> More:
+def _maker(
+    options: Augment, tokenizer: ImageTokenizer, pipeline: Any, names: list[str]
+) -> More:  # fmt: skip
     way = options.way
     if isinstance(way, Drawn):
-        return way.maker(names, size, tokenizer.mode, options.place)
+        return way.maker(pipeline, names)
     if isinstance(way, Repetition):
         return lambda _, few, count, chance: way.more(few, count, chance)
     return lambda _, few, count, chance: augmented(tokenizer, few, count, way, chance,
@@ -193,7 +226,7 @@ def _judged(
     one = draws[options.seed]
     to = options.to or max(Counter(one.labels.tolist()).values())
     way = options.way if isinstance(options.way, Interpolation) else Interpolation()
-    makers = methods(tokenizer, way)
+    makers = methods(tokenizer, way, options.batch_size)
     if isinstance(options.way, Drawn):
         makers[f"drawn by {options.way.pipeline}"] = make
     found = gained(draws, rare, makers, to, len(names), judge.classifier)

@@ -1,26 +1,30 @@
 """What stands on the page of a tokenizer's latents below the map, and the figures of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from calotype.pages.exploration import Shown, Strip
+from calotype.commands.labelled import check_factors
+from calotype.pages.exploration import Shown, Strip, Tabled
 from calotype.tokenizers.bottlenecks import Discrete
 from calotype.tokenizers.bottlenecks.causal import CausalBottleneck
 from calotype.training.images import Pixels, scaled
-from calotype.uses.attributes import having, words
+from calotype.uses.attributes import having, upper, words
 from calotype.uses.codes import commonest
 from calotype.uses.exploring import (
     GRID,
     SET_TO,
+    Attribute,
     Decoder,
+    attribute,
     edited,
+    effects,
     grid,
     interventions,
     pairs,
@@ -40,7 +44,6 @@ Found = tuple[Shown | None, dict[str, Any]]
 class Wanted:
     """What sections show, as the command's options have it."""
 
-    attributes: tuple[str, ...]
     pairs: int
     points: int
     path_steps: int
@@ -55,29 +58,45 @@ class Read:
     images: Pixels
     captions: list[str]
     latents: Float[Tensor, "n z h w"]
+    attributes: Mapping[str, Bool[Tensor, " n"]]
+    """Which pictures have each of those that are shown."""
 
     def as_floats(self) -> Float[Tensor, "n c H W"]:
         """The pictures in [-1, 1]."""
         return scaled(self.images)
 
 
+def attributes_of(
+    captions: Sequence[str], told: Float[Tensor, "n f"] | None, asked: Sequence[str],
+    factors: Sequence[int], names: Sequence[str],
+) -> dict[str, Bool[Tensor, " n"]]:  # fmt: skip
+    """Which pictures have each attribute: words that were asked for, and true factors, which those
+    have in the upper half of their range; where neither was, the commonest words.
+
+    Raises:
+        ValueError: a word or a factor is in all pictures or in none.
+    """
+    found = {word: having(captions, word) for word in asked}
+    check_factors(factors, told, "data")
+    for factor in factors:
+        assert told is not None
+        name = f"factor {factor}" + (f", {names[factor]}" if factor < len(names) else "")
+        found[name] = upper(told[:, factor], factor)
+    if asked or factors:
+        return found
+    return {word: having(captions, word) for word in words(captions, ATTRIBUTES)}
+
+
 def sections(
     decode: Decoder, read: Read, wanted: Wanted
 ) -> tuple[list[Shown], dict[str, Any]]:  # fmt: skip
-    """All that this tokenizer has.
-
-    Raises:
-        ValueError: no caption has a word that was asked for.
-    """
+    """All that this tokenizer has."""
     bottleneck = decode.tokenizer.bottleneck
     coded = isinstance(bottleneck, Discrete)
     makers: list[Callable[[Decoder, Read, Wanted], Found]] = [_codes] if coded else [
         _grid, _ways, _attributes]  # fmt: skip
     if isinstance(bottleneck, CausalBottleneck):
         makers.append(_interventions)
-    # What was asked for by name is looked at before anything is computed.
-    for word in wanted.attributes:
-        having(read.captions, word)
     shown, figures = list[Shown](), dict[str, Any]()
     for maker in (*makers, _nearest):
         section, told = maker(decode, read, wanted)
@@ -121,14 +140,10 @@ def _ways(decode: Decoder, read: Read, wanted: Wanted) -> Found:
 
 
 def _attributes(decode: Decoder, read: Read, wanted: Wanted) -> Found:
-    names = list(wanted.attributes) or words(read.captions, ATTRIBUTES)
+    known = _known(read)
     strips, figures = [], {}
-    for name in names:
-        try:
-            frames, told = edited(decode, read.images, read.latents, having(read.captions, name))
-        except ValueError as error:
-            print(f"attribute {name!r} is left out: {error}")
-            continue
+    for name, each in known.items():
+        frames, told = edited(decode, each)
         figures[name] = asdict(told)
         said = (f"{name}: seen in {told.before:.0%} before, in {told.after:.0%} once it is added, "
                 f"in {told.control:.0%} once a random direction is, as long")  # fmt: skip
@@ -136,11 +151,30 @@ def _attributes(decode: Decoder, read: Read, wanted: Wanted) -> Found:
         strips.append(Strip(said, frames.flatten(0, 1), slides=True, columns=frames.shape[1]))
     if not strips:
         return None, {}
-    lines = ["A direction from the mean latent of pictures without a word in their caption to that "
-             "of those with it, added to pictures without: none of it on the left, one and a half "
-             "on the right. What sees it is a classifier of small copies, which knows the half of "
-             "the pictures that the direction is of; the others are judged."]  # fmt: skip
-    return Shown("Attributes", lines, strips), {"attributes": figures}
+    changes = effects(decode, known)
+    rows = [(name, *(f"{value:+.2f}" for value in row.values())) for name, row in changes.items()]
+    lines = ["A direction from the mean latent of pictures that have a word not in their caption, "
+             "or a factor not in its upper half, to that of those that do, added to pictures "
+             "without: none of it on the left, one and a half on the right. What sees it is a "
+             "classifier of small copies, which knows the half of the pictures that the direction "
+             "is of; the others are judged.",
+             "The table: a row is what is added, once; a column, of how many more of these "
+             "pictures the classifier of that attribute then says that they have it, as parts of "
+             "1. Beside the diagonal stands what comes with it."]  # fmt: skip
+    table = Tabled(("added", *known), rows)
+    told = {"attributes": figures, "effects": changes}
+    return Shown("Attributes", lines, strips, table=table), told
+
+
+def _known(read: Read) -> dict[str, Attribute]:
+    """Those that both halves of the pictures have and have not; which are not is told."""
+    found = dict[str, Attribute]()
+    for name, has in read.attributes.items():
+        try:
+            found[name] = attribute(read.images, read.latents, has)
+        except ValueError as error:
+            print(f"attribute {name!r} is left out: {error}")
+    return found
 
 
 def _nearest(decode: Decoder, read: Read, wanted: Wanted) -> Found:

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch.utils.data import Dataset
 
 from calotype.commands.flags import check_counts
-from calotype.commands.labelled import check_captioned, check_classes
+from calotype.commands.labelled import check_ahead, check_learnable, classes_of
 from calotype.commands.quiet import quiet
 from calotype.data import CenterCrop, Folder, Source, Transform, some_of
 from calotype.tokenizers import ImageTokenizer
@@ -94,6 +94,12 @@ def probe_latents(options: ProbeLatents) -> Path:
 
 def _probe(options: ProbeLatents) -> Path:
     options.warn_of_emulation()
+    sets: dict[str, Dataset[Any]] = {"data": options.data.build()}
+    if options.transfer is not None:
+        sets["transfer"] = Folder(options.transfer).build()
+    check_ahead(sets["data"], "data", options.count, options.factor)
+    if options.transfer is not None:
+        check_ahead(sets["transfer"], "transfer", None)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer = ImageTokenizer.load(options.tokenizer).to(options.place)
     size = options.size or tokenizer.sample_size
@@ -103,9 +109,6 @@ def _probe(options: ProbeLatents) -> Path:
     if options.beside is not None:
         for name, trained in ((options.beside, True), (f"{options.beside} untrained", False)):
             readers[name] = of_vision_model(options.beside, options.place, trained)
-    sets: dict[str, Dataset[Any]] = {"data": options.data.build()}
-    if options.transfer is not None:
-        sets["transfer"] = Folder(options.transfer).build()
     transform = Transform(CenterCrop(size), mode=tokenizer.mode)
     found: dict[str, Any] = {"artifact": options.tokenizer, "size": size, "warning": WARNING}
     for name, dataset in sets.items():
@@ -117,7 +120,7 @@ def _probe(options: ProbeLatents) -> Path:
                 options.factor if own else None,
             )
             vectors, said = _read(readers, track(batches, "batches of pictures", None))
-        check_classes(said, name)
+        check_learnable(said, name)
         classes, labels = np.unique(said, return_inverse=True)
         learnt, held = halves(labels, options.held_out, options.probe.seed)
         figures = {who: probe(each[learnt], labels[learnt], each[held], labels[held], options.probe)
@@ -144,18 +147,7 @@ def _batches(
         ValueError: some picture has no class.
     """
     for batch in batches:
-        yield batch["image"], _classes(batch, name, factor)
-
-
-def _classes(batch: Batch, name: str, factor: int | None) -> list[str]:
-    if factor is None:
-        check_captioned(batch["caption"], name)
-        return batch["caption"]
-    told = batch.get("factors")
-    if told is None or factor >= told.shape[1]:
-        has = "none" if told is None else f"{told.shape[1]}, numbered from 0"
-        raise ValueError(f"--factor is {factor}, and of true factors {name} has {has}")
-    return [f"{value:g}" for value in told[:, factor].tolist()]
+        yield batch["image"], classes_of(batch, name, factor)
 
 
 def _read(

@@ -142,7 +142,7 @@ def _read(options: Robust, transform: Transform) -> Attacked:
     Raises:
         ValueError: there are too few.
     """
-    pixels, said = read_pictures(options.data, transform, options.count, options.batch_size)
+    pixels, said = read_pictures(options.data.build(), transform, options.count, options.batch_size)
     if len(said) < LEAST:
         raise ValueError(f"data has {len(said)} pictures: {LEAST} or more are needed")
     classes, labels = _labels(said)

@@ -1,4 +1,14 @@
-"""What a trained tokenizer is for, beside rebuilding pictures: each use a file."""
+"""What a trained tokenizer is for, beside rebuilding pictures.
+
+`exploring`, by `paths`, `attributes`, `maps` and `codes`: what is in its latents.
+`probing`, by `representations`: how much of labels they tell, beside controls.
+`augmenting`, by `resampling` and `classifiers`: more pictures of rare classes, and what is gained.
+`robustness`: attacks on pictures, what chains mend of it, and purified classifiers.
+`detection`: pictures that are unlike normal ones, and where.
+`restoration`: damaged pictures given back.
+`compression`: small files whose latents come back exactly.
+`estimators` and `resampler`: rows of numbers in the manner of scikit-learn, which these import.
+"""
 
 from calotype.uses.attributes import direction
 from calotype.uses.augmenting import augmented

@@ -63,6 +63,18 @@ def having(captions: Sequence[str], word: str) -> Bool[Tensor, " n"]:
     return found
 
 
+def upper(values: Float[Tensor, " n"], factor: int) -> Bool[Tensor, " n"]:
+    """Which values of a true factor lie in the upper half of their range.
+
+    Raises:
+        ValueError: all are the same.
+    """
+    low, high = values.aminmax()
+    if low == high:
+        raise ValueError(f"--factor {factor}: all pictures have the same value of it: leave it out")
+    return values > (low + high) / 2
+
+
 def _words(caption: str) -> set[str]:
     return set(re.findall(r"\w+", caption.lower()))
 

@@ -1,7 +1,8 @@
 """Pictures of rare classes, made of the few that there are, and what a classifier gains by them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -61,8 +62,8 @@ class Drawn:
         if "{name}" not in self.prompt:
             raise ValueError(f"--way.prompt is {self.prompt!r}: put {{name}} where the class is")
 
-    def maker(self, classes: Sequence[str], size: int, mode: Mode, device: torch.device) -> More:
-        """Draws of classes by number.
+    def opened(self, size: int, mode: Mode, device: torch.device) -> Any:
+        """The pipeline, for pictures of so many pixels a side in a mode.
 
         Raises:
             ValueError: there is no such pipeline, it reads no prompts, or it draws others.
@@ -75,6 +76,10 @@ class Drawn:
                 f"{self.pipeline} draws {own[1]} of {own[0]} pixels, and the tokenizer takes "
                 f"{mode} of {size}: name one for the same pictures"
             )
+        return pipeline
+
+    def maker(self, pipeline: Any, classes: Sequence[str]) -> More:
+        """Draws of classes by number, by what was opened."""
         how = recommended(self.pipeline)
 
         def draws(label: int, few: Images, count: int, chance: torch.Generator) -> Made:
@@ -107,6 +112,27 @@ class Judge:
         if not 0 < self.held_out < 1:
             raise ValueError(f"--judge.held-out is {self.held_out}: it must lie between 0 and 1")
 
+    def part(self, count: int) -> int:
+        """Of so many pictures of a class, those that are held out."""
+        return max(1, round(self.held_out * count))
+
+    def check(self, counts: Mapping[str, int], rare: Collection[str]) -> None:
+        """Refuse classes that are too small to be held out in part and learnt from.
+
+        Raises:
+            ValueError: there is one class alone, or one is too small.
+        """
+        if len(counts) < 2:
+            raise ValueError(f"--judge: all pictures are of one class, {next(iter(counts))!r}: two "
+                             "or more are needed to tell apart")  # fmt: skip
+        for name, count in counts.items():
+            held, wanted = self.part(count), (self.examples or 1) if name in rare else 1
+            if count - held < wanted:
+                raise ValueError(
+                    f"--judge: class {name!r} has {count} pictures: {held} are held out, and "
+                    f"{wanted} are needed to learn from"
+                )
+
 
 @dataclass(frozen=True)
 class Gained:
@@ -128,7 +154,9 @@ class Draw:
     right: Int64[Tensor, " k"]
 
 
-def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | None]:
+def methods(
+    tokenizer: ImageTokenizer, way: Interpolation, batch_size: int = 64
+) -> dict[str, More | None]:
     """What is compared: nothing, and rare pictures repeated, mixed, mixed with noise, which is
     as much as mixing takes from their deviation, and mixed in latents.
     """
@@ -140,7 +168,7 @@ def methods(tokenizer: ImageTokenizer, way: Interpolation) -> dict[str, More | N
         "mixed pixels and noise": lambda _, few, count, chance: Interpolation(
             way.neighbours, TAKEN).more(few, count, chance).clamp(-1, 1),
         "mixed latents": lambda _, few, count, chance: augmented(
-            tokenizer, few, count, way, chance),
+            tokenizer, few, count, way, chance, batch_size),
     }  # fmt: skip
 
 
@@ -201,7 +229,7 @@ def drawn(images: Images, labels: Labels, rare: set[int], judge: Judge, seed: in
     for label in labels.unique().tolist():
         places = (labels == label).nonzero()[:, 0]
         places = places[torch.randperm(len(places), generator=chance).to(places.device)]
-        count = max(1, round(judge.held_out * len(places)))
+        count = judge.part(len(places))
         kept = places[count:]
         if label in rare and judge.examples is not None:
             kept = kept[: judge.examples]

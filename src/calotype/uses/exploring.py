@@ -2,7 +2,7 @@
 each may be believed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,13 +98,22 @@ def grid(decode: paths.Decode, latents: Float[Tensor, "n z h w"]) -> Float[Tenso
     return decode(z.unflatten(1, latents.shape[1:]))
 
 
-@torch.no_grad()
-def edited(
-    decode: paths.Decode, images: Pixels, latents: Float[Tensor, "n z h w"],
-    has: Bool[Tensor, " n"], shown: int = 3,
-) -> tuple[Float[Tensor, "k a c H W"], Edited]:  # fmt: skip
-    """Some pictures without an attribute to which it is added by parts, and how far a classifier of
-    pixels sees it. Direction and classifier know one half of the pictures, and the other is judged.
+@dataclass(frozen=True)
+class Attribute:
+    """What is known of one, by half of the pictures; the other half is there to be judged."""
+
+    way: Float[Tensor, "z h w"]
+    """Its direction."""
+    judge: PixelJudge
+    """A classifier of pixels that tells it."""
+    without: Float[Tensor, "n z h w"]
+    """Latents of the other half's pictures that have it not."""
+
+
+def attribute(
+    images: Pixels, latents: Float[Tensor, "n z h w"], has: Bool[Tensor, " n"]
+) -> Attribute:  # fmt: skip
+    """Learn it of every second picture.
 
     Raises:
         ValueError: in one half all have it, or none.
@@ -115,11 +124,40 @@ def edited(
     without = latents[~learnt & ~has]
     if not len(without):
         raise ValueError(f"{int(has.sum())} of {len(has)} have it: both kinds are needed")
-    some = without[:JUDGED]
-    told = Edited(*(judge.part(in_colour(decode(some + added)))
+    return Attribute(way, judge, without)
+
+
+@torch.no_grad()
+def edited(
+    decode: paths.Decode, known: Attribute, shown: int = 3
+) -> tuple[Float[Tensor, "k a c H W"], Edited]:  # fmt: skip
+    """Some pictures without an attribute to which it is added by parts, and how far a classifier of
+    pixels sees it.
+    """
+    some, way = known.without[:JUDGED], known.way
+    told = Edited(*(known.judge.part(in_colour(decode(some + added)))
                     for added in (torch.zeros_like(way), way, random_like(way))))  # fmt: skip
-    frames = torch.stack([decode(without[:shown] + amount * way) for amount in AMOUNTS], 1)
+    frames = torch.stack(
+        [decode(known.without[:shown] + amount * way) for amount in AMOUNTS], 1
+    )  # fmt: skip
     return frames, told
+
+
+@torch.no_grad()
+def effects(
+    decode: paths.Decode, attributes: Mapping[str, Attribute]
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """What one unit of each direction does to every attribute: of the pictures without the one that
+    is added, how many more are seen to have each, as parts of 1; by what is added, and then by what
+    is seen.
+    """
+    found = dict[str, dict[str, float]]()
+    for name, added in attributes.items():
+        some = added.without[:JUDGED]
+        before, after = (in_colour(decode(each)) for each in (some, some + added.way))
+        found[name] = {seen: each.judge.part(after) - each.judge.part(before)
+                       for seen, each in attributes.items()}  # fmt: skip
+    return found
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Probe:
     few: tuple[int, ...] = (2, 5, 20)
     """Labels of each class that a classifier is given."""
     draws: int = 5
-    """Choices of these; the mean and the deviation over them are told."""
+    """Choices of these, two or more; the mean and the sample's deviation over them are told."""
     retrieved: int = 10
     """Pictures that are retrieved by each."""
     decay: float = 1.0
@@ -36,9 +36,9 @@ class Probe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("draws", "retrieved"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--probe.{name} is {value}: it must be at least 1")
+        for name, least in (("draws", 2), ("retrieved", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"--probe.{name} is {value}: it must be at least {least}")
         if any(each < 1 for each in self.few):
             raise ValueError(f"--probe.few is {self.few}: each must be at least 1")
         if not self.decay > 0:
@@ -54,8 +54,8 @@ class Probed:
     nearest: float
     """Told right by the nearest picture, by the cosine of standardised numbers."""
     few: dict[int, tuple[float, float]]
-    """Told right by a logistic classifier of so many labels a class, the mean and the standard
-    deviation over choices of these; of numbers for which a class has too few there is none."""
+    """Told right by a logistic classifier of so many labels a class, the mean and the sample's
+    standard deviation over choices of these; of numbers for which a class has too few there is none."""
     precision: float
     """Of the pictures that are nearest, those of the same class."""
 
@@ -114,7 +114,8 @@ def _scaled(learnt: Vectors, held: Vectors, seed: int) -> tuple[Vectors, Vectors
     that say least would be as loud as the others.
     """
     reader: Any = sklearn.preprocessing.StandardScaler()
-    if learnt.shape[1] > WIDEST:
+    # Of vectors that are all alike there are no principal numbers.
+    if learnt.shape[1] > WIDEST and np.ptp(learnt, axis=0).any():
         narrow = sklearn.decomposition.PCA(min(WIDEST, len(learnt)), random_state=seed)
         reader = sklearn.pipeline.make_pipeline(reader, narrow)
     found = reader.fit_transform(learnt)
@@ -137,7 +138,7 @@ def _few(
         some = np.concatenate([chance.permutation(np.flatnonzero(labels == value))[:each]
                                for value in np.unique(labels)])  # fmt: skip
         found.append(_linear(learnt[some], labels[some], held, right, how))
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(found)), float(np.std(found, ddof=1))
 
 
 def _nearest(learnt: Vectors, held: Vectors, count: int) -> Int64[np.ndarray, "_ k"]:

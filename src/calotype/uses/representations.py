@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,19 +63,33 @@ def _begin_again(network: Any, seed: int) -> None:
                 begin()
 
 
-def _vision_model(name: str) -> tuple[Any, Any]:
+def _vision_model(name: str, trained: bool) -> tuple[Any, Any]:
     """The model, and what makes its input of pictures."""
     where = located(name, "model")
     ask_hub()
     try:
-        model = transformers.AutoModel.from_pretrained(where, use_safetensors=True)
-        return model, transformers.AutoImageProcessor.from_pretrained(where)
+        maker = transformers.AutoImageProcessor.from_pretrained(where)
+        return _loaded(where) if trained else _anew(where), maker
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(
             f"no vision transformer in {name}: expected config.json, model.safetensors and "
             "preprocessor_config.json, as train-encoder leaves them, or a name on the Hub"
             f"{reason(name, error)}"
         ) from error
+
+
+def _loaded(where: str | Path) -> Any:
+    return transformers.AutoModel.from_pretrained(where, use_safetensors=True)
+
+
+def _anew(where: str | Path) -> Any:
+    """What training began with, by the config alone: of a trained one positions and the class token
+    would stay, which no layer begins anew.
+    """
+    config = transformers.AutoConfig.from_pretrained(where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModel.from_config(config)
 
 
 def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Representation:
@@ -85,17 +100,16 @@ def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Re
     Args:
         name: Which.
         device: Where it computes.
-        trained: Whether by its own weights; or by such as its layers begin with.
+        trained: Whether by its own weights; or by such as its class begins with, so that what its
+            architecture tells stands beside what its training does.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is none of that name, or it makes no vectors of pictures.
     """
-    model, made = _vision_model(name)
+    model, made = _vision_model(name, trained)
     model = model.to(device).eval()
     if hasattr(model.config, "mask_ratio"):
         model.config.mask_ratio = 0.0
-    if not trained:
-        _begin_again(model, 0)
     grey = getattr(model.config, "num_channels", 3) == 1
 
     @torch.no_grad()
@@ -108,4 +122,22 @@ def of_vision_model(name: str, device: torch.device, trained: bool = True) -> Re
         pooled = getattr(found, "pooler_output", None)
         return (found.last_hidden_state.mean(1) if pooled is None else pooled).float().cpu()
 
+    _try(represent, name, type(model).__name__)
     return represent
+
+
+def _try(represent: Representation, name: str, kind: str) -> None:
+    """Refuse what makes no vector of a picture, before there are many.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    try:
+        made = represent(torch.zeros(1, 3, 32, 32)).ndim == 2
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError, KeyError):
+        made = False
+    if not made:
+        raise ValueError(
+            f"{name} is a {kind}, which makes no vector of a picture alone: name a vision "
+            "transformer, such as a ViTModel or what train-encoder leaves"
+        )

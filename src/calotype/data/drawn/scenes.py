@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations, product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from calotype.data.drawn.checks import check_at_least, check_names
@@ -108,6 +110,8 @@ HELD_OUT = 0.12
 """Fraction of the combinations of factors that the training split never shows."""
 
 Split = Literal["train", "held-out"]
+ONE, TWO = ("shape", "colour", "size", "place", "background"), ("relation", "background")
+"""Factors of a scene of one object, and those of two that are neither's."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,9 @@ class Scenes:
 
 
 class SceneDataset(Dataset):
-    """A map-style set of `{"image": PIL.Image, "caption": str}`; also gives batches of tensors."""
+    """A map-style set of `{"image": PIL.Image, "caption": str, "factors": float32 [f]}`; also gives
+    batches of tensors. Factors are those of `names`, by the place of their value among the spec's.
+    """
 
     def __init__(self, spec: Scenes) -> None:
         self.spec = spec
@@ -221,9 +227,16 @@ class SceneDataset(Dataset):
     def __len__(self) -> int:
         return self.spec.count
 
-    def __getitem__(self, index: int) -> dict[str, Image.Image | str]:
-        pixels, captions = self._draw([index])
-        return {"image": Image.fromarray(pixels[0]), "caption": captions[0]}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the factors."""
+        if self.spec.objects == 1:
+            return ONE
+        return *(f"{which} {name}" for which in ("first", "second") for name in ONE[:3]), *TWO
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        pixels, captions, factors = self._draw([index])
+        return {"image": Image.fromarray(pixels[0]), "caption": captions[0], "factors": factors[0]}
 
     def batch(self, indices: Sequence[int], keys: Sequence[int] = ()) -> dict:
         """Draw many scenes at once: the same pixels as one by one, several times faster.
@@ -233,10 +246,11 @@ class SceneDataset(Dataset):
             keys: Seeds of augmentations; a scene has none.
 
         Returns:
-            `{"image": float32 [b, 3, size, size] in [-1, 1], "caption": b strings}`.
+            `{"image": float32 [b, 3, size, size] in [-1, 1], "caption": b strings, "factors":
+            float32 [b, f]}`.
         """
-        pixels, captions = self._draw(indices)
-        return {"image": to_tensor(pixels), "caption": captions}
+        pixels, captions, factors = self._draw(indices)
+        return {"image": to_tensor(pixels), "caption": captions, "factors": factors}
 
     def scene(self, index: int) -> Scene:
         """Give the true factors of scene `index`."""
@@ -250,12 +264,26 @@ class SceneDataset(Dataset):
     def _scene(self, rng: np.random.Generator) -> Scene:
         return _complete(self.combinations[rng.integers(len(self.combinations))], self.spec, rng)
 
-    def _draw(self, indices: Sequence[int]) -> tuple[UInt8[np.ndarray, "b H W 3"], list[str]]:
+    def _draw(
+        self, indices: Sequence[int]
+    ) -> tuple[UInt8[np.ndarray, "b H W 3"], list[str], Float32[Tensor, "b f"]]:
         rngs = [self._rng(index) for index in indices]
         scenes = [self._scene(rng) for rng in rngs]
         captions = [scene.caption(rng) for scene, rng in zip(scenes, rngs, strict=True)]
         layouts = [layout(scene, rng) for scene, rng in zip(scenes, rngs, strict=True)]
-        return draw(scenes, np.stack(layouts), self.spec.size), captions
+        factors = torch.tensor([self._factors(scene) for scene in scenes]).float()
+        return draw(scenes, np.stack(layouts), self.spec.size), captions, factors
+
+    def _factors(self, scene: Scene) -> list[int]:
+        spec, found = self.spec, list[int]()
+        for each in scene.objects:
+            found += [spec.shapes.index(each.shape), spec.colours.index(each.colour),
+                      spec.sizes.index(each.size)]  # fmt: skip
+        if scene.relation is None:
+            found.append(spec.places.index(scene.objects[0].place or ""))
+        else:
+            found.append([*RELATIONS].index(scene.relation))
+        return [*found, spec.backgrounds.index(scene.background)]
 
 
 def held_out_scenes(spec: Scenes, n: int, seed: int = 0) -> list[Scene]:

@@ -86,6 +86,8 @@ class ShapeDataset(Dataset):
     numbered from 0; also gives batches of tensors.
     """
 
+    names = FACTORS
+
     def __init__(self, spec: Shapes) -> None:
         self.spec = spec
 

@@ -81,11 +81,16 @@ def prior_of(tokenizer: ImageTokenizer, z: Float[Tensor, "n z h w"]) -> Normal:
     return Normal(z.mean(0), z.std(0).clamp_min(LEAST))
 
 
-def likelihood_for(tokenizer: ImageTokenizer, images: Images) -> Likelihood:
+@torch.no_grad()
+def likelihood_for(
+    tokenizer: ImageTokenizer, images: Images, batch_size: int = 64
+) -> Likelihood:  # fmt: skip
     """For one without a likelihood of its own: normal, with the deviation that makes these clean
-    pictures likeliest.
+    pictures likeliest. So many are rebuilt at a time.
     """
-    mean = (tokenizer.reconstruct(images) - images).square().mean().item()
+    errors = [(tokenizer.reconstruct(some) - some).double().square().sum()
+              for some in images.split(batch_size)]  # fmt: skip
+    mean = torch.stack(errors).sum().item() / images.numel()
     return GaussianLikelihood(deviation=FixedDeviation(max(math.sqrt(mean), LEAST))).build()
 
 

@@ -205,9 +205,11 @@ class Cost:
             none = codes.new_zeros(len(codes), 0)
             nats = log_likelihood(pipeline.transformer, pipeline.layout, none, none.sum(1), codes)
             float_bits -= nats.double().sum().item() / math.log(2)
-            weights = torch.cat(list(exact.weights(pipeline.layout, codes)), dim=1)
-            likely = weights.gather(2, codes[..., None])[..., 0] / weights.sum(-1)
-            exact_bits -= likely.log2().sum().item()
+            read = 0
+            for block in exact.weights(pipeline.layout, codes):
+                some = codes[:, read : read + block.shape[1], None]
+                exact_bits -= (block.gather(2, some)[..., 0] / block.sum(-1)).log2().sum().item()
+                read += block.shape[1]
             found = [codec.read(file) for file in codec.compress(images)]
             bits += 8 * sum(len(each.data) for each in found)
             count += len(images)

@@ -1,4 +1,9 @@
-"""Symbols to bytes and back, by a range coder (Martin 1979) of the package constriction."""
+"""Symbols to bytes and back, by a range coder (Martin 1979) of the package constriction.
+
+The coder divides an interval by whole numbers that add up to 2**24, and would round to such
+whatever it is given. What another of its versions rounded otherwise would be another division, and
+no file could be read; so it is given whole numbers that leave nothing to be rounded.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +22,9 @@ Symbols = Integer[np.ndarray, " _"]
 Rows = Integer[np.ndarray, " _"]
 """Of weights, which is each symbol's; symbols of many pictures share a few."""
 PART = 2**22
-"""Weights that are held at once, of all that are coded in one go."""
+"""Numbers of float64 that weights may be which are held at once."""
+BITS = 24
+"""Of the coder's whole numbers."""
 WORD = 32
 """Bits that the coder writes at once; what it has not written are two such."""
 SPARE = 8
@@ -39,6 +46,8 @@ class RangeEncoder:
         """The coder ends with a whole word, of which often most is needless: zeros behind a prefix,
         or behind the next larger one, lie within the last symbol's interval too.
         """
+        # All is a number, of which the coder holds the last two words as `low`: from there on as
+        # many as `width` are within the interval.
         whole = self._coder.get_compressed().astype(f">u{WORD // 8}").tobytes()
         words, (low, width) = self._coder.pos()
         bits = WORD * (words + 2)
@@ -72,12 +81,26 @@ class RangeDecoder:
         return np.concatenate(found).astype(np.int64)
 
 
+def quantised(weights: Weights) -> Weights:
+    """What the coder divides its interval by, less the one that each symbol has at least: whole
+    numbers, of which a row adds up to 2**24 less the symbols.
+    """
+    share = 2**BITS - weights.shape[1]
+    ends = weights.cumsum(axis=1)
+    ends *= share / ends[:, -1:]
+    np.floor(ends, out=ends)
+    ends[:, -1] = share
+    ends[:, 1:] -= ends[:, :-1].copy()
+    return ends
+
+
 def _parts(weights: Weights, rows: Rows | None) -> Iterator[tuple[slice, Weights]]:
-    """Places of some symbols after others, and the weights of each."""
-    count, most = len(weights if rows is None else rows), max(1, PART // weights.shape[1])
+    """Places of some symbols after others, and what the interval is divided by at each."""
+    whole = quantised(weights)
+    count, most = len(whole if rows is None else rows), max(1, PART // whole.shape[1])
     for first in range(0, count, most):
         part = slice(first, first + most)
-        yield part, weights[part if rows is None else rows[part]]
+        yield part, whole[part if rows is None else rows[part]]
 
 
 def _family() -> Any:

@@ -22,7 +22,7 @@ SUFFIX = ".calo"
 LARGEST = 2**21 - 1
 """Pixels a side."""
 MOST = 2**28
-"""Pixels of a picture, more than Pillow opens: no head, damaged or hostile, asks for more memory."""
+"""Pixels of a picture, more than Pillow opens: no head, however damaged, asks for more memory."""
 _NAME, _SIDE, _CONTENTS, _SUM = 6, 3, 2, 4
 
 

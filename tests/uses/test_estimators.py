@@ -3,14 +3,20 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
-from calotype.tokenizers import Gaussian
-from calotype.uses.estimators import LatentTransformer
+from calotype.tokenizers import Backbone, Gaussian, ImageTokenizer
+from calotype.uses.estimators import LatentTransformer, PretrainedLatents
 
 ROWS = load_digits(return_X_y=True)[0]
 LEARNT, HELD = ROWS[:1400], ROWS[1400:]
@@ -58,3 +64,66 @@ def test_constant_columns_and_any_width_are_rebuilt():
         made = LatentTransformer(steps=2, random_state=0).fit(rows)
         assert made.inverse_transform(made.transform(rows)).shape == rows.shape
         assert np.isfinite(made.score(rows))
+
+
+PICTURES, LABELS = load_digits().images / 16, load_digits().target
+
+
+def pretrained(channels: int = 1) -> ImageTokenizer:
+    spec = Gaussian(4)
+    network = Backbone((8, 8), 1, attention=False, groups=4).autoencoder(spec, 8, channels=channels)
+    return ImageTokenizer(network, spec.build()).eval()
+
+
+def test_a_trained_tokenizer_stands_in_a_pipeline_by_itself_or_by_its_folder(tmp_path):
+    tokenizer = pretrained()
+    tokenizer.save(tmp_path / "digits")
+    scores = []
+    for given in (tokenizer, tmp_path / "digits", str(tmp_path / "digits")):
+        made = clone(make_pipeline(PretrainedLatents(given), LogisticRegression(max_iter=500)))
+        made.fit(PICTURES[:600], LABELS[:600])
+        scores.append(made.score(PICTURES[600:900], LABELS[600:900]))
+    assert scores[0] == scores[1] == scores[2] > 0.6
+    assert len(made[0].get_feature_names_out()) == 4 * 4 * 4
+
+
+def test_what_it_is_fitted_to_changes_nothing_and_latents_are_the_tokenizers():
+    tokenizer = pretrained()
+    before = {name: weight.clone() for name, weight in tokenizer.state_dict().items()}
+    one, other = (PretrainedLatents(tokenizer, batch_size=n) for n in (64, 7))
+    found = one.fit(PICTURES[:10]).transform(PICTURES[:50])
+    np.testing.assert_allclose(other.fit(PICTURES[90:]).transform(PICTURES[:50]), found, atol=1e-5)
+    images = torch.from_numpy(PICTURES[:50, None]).float() * 2 - 1
+    wanted = tokenizer.latents(images).flatten(1).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    levels = (PICTURES[:50, ..., None] * 255).round().astype(np.uint8)
+    np.testing.assert_allclose(one.transform(levels), wanted, atol=0.05)
+    assert all(torch.equal(weight, before[name]) for name, weight in tokenizer.state_dict().items())
+    assert cross_val_score(one, PICTURES[:30], scoring=lambda *_: 1.0, cv=2).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("pictures, answer", [
+    (ROWS[:5], "shape"), (PICTURES[:0], "shape"), (PICTURES[:5] * 16, "scale them"),
+    (PICTURES[:5].astype(int), "scale them"), (PICTURES[:5] * np.nan, "scale them"),
+    (PICTURES[:5, ..., None].repeat(3, -1), "3 channels, and the tokenizer takes 1"),
+])  # fmt: skip
+def test_what_are_no_pictures_is_refused(pictures, answer):
+    with pytest.raises(ValueError, match=answer):
+        PretrainedLatents(pretrained()).fit(pictures)
+    with pytest.raises(ValueError, match=answer):
+        PretrainedLatents(pretrained()).fit(PICTURES).transform(pictures)
+
+
+def test_scikit_learns_checks_of_what_takes_pictures_pass():
+    """Those that need no rows of numbers."""
+    script = textwrap.dedent("""
+        import sys, warnings
+        sys.path.insert(0, sys.argv[1])
+        from sklearn.utils.estimator_checks import check_estimator
+        from test_estimators import PretrainedLatents, pretrained
+        warnings.simplefilter("ignore")
+        found = check_estimator(PretrainedLatents(pretrained()), on_fail=None)
+        assert not [each for each in found if each["status"] == "failed"], found
+        assert any(each["status"] == "passed" for each in found)
+    """)
+    subprocess.run([sys.executable, "-c", script, str(Path(__file__).parent)], check=True)

@@ -1,4 +1,4 @@
-"""Autoencoders in scikit-learn's manner: rows of numbers in, latents out."""
+"""Autoencoders in scikit-learn's manner: rows of numbers or pictures in, latents out."""
 
 import math
 import tempfile
@@ -19,7 +19,9 @@ from calotype.tokenizers.bottlenecks import BottleneckSpec, Identity
 from calotype.tokenizers.terms import L2
 from calotype.tokenizers.vector import Dense
 from calotype.training import AdamW, Batch, Run, fit
+from calotype.training.images import Pixels
 from calotype.training.progress import hushed
+from calotype.uses.representations import of_latents
 
 
 class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -138,3 +140,63 @@ class _Rows:
             self._turn = turn
             self._order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
         return int(self._order[within])
+
+
+class PretrainedLatents(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """The likeliest latents of pictures, by a tokenizer that is trained already; `fit` learns
+    nothing of what it is given.
+
+    Args:
+        tokenizer: A trained one, or its folder or name on the Hub, from which `fit` loads it.
+        batch_size: Pictures that are encoded at a time.
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer | str | Path, *, batch_size: int = 64) -> None:
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    def fit(self, X: Any, y: Any = None) -> "PretrainedLatents":
+        """Load the tokenizer, and see that it takes pictures such as these, as `transform` does.
+
+        Raises:
+            ValueError: it does not, or there is no such tokenizer.
+        """
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: it must be at least 1")
+        given = self.tokenizer
+        self.tokenizer_ = given if isinstance(given, ImageTokenizer) else ImageTokenizer.load(given)
+        self._n_features_out = self.transform(X[:1]).shape[1]
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Latents [n, z] of pictures [n, H, W, c], or grey ones [n, H, W]: of 8 bits, or floating
+        in [0, 1]; with alpha, colours are over white.
+
+        Raises:
+            ValueError: they are no such pictures, or of other channels than the tokenizer takes.
+        """
+        check_is_fitted(self)
+        images, most = self._as_images(np.asarray(X)), self.batch_size
+        represent = of_latents(self.tokenizer_)
+        return np.concatenate([represent(some).numpy() for some in images.split(most)])
+
+    def _as_images(self, X: np.ndarray) -> Pixels:
+        if X.ndim not in (3, 4) or not len(X):
+            raise ValueError(f"pictures of shape {X.shape}: give [n, H, W, c] or, grey, [n, H, W]")
+        images = torch.from_numpy(X[..., None] if X.ndim == 3 else X).movedim(3, 1)
+        channels = self.tokenizer_.channels
+        if images.shape[1] != channels:
+            raise ValueError(
+                f"pictures of {images.shape[1]} channels, and the tokenizer takes {channels}"
+            )
+        if images.dtype == torch.uint8:
+            return images
+        if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
+            raise ValueError("pictures neither uint8 nor floating in [0, 1]: scale them")
+        return images.float() * 2 - 1
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.transformer_tags.preserves_dtype = []
+        return tags

@@ -12,8 +12,18 @@ import torch
 from torch import Tensor
 
 import coded
+import tiny
 from calotype.autoregressive import Layout, Transformer, log_likelihood
-from calotype.uses.compression import arithmetic
+from calotype.tokenizers import ImageTokenizer
+from calotype.uses.compression import (
+    Codec,
+    Hyperprior,
+    Size,
+    arithmetic,
+    fit_entropy_model,
+    read_latents,
+    save_entropy_model,
+)
 from calotype.uses.compression.arithmetic import ExactLinear, masses, on_grid, silu, summed
 from calotype.uses.compression.exact_transformer import ExactTransformer
 
@@ -105,17 +115,68 @@ print(torch.get_num_threads(), hashlib.sha256(found.numpy().tobytes()).hexdigest
 """
 
 
+def elsewhere(script: str, *arguments: str) -> list[str]:
+    """What a process with two threads prints. `ATEN_CPU_CAPABILITY` and `MKL_ENABLE_INSTRUCTIONS`
+    make it compute as old processors do.
+    """
+    old = {"OMP_NUM_THREADS": "2", "MKL_DYNAMIC": "FALSE", "ATEN_CPU_CAPABILITY": "default",
+           "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script, *arguments],
+                          env={**os.environ, **old}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def digest(found: Tensor) -> str:
+    return hashlib.sha256(found.numpy().tobytes()).hexdigest()
+
+
 def test_another_process_with_other_threads_and_instructions_finds_the_same_bits(tmp_path):
-    """`ATEN_CPU_CAPABILITY` and `MKL_ENABLE_INSTRUCTIONS` make it compute as old processors do."""
     network = coded.transformer(LAYOUT)
     network.save_pretrained(tmp_path)
     own = weights(network, LAYOUT, torch.arange(3 * 48).view(3, 48) * 7 % 24)
-    old = {"OMP_NUM_THREADS": "2", "MKL_DYNAMIC": "FALSE", "ATEN_CPU_CAPABILITY": "default",
-           "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)],
-                          env={**os.environ, **old}, capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", hashlib.sha256(own.numpy().tobytes()).hexdigest()]
+    assert elsewhere(ELSEWHERE, str(tmp_path)) == ["2", digest(own)]
+
+
+DECODED_ELSEWHERE = """
+import hashlib, sys, torch
+from pathlib import Path
+from calotype.uses.compression import Codec
+codec = Codec.load(sys.argv[1])
+files = [file.read_bytes() for file in sorted(Path(sys.argv[2]).iterdir())]
+found = codec.unpack([codec.read(file) for file in files])
+if hasattr(codec.models, "synthesis"):
+    hyper = torch.arange(6 * 12 * 60).view(6, 12, 6, 10) * 7.0 % 65 - 32
+    found = torch.cat([found.double(), *codec.models.synthesis(hyper.double(), (24, 40))])
+print(torch.get_num_threads(), hashlib.sha256(found.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("bottleneck", [tiny.VQ_BOTTLENECK, None], ids=["counted", "hyperprior"])
+def test_files_are_decoded_to_the_same_bits_by_another_process(bottleneck, tmp_path):
+    """By frequencies, and by a hyperprior, of whose sums all bits are compared: rounding to steps
+    and tables would hide most of them.
+    """
+    tokenizer = tiny.tokenizer(bottleneck=bottleneck) if bottleneck else tiny.tokenizer()
+    tokenizer.save(tmp_path / "model")
+    tokenizer = ImageTokenizer.load(tmp_path / "model")
+    latents = read_latents(tokenizer, [tiny.images(8)])
+    fitted = fit_entropy_model(tokenizer, latents, Hyperprior(steps=20))
+    save_entropy_model(fitted, tokenizer, 8, tmp_path / "model")
+    codec, chance = Codec.load(tmp_path / "model"), torch.Generator().manual_seed(0)
+    some = torch.randn(3, *latents.shape[1:-2], 24, 40, generator=chance) * 3
+    if bottleneck:
+        some = some.abs().mul(2).long() % 16
+    files = codec.pack(some, Size(80, 48, 2))
+    (tmp_path / "files").mkdir()
+    for i, file in enumerate(files):
+        (tmp_path / "files" / f"{i}.calo").write_bytes(file)
+    own = codec.unpack([codec.read(file) for file in files])
+    if bottleneck is None:
+        hyper = torch.arange(6 * 12 * 60).view(6, 12, 6, 10) * 7.0 % 65 - 32
+        own = torch.cat([own.double(), *codec.models.synthesis(hyper.double(), (24, 40))])
+    told = elsewhere(DECODED_ELSEWHERE, str(tmp_path / "model"), str(tmp_path / "files"))
+    assert told == ["2", digest(own)]
 
 
 def test_networks_of_other_kinds_are_refused():

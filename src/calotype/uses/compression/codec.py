@@ -24,6 +24,7 @@ from calotype.uses.compression.container import (
     Compressed,
     DamagedError,
     OtherModelError,
+    check_size,
     checksum,
 )
 from calotype.uses.compression.exact_transformer import ExactTransformer
@@ -120,6 +121,7 @@ class Codec:
             ValueError: nothing is fitted to latents of their shape, or there is no such step.
         """
         height, width = images.shape[-2:]
+        check_size(width, height)
         size = Size(width, height, self.tokenizer.factor)
         return self.pack(self.latents(images), size, step)
 
@@ -165,6 +167,11 @@ class Codec:
             own = "one of another kind"
         if own != found.name:
             raise OtherModelError(f"compressed by the model {found.name}, and this is {own}")
+        model = self._model(found.method)
+        if not isinstance(model, LatentModel) and not model.knows(self.size(found).grid):
+            raise DamagedError(
+                f"of {found.width}x{found.height} pixels, which its own model does not code"
+            )
         return found
 
     def unpack(self, files: Sequence[Compressed]) -> Num[Tensor, "b ..."]:
@@ -217,6 +224,7 @@ class Codec:
         Raises:
             ValueError: they are.
         """
+        check_size(width, height)
         if not isinstance(self.models, LatentModel):
             self._knowing(Size(width, height, self.tokenizer.factor))
 

@@ -21,7 +21,9 @@ VERSION = 1
 SUFFIX = ".calo"
 LARGEST = 2**21 - 1
 """Pixels a side."""
-_NAME, _CONTENTS, _SUM = 6, 2, 4
+MOST = 2**28
+"""Pixels of a picture, more than Pillow opens: no head, however damaged, asks for more memory."""
+_NAME, _SIDE, _CONTENTS, _SUM = 6, 3, 2, 4
 
 
 class DamagedError(ValueError):
@@ -50,6 +52,7 @@ class Compressed:
 
     def __bytes__(self) -> bytes:
         """As a file has it."""
+        check_size(self.width, self.height)
         head = MAGIC + bytes([VERSION, self.method]) + bytes.fromhex(self.name)
         sides = _number(self.width) + _number(self.height)
         body = head + sides + self.data + self.contents.to_bytes(_CONTENTS, "big")
@@ -69,11 +72,12 @@ class Compressed:
             raise DamagedError("damaged: its checksum is another one")
         if body[2] != VERSION:
             raise DamagedError(f"of format {body[2]}, and this calotype reads {VERSION}")
-        at = 4 + _NAME
-        width, at = _numbered(body, at)
+        body, contents = body[:-_CONTENTS], int.from_bytes(body[-_CONTENTS:], "big")
+        width, at = _numbered(body, 4 + _NAME)
         height, at = _numbered(body, at)
-        contents = int.from_bytes(body[-_CONTENTS:], "big")
-        return cls(body[3], body[4 : 4 + _NAME].hex(), width, height, body[at:-_CONTENTS], contents)
+        if width * height > MOST:
+            raise DamagedError(f"of {width}x{height} pixels, and at most {MOST} are read")
+        return cls(body[3], body[4 : 4 + _NAME].hex(), width, height, body[at:], contents)
 
 
 def checksum(symbols: bytes) -> int:
@@ -81,9 +85,20 @@ def checksum(symbols: bytes) -> int:
     return binascii.crc_hqx(symbols, 0)
 
 
+def check_size(width: int, height: int) -> None:
+    """Refuse pictures of so many pixels that no file says them.
+
+    Raises:
+        ValueError: they are.
+    """
+    if not (0 < width <= LARGEST and 0 < height <= LARGEST and width * height <= MOST):
+        raise ValueError(
+            f"a picture of {width}x{height} pixels: at most {LARGEST} pixels a side, and {MOST} in "
+            "all, can be written"
+        )
+
+
 def _number(value: int) -> bytes:
-    if not 0 < value <= LARGEST:
-        raise ValueError(f"a picture of {value} pixels a side: at most {LARGEST} can be written")
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)
@@ -92,11 +107,16 @@ def _number(value: int) -> bytes:
 
 
 def _numbered(body: bytes, at: int) -> tuple[int, int]:
-    """A number, and where what follows begins."""
-    value = shift = 0
-    while True:
-        byte = body[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
+    """A number of at least 1, and where what follows begins.
+
+    Raises:
+        DamagedError: there is none, or not as `_number` writes it.
+    """
+    value = 0
+    for place, byte in enumerate(body[at : at + _SIDE]):
+        value |= (byte & 127) << 7 * place
+        if 0 < byte < 128:
+            return value, at + place + 1
+        if byte == 0:
+            break
+    raise DamagedError("damaged: it says no size")

@@ -24,9 +24,12 @@ from calotype.uses.compression.arithmetic import (
     on_grid,
     silu,
 )
+from calotype.uses.compression.coding import PART
 
 AT_ONCE = 256
 """Tokens that are read at once: as many as keep what is between within a processor's caches."""
+MEMORY = 2**26
+"""Numbers of float64 that keys and values of images may be, which are read together."""
 CODE = 24
 """Bits of the weight of the likeliest code; what is less likely than 2**-24 of it is as likely."""
 
@@ -67,6 +70,12 @@ class ExactTransformer:
         self.predictors = [ExactLinear(part) for part in rows]
         self.cosines, self.sines = arithmetic.angles(_frequencies(config), self.places)
 
+    @property
+    def most(self) -> int:
+        """Images that are read together, so that their memory and answers are bounded."""
+        memory = 2 * len(self.layers) * self.places * self.width
+        return max(1, min(MEMORY // memory, PART // self.layout.codes))
+
     def weights(
         self, layout: Layout, codes: Int[Tensor, "b n"]
     ) -> Iterator[Float[Tensor, "b places codes"]]:
@@ -76,7 +85,8 @@ class ExactTransformer:
         begin = torch.full_like(codes[:, :1], layout.begin)
         tokens = torch.cat([begin, layout.tokens(codes)[:, :-1]], dim=1)
         memory = self.memory(len(codes))
-        for block in tokens.split(max(1, AT_ONCE // len(codes)), dim=1):
+        most = min(AT_ONCE, PART // layout.codes)
+        for block in tokens.split(max(1, most // len(codes)), dim=1):
             yield self.read(block, memory)
 
     def memory(self, rows: int) -> "ExactMemory":

@@ -14,7 +14,7 @@ from torch.nn import functional
 from calotype.training.weights import digest
 from calotype.uses.compression import arithmetic
 from calotype.uses.compression.arithmetic import ExactLinear, on_grid
-from calotype.uses.compression.coding import RangeDecoder, Symbols, Weights, encoded
+from calotype.uses.compression.coding import PART, RangeDecoder, RangeEncoder, Rows, Symbols
 from calotype.uses.compression.hyperprior import LARGEST_HYPER, LOG_SCALES, HyperNetwork
 
 PARTS = 4
@@ -26,6 +26,8 @@ SCALES = range(-4 * PARTS, 5 * PARTS + 1)
 SYMBOLS = 128
 """Steps from the mean; farther ones are coded as numbers of 16 bits."""
 FAR = 2**15
+EVEN = np.ones((1, 256))
+"""Of a byte, all alike likely."""
 METHOD = 128
 """Of the first of the steps; from there on a method says the step."""
 
@@ -50,6 +52,10 @@ class Synthesis:
         return on_grid(mean), log_scale.clamp(*LOG_SCALES)
 
     def _convolved(self, x: Float[Tensor, "b m y x"], layer: int) -> Float[Tensor, "b n y x"]:
+        most = max(1, PART // (9 * x[0].numel()))
+        return torch.cat([self._some(each, layer) for each in x.split(most)])
+
+    def _some(self, x: Float[Tensor, "b m y x"], layer: int) -> Float[Tensor, "b n y x"]:
         columns = functional.unfold(x, 3, padding=1).mT
         found = self.weights[layer](columns) + self.biases[layer]
         return found.mT.unflatten(2, (x.shape[2], x.shape[3])).contiguous()
@@ -119,18 +125,21 @@ class LatentModel:
         """What each image is decoded from."""
         shape = (latents.symbols.shape[2], latents.symbols.shape[3])
         _, log_scale = self.synthesis(latents.hyper.double(), shape)
-        weights, before = self._weights(log_scale, method), self._hyper_weights(latents.hyper.shape)
-        rows = zip(latents.hyper.flatten(1).numpy(), latents.symbols.flatten(1).numpy(),
-                   weights, strict=True)  # fmt: skip
-        found = []
-        for hyper, symbols, each in rows:
-            far = np.abs(symbols) > SYMBOLS
-            near = np.where(far, 2 * SYMBOLS + 1, symbols + SYMBOLS)
-            parts = [(hyper + LARGEST_HYPER, before), (near, each)]
-            if far.any():
-                parts.append(_halves(symbols[far]))
-            found.append(encoded(*parts))
-        return found
+        rows, before = self._rows(log_scale, method), self._hyper_rows(latents.hyper.shape[1:])
+        found = zip(latents.hyper.flatten(1).numpy(), latents.symbols.flatten(1).numpy(),
+                    rows, strict=True)  # fmt: skip
+        return [self._encoded(hyper, before, symbols, each) for hyper, symbols, each in found]
+
+    def _encoded(self, hyper: Symbols, before: Rows, symbols: Symbols, rows: Rows) -> bytes:
+        coder = RangeEncoder()
+        coder(hyper + LARGEST_HYPER, self.hyper.numpy(), before)
+        far = np.abs(symbols) > SYMBOLS
+        coder(np.where(far, 2 * SYMBOLS + 1, symbols + SYMBOLS), self.tables.numpy(), rows)
+        if far.any():
+            # Two bytes each.
+            halves = np.stack(divmod(symbols[far] + FAR, 256), 1).reshape(-1)
+            coder(halves, EVEN, np.zeros_like(halves))
+        return bytes(coder)
 
     def decode(
         self, data: Sequence[bytes], shape: tuple[int, int], method: int
@@ -138,27 +147,36 @@ class LatentModel:
         """Latents of so many rows and columns."""
         channels, (height, width) = len(self.hyper), (-(-side // 4) for side in shape)
         decoders = [RangeDecoder(each) for each in data]
-        before = self._hyper_weights((len(data), channels, height, width))
-        read = np.stack([decoder(before) for decoder in decoders]) - LARGEST_HYPER
+        before, likely = self._hyper_rows((channels, height, width)), self.hyper.numpy()
+        read = np.stack([decoder(likely, before) for decoder in decoders]) - LARGEST_HYPER
         hyper = torch.from_numpy(read).unflatten(1, (channels, height, width))
         mean, log_scale = self.synthesis(hyper.double(), shape)
-        weights = self._weights(log_scale, method)
-        rows = [_steps(decoder, each) for decoder, each in zip(decoders, weights, strict=True)]
-        symbols = torch.from_numpy(np.stack(rows)).view_as(mean)
+        rows = self._rows(log_scale, method)
+        found = [self._steps(decoder, each) for decoder, each in zip(decoders, rows, strict=True)]
+        symbols = torch.from_numpy(np.stack(found)).view_as(mean)
         return QuantisedLatents(symbols, hyper, self._values(symbols, mean, method))
 
     def _values(self, symbols: Tensor, mean: Tensor, method: int) -> Float[Tensor, "b c h w"]:
         return (mean + symbols.double() * step_of(method)).float()
 
-    def _weights(
-        self, log_scale: Float[Tensor, "b c h w"], method: int
-    ) -> Float[np.ndarray, "b n k"]:
+    def _rows(self, log_scale: Float[Tensor, "b c h w"], method: int) -> Int[np.ndarray, "b n"]:
+        """Of the tables, which is each number's."""
         scale = (log_scale * PARTS).round() - STEPS[method - METHOD]
         rows = scale.clamp(SCALES[0], SCALES[-1]).long() - SCALES[0]
-        return self.tables[rows.flatten(1)].numpy()
+        return rows.flatten(1).numpy()
 
-    def _hyper_weights(self, shape: Sequence[int]) -> Weights:
-        return self.hyper.repeat_interleave(shape[2] * shape[3], dim=0).numpy()
+    def _hyper_rows(self, shape: Sequence[int]) -> Rows:
+        """Of channels, rows and columns, the channel of each place."""
+        channels, height, width = shape
+        return np.arange(channels).repeat(height * width)
+
+    def _steps(self, decoder: RangeDecoder, rows: Rows) -> Symbols:
+        symbols = decoder(self.tables.numpy(), rows) - SYMBOLS
+        far = symbols > SYMBOLS
+        if far.any():
+            read = decoder(EVEN, np.zeros(2 * far.sum(), int)).reshape(-1, 2)
+            symbols[far] = read[:, 0] * 256 + read[:, 1] - FAR
+        return symbols
 
 
 def step_of(method: int) -> float:
@@ -186,22 +204,6 @@ def method_of(step: float) -> int:
 def is_step(method: int) -> bool:
     """Whether a method says one."""
     return METHOD <= method < METHOD + len(STEPS)
-
-
-def _steps(decoder: RangeDecoder, weights: Weights) -> Symbols:
-    symbols = decoder(weights) - SYMBOLS
-    far = symbols > SYMBOLS
-    if far.any():
-        # Two bytes each.
-        read = decoder(np.ones((2 * far.sum(), 256))).reshape(-1, 2)
-        symbols[far] = read[:, 0] * 256 + read[:, 1] - FAR
-    return symbols
-
-
-def _halves(symbols: Symbols) -> tuple[Symbols, Weights]:
-    """Two bytes of each number, all alike likely."""
-    moved = symbols + FAR
-    return np.stack([moved // 256, moved % 256], 1).reshape(-1), np.ones((2 * len(symbols), 256))
 
 
 def _gaussians() -> Float[Tensor, "scales k"]:

@@ -9,13 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calotype.autoregressive import Layout
 from calotype.training.weights import digest
 from calotype.uses.compression import arithmetic
-from calotype.uses.compression.coding import RangeDecoder, encoded
+from calotype.uses.compression.coding import RangeDecoder, RangeEncoder, Rows
 from calotype.uses.compression.exact_transformer import ExactTransformer
-
-MEMORY = 2**26
-"""Numbers of float64 that are held at once."""
 
 
 class CodeModel(ABC):
@@ -60,17 +58,25 @@ class Transformer(CodeModel):
         return grid in self.exact.layout.shapes
 
     def encode(self, codes: Int[Tensor, "b n"], grid: tuple[int, int]) -> list[bytes]:
-        """What each image is decoded from; all of its places are read at once."""
+        """What each image is decoded from; some of its places are read at once."""
         layout, found = self.exact.layout.of(*grid), []
-        for some in codes.split(max(1, MEMORY // (layout.length * layout.codes * 2))):
-            weights = torch.cat(list(self.exact.weights(layout, some)), dim=1)
-            found += [encoded((row, each)) for row, each
-                      in zip(some.numpy(), weights.numpy(), strict=True)]  # fmt: skip
+        for some in codes.split(self.exact.most):
+            coders, read = [RangeEncoder() for _ in some], 0
+            for block in self.exact.weights(layout, some):
+                symbols = some[:, read : read + block.shape[1]].numpy()
+                for coder, row, each in zip(coders, symbols, block.numpy(), strict=True):
+                    coder(row, each)
+                read += block.shape[1]
+            found += map(bytes, coders)
         return found
 
     def decode(self, data: Sequence[bytes], grid: tuple[int, int]) -> Int[Tensor, "b n"]:
-        """The codes of images, which are read a place after another, of all of them at once."""
-        layout = self.exact.layout.of(*grid)
+        """The codes of images, which are read a place after another, of some of them at once."""
+        layout, most = self.exact.layout.of(*grid), self.exact.most
+        return torch.cat([self._decoded(data[first : first + most], layout)
+                          for first in range(0, len(data), most)])  # fmt: skip
+
+    def _decoded(self, data: Sequence[bytes], layout: Layout) -> Int[Tensor, "b n"]:
         decoders, memory = [RangeDecoder(each) for each in data], self.exact.memory(len(data))
         read, found = torch.full((len(data), 1), layout.begin), []
         for place in range(layout.length):
@@ -112,16 +118,20 @@ class Frequencies(CodeModel):
 
     def encode(self, codes: Int[Tensor, "b n"], grid: tuple[int, int]) -> list[bytes]:
         """What each image is decoded from."""
-        weights = self._weights(codes.shape[1])
-        return [encoded((row, weights)) for row in codes.numpy()]
+        coders, books = [RangeEncoder() for _ in codes], self._books(codes.shape[1])
+        for coder, row in zip(coders, codes.numpy(), strict=True):
+            coder(row, self.counts.numpy(), books)
+        return [*map(bytes, coders)]
 
     def decode(self, data: Sequence[bytes], grid: tuple[int, int]) -> Int[Tensor, "b n"]:
         """The codes of images."""
-        weights = self._weights(grid[0] * grid[1] * len(self.counts))
-        return torch.stack([torch.from_numpy(RangeDecoder(each)(weights)) for each in data])
+        books = self._books(grid[0] * grid[1] * len(self.counts))
+        found = [RangeDecoder(each)(self.counts.numpy(), books) for each in data]
+        return torch.from_numpy(np.stack(found))
 
-    def _weights(self, n: int) -> Float[np.ndarray, "n k"]:
-        return self.counts.repeat(n // len(self.counts), 1).numpy()
+    def _books(self, n: int) -> Rows:
+        """The codebook of each place."""
+        return np.arange(n) % len(self.counts)
 
 
 def _fingerprint(exact: ExactTransformer) -> str:

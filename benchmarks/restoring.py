@@ -26,6 +26,7 @@ from typing import Literal
 
 import numpy as np
 import tyro
+from PIL import Image
 
 from calotype.commands.restore import Restore, restore_pictures
 from calotype.commands.train_tokenizer import train_tokenizer
@@ -34,7 +35,7 @@ from calotype.lazy import pyarrow
 from calotype.pipelines import picture
 from calotype.recipes.small import SIZE, small_inpaint, small_restore
 from calotype.recipes.tokenizer import TokenizerRecipe
-from calotype.tokenizers.corruptions import Downsampling, GaussianNoise
+from calotype.tokenizers.corruptions import Downsampling, GaussianNoise, HiddenPatches
 from calotype.tokenizers.terms import LPIPS
 from calotype.training import Run
 from calotype.uses.restoration import (
@@ -49,8 +50,8 @@ from calotype.uses.restoration import (
 )
 
 Set = Literal["scenes", "photos"]
-Name = Literal["denoise", "inpaint", "super-resolve"]
-HOLE = 24
+Name = Literal["denoise", "inpaint", "hole", "super-resolve"]
+HOLE, PATCH, HIDDEN = 24, 8, 0.75
 FIGURES = ("psnr_db", "pooled_psnr_db", "ssim", "lpips_alex", "lpips_vgg")
 
 
@@ -64,7 +65,7 @@ class Options:
     """Folder of LPIPS's backbones; None: torchvision fetches them."""
     out: Path = Path("runs/restoring")
     sets: tuple[Set, ...] = ("scenes", "photos")
-    tasks: tuple[Name, ...] = ("denoise", "inpaint", "super-resolve")
+    tasks: tuple[Name, ...] = ("denoise", "inpaint", "hole", "super-resolve")
     steps: int | None = None
     """Of each training; None: as the recipe says."""
     held: float = 0.15
@@ -98,17 +99,32 @@ class Case:
 
 
 EDGE = (SIZE - HOLE) // 2
-CASES: dict[Name, Case] = {
-    "denoise": Case(
-        Denoise(0.5), replace(small_restore(), corruption=GaussianNoise(0.5)), "total variation",
-        "psnr_db"),
-    "inpaint": Case(
-        Inpaint(box=(EDGE, EDGE, SIZE - EDGE, SIZE - EDGE)), small_inpaint(), "biharmonic",
-        "pooled_psnr_db"),
-    "super-resolve": Case(
-        SuperResolve(4), replace(small_restore(), corruption=Downsampling(4)), "bicubic",
-        "lpips_vgg", True),
-}  # fmt: skip
+
+
+def cases(out: Path) -> dict[Name, Case]:
+    """What is measured; the mask picture lies in `out`."""
+    mask = out / "mask.png"
+    if not mask.exists():
+        hidden = np.random.default_rng(0).permutation((SIZE // PATCH) ** 2)
+        grid = (hidden < HIDDEN * hidden.size).reshape(SIZE // PATCH, -1)
+        out.mkdir(parents=True, exist_ok=True)
+        white = np.kron(grid, np.full((PATCH, PATCH), 255)).astype(np.uint8)
+        Image.fromarray(white).save(mask)
+    patches = HiddenPatches(HIDDEN, PATCH, value=None)
+    return {
+        "denoise": Case(
+            Denoise(0.5), replace(small_restore(), corruption=GaussianNoise(0.5)),
+            "total variation", "psnr_db"),
+        "inpaint": Case(
+            Inpaint(mask=mask), replace(small_inpaint(), corruption=patches), "biharmonic",
+            "pooled_psnr_db"),
+        "hole": Case(
+            Inpaint(box=(EDGE, EDGE, SIZE - EDGE, SIZE - EDGE)), small_inpaint(), "biharmonic",
+            "pooled_psnr_db"),
+        "super-resolve": Case(
+            SuperResolve(4), replace(small_restore(), corruption=Downsampling(4)), "bicubic",
+            "lpips_vgg", True),
+    }  # fmt: skip
 
 
 def main(options: Options) -> None:
@@ -120,14 +136,14 @@ def main(options: Options) -> None:
             continue
         learnt, held = pictures(name, options)
         for kind in options.tasks:
-            case, out = CASES[kind], options.out / name / kind
+            case, out = cases(options.out)[kind], options.out / name / kind
             model = out / "model"
             if not model.is_dir():
                 train_tokenizer(recipe(case, learnt, out, options))
-            found = measured(held, str(out), case.task, Forward(), options)
+            found = measured(held, str(out), kind, case.task, Forward(), options)
             print(f"\n## {name}, {kind}\n\n| | PSNR, dB | of all | SSIM | LPIPS alex | vgg |\n"
                   + "|---" * 6 + "|")  # fmt: skip
-            for row in rows(found, held, case, options):
+            for row in rows(found, held, kind, case, options):
                 print(row, flush=True)
             own, other = (float(found[who][case.figure])
                           for who in ("restored", called(found, case.baseline)))  # fmt: skip
@@ -172,9 +188,11 @@ def recipe(case: Case, learnt: Source, out: Path, options: Options) -> Tokenizer
 Figures = dict[str, dict[str, float]]
 
 
-def measured(held: Path, model: str, task: Task, way: Way, options: Options) -> Figures:
-    """Means by what restored them; the page lies beside the model."""
-    out = options.out / "pages" / held.parent.name / f"{type(task).__name__}-{type(way).__name__}"
+def measured(
+    held: Path, model: str, kind: Name, task: Task, way: Way, options: Options
+) -> Figures:  # fmt: skip
+    """Means by what restored them; the page lies in a folder of its own."""
+    out = options.out / "pages" / held.parent.name / f"{kind}-{type(way).__name__.lower()}"
     restore_pictures(Restore(
         held, model, task, way, degrade=True, size=SIZE, count=options.measured, out=out,
         backbone_weights=options.backbone_weights,
@@ -182,13 +200,15 @@ def measured(held: Path, model: str, task: Task, way: Way, options: Options) -> 
     return json.loads((out / "restored.json").read_text())["figures"]
 
 
-def rows(found: Figures, held: Path, case: Case, options: Options) -> Iterator[str]:
+def rows(
+    found: Figures, held: Path, kind: Name, case: Case, options: Options
+) -> Iterator[str]:  # fmt: skip
     """Of the table, other ways among them."""
     for name, figures in found.items():
         yield row("forward" if name == "restored" else name, figures)
     for model, way in ((options.tokenizer, Optimise()), (options.pipeline, Posterior())):
         if model is not None:
-            figures = measured(held, str(model), case.task, way, options)["restored"]
+            figures = measured(held, str(model), kind, case.task, way, options)["restored"]
             yield row(f"{type(way).__name__.lower()}, {model}", figures)
 
 

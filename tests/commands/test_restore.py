@@ -242,6 +242,15 @@ def test_bug_a_run_that_was_cut_refused_its_own_folder(photos, model, tmp_path, 
     assert told() == made | {"own.txt"}
 
 
+def test_bug_pictures_of_a_table_were_named_with_half_of_a_bracket(tmp_path):
+    files, image = Files(tmp_path), torch.zeros(3, 8, 8)
+    for name in ("some.parquet row 3 (a b/cat_1.webp)", "other/cat_1.png", "cat (2).png"):
+        files.save(name, image)
+    assert {each.name for each in tmp_path.glob("*.png")} == {
+        "cat_1.png", "cat_1-2.png", "cat (2).png"
+    }  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_bug_a_picture_that_was_too_small_or_broken_ended_it_midway(
     photos, model, tmp_path, capsys

@@ -188,6 +188,9 @@ def test_hidden_patches_are_so_many_and_they_alone_count():
     assert counted is not None
     assert counted.mean((1, 2, 3)).tolist() == [0.75] * 6
     assert torch.equal((seen == 9.0).all(1, keepdim=True).float(), counted)
+    chance = [torch.Generator().manual_seed(i) for i in range(6)]
+    smooth = family.HiddenPatches(0.75, size=4, value=None)(images, chance).images
+    assert torch.equal(smooth, filled(images, counted, None))
     masks = counted.flatten(1)
     assert len({tuple(row.tolist()) for row in masks}) > 1
     assert hidden.counts_all is False

@@ -1,6 +1,7 @@
 """What became of pictures: files, a table where the truth is known, and a page."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -69,7 +70,8 @@ class Files:
         """Write a picture, called as that which it is of."""
         if not self._taken:
             self._clear()
-        stem = Path(name).stem or "picture"
+        of_row = re.fullmatch(r".* row \d+ \((.+)\)", name)  # of a table, which names its picture
+        stem = Path(of_row[1] if of_row else name).stem or "picture"
         numbered = (f"{stem}-{n}" for n in range(2, len(self._taken) + 3))
         free = next(each for each in (stem, *numbered) if each not in self._taken)
         self._taken.add(free)

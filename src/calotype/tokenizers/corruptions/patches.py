@@ -20,22 +20,24 @@ from calotype.training.noise import Generators, sent
 @dataclass(frozen=True)
 class HiddenPatches(Corruption):
     """Square patches at random, of which the same number is hidden in each picture (He et al. 2022,
-    section 3). Encoders of convolutions see them in one value; a ViT encoder of transformers'
-    ViTMAE does not see them at all.
+    section 3). Encoders of convolutions see them in one value, or filled; a ViT encoder of
+    transformers' ViTMAE does not see them at all.
     """
 
     share: float = 0.75
     """Of patches."""
     size: int = 8
     """Pixels a side of a patch."""
-    value: float = 0.0
-    """What hidden pixels are set to: middle grey, for images in [-1, 1]."""
+    value: float | None = 0.0
+    """What hidden pixels are set to: middle grey, for images in [-1, 1]. None: a smooth
+    continuation of what is around them."""
     counts_all: bool = False
     """Whether pixels that were seen count in the loss too."""
 
     def __post_init__(self) -> None:
         check_share("corruption.share", self.share)
-        check_level(self.value)
+        if self.value is not None:
+            check_level(self.value)
         if self.size < 1:
             raise ValueError(f"corruption.size is {self.size}: it must be at least 1")
 
@@ -48,7 +50,7 @@ class HiddenPatches(Corruption):
         grid = self._grid(images)
         hidden = sent(torch.stack([self._one(*grid, g) for g in generators]), images.device)
         hidden = hidden.repeat_interleave(self.size, -2).repeat_interleave(self.size, -1)
-        seen = torch.where(hidden > 0, self.value, images)
+        seen = filled(images, hidden, self.value)
         return Corrupted(seen, None if self.counts_all else hidden)
 
     def _grid(self, images: Images) -> tuple[int, int]:

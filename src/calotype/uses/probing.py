@@ -55,7 +55,7 @@ class Probed:
     """Told right by the nearest picture, by the cosine of standardised numbers."""
     few: dict[int, tuple[float, float]]
     """Told right by a logistic classifier of so many labels a class, the mean and the sample's
-    standard deviation over choices of these; of numbers for which a class has too few there is none."""
+    standard deviation over choices of these; none of numbers for which a class has too few."""
     precision: float
     """Of the pictures that are nearest, those of the same class."""
 

@@ -8,8 +8,9 @@ of unseen combinations and, where --photos names a parquet file of them, photogr
 column `photo`, of which a part is held out. Exits with 1 unless
 
 - noise of deviation 0.5 in [-1, 1]: 2 dB more than total variation, whose weight is the best;
-- a hole of 24x24 in the middle of 64x64: 2 dB more than the biharmonic equation, of the error of
-  all pictures together: that equation is exact on plain ground, which rules a mean of decibels;
+- `inpaint`, three quarters of patches of 8x8 hidden (He et al. 2022), and `hole`, 24x24 in the
+  middle of 64x64: 2 dB more than the biharmonic equation, of the error of all pictures together:
+  that equation is exact on plain ground, which rules a mean of decibels;
 - four times as wide and high, trained with LPIPS of AlexNet: of VGG a third less than bicubic.
 
 One training takes half an hour of two cores; --tasks and --sets choose, and --steps shortens.

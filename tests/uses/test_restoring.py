@@ -112,6 +112,9 @@ def test_hidden_pixels_are_shown_as_in_training():
     images, hidden = tiny.images(2), torch.zeros(1, 1, tiny.SIZE, tiny.SIZE)
     hidden[..., ::2] = 1
     around = Uncover(hidden).lifted(images * (1 - hidden))
+    told = classical([Uncover(hidden)], [Uncover(hidden)(images)[:1]], None)
+    harmonic = next(each.images[0] for each in told if each.name == "harmonic")
+    assert torch.allclose(harmonic, around[:1], atol=1e-5)
     assert torch.equal(around, filled(images, hidden.expand(2, -1, -1, -1), None))
     assert torch.equal(around[..., 1::2], images[..., 1::2])
     measurement = Uncover(hidden, value=-1.0)

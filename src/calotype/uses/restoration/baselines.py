@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from calotype.lazy import skimage
 from calotype.tokenizers import psnr
+from calotype.tokenizers.corruptions.filling import filled
 from calotype.uses.restoration.measurements import (
     Deblur,
     Denoise,
@@ -139,6 +140,18 @@ def _biharmonic(measurement: Measurement, _: float) -> Method:
     return lambda x: skimage.restoration.inpaint_biharmonic(x, hidden, channel_axis=-1)
 
 
+def _harmonic(measurement: Measurement, _: float) -> Method:
+    """What an encoder is shown: how much of a restored picture that was already."""
+    assert isinstance(measurement, Uncover)
+    hidden = measurement.hidden.cpu()
+
+    def applied(x: Levels) -> Levels:
+        image = torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None]
+        return filled(image, hidden.to(image), None)[0].permute(1, 2, 0).numpy()
+
+    return applied
+
+
 def _unsupervised_wiener(measurement: Measurement, _: float) -> Method:
     """Orieux et al. 2010, which finds its setting itself."""
     restored: Any = skimage.restoration.unsupervised_wiener
@@ -214,6 +227,6 @@ FAMILIES: dict[type[Measurement], tuple[Family, ...]] = {
         Family("Wiener", _wiener, "balance", (0.001, 0.01, 0.1, 1.0)),
         Family("Richardson-Lucy", _richardson_lucy, "steps", (5.0, 15.0, 50.0)),
     ),
-    Uncover: (Family("biharmonic", _biharmonic),),
+    Uncover: (Family("biharmonic", _biharmonic), Family("harmonic", _harmonic)),
 }
 """Of super-resolution the bicubic rule is what an encoder is shown; for colours there is none."""

@@ -8,7 +8,7 @@ of unseen combinations and, where --photos names a parquet file of them, photogr
 column `photo`, of which a part is held out. Exits with 1 unless
 
 - noise of deviation 0.5 in [-1, 1]: 2 dB more than total variation, whose weight is the best;
-- `inpaint`, three quarters of patches of 8x8 hidden (He et al. 2022), and `hole`, 24x24 in the
+- `inpaint`, three quarters of patches of 16x16 hidden (as He et al. 2022), and `hole`, 24x24 in the
   middle of 64x64: 2 dB more than the biharmonic equation, of the error of all pictures together:
   that equation is exact on plain ground, which rules a mean of decibels;
 - four times as wide and high, trained with LPIPS of VGG: of AlexNet, which its authors measure by
@@ -53,7 +53,7 @@ from calotype.uses.restoration import (
 
 Set = Literal["scenes", "photos"]
 Name = Literal["denoise", "inpaint", "hole", "super-resolve"]
-HOLE, PATCH, HIDDEN = 24, 8, 0.75
+HOLE, PATCH, HIDDEN = 24, 16, 0.75
 FIGURES = ("psnr_db", "pooled_psnr_db", "ssim", "lpips_alex", "lpips_vgg")
 
 

@@ -118,7 +118,7 @@ def split(options: Options, plan: Plan, out: Path) -> None:
 
 
 def drawn(size: int) -> dict[str, list[object]]:
-    """OpenMoji at such a size; a family is one emoji in any tone of skin, of man, woman or person."""
+    """OpenMoji at such a size; a family is one emoji in any tone, of man, woman or person."""
     found: dict[str, list[object]] = {"image": [], "family": []}
     for record in OpenMoji(size).build().records:
         found["image"].append({"bytes": record.contents(), "path": None})
